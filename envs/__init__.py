@@ -1,0 +1,1 @@
+"""Where robots live: the vector-environment contract, the registry, one module per simulator."""

@@ -1,0 +1,135 @@
+"""The vector-environment contract: N copies of one task, batch first, torch tensors on one device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from tensordict import TensorDict
+from torch import Tensor
+
+from envs.specs import EnvSpec
+
+
+class EnvConfig(BaseModel):
+    """How an environment is built. None means the simulator's or the task's own default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    robot: str | None = None
+    """Robot to use, see `rpd list`."""
+    num_envs: int = Field(128, ge=1)
+    """Environments stepped together."""
+    reward: Literal["dense", "sparse"] = "dense"
+    """dense: shaped, in [-1, 0] per step and 0 on success (ManiSkill: normalized_dense); sparse: 1 on success."""
+    obs: Literal["state", "image"] = "state"
+    """state: everything as one vector; image: cameras and the robot's own proprioception, no object poses."""
+    cameras: tuple[str, ...] | None = None
+    """Cameras to observe with obs=image, by name."""
+    image_size: int | None = Field(None, ge=8, le=1024)
+    """Height and width of an observed image, pixels."""
+    max_episode_steps: int | None = Field(None, ge=1)
+    """Control steps before an episode is truncated."""
+    randomize: tuple[str, ...] = ()
+    """Domain randomisation per episode, tabletop: any of friction, mass, camera, colors, delay; or all."""
+    stagger: bool = False
+    """Shorten the first episode of each environment by a random amount, so that resets do not align."""
+    num_workers: int | None = Field(None, ge=1)
+    """ManiSkill on CPU: worker processes (default: one per core)."""
+    sim_backend: Literal["auto", "cpu", "gpu"] | None = None
+    """ManiSkill: where the physics runs (auto: gpu when the run's device is cuda)."""
+    control_mode: str | None = None
+    """ManiSkill: controller, default pd_ee_delta_pose."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The K >= 1 episodes that ended in one step. All tensors are [K], in the order of `env`."""
+
+    env: Tensor
+    """Index of the environment, int64."""
+    ret: Tensor
+    """Undiscounted sum of rewards, float32."""
+    length: Tensor
+    """Control steps, int64."""
+    success_once: Tensor
+    """bool: the task was solved at some step."""
+    success_at_end: Tensor
+    """bool: the task was solved at the last step."""
+    seed: Tensor
+    """Seed that the episode was drawn from, int64; equal seeds give equal episodes."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one control step returns. N environments; K of them ended an episode and were reset."""
+
+    obs: TensorDict
+    """[N] Observation to act on next: the first of the new episode where one ended."""
+    reward: Tensor
+    """[N] float32."""
+    terminated: Tensor
+    """[N] bool: the task ended (success); no value beyond."""
+    truncated: Tensor
+    """[N] bool: time ran out; the value of `final_obs` stands for what would follow."""
+    final_obs: TensorDict | None
+    """[K] the true last observations of the ended episodes, in the order of `episode.env`; None where K = 0."""
+    episode: Episodes | None
+    """The ended episodes; None where K = 0."""
+
+
+class VectorEnv(ABC):
+    """N environments of one task. Episodes reset by themselves.
+
+    An observation is a TensorDict with batch size [N] and the keys of `spec.observations`
+    (``state`` [N, S] float32, ``image.<camera>`` [N, H, W, 3] uint8), plus ``privileged`` [N, Scene.dim]
+    float32 where the simulator offers it to teachers. Returned tensors belong to the caller: a later
+    step does not change them.
+    """
+
+    num_envs: int
+    device: torch.device
+    spec: EnvSpec
+    exact_resume: bool = False
+    """Whether load_state_dict(state_dict()) continues bit-identically."""
+
+    @property
+    @abstractmethod
+    def instructions(self) -> list[str]:
+        """The language instruction of each environment's current episode, N strings."""
+
+    @abstractmethod
+    def reset(self, seed: int) -> TensorDict:
+        """Start a new episode in every environment.
+
+        The first episode of environment i is a pure function of ``seed + i``, whatever N is, so that two
+        policies can be compared on the same episodes; later episodes derive from it.
+        """
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Apply one action [N, A] in [-1, 1] (clipped) for one control step.
+
+        Raises:
+            NonFiniteError: if the action or the simulation is not finite.
+            WorkerDied: if a worker process ended.
+        """
+
+    @abstractmethod
+    def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
+        """Render environments (default: all) for people: uint8 [len(envs), size, size, 3] on the CPU."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything needed to continue, as flat tensors. Exact where `exact_resume`."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
+        """Restore a saved state and return the observation to act on next."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release processes and devices. May be called twice."""

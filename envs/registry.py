@@ -1,0 +1,80 @@
+"""Tasks by name: ``simulator/Task``."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+
+import torch
+
+from envs.base import EnvConfig, VectorEnv
+from envs.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """One line of `rpd list`."""
+
+    name: str
+    robots: tuple[str, ...]
+    cameras: tuple[str, ...]
+    instruction: str
+    paraphrases: tuple[str, ...] = field(default=())
+
+
+# A simulator is a module with `list_tasks() -> list[TaskInfo]` and `make(task, config, device, num_threads)`.
+SIMULATORS = {"tabletop": "envs.tabletop", "maniskill": "envs.maniskill"}
+
+
+def list_tasks(simulator: str | None = None) -> list[TaskInfo]:
+    """Return every task of one simulator or of all that are installed."""
+    if simulator is not None:
+        return list(_module(simulator).list_tasks())
+    tasks: list[TaskInfo] = []
+    for name in SIMULATORS:
+        try:
+            tasks += _module(name).list_tasks()
+        except ConfigError:  # an extra that is not installed has no tasks to list; `rpd doctor` says so
+            continue
+    return tasks
+
+
+def task_info(task: str) -> TaskInfo:
+    """Return one task's description.
+
+    Raises:
+        ConfigError: naming the nearest valid tasks.
+    """
+    simulator = task.split("/", 1)[0]
+    if simulator not in SIMULATORS or "/" not in task:
+        raise unknown_name("task", task, [t.name for t in list_tasks()])
+    tasks = {t.name: t for t in _module(simulator).list_tasks()}
+    if task not in tasks:
+        raise unknown_name("task", task, tasks)
+    return tasks[task]
+
+
+def make(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_threads: int | None = None) -> VectorEnv:
+    """Build a vector environment.
+
+    Args:
+        task: e.g. ``"tabletop/PickCube"``.
+        config: how to build it.
+        device: where observations and rewards live.
+        num_threads: CPU threads for the simulator (None: every core).
+
+    Raises:
+        ConfigError: an unknown task, robot, camera or option, or a missing extra.
+    """
+    info = task_info(task)
+    if config.robot is not None and config.robot not in info.robots:
+        raise unknown_name(f"robot for {task}", config.robot, info.robots)
+    if config.cameras is not None:
+        for camera in config.cameras:
+            if camera not in info.cameras:
+                raise unknown_name(f"camera for {task}", camera, info.cameras)
+    return _module(task.split("/", 1)[0]).make(task, config, torch.device(device), num_threads)
+
+
+def _module(simulator: str):  # noqa: ANN202  (a module)
+    return importlib.import_module(SIMULATORS[simulator])

@@ -1,0 +1,175 @@
+"""What a policy must know about an environment to be used elsewhere: saved inside every checkpoint."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from envs.errors import SpecMismatch
+
+
+class Spec(BaseModel):
+    """An immutable, validated value that travels as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ActionSpec(Spec):
+    """A normalised action space: every dimension in [-1, 1].
+
+    Attributes:
+        names: one name per dimension, e.g. ``("x", "y", "z", "roll", "pitch", "yaw", "gripper")``.
+        units: physical unit of each dimension, e.g. ``"m"``, ``"rad"``.
+        scale: what +1 means in that unit (for a delta: per control step).
+        discrete: dimensions that only mean their sign (a gripper: +1 opens, -1 closes).
+        frame: the frame in which Cartesian deltas are expressed, e.g. ``"base"``.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    scale: tuple[float, ...]
+    discrete: tuple[bool, ...]
+    frame: str = "base"
+
+    @property
+    def dim(self) -> int:
+        """Number of action dimensions A."""
+        return len(self.names)
+
+
+class ObsSpec(Spec):
+    """Shape (without the batch) and dtype of one observation key."""
+
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "uint8"]
+
+
+class Embodiment(Spec):
+    """A robot as a policy sees it.
+
+    Attributes:
+        name: registry name, e.g. ``"panda"``.
+        num_joints: arm joints, without the gripper.
+        descriptor: physics by name (reach in m, gripper opening in m, joint limits in rad, gains...),
+            so that a policy can be conditioned on physics rather than on an index.
+    """
+
+    name: str
+    num_joints: int
+    descriptor: dict[str, float]
+
+
+class EnvSpec(Spec):
+    """Everything that ties a policy to an environment.
+
+    Attributes:
+        task: registry name, e.g. ``"tabletop/PickCube"``.
+        embodiment: the robot.
+        observations: what a student may see, by key: ``"state"``, ``"image.<camera>"``. The key
+            ``"privileged"`` is never listed: it is for teachers (see `Scene`).
+        state_names: one name per entry of ``"state"``.
+        action: the action space.
+        control_hz: control steps per second.
+        max_episode_steps: control steps before an episode is truncated.
+        reward: reward mode, e.g. ``"dense"`` or ``"sparse"``.
+        scene: whether observations carry ``"privileged"`` (see `Scene`) for scripted teachers.
+    """
+
+    task: str
+    embodiment: Embodiment
+    observations: dict[str, ObsSpec]
+    state_names: tuple[str, ...]
+    action: ActionSpec
+    control_hz: float
+    max_episode_steps: int
+    reward: str
+    scene: bool = False
+
+    def check_policy(self, policy: EnvSpec) -> None:
+        """Refuse a policy that was made for another body, other observations or another action space.
+
+        A policy may move between tasks and rewards, as long as what goes in and what comes out mean the same.
+
+        Args:
+            policy: the spec saved with the policy.
+
+        Raises:
+            SpecMismatch: naming the first difference on both sides.
+        """
+        sides = [
+            ("robot", policy.embodiment.name, self.embodiment.name),
+            ("control rate", f"{policy.control_hz:g} Hz", f"{self.control_hz:g} Hz"),
+            ("observations", _shapes(policy.observations), _shapes(self.observations)),
+            (
+                "state entries",
+                _difference(policy.state_names, self.state_names),
+                _difference(self.state_names, policy.state_names),
+            ),
+            ("action dimensions", " ".join(policy.action.names), " ".join(self.action.names)),
+            ("action units", " ".join(policy.action.units), " ".join(self.action.units)),
+            ("action scale", _numbers(policy.action.scale), _numbers(self.action.scale)),
+            ("discrete action dimensions", str(policy.action.discrete), str(self.action.discrete)),
+            ("action frame", policy.action.frame, self.action.frame),
+        ]
+        for what, theirs, ours in sides:
+            if theirs != ours:
+                raise SpecMismatch(
+                    f"policy does not fit environment: {what} differ: policy ({policy.task}) has {theirs}; environment ({self.task}) has {ours}"
+                )
+        if policy.state_names != self.state_names:
+            raise SpecMismatch(f"policy ({policy.task}) and environment ({self.task}) order the same state entries differently")
+
+
+def _shapes(observations: dict[str, ObsSpec]) -> str:
+    return ", ".join(f"{k}{list(v.shape)}:{v.dtype}" for k, v in sorted(observations.items()))
+
+
+def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
+    only = [n for n in mine if n not in other]
+    return f"{len(mine)} entries" + (f" with {', '.join(only[:4])}{'…' if len(only) > 4 else ''}" if only else "")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{v:g}" for v in values)
+
+
+class Scene:
+    """Layout of ``obs["privileged"]`` [N, Scene.dim] float32: what a privileged teacher may know.
+
+    The same for every simulator that offers scripted teachers, in SI units and the robot's base frame.
+    Fields that a task does not have are zero.
+
+    | field | size | meaning |
+    |---|---|---|
+    | tcp_pos, tcp_quat | 3, 4 | tool centre point between the fingers, quaternion wxyz |
+    | gripper | 1 | distance between the fingers, as a fraction of fully open |
+    | object_pos, object_quat | 3, 4 | the object to move |
+    | object_half_size | 1 | half of its edge, m |
+    | target_pos, target_quat | 3, 4 | where it (for Reach: the tcp) shall go: goal, lower cube, or bin floor |
+    | grasped | 1 | 1 where both fingers press on the object |
+    | ood | 1 | 1 where the episode lies outside the teacher's training range (see teachers.scripted) |
+    """
+
+    fields: dict[str, slice] = {}
+    dim: int = 0
+
+    @classmethod
+    def get(cls, privileged: Tensor, field: str) -> Tensor:
+        """Return one field of a privileged observation [N, dim] as a view [N, size]."""
+        return privileged[:, cls.fields[field]]
+
+    @classmethod
+    def empty(cls, num_envs: int, device: torch.device | str = "cpu") -> Tensor:
+        """Return a zeroed privileged observation [num_envs, dim]."""
+        return torch.zeros(num_envs, cls.dim, device=device)
+
+
+for _name, _size in {
+    "tcp_pos": 3, "tcp_quat": 4, "gripper": 1, "object_pos": 3, "object_quat": 4, "object_half_size": 1,
+    "target_pos": 3, "target_quat": 4, "grasped": 1, "ood": 1,
+}.items():  # fmt: skip
+    Scene.fields[_name] = slice(Scene.dim, Scene.dim + _size)
+    Scene.dim += _size

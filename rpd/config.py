@@ -1,0 +1,105 @@
+"""The typed run configuration: every field is a command-line option, and its docstring the help."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from envs.base import EnvConfig
+from students.config import StudentConfig
+
+
+class PPOConfig(BaseModel):
+    """Proximal policy optimisation (Schulman et al., 2017, arXiv 1707.06347)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_steps: int = Field(25, ge=1)
+    """Control steps per environment and iteration."""
+    epochs: int = Field(5, ge=1)
+    """Passes over the batch per iteration."""
+    minibatches: int = Field(4, ge=1)
+    """Minibatches per epoch."""
+    lr: float = Field(5e-4, gt=0)
+    """Adam learning rate."""
+    anneal_lr: bool = False
+    """Decay the learning rate linearly to zero over the run."""
+    gamma: float = Field(0.8, ge=0, le=1)
+    """Discount per control step."""
+    gae_lambda: float = Field(0.9, ge=0, le=1)
+    """Lambda of generalised advantage estimation."""
+    finite_horizon_gae: bool = False
+    """Renormalise lambda weights over the steps that remain in the rollout (ManiSkill's PPO variant)."""
+    clip: float = Field(0.2, gt=0)
+    """Clip range of the probability ratio."""
+    clip_value: float | None = Field(None, gt=0)
+    """Clip range of the value update; None: no clipping."""
+    value_coef: float = Field(0.5, ge=0)
+    """Weight of the value loss."""
+    entropy_coef: float = Field(0.004, ge=0)
+    """Weight of the entropy bonus."""
+    max_grad_norm: float = Field(0.5, gt=0)
+    """Clip of the global gradient norm."""
+    target_kl: float | None = Field(0.1, gt=0)
+    """Stop the epochs of an iteration once KL(old || new) exceeds this; None: never."""
+
+
+class DistillConfig(BaseModel):
+    """w(t) * mean_n[ gate(n) * D(student, teacher)(n) ], added to the PPO loss (RPD, arXiv 2503.05833)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    divergence: Literal["mse", "l1", "huber", "nll", "fkl", "rkl"] = "mse"
+    """D; see rpd/distill/divergences.py."""
+    weight: float = Field(2.0, ge=0)
+    """w(0). With schedule=gradient-ratio: the ratio of gradient norms that is held at the start."""
+    schedule: Literal["constant", "linear", "cosine", "gradient-ratio"] = "linear"
+    """How w(t) develops. All but constant reach zero at `until`."""
+    until: float = Field(0.7, gt=0, le=1)
+    """Fraction of the run at which w reaches zero."""
+    gate: Literal["none", "success-surpassed", "entropy"] = "none"
+    """Which observations are distilled; see rpd/distill/gates.py."""
+    gate_beta: float = Field(1.0, ge=0)
+    """entropy gate: exp(-beta H_T)."""
+    preserve_mean: bool = False
+    """Divide by the mean of the gate, so that it changes where to distil and not how much."""
+    detach_std: bool = True
+    """Keep D from moving the student's standard deviation (divergences that see it: nll, fkl, rkl)."""
+    teacher_std: float = Field(0.2, gt=0)
+    """Floor of the teacher's standard deviation in fkl and rkl."""
+    label_fraction: float = Field(1.0, gt=0, le=1)
+    """Fraction of the collected observations that the teacher labels."""
+
+
+class RunConfig(BaseModel):
+    """One training run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: str
+    """Task, e.g. tabletop/PickCube; see `rpd list`."""
+    mode: Literal["rpd", "ppo", "dagger"] = "rpd"
+    """rpd: reward and teacher; ppo: reward only; dagger: teacher only, on the student's own states."""
+    teacher: str | None = None
+    """Teacher, e.g. scripted:noise=0.5 or policy:runs/x; see `rpd list`."""
+    env: EnvConfig = Field(default_factory=EnvConfig)
+    student: StudentConfig = Field(default_factory=StudentConfig)
+    ppo: PPOConfig = Field(default_factory=PPOConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
+    total_steps: int = Field(500_000, ge=1)
+    """Environment steps in all."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything: environments, teacher, initial weights, minibatches."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, or auto (cuda where there is one)."""
+    num_threads: int | None = Field(None, ge=1)
+    """CPU threads for torch and the simulator (default: one for torch, every core for the simulator)."""
+    eval_every: int = Field(100_000, ge=1)
+    """Environment steps between evaluations of the deterministic policy."""
+    eval_episodes: int = Field(100, ge=1)
+    """Episodes per evaluation, always on the same seeds."""
+    checkpoint_every: int = Field(100_000, ge=1)
+    """Environment steps between checkpoints."""
+    keep_checkpoints: int = Field(3, ge=1)
+    """Newest checkpoints that are kept."""

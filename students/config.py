@@ -1,0 +1,26 @@
+"""How a student is built."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StudentConfig(BaseModel):
+    """Network of the actor-critic."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of actor and critic."""
+    image_features: int = Field(128, ge=8)
+    """Size of the image encoder's output, per camera."""
+    image_channels: tuple[int, ...] = (16, 32, 32)
+    """Channels of the image encoder's stages; each halves the resolution after the stem."""
+    init_log_std: float = -0.7
+    """Initial log standard deviation of the continuous action dimensions."""
+    min_log_std: float = -4.0
+    """Lower bound of the log standard deviation."""
+    normalize_state: bool = True
+    """Whiten the state with running statistics, saved with the policy."""
+    asymmetric_critic: bool = False
+    """Let the critic see the simulator's privileged scene in training (the actor never does)."""

@@ -1,0 +1,94 @@
+"""The teacher contract: a frozen policy that labels observations with a distribution over actions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from envs.specs import EnvSpec
+
+
+@dataclass
+class TeacherOutput:
+    """A teacher's answer for N observations, in the environment's normalised action space.
+
+    Discrete dimensions of `mean` hold 2p - 1, where p is the teacher's probability of +1.
+    """
+
+    mean: Tensor
+    """[N, A] float32."""
+    valid: Tensor
+    """[N] bool: rows that were labelled; others are ignored by every loss."""
+    std: Tensor | None = None
+    """[N, A] standard deviation of the continuous dimensions."""
+    samples: Tensor | None = None
+    """[N, S, A]."""
+    bin_logits: Tensor | None = None
+    """[N, A, 256]."""
+    log_prob: Tensor | None = None
+    """[N] log-probability (density) of the student's action."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are present, by name: what a rollout stores."""
+        return {k: v for k, v in vars(self).items() if v is not None}
+
+
+class Teacher(ABC):
+    """A frozen policy. It never learns; its tensors are bit-identical after training.
+
+    Attributes:
+        name: the string that `teachers.registry.make` built it from.
+        provides: fields of `TeacherOutput` that it fills, e.g. ``{"mean", "std"}``. A divergence or a gate
+            names the fields that it needs, and a mismatch fails before the run starts.
+    """
+
+    name: str
+    provides: frozenset[str]
+
+    @abstractmethod
+    def check_env(self, spec: EnvSpec) -> None:
+        """Refuse an environment that this teacher cannot act in.
+
+        Raises:
+            SpecMismatch: naming both sides.
+        """
+
+    @abstractmethod
+    def label(self, obs: TensorDict, instructions: list[str], student_action: Tensor | None = None) -> TeacherOutput:
+        """Say what the teacher would do.
+
+        Args:
+            obs: [N] observations.
+            instructions: N strings.
+            student_action: [N, A], for teachers that provide ``log_prob``.
+        """
+
+    def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
+        """Act in the environment [N, A], as in evaluation: the mean, discrete dimensions by sign."""
+        return self.label(obs, instructions).mean
+
+    def reset(self, mask: Tensor) -> None:  # noqa: B027  (most teachers have no memory)
+        """Forget what belongs to the episodes of environments where mask [N] is True."""
+
+    def seed(self, seed: int) -> None:  # noqa: B027  (most teachers are deterministic)
+        """Make what is random about the teacher reproducible."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Memory and random state that an exact resume needs; not the weights."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027
+        """Restore `state_dict`."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The frozen tensors, for the check that they stay frozen."""
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the teacher computes."""
+        return torch.device("cpu")
