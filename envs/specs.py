@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -99,35 +99,32 @@ class EnvSpec(Spec):
         Raises:
             SpecMismatch: naming the first difference on both sides.
         """
+        theirs, ours = policy, self
         sides = [
-            ("robot", policy.embodiment.name, self.embodiment.name),
-            ("control rate", f"{policy.control_hz:g} Hz", f"{self.control_hz:g} Hz"),
-            ("observations", _shapes(policy.observations), _shapes(self.observations)),
-            (
-                "state entries",
-                _difference(policy.state_names, self.state_names),
-                _difference(self.state_names, policy.state_names),
-            ),
-            ("action dimensions", " ".join(policy.action.names), " ".join(self.action.names)),
-            ("action units", " ".join(policy.action.units), " ".join(self.action.units)),
-            ("action scale", _numbers(policy.action.scale), _numbers(self.action.scale)),
-            ("discrete action dimensions", str(policy.action.discrete), str(self.action.discrete)),
-            ("action frame", policy.action.frame, self.action.frame),
+            ("robot", theirs.embodiment.name, ours.embodiment.name),
+            ("control rate", f"{theirs.control_hz:g} Hz", f"{ours.control_hz:g} Hz"),
+            ("observations", _shapes(theirs.observations), _shapes(ours.observations)),
+            ("state entries", _extra(theirs.state_names, ours.state_names), _extra(ours.state_names, theirs.state_names)),
+            ("action dimensions", " ".join(theirs.action.names), " ".join(ours.action.names)),
+            ("action units", " ".join(theirs.action.units), " ".join(ours.action.units)),
+            ("action scale", _numbers(theirs.action.scale), _numbers(ours.action.scale)),
+            ("discrete action dimensions", str(theirs.action.discrete), str(ours.action.discrete)),
+            ("action frame", theirs.action.frame, ours.action.frame),
+            ("order of state entries", " ".join(theirs.state_names), " ".join(ours.state_names)),
         ]
-        for what, theirs, ours in sides:
-            if theirs != ours:
+        for what, a, b in sides:
+            if a != b:
                 raise SpecMismatch(
-                    f"policy does not fit environment: {what} differ: policy ({policy.task}) has {theirs}; environment ({self.task}) has {ours}"
+                    f"policy does not fit environment: {what} differ: policy ({theirs.task}) has {a}; "
+                    f"environment ({ours.task}) has {b}"
                 )
-        if policy.state_names != self.state_names:
-            raise SpecMismatch(f"policy ({policy.task}) and environment ({self.task}) order the same state entries differently")
 
 
 def _shapes(observations: dict[str, ObsSpec]) -> str:
     return ", ".join(f"{k}{list(v.shape)}:{v.dtype}" for k, v in sorted(observations.items()))
 
 
-def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
+def _extra(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
     only = [n for n in mine if n not in other]
     return f"{len(mine)} entries" + (f" with {', '.join(only[:4])}{'…' if len(only) > 4 else ''}" if only else "")
 
@@ -153,7 +150,7 @@ class Scene:
     | ood | 1 | 1 where the episode lies outside the teacher's training range (see teachers.scripted) |
     """
 
-    fields: dict[str, slice] = {}
+    fields: ClassVar[dict[str, slice]] = {}
     dim: int = 0
 
     @classmethod
