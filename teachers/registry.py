@@ -1,0 +1,139 @@
+"""Teachers by name: ``family[:argument][,key=value...]``, e.g. ``scripted:noise=0.5,bias=0.02`` or ``policy:runs/x``."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import NamedTuple, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from envs.errors import ConfigError, unknown_name
+from envs.specs import EnvSpec
+from teachers.base import Teacher
+
+
+class Family(NamedTuple):
+    """One kind of teacher."""
+
+    module: str
+    """Module with ``from_string(argument, options, spec, device) -> Teacher``."""
+    pattern: str
+    """How to write its name."""
+    description: str
+    """One line for `rpd list`."""
+
+
+FAMILIES = {
+    "scripted": Family(
+        "teachers.scripted",
+        "scripted[,noise=..][,bias=..]...",
+        "the task's privileged expert, with dials that make it weak in a chosen way",
+    ),
+    "policy": Family("teachers.policy", "policy:RUN", "a saved student: a run, a checkpoint or a policy folder"),
+    "sb3": Family("teachers.sb3", "sb3:FILE.zip[,activation=tanh]", "a stable-baselines3 PPO or A2C policy for vector states"),
+}
+
+
+class Options(BaseModel):
+    """Base of a family's options: what follows the commas in a teacher's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def parse(name: str) -> tuple[str, str | None, dict[str, str]]:
+    """Split a teacher's name into family, argument and options.
+
+    >>> parse("policy:runs/x")
+    ('policy', 'runs/x', {})
+    >>> parse("scripted:noise=0.5,bias=0.02")
+    ('scripted', None, {'noise': '0.5', 'bias': '0.02'})
+
+    Raises:
+        ConfigError: an option without a value, or given twice.
+    """
+    family, *rest = re.split("[:,]", name, maxsplit=1)
+    parts = rest[0].split(",") if rest else []
+    argument = None
+    if parts and name[len(family)] == ":" and not re.match(r"\w+=", parts[0]):
+        argument = parts.pop(0) or None
+    options: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = (s.strip() for s in part.partition("="))
+        if not (key and equals and value):
+            raise ConfigError(f"teacher '{name}': '{part}' is not an option; write key=value, separated by commas")
+        if key in options:
+            raise ConfigError(f"teacher '{name}': option '{key}' is given twice")
+        options[key] = value
+    return family.strip(), argument, options
+
+
+def parse_options(model: type[OptionsT], options: dict[str, str], where: str) -> OptionsT:
+    """Turn option strings into typed, validated values.
+
+    Args:
+        model: the family's options; its field constraints are the valid ranges.
+        options: from `parse`.
+        where: the family, for messages, e.g. ``"scripted"``.
+
+    Raises:
+        ConfigError: naming the option, the value and what would be valid.
+    """
+    for key in options:
+        if key not in model.model_fields:
+            raise (
+                unknown_name(f"option of teacher {where}", key, model.model_fields)
+                if model.model_fields
+                else ConfigError(f"unknown option of teacher {where} '{key}': it has no options")
+            )
+    try:
+        return model.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""  # no key: the options do not go together
+        given = f"{key}={options[key]}: " if key in options else ""
+        raise ConfigError(f"teacher {where}: {given}{first['msg']}{_valid_range(model, key)}") from None
+
+
+def make(name: str, spec: EnvSpec, device: torch.device | str = "cpu") -> Teacher:
+    """Build a teacher and check that it fits the environment.
+
+    Args:
+        name: e.g. ``"scripted:noise=0.5"``; see `list_teachers`.
+        spec: the environment it will label.
+        device: where it computes.
+
+    Raises:
+        ConfigError: an unknown family or option, a bad value, or a missing file.
+        SpecMismatch: the teacher was made for another environment.
+    """
+    family, argument, options = parse(name)
+    if family not in FAMILIES:
+        raise unknown_name("teacher", family, FAMILIES)
+    teacher: Teacher = importlib.import_module(FAMILIES[family].module).from_string(
+        argument, options, spec, torch.device(device)
+    )
+    teacher.name = name
+    teacher.check_env(spec)
+    return teacher
+
+
+def list_teachers() -> list[tuple[str, str]]:
+    """Return (how to write it, one-line description) of every family."""
+    return [(family.pattern, family.description) for family in FAMILIES.values()]
+
+
+def _valid_range(model: type[Options], key: str) -> str:
+    """Say what an option accepts, e.g. ``" (valid: number, minimum 0, maximum 1)"``."""
+    schema = model.model_json_schema()["properties"].get(key, {})
+    words = [str(schema["type"])] if "type" in schema and "enum" not in schema else []
+    for word, label in {
+        "minimum": "minimum", "exclusiveMinimum": "above", "maximum": "maximum", "exclusiveMaximum": "below",
+    }.items():  # fmt: skip
+        if word in schema:
+            words.append(f"{label} {schema[word]:g}")
+    return f" (valid: {', '.join(words)})" if words else ""
