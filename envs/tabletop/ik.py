@@ -1,0 +1,99 @@
+"""Differential inverse kinematics for N arms at once, and the quaternion algebra it needs (numpy, wxyz, unit)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+def dls(
+    jacp: Array, jacr: Array, pos_err: Array, rot_err: Array, damping: float, rot_weight: float, posture: Array | None = None
+) -> Array:
+    """Damped least squares: the joint displacement that best removes a pose error.
+
+    dq = z + J^T (J J^T + damping^2 I)^-1 (e - J z), with J = [Jp; w Jr], e = [ep; w er]: Wampler, "Manipulator
+    inverse kinematic solutions based on vector formulations and damped least-squares methods" (1986); the
+    null-space term z as in Liegeois (1977).
+
+    Args:
+        jacp: [N, 3, n] position Jacobian, world frame.
+        jacr: [N, 3, n] rotation Jacobian, world frame.
+        pos_err: [N, 3] target minus current position, m.
+        rot_err: [N, 3] rotation vector from current to target, world frame, rad.
+        damping: lambda, m: bounds the step near singularities.
+        rot_weight: w, m/rad: a small one lets arms with too few joints track the position first.
+        posture: [N, n] displacement z that joints would like to make where the task leaves them free.
+
+    Returns:
+        [N, n] joint displacement, rad.
+    """
+    jac = np.concatenate((jacp, rot_weight * jacr), axis=1)
+    err = np.concatenate((pos_err, rot_weight * rot_err), axis=1)[..., None]
+    if posture is not None:
+        err = err - jac @ posture[..., None]
+    jac_t = jac.transpose(0, 2, 1)
+    gram = jac @ jac_t
+    gram[:, np.arange(6), np.arange(6)] += damping**2
+    dq = (jac_t @ np.linalg.solve(gram, err))[..., 0]
+    return dq if posture is None else dq + posture
+
+
+def quat_mul(a: Array, b: Array) -> Array:
+    """Hamilton product [..., 4]: rotate by `b`, then by `a`."""
+    aw, ax, ay, az = (a[..., i] for i in range(4))
+    bw, bx, by, bz = (b[..., i] for i in range(4))
+    return np.stack(
+        (
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ),
+        axis=-1,
+    )
+
+
+def quat_conj(q: Array) -> Array:
+    """Inverse of unit quaternions [..., 4]."""
+    return q * np.array((1, -1, -1, -1), dtype=q.dtype)
+
+
+def quat_to_rotvec(q: Array) -> Array:
+    """Rotation vector [..., 3] (axis x angle, angle in [0, pi]) of unit quaternions [..., 4]."""
+    w, v = q[..., :1], q[..., 1:]
+    w, v = np.abs(w), np.where(w < 0, -v, v)  # q and -q are one rotation: take the short way
+    sine = np.linalg.norm(v, axis=-1, keepdims=True)
+    # angle / sin(angle / 2) tends to 2 where the angle tends to 0
+    return v * np.where(sine > 1e-7, 2 * np.arctan2(sine, w) / np.maximum(sine, 1e-7), 2.0)
+
+
+def rotvec_to_quat(v: Array) -> Array:
+    """Unit quaternions [..., 4] of rotation vectors [..., 3]."""
+    angle = np.linalg.norm(v, axis=-1, keepdims=True)
+    return np.concatenate((np.cos(angle / 2), v * (0.5 * np.sinc(angle / (2 * np.pi)))), axis=-1)
+
+
+def mat_to_quat(m: Array) -> Array:
+    """Unit quaternions [..., 4] with w >= 0 of rotation matrices [..., 3, 3].
+
+    Every component's magnitude follows from the diagonal; the largest is trusted and the signs are taken from
+    the row of products with it (Shepperd, 1978), so it is accurate for any rotation.
+    """
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    xy, xz, yz = m[..., 1, 0] + m[..., 0, 1], m[..., 2, 0] + m[..., 0, 2], m[..., 2, 1] + m[..., 1, 2]
+    products = np.stack(  # 4 q q^T
+        (1 + xx + yy + zz, wx, wy, wz, wx, 1 + xx - yy - zz, xy, xz, wy, xy, 1 - xx + yy - zz, yz,
+         wz, xz, yz, 1 - xx - yy + zz), axis=-1,
+    ).reshape(*m.shape[:-2], 4, 4)  # fmt: skip
+    largest = np.argmax(np.diagonal(products, axis1=-2, axis2=-1), axis=-1)
+    row = np.take_along_axis(products, largest[..., None, None], axis=-2)[..., 0, :]
+    row = np.where(row[..., :1] < 0, -row, row)
+    return row / np.linalg.norm(row, axis=-1, keepdims=True)
+
+
+def rotation_error(target: Array, current: Array) -> Array:
+    """Rotation vector [..., 3], world frame, that turns `current` into `target` (unit quaternions [..., 4])."""
+    return quat_to_rotvec(quat_mul(target, quat_conj(current)))

@@ -1,0 +1,219 @@
+"""A robot as data (links, gripper, servo gains) and the one builder that turns it into MuJoCo bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+
+from envs.specs import Embodiment
+
+Vec3 = tuple[float, float, float]
+Quat = tuple[float, float, float, float]
+Color = tuple[float, float, float, float]
+
+# Quarter turns about x and the z axis, wxyz, as link frames need them.
+IDENTITY: Quat = (1, 0, 0, 0)
+RX90: Quat = (0.5**0.5, 0.5**0.5, 0, 0)
+RX_90: Quat = (0.5**0.5, -(0.5**0.5), 0, 0)
+
+LINK_GROUP = 2  # drawn, never in contact
+HAND_GROUP = 0  # drawn always: what a wrist camera or a person needs to see
+
+# Fingers meet the world (contype = conaffinity = 1, MuJoCo's default) but not each other.
+_FINGER_CONTYPE, _FINGER_CONAFFINITY = 2, 1
+_FINGER_FRICTION = (1.0, 0.005, 0.0001)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A capsule or cylinder from `a` to `b` with `radius`, or (radius None) a box at `a` with half sizes `b`. Metres."""
+
+    a: Vec3
+    b: Vec3
+    radius: float | None
+    rgba: Color
+    flat: bool = False
+    """A cylinder instead of a capsule."""
+
+    def add(self, body: mujoco.MjsBody, group: int, mass: float) -> None:
+        """Add this shape to a body as a geom that touches nothing."""
+        common = dict(rgba=self.rgba, group=group, mass=mass, contype=0, conaffinity=0)
+        if self.radius is None:
+            body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=self.a, size=self.b, **common)
+        else:
+            kind = mujoco.mjtGeom.mjGEOM_CYLINDER if self.flat else mujoco.mjtGeom.mjGEOM_CAPSULE
+            body.add_geom(type=kind, fromto=[*self.a, *self.b], size=[self.radius, 0, 0], **common)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A moving link and the hinge (about its own z axis) that holds it to the link before."""
+
+    joint: str
+    pos: Vec3
+    """Origin in the frame of the link before, m."""
+    quat: Quat
+    """Orientation in the frame of the link before, wxyz."""
+    limits: tuple[float, float]
+    """Joint limits, rad."""
+    velocity: float
+    """Largest joint speed, rad/s (described, not enforced by the physics)."""
+    torque: float
+    """Largest servo torque, N m."""
+    kp: float
+    """Servo stiffness, N m/rad."""
+    kv: float
+    """Servo damping, N m s/rad."""
+    armature: float
+    """Rotor inertia seen at the joint, kg m^2."""
+    mass: float
+    """kg, spread evenly over the shapes."""
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """Two parallel fingers. Its frame has z pointing out and y along the opening."""
+
+    pos: Vec3
+    """Mount in the frame of the last link, m."""
+    quat: Quat
+    """Mount in the frame of the last link, wxyz."""
+    tcp: Vec3
+    """Tool centre point in the gripper's frame, m."""
+    finger_base: float
+    """Where the fingers begin along z, m."""
+    finger_tip: float
+    """Where the fingers end along z, m."""
+    finger_half_width: float
+    """Half of a finger pad along x, m."""
+    finger_thickness: float
+    """A finger along y, m."""
+    mass: float
+    """Hand without fingers, kg."""
+    shapes: tuple[Shape, ...]
+    finger_rgba: Color
+    finger_mass: float = 0.05
+    kp: float = 1000.0
+    """Finger servo stiffness, N/m. Pressing = kp x half the object: 20 N on a 4 cm cube."""
+    kv: float = 40.0
+    """Finger servo damping, N s/m: closes with a time constant of 40 ms."""
+    force: float = 40.0
+    """Largest finger force, N."""
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A robot on a table: its base frame is the world's, on the table plane z = 0, looking along +x.
+
+    Attributes:
+        name: registry name.
+        base: shapes of the part that does not move.
+        links: moving links from base to flange.
+        gripper: what is bolted to the last link.
+        home: joint positions, rad, with the gripper pointing straight down over the middle of the
+            workspace and the fingers opening along y.
+        max_delta_pos: what +1 means for a translation, m per control step of 50 ms.
+        max_delta_rot: what +1 means for a rotation, rad per control step of 50 ms.
+        workspace: ((x min, y min), (x max, y max)), m: where grasps from above reach with any yaw within
+            a quarter turn.
+        max_height: the highest z, m, that the tcp reaches pointing down everywhere over the workspace.
+        reach: manufacturer's working radius, m.
+        cube_half_size: half edge, m, of a cube that suits the gripper.
+        rot_weight: weight, m/rad, of rotation against position errors in inverse kinematics.
+    """
+
+    name: str
+    base: tuple[Shape, ...]
+    links: tuple[Link, ...]
+    gripper: Gripper
+    opening: float
+    home: tuple[float, ...]
+    max_delta_pos: float
+    max_delta_rot: float
+    workspace: tuple[tuple[float, float], tuple[float, float]]
+    max_height: float
+    reach: float
+    cube_half_size: float
+    rot_weight: float
+
+    fingers: ClassVar[tuple[str, str]] = ("finger_left", "finger_right")
+    """Slide joints: each 0 (closed) to opening / 2; their sum is the distance between the pads."""
+    finger_geoms: ClassVar[tuple[str, str]] = ("pad_left", "pad_right")
+    """The only geoms of the robot that touch anything."""
+    tcp_site: ClassVar[str] = "tcp"
+    """Site between the fingertips: z points out of the gripper, y along the opening."""
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """Arm joint names from base to flange."""
+        return tuple(link.joint for link in self.links)
+
+    def attach(self, spec: mujoco.MjSpec) -> None:
+        """Add bodies, joints, and position servos (arm joints, then fingers; named like their joints) to a model.
+
+        Links are massive and gravity-compensated but touch nothing; the finger pads do.
+        """
+        body = spec.worldbody.add_body(name="base")
+        for shape in self.base:
+            shape.add(body, LINK_GROUP, mass=1.0)
+        for link in self.links:
+            body = body.add_body(name=f"{link.joint}_link", pos=link.pos, quat=link.quat, gravcomp=1)
+            limits = np.degrees(link.limits) if spec.compiler.degree else link.limits
+            body.add_joint(name=link.joint, axis=[0, 0, 1], range=limits, limited=True, armature=link.armature)
+            for shape in link.shapes:
+                shape.add(body, LINK_GROUP, mass=link.mass / len(link.shapes))
+            _add_servo(spec, link.joint, link.limits, link.kp, link.kv, link.torque)
+        self._attach_gripper(spec, body)
+
+    def _attach_gripper(self, spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:
+        g = self.gripper
+        hand = flange.add_body(name="hand", pos=g.pos, quat=g.quat, gravcomp=1)
+        for shape in g.shapes:
+            shape.add(hand, HAND_GROUP, mass=g.mass / len(g.shapes))
+        hand.add_site(name=self.tcp_site, pos=g.tcp, size=[0.005, 0.005, 0.005], group=4)
+        half = [g.finger_half_width, g.finger_thickness / 2, (g.finger_tip - g.finger_base) / 2]
+        for joint, pad, side in zip(self.fingers, self.finger_geoms, (1, -1), strict=True):
+            finger = hand.add_body(name=f"{joint}_link", pos=[g.tcp[0], g.tcp[1], g.finger_base], gravcomp=1)
+            limits = (0.0, self.opening / 2)
+            finger.add_joint(
+                name=joint, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, side, 0], range=limits, limited=True, armature=0.05
+            )
+            finger.add_geom(
+                name=pad, type=mujoco.mjtGeom.mjGEOM_BOX, pos=[0, side * half[1], half[2]], size=half, rgba=g.finger_rgba,
+                mass=g.finger_mass, group=HAND_GROUP, friction=_FINGER_FRICTION,
+                contype=_FINGER_CONTYPE, conaffinity=_FINGER_CONAFFINITY,
+            )  # fmt: skip
+            _add_servo(spec, joint, limits, g.kp, g.kv, g.force)
+
+    def embodiment(self) -> Embodiment:
+        """Describe the robot to a policy, in SI units."""
+        descriptor = {
+            "reach": self.reach,
+            "opening": self.opening,
+            "max_delta_pos": self.max_delta_pos,
+            "max_delta_rot": self.max_delta_rot,
+            "finger_kp": self.gripper.kp,
+            "finger_force": self.gripper.force,
+        }
+        for i, link in enumerate(self.links, start=1):
+            descriptor |= {
+                f"joint{i}_lower": link.limits[0],
+                f"joint{i}_upper": link.limits[1],
+                f"joint{i}_velocity": link.velocity,
+                f"joint{i}_torque": link.torque,
+                f"joint{i}_kp": link.kp,
+                f"joint{i}_kv": link.kv,
+            }
+        return Embodiment(name=self.name, num_joints=len(self.links), descriptor=descriptor)
+
+
+def _add_servo(spec: mujoco.MjSpec, joint: str, limits: Sequence[float], kp: float, kv: float, force: float) -> None:
+    servo = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    servo.set_to_position(kp=kp, kv=kv)
+    servo.ctrlrange, servo.ctrllimited = limits, True
+    servo.forcerange, servo.forcelimited = (-force, force), True
