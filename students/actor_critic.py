@@ -1,0 +1,146 @@
+"""The student: an actor and a critic over a normalised state and encoded images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from envs.errors import ConfigError
+from envs.specs import EnvSpec, Scene
+from students import pretrained
+from students.config import StudentConfig
+from students.distribution import ActionDistribution
+from students.encoders import ImageEncoder, mlp
+from students.normalizer import Normalizer
+
+Obs: TypeAlias = TensorDict | Mapping[str, Tensor]
+
+MAX_LOG_STD = 0.5  # beyond, most samples of an action in [-1, 1] are clipped
+
+
+class ActorCritic(nn.Module):
+    """pi(a | o) and V(o), with separate MLPs on one shared image encoder per camera.
+
+    Observations may have more keys than the policy reads. The actor reads ``state`` and ``image.<camera>``; the
+    critic reads the same, and ``privileged`` too where `StudentConfig.asymmetric_critic` is set.
+    """
+
+    discrete: Tensor
+
+    def __init__(self, spec: EnvSpec, config: StudentConfig) -> None:
+        """Build the network for an environment.
+
+        Raises:
+            ConfigError: if the environment does not offer what the configuration asks for.
+        """
+        super().__init__()
+        if "state" not in spec.observations:
+            raise ConfigError(
+                f"{spec.task} offers no 'state' observation ({', '.join(spec.observations)}): a student needs one"
+            )
+        if config.asymmetric_critic and not spec.scene:
+            raise ConfigError(f"asymmetric_critic needs privileged observations, and {spec.task} has none: leave it off")
+        low, start = config.min_log_std, config.init_log_std
+        if not low < start < MAX_LOG_STD:
+            raise ConfigError(f"init_log_std {start:g} must lie between min_log_std {low:g} and {MAX_LOG_STD:g}")
+        self.spec, self.config = spec, config
+
+        state_dim = spec.observations["state"].shape[0]
+        self.cameras = sorted(k for k in spec.observations if k.startswith("image."))
+        self.encoders = nn.ModuleList(
+            ImageEncoder(spec.observations[k].shape, config.image_channels, config.image_features) for k in self.cameras
+        )
+        self.state_normalizer = Normalizer(state_dim) if config.normalize_state else None
+        self.privileged_normalizer = Normalizer(Scene.dim) if config.asymmetric_critic else None
+
+        width = state_dim + config.image_features * len(self.cameras)
+        critic_width = width + (Scene.dim if config.asymmetric_critic else 0)
+        self.actor = mlp([width, *config.hidden, spec.action.dim], out_gain=0.01)
+        self.critic = mlp([critic_width, *config.hidden, 1], out_gain=1.0)
+        # log sigma = low + (high - low) sigmoid(x): bounded without the dead gradient that a clamp has at its bounds
+        fraction = (start - low) / (MAX_LOG_STD - low)
+        self.log_std_logit = nn.Parameter(torch.full((spec.action.dim,), math.log(fraction / (1 - fraction))))
+        self.register_buffer("discrete", torch.tensor(spec.action.discrete, dtype=torch.bool), persistent=False)
+
+    def forward(self, obs: Obs) -> tuple[ActionDistribution, Tensor]:
+        """Return the action distribution and the value [N]; images are encoded once."""
+        features = self._encode(obs)
+        return self._distribution(features), self._value(features, obs)
+
+    def distribution(self, obs: Obs) -> ActionDistribution:
+        """Return the action distribution."""
+        return self._distribution(self._encode(obs))
+
+    def value(self, obs: Obs) -> Tensor:
+        """Return the value [N]."""
+        return self._value(self._encode(obs), obs)
+
+    @torch.no_grad()
+    def act(self, obs: Obs, deterministic: bool = True, generator: torch.Generator | None = None) -> Tensor:
+        """Choose actions [N, A] in [-1, 1] to execute: the mode, or a sample."""
+        distribution = self.distribution(obs)
+        action = distribution.mode() if deterministic else distribution.sample(generator)
+        return action.clamp(-1, 1)
+
+    def observe(self, obs: Obs) -> None:
+        """Update the normalisers with observations that were collected."""
+        if self.state_normalizer is not None:
+            self.state_normalizer.update(obs["state"])
+        if self.privileged_normalizer is not None:
+            self.privileged_normalizer.update(obs["privileged"])
+
+    @property
+    def log_std(self) -> Tensor:
+        """[A] log standard deviation, the same in every state."""
+        low = self.config.min_log_std
+        return low + (MAX_LOG_STD - low) * torch.sigmoid(self.log_std_logit)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy computes."""
+        return self.log_std_logit.device
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into `folder`."""
+        pretrained.save(self, self.spec, self.config, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> ActorCritic:
+        """Load a policy saved by `save_pretrained`.
+
+        Raises:
+            ConfigError: one line that names the file that is missing, damaged or of another kind.
+        """
+        folder = Path(folder)
+        spec, config, weights = pretrained.load(cls.__name__, folder)
+        policy = cls(spec, config)
+        pretrained.fill(policy, weights, folder)
+        return policy.to(device)
+
+    def _encode(self, obs: Obs) -> Tensor:
+        state = obs["state"]
+        if self.state_normalizer is not None:
+            state = self.state_normalizer(state)
+        if not self.cameras:
+            return state
+        images = [encoder(obs[k]) for k, encoder in zip(self.cameras, self.encoders, strict=True)]
+        return torch.cat([state, *images], dim=-1)
+
+    def _distribution(self, features: Tensor) -> ActionDistribution:
+        return ActionDistribution(self.actor(features), self.log_std, self.discrete)
+
+    def _value(self, features: Tensor, obs: Obs) -> Tensor:
+        if self.privileged_normalizer is not None:
+            features = torch.cat([features, self.privileged_normalizer(obs["privileged"])], dim=-1)
+        return self.critic(features).squeeze(-1)

@@ -1,0 +1,74 @@
+"""The action distribution: a clipped Gaussian per continuous dimension, a Bernoulli over {-1, +1} per discrete one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class ActionDistribution:
+    """Independent dimensions, N actions of A dimensions each.
+
+    The Gaussian is unbounded here and clipped by the environment, so densities are those of the unclipped sample.
+    Both families are computed for all A dimensions and one is selected: cheaper than gathering for A ~ 7, and it
+    never synchronises with a GPU.
+    """
+
+    raw: Tensor
+    """[N, A] network output: the Gaussian's mean, or the logit of +1."""
+    log_std: Tensor
+    """[N, A] or [A]; without meaning in discrete dimensions."""
+    discrete: Tensor
+    """[A] bool."""
+
+    @property
+    def mean(self) -> Tensor:
+        """[N, A] expectation; discrete dimensions: 2p - 1 = tanh(logit / 2)."""
+        return torch.where(self.discrete, torch.tanh(self.raw / 2), self.raw)
+
+    @property
+    def std(self) -> Tensor:
+        """[N, A] standard deviation of the continuous dimensions."""
+        return self.log_std.exp().expand_as(self.raw)
+
+    @property
+    def logits(self) -> Tensor:
+        """[N, A] log-odds of +1 in the discrete dimensions."""
+        return self.raw
+
+    def mode(self) -> Tensor:
+        """[N, A] the most likely action; discrete dimensions are -1 or +1."""
+        return torch.where(self.discrete, _sign(self.raw), self.raw)
+
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw one action [N, A] for each row; no gradient flows through it."""
+        shape, device = self.raw.shape, self.raw.device
+        gaussian = self.raw + self.log_std.exp() * torch.randn(shape, generator=generator, device=device)
+        uniform = torch.rand(shape, generator=generator, device=device)
+        return torch.where(self.discrete, _sign(torch.sigmoid(self.raw) - uniform), gaussian)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-density of actions [N, A], summed over dimensions: [N]. Discrete dimensions count by their sign."""
+        z = (action - self.raw) * torch.exp(-self.log_std)
+        gaussian = -0.5 * z.square() - self.log_std - 0.5 * LOG_2PI
+        bernoulli = logsigmoid(_sign(action) * self.raw)  # p(+1) = sigmoid(l), p(-1) = sigmoid(-l)
+        return torch.where(self.discrete, bernoulli, gaussian).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy [N] in nats: differential for the Gaussians."""
+        gaussian = 0.5 + 0.5 * LOG_2PI + self.log_std
+        bernoulli = softplus(self.raw) - self.raw * torch.sigmoid(self.raw)  # H = log(1 + e^l) - l p
+        return torch.where(self.discrete, bernoulli, gaussian).sum(-1)
+
+
+def _sign(x: Tensor) -> Tensor:
+    """-1 or +1, never 0."""
+    return torch.where(x >= 0, 1.0, -1.0)

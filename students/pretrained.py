@@ -1,0 +1,99 @@
+"""A policy as a folder: ``config.json`` (what it is) and ``model.safetensors`` (its numbers). No pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from envs.errors import ConfigError
+from envs.specs import EnvSpec
+from students.config import StudentConfig
+from students.files import digest, mismatch, write_bytes
+
+SCHEMA = 1
+CONFIG, MODEL = "config.json", "model.safetensors"
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    class_name: str
+    spec: EnvSpec
+    student: StudentConfig
+    model: dict[str, int | str]
+
+
+def save(policy: nn.Module, spec: EnvSpec, config: StudentConfig, folder: Path) -> None:
+    """Write a policy folder. Each file is written atomically; an interrupted overwrite is noticed by `load`.
+
+    Raises:
+        OSError: e.g. a full disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save_tensors({k: v.detach().cpu().contiguous() for k, v in policy.state_dict().items()})
+    head = _Config(class_name=type(policy).__name__, spec=spec, student=config, model=digest(weights))
+    text = json.dumps({"schema": SCHEMA, **head.model_dump(mode="json")}, indent=2)
+    write_bytes(folder / MODEL, weights)
+    write_bytes(folder / CONFIG, text.encode())
+
+
+def load(class_name: str, folder: Path) -> tuple[EnvSpec, StudentConfig, dict[str, Tensor]]:
+    """Read and verify a policy folder.
+
+    Raises:
+        ConfigError: naming the file and what is wrong with it.
+    """
+    path = folder / CONFIG
+    try:
+        data: Any = json.loads(_read(path))
+    except ValueError as error:  # not UTF-8, not JSON
+        raise ConfigError(f"{path}: not valid JSON ({error}): truncated or altered?") from None
+    schema = data.pop("schema", None) if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise ConfigError(f"{path}: schema {schema!r}, but this version of rpd reads schema {SCHEMA}")
+    try:
+        head = _Config.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path}: field '{where}': {first['msg']}") from None
+    if head.class_name != class_name:
+        raise ConfigError(f"{path}: holds a policy of class '{head.class_name}', not '{class_name}'")
+
+    path = folder / MODEL
+    weights = _read(path)
+    if problem := mismatch(weights, head.model):
+        raise ConfigError(f"{path}: {problem}")
+    try:
+        return head.spec, head.student, load_tensors(weights)
+    except SafetensorError as error:
+        raise ConfigError(f"{path}: not a safetensors file ({error})") from None
+
+
+def fill(policy: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    """Copy weights into a network of exactly their names and shapes.
+
+    Raises:
+        ConfigError: naming the first tensor that does not fit.
+    """
+    expected = {k: list(v.shape) for k, v in policy.state_dict().items()}
+    actual = {k: list(v.shape) for k, v in weights.items()}
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
+            theirs, ours = (f"shape {s[name]}" if name in s else "no such tensor" for s in (actual, expected))
+            raise ConfigError(f"{folder / MODEL}: '{name}' has {theirs}, but {CONFIG} describes {ours}")
+    policy.load_state_dict(weights)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); a policy folder has {CONFIG} and {MODEL}") from None
