@@ -97,3 +97,14 @@ def mat_to_quat(m: Array) -> Array:
 def rotation_error(target: Array, current: Array) -> Array:
     """Rotation vector [..., 3], world frame, that turns `current` into `target` (unit quaternions [..., 4])."""
     return quat_to_rotvec(quat_mul(target, quat_conj(current)))
+
+
+def quat_to_mat(q: Array) -> Array:
+    """Rotation matrices [..., 3, 3] of unit quaternions [..., 4]."""
+    w, x, y, z = (q[..., i] for i in range(4))
+    rows = (
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    )  # fmt: skip
+    return np.stack(rows, axis=-1).reshape(*q.shape[:-1], 3, 3)

@@ -1,0 +1,33 @@
+"""Built-in tabletop manipulation: MuJoCo stepped in batch, cameras by ray casts, no OpenGL and no downloads."""
+
+from __future__ import annotations
+
+import torch
+
+from envs.base import EnvConfig, VectorEnv
+from envs.errors import ConfigError
+from envs.registry import TaskInfo
+
+ROBOTS = ("panda", "xarm6", "ur5e", "so101")
+CAMERAS = ("front", "side", "wrist")
+
+
+def list_tasks() -> list[TaskInfo]:
+    """Every task of this simulator."""
+    from envs.tabletop.tasks import TASKS
+
+    fill = {"object": "red", "target": "blue"}
+    return [
+        TaskInfo(f"tabletop/{t.name}", ROBOTS, CAMERAS, *(lambda p: (p[0], tuple(p[1:])))([s.format(**fill) for s in t.phrases]))
+        for t in TASKS.values()
+    ]
+
+
+def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> VectorEnv:
+    """Build a tabletop environment; see `envs.registry.make`."""
+    from envs.tabletop.env import TabletopEnv
+
+    for option in ("num_workers", "sim_backend", "control_mode"):
+        if getattr(config, option) is not None:
+            raise ConfigError(f"env.{option} does not apply to {task}: it is an option of maniskill tasks")
+    return TabletopEnv(task, config, device, num_threads)

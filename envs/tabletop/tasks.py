@@ -1,0 +1,321 @@
+"""The six tabletop tasks: where things start, what is asked, what is rewarded, what counts as success.
+
+Each task is data plus three pure functions of batched numpy arrays. Dense rewards are staged like ManiSkill3's
+(reach, grasp, place) and normalised to [0, 1]; the environment subtracts 1, so that a step costs something until
+the task is solved and ending early is never worse than hovering near the goal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop.robots import Robot
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+COLORS = {
+    "red": (0.80, 0.15, 0.13),
+    "blue": (0.13, 0.35, 0.80),
+    "yellow": (0.93, 0.77, 0.12),
+    "purple": (0.50, 0.22, 0.65),
+    "orange": (0.95, 0.50, 0.10),
+}
+GOAL_RADIUS = 0.045  # of the disc that PushCube and PullCube aim at, m
+PLACE_TOLERANCE = 0.025  # ManiSkill's PickCube, m
+
+
+@dataclass
+class Frame:
+    """What rewards are computed from, N environments, SI units, base frame."""
+
+    tcp: Array
+    """[N, 3] tool centre point."""
+    tcp_speed: Array
+    """[N] over the last control step, m/s."""
+    opening: Array
+    """[N] finger distance as a fraction of fully open."""
+    grasped: Mask
+    """[N] both fingers press on the object."""
+    object: Array
+    """[N, 3] centre of the object."""
+    object_speed: Array
+    """[N] m/s."""
+    target: Array
+    """[N, 3] see envs.specs.Scene."""
+    half: float
+    """Half edge of a cube, m."""
+
+
+@dataclass
+class Placement:
+    """Where the things of K new episodes start."""
+
+    object: Array
+    """[K, 3]."""
+    object_yaw: Array
+    """[K] rad."""
+    target: Array
+    """[K, 3]."""
+    target_yaw: Array
+    """[K] rad."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Attributes:
+        marker: what stands at the target: a ``ball``, a ``disc``, a second ``cube`` or a ``bin``.
+        phrases: instruction templates, the first being the canonical one; ``{object}`` and ``{target}`` are colours.
+        place: `(u [K, 8] uniform in [0, 1), robot) -> Placement`.
+        reward: `Frame -> [N]` dense reward in [0, 1], before success.
+        success: `Frame -> [N]`.
+        has_object: whether there is an object to move.
+        max_steps: control steps before time-out.
+    """
+
+    name: str
+    marker: str
+    phrases: tuple[str, ...]
+    place: Callable[[Array, Robot], Placement]
+    reward: Callable[[Frame], Array]
+    success: Callable[[Frame], Mask]
+    has_object: bool = True
+    max_steps: int = 50
+
+
+def _near(distance: Array, sharpness: float = 5.0) -> Array:
+    """1 at distance zero, falling smoothly: the shaping that ManiSkill3 uses."""
+    return 1.0 - np.tanh(sharpness * distance)
+
+
+def _norm(x: Array) -> Array:
+    return np.sqrt(np.einsum("...i,...i->...", x, x))
+
+
+# Placements -------------------------------------------------------------------------------------------------------
+
+
+def _on_table(u: Array, robot: Robot, margin: float) -> Array:
+    """Points [K, 3] on the robot's work area, cube height, `margin` metres from its edge. u: [K, 2]."""
+    low, high = np.array(robot.workspace[0]) + margin, np.array(robot.workspace[1]) - margin
+    return np.concatenate([low + u * (high - low), np.full((len(u), 1), robot.cube_half_size)], axis=1)
+
+
+def _yaw(u: Array) -> Array:
+    return (u - 0.5) * np.pi
+
+
+def _place_reach(u: Array, robot: Robot) -> Placement:
+    target = _on_table(u[:, :2], robot, 0.0)
+    target[:, 2] = (0.2 + 0.8 * u[:, 2]) * robot.max_height
+    return Placement(target.copy(), _yaw(u[:, 3]), target, np.zeros(len(u)))
+
+
+def _place_slide(sign: float) -> Callable[[Array, Robot], Placement]:
+    def place(u: Array, robot: Robot) -> Placement:
+        depth = robot.workspace[1][0] - robot.workspace[0][0]
+        distance = (0.35 + 0.15 * u[:, 2]) * depth
+        start = _on_table(u[:, :2], robot, 0.02)
+        # Leave room ahead of the cube for the goal, and behind it for the fingers.
+        near, far = robot.workspace[0][0] + 0.15 * depth, robot.workspace[1][0] - 0.6 * depth
+        start[:, 0] = near + u[:, 0] * (far - near)
+        if sign < 0:
+            start[:, 0] = robot.workspace[0][0] + robot.workspace[1][0] - start[:, 0]
+        target = start.copy()
+        target[:, 0] += sign * distance
+        target[:, 1] += (u[:, 4] - 0.5) * 0.04
+        return Placement(start, _yaw(u[:, 3]), target, np.zeros(len(u)))
+
+    return place
+
+
+def _place_pick(u: Array, robot: Robot) -> Placement:
+    target = _on_table(u[:, 2:4], robot, 0.02)
+    # Never on the table: the cube has to be lifted.
+    target[:, 2] = robot.cube_half_size + (0.3 + 0.7 * u[:, 4]) * (robot.max_height - robot.cube_half_size)
+    return Placement(_on_table(u[:, :2], robot, 0.01), _yaw(u[:, 5]), target, np.zeros(len(u)))
+
+
+def _place_apart(gap_in_cubes: float) -> Callable[[Array, Robot], Placement]:
+    """Object and target both on the table, at least `gap_in_cubes` half edges apart."""
+
+    def place(u: Array, robot: Robot) -> Placement:
+        start, target = _on_table(u[:, :2], robot, 0.01), _on_table(u[:, 2:4], robot, 0.02)
+        gap = gap_in_cubes * robot.cube_half_size
+        away = start[:, :2] - target[:, :2]
+        distance = _norm(away)[:, None]
+        direction = np.where(distance > 1e-6, away / np.maximum(distance, 1e-6), [0.0, 1.0])
+        # Push the object out of the target's surroundings, to the other side where the work area ends.
+        low, high = np.array(robot.workspace[0]), np.array(robot.workspace[1])
+        moved = target[:, :2] + direction * np.maximum(distance, gap)
+        other = target[:, :2] - direction * np.maximum(distance, gap)
+        outside = ((moved < low) | (moved > high)).any(axis=1, keepdims=True)
+        start[:, :2] = np.clip(np.where(outside, other, moved), low, high)
+        return Placement(start, _yaw(u[:, 5]), target, _yaw(u[:, 6]))
+
+    return place
+
+
+# Rewards ----------------------------------------------------------------------------------------------------------
+
+
+def _reward_reach(f: Frame) -> Array:
+    return _near(_norm(f.target - f.tcp))
+
+
+def _reward_slide(sign: float) -> Callable[[Frame], Array]:
+    def reward(f: Frame) -> Array:
+        behind = f.object.copy()
+        behind[:, 0] -= sign * (f.half + 0.01)  # where a fingertip has to be to slide the cube
+        reach = _near(_norm(f.tcp - behind))
+        slide = _near(_norm((f.object - f.target)[:, :2]))
+        return (reach + 2.0 * slide) / 4.0
+
+    return reward
+
+
+def _reward_pick(f: Frame) -> Array:
+    reach = _near(_norm(f.object - f.tcp))
+    place = _near(_norm(f.target - f.object)) * f.grasped
+    placed = _norm(f.target - f.object) < PLACE_TOLERANCE
+    still = _near(f.tcp_speed) * placed
+    return (reach + f.grasped + place + still) / 5.0
+
+
+def _reward_stack(f: Frame) -> Array:
+    on_top = f.target + np.array([0.0, 0.0, 2 * f.half])
+    reach = _near(_norm(f.object - f.tcp))
+    place = _near(_norm(on_top - f.object)) * f.grasped
+    placed = _stacked(f)
+    released = placed * (1.0 + f.opening)
+    # Once stacked the grasp has to end: what it paid is kept, and opening pays more.
+    return np.where(placed, 4.0 + released, reach + f.grasped + place) / 8.0
+
+
+def _reward_bin(f: Frame) -> Array:
+    above = f.target + np.array([0.0, 0.0, 3.5 * f.half])
+    reach = _near(_norm(f.object - f.tcp))
+    carry = _near(_norm(above - f.object)) * f.grasped
+    inside = _in_bin(f)
+    return np.where(inside, 4.0 + f.opening, reach + f.grasped + carry) / 8.0
+
+
+# Success ----------------------------------------------------------------------------------------------------------
+
+
+def _reached(f: Frame) -> Mask:
+    return _norm(f.target - f.tcp) < PLACE_TOLERANCE
+
+
+def _slid(f: Frame) -> Mask:
+    return (_norm((f.object - f.target)[:, :2]) < GOAL_RADIUS) & (f.object[:, 2] < 1.5 * f.half)
+
+
+def _picked(f: Frame) -> Mask:
+    return (_norm(f.target - f.object) < PLACE_TOLERANCE) & (f.tcp_speed < 0.2)
+
+
+def _stacked(f: Frame) -> Mask:
+    offset = f.object - f.target
+    return (_norm(offset[:, :2]) < f.half) & (np.abs(offset[:, 2] - 2 * f.half) < 0.005)
+
+
+def _stacked_alone(f: Frame) -> Mask:
+    return _stacked(f) & ~f.grasped & (f.opening > 0.5) & (f.object_speed < 0.05)
+
+
+def _in_bin(f: Frame) -> Mask:
+    return (np.abs((f.object - f.target)[:, :2]) < BIN_HALF_IN_CUBES * f.half).all(axis=1) & (
+        f.object[:, 2] < f.target[:, 2] + 2.5 * f.half
+    )
+
+
+def _in_bin_alone(f: Frame) -> Mask:
+    return _in_bin(f) & ~f.grasped & (f.object_speed < 0.05)
+
+
+BIN_HALF_IN_CUBES = 3.5  # half of the bin's inner edge, in half edges of the cube
+
+
+TASKS = {
+    t.name: t
+    for t in (
+        Task(
+            "Reach",
+            "ball",
+            ("move the gripper to the green ball", "reach for the green ball", "touch the green ball with the gripper"),
+            _place_reach,
+            _reward_reach,
+            _reached,
+            has_object=False,
+        ),
+        Task(
+            "PushCube",
+            "disc",
+            (
+                "push the {object} cube away from the robot base onto the green disc",
+                "push the {object} cube forward to the green target",
+                "slide the {object} block away from you until it is on the green circle",
+            ),
+            _place_slide(+1.0),
+            _reward_slide(+1.0),
+            _slid,
+        ),
+        Task(
+            "PullCube",
+            "disc",
+            (
+                "pull the {object} cube towards the robot base onto the green disc",
+                "drag the {object} cube back to the green target",
+                "slide the {object} block towards you until it is on the green circle",
+            ),
+            _place_slide(-1.0),
+            _reward_slide(-1.0),
+            _slid,
+        ),
+        Task(
+            "PickCube",
+            "ball",
+            (
+                "pick up the {object} cube and move it to the green ball",
+                "grasp the {object} cube and hold it at the green goal",
+                "lift the {object} block to the green ball",
+            ),
+            _place_pick,
+            _reward_pick,
+            _picked,
+        ),
+        Task(
+            "StackCube",
+            "cube",
+            (
+                "stack the {object} cube on the {target} cube",
+                "put the {object} cube on top of the {target} one",
+                "place the {object} block onto the {target} block",
+            ),
+            _place_apart(5.0),
+            _reward_stack,
+            _stacked_alone,
+            max_steps=70,
+        ),
+        Task(
+            "PlaceInBin",
+            "bin",
+            (
+                "place the {object} cube in the bin",
+                "put the {object} cube into the bin",
+                "drop the {object} block into the box",
+            ),
+            _place_apart(7.0),
+            _reward_bin,
+            _in_bin_alone,
+            max_steps=70,
+        ),
+    )
+}
