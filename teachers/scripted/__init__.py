@@ -1,0 +1,145 @@
+"""The task's privileged expert, with dials that make it weak in a chosen way."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from envs.errors import ConfigError, SpecMismatch, unknown_name
+from envs.specs import EnvSpec
+from teachers.base import Teacher, TeacherOutput
+from teachers.registry import parse_options
+from teachers.scripted.dials import PRESETS, Dials, believe, forget
+from teachers.scripted.experts import EXPERTS, GRASPING, View, base_name, expert, to_action
+
+__all__ = ["Dials", "ScriptedTeacher", "expert", "from_string"]
+
+_ACTION = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+
+
+class ScriptedTeacher(Teacher):
+    """Reads the simulator's scene and says what the expert would do, minus its imperfections.
+
+    It has no memory: a label depends on the scene and, with noise, on the random state alone, so labels on the
+    student's own states are right wherever the student goes.
+
+    Args:
+        spec: the environment.
+        dials: the imperfections.
+        device: where it computes.
+    """
+
+    def __init__(self, spec: EnvSpec, dials: Dials, device: torch.device | str = "cpu") -> None:
+        self.name = "scripted"
+        self.dials = dials
+        self.provides = frozenset({"mean", "std"} | ({"samples"} if dials.modes == 2 else set()))
+        self._spec, self._device = spec, torch.device(device)
+        self._rng = torch.Generator(self._device).manual_seed(0)
+
+    def check_env(self, spec: EnvSpec) -> None:
+        """Refuse an environment without a scene, an unknown task, or another action space.
+
+        Raises:
+            ConfigError: a task without an expert, or a dial that the task has no use for.
+            SpecMismatch: naming both sides.
+        """
+        task = base_name(spec.task)
+        if task not in EXPERTS:
+            raise ConfigError(f"teacher scripted cannot do task '{spec.task}'; it can do: {', '.join(sorted(EXPERTS))}")
+        if not spec.scene:
+            raise SpecMismatch(f"teacher scripted needs the scene; {spec.task} does not offer it to teachers")
+        if spec.action.names != _ACTION or spec.action.frame != "base":
+            raise SpecMismatch(
+                f"teacher scripted acts in ({' '.join(_ACTION)}), base frame; "
+                f"{spec.task} has ({' '.join(spec.action.names)}), {spec.action.frame} frame"
+            )
+        if self.dials.modes == 2 and task not in GRASPING:
+            raise ConfigError(f"teacher scripted: modes=2 needs a task with a grasp ({', '.join(GRASPING)}), not {spec.task}")
+        self._spec = spec
+
+    def label(self, obs: TensorDict, instructions: list[str], student_action: Tensor | None = None) -> TeacherOutput:
+        """Label N observations. Only ``obs["privileged"]`` is read.
+
+        With two modes, the mean averages them, and `samples` hold one mode each.
+        """
+        first, second = self._modes(obs)
+        n = len(first)
+        std = torch.full_like(first, self.dials.declared_std)
+        valid = torch.ones(n, dtype=torch.bool, device=first.device)
+        if second is None:
+            return TeacherOutput(self._disturb(first), valid, std)
+        pick = torch.rand(n, self.dials.samples, 1, generator=self._rng, device=self._device) < 0.5
+        samples = torch.where(pick, first[:, None], second[:, None])
+        # Variance of an even mixture: s^2 + ((a - b) / 2)^2
+        std = (std.square() + ((first - second) / 2).square()).sqrt()
+        return TeacherOutput(self._disturb((first + second) / 2), valid, std, samples=self._disturb(samples))
+
+    def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
+        """Act [N, 7] as badly as it labels; with two modes, in one of them."""
+        first, second = self._modes(obs)
+        if second is None:
+            return self._disturb(first)
+        pick = torch.rand(len(first), 1, generator=self._rng, device=self._device) < 0.5
+        return self._disturb(torch.where(pick, first, second))
+
+    def seed(self, seed: int) -> None:
+        """Restart the noise."""
+        self._rng.manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of the noise."""
+        return {"rng": self._rng.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue the noise."""
+        self._rng.set_state(state["rng"].cpu())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the teacher computes."""
+        return self._device
+
+    def _modes(self, obs: TensorDict) -> tuple[Tensor, Tensor | None]:
+        """The noise-free action [N, 7], and with two modes its alternative."""
+        truth = obs["privileged"].to(self._device)
+        scene = believe(truth, self.dials)
+        view = View(scene)
+        plan = EXPERTS[base_name(self._spec.task)]
+
+        def mode(second: bool) -> Tensor:
+            return to_action(forget(plan(view, second), truth, self.dials), scene, self._spec.action)
+
+        return mode(False), mode(True) if self.dials.modes == 2 else None
+
+    def _disturb(self, action: Tensor) -> Tensor:
+        """Add this label's noise to actions [..., 7]; they stay in [-1, 1]."""
+        if self.dials.noise:
+            noise = torch.randn(action.shape, generator=self._rng, device=self._device)
+            noise[..., 6] = 0
+            action = (action + self.dials.noise * noise).clamp(-1, 1)
+        if self.dials.flip:
+            flip = torch.rand(action.shape[:-1], generator=self._rng, device=self._device) < self.dials.flip
+            action = torch.cat([action[..., :6], torch.where(flip, -action[..., 6], action[..., 6])[..., None]], -1)
+        return action
+
+
+def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, device: torch.device) -> ScriptedTeacher:
+    """Build a scripted teacher.
+
+    Args:
+        argument: a preset (``noisy``, ``biased``, ``forgetful``), or None for the expert.
+        options: dials; they override the preset's.
+        spec: the environment.
+        device: where it computes.
+
+    Raises:
+        ConfigError: an unknown preset or dial, or a value out of range.
+    """
+    preset: dict[str, str] = {}
+    if argument is not None:
+        if argument not in PRESETS:
+            raise unknown_name("preset of teacher scripted", argument, PRESETS)
+        by_task = PRESETS[argument]
+        preset = {k: str(v) for k, v in by_task.get(base_name(spec.task), by_task[""]).items()}
+    return ScriptedTeacher(spec, parse_options(Dials, {**preset, **options}, "scripted"), device)

@@ -1,0 +1,103 @@
+"""How a scripted teacher is made weak in a chosen way."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from envs.specs import Scene
+from teachers.registry import Options
+from teachers.scripted.experts import PHASES, Plan
+
+
+class Dials(Options):
+    """The imperfections. All zero: the expert."""
+
+    noise: float = Field(0.0, ge=0, le=2)
+    """Standard deviation of zero-mean Gaussian noise on the continuous action, drawn per label."""
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of the wrong gripper command, drawn per label."""
+    bias: float = Field(0.0, ge=0, le=0.2)
+    """How far beside the object (m) the teacher believes it to be, as long as it does not hold it."""
+    bias_angle: float = 90.0
+    """Direction of the bias in the base frame, degrees: 0 is +x (away from the base), 90 is +y (left)."""
+    fail: Literal["approach", "descend", "grasp", "carry", "release", "push"] | None = None
+    """Phase that goes wrong: the arm stops where it should move, the gripper does the opposite where it matters."""
+    fail_rate: float = Field(1.0, ge=0, le=1)
+    """Fraction of the episodes in which `fail` goes wrong."""
+    modes: int = Field(1, ge=1, le=2)
+    """2: while undecided, align with either pair of faces of the cube. The mean then aligns with neither."""
+    samples: int = Field(8, ge=2, le=64)
+    """Samples per label with modes=2."""
+    ood: float | None = None
+    """Objects further left than this (y, m, base frame) were not in the training data: the teacher is sure of the
+    mirror image of the scene instead. Episodes that the environment marks as out of distribution are treated alike."""
+    std: float | None = Field(None, gt=0)
+    """Standard deviation that the teacher declares; default: its noise, at least 0.1."""
+
+    @property
+    def declared_std(self) -> float:
+        """What the teacher says about its own uncertainty."""
+        return max(self.noise, 0.1) if self.std is None else self.std
+
+
+PRESETS: dict[str, dict[str, dict[str, float | str]]] = {
+    "noisy": {},
+    "biased": {},
+    "forgetful": {},
+}
+"""Weak teachers by name: dials by base name of the task, "" for the other tasks."""
+
+_FLIPPED = ("grasp", "carry", "release")
+_HASH = (73856093, 19349663, 83492791)
+
+
+def believe(scene: Tensor, dials: Dials) -> Tensor:
+    """Return the scene [N, Scene.dim] as the teacher sees it: shifted by the bias, mirrored out of distribution."""
+    if dials.bias == 0 and dials.ood is None:
+        return scene
+    scene = scene.clone()
+    position, target = Scene.get(scene, "object_pos"), Scene.get(scene, "target_pos")
+    if dials.ood is not None:
+        side = 1 - 2 * out_of_distribution(scene, dials).float()
+        position[:, 1] *= side
+        target[:, 1] *= side
+    if dials.bias:
+        free = dials.bias * (Scene.get(scene, "grasped")[:, 0] < 0.5)
+        angle = math.radians(dials.bias_angle)
+        position[:, 0] += free * math.cos(angle)
+        position[:, 1] += free * math.sin(angle)
+    return scene
+
+
+def out_of_distribution(scene: Tensor, dials: Dials) -> Tensor:
+    """Rows [N] bool where the teacher is confidently wrong."""
+    if dials.ood is None:
+        return torch.zeros(len(scene), dtype=torch.bool, device=scene.device)
+    return (Scene.get(scene, "object_pos")[:, 1] > dials.ood) | (Scene.get(scene, "ood")[:, 0] > 0.5)
+
+
+def lottery(scene: Tensor) -> Tensor:
+    """A number [N] in [0, 1) per episode, uniform over episodes: a hash of the target's place, to the millimetre.
+
+    The place of the target does not change in an episode, so the draw needs no memory.
+    """
+    cells = (Scene.get(scene, "target_pos") * 1000).round().long()
+    mixed = (cells * cells.new_tensor(_HASH)).sum(-1)
+    for _ in range(2):  # xorshift-multiply rounds spread neighbouring cells
+        mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0x7FFFFFFF
+    return mixed.double() / 2**31
+
+
+def forget(plan: Plan, scene: Tensor, dials: Dials) -> Plan:
+    """Return the plan with the failing phase gone wrong, in the episodes drawn for it."""
+    if dials.fail is None:
+        return plan
+    wrong = (plan.phase == PHASES.index(dials.fail)) & (lottery(scene) < dials.fail_rate)
+    if dials.fail in _FLIPPED:
+        return Plan(plan.move, plan.turn, plan.open ^ wrong, plan.phase)
+    return Plan(plan.move * ~wrong[:, None], plan.turn * ~wrong, plan.open, plan.phase)

@@ -1,0 +1,268 @@
+"""What a perfect privileged teacher does: pure, memoryless functions of the scene, so that they are right in any state.
+
+Every phase is decided from geometry alone. Where a decision could chatter, its tolerance widens once the decision
+shows in the scene (the gripper has begun to close, the cube rests on its place).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs.specs import ActionSpec, Scene
+
+PHASES = ("approach", "descend", "grasp", "carry", "release", "push", "hold")
+APPROACH, DESCEND, GRASP, CARRY, RELEASE, PUSH, HOLD = range(len(PHASES))
+
+GAIN = 0.7
+"""Fraction of the remaining way commanded per control step."""
+HOVER = 3.5
+"""Height above the contact point at which the gripper travels. Lengths around the cube are in half edges."""
+FINGER = 0.012
+"""Half the thickness of a closed gripper, m."""
+MAX_PUSH = 0.03
+"""Fastest commanded motion while pushing, m per control step: faster, and the cube slides away."""
+COMMIT = 0.35
+"""Closer than this to one of two grasp orientations (rad), a teacher with two modes has made up its mind."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the tool shall do next, in physical units."""
+
+    move: Tensor
+    """[N, 3] where to go, relative to the tcp, m, base frame."""
+    turn: Tensor
+    """[N] rotation still to make about the base's z axis, rad."""
+    open: Tensor
+    """[N] bool: the gripper shall be open."""
+    phase: Tensor
+    """[N] int64, index into PHASES."""
+
+
+class View:
+    """The scene, taken apart once: positions [N, 3], headings as complex numbers [N]."""
+
+    def __init__(self, scene: Tensor) -> None:
+        self.tcp = Scene.get(scene, "tcp_pos")
+        self.object = Scene.get(scene, "object_pos")
+        self.target = Scene.get(scene, "target_pos")
+        self.half = Scene.get(scene, "object_half_size")[:, 0]
+        self.gripper = Scene.get(scene, "gripper")[:, 0]
+        self.grasped = Scene.get(scene, "grasped")[:, 0] > 0.5
+        self.object_quat = Scene.get(scene, "object_quat")
+        tcp_axes = axes(Scene.get(scene, "tcp_quat"))
+        self.tcp_z = tcp_axes[:, :, 2]
+        self.fingers = torch.complex(tcp_axes[:, 0, 1], tcp_axes[:, 1, 1])
+
+
+def axes(quat: Tensor) -> Tensor:
+    """Return rotation matrices [N, 3, 3] of quaternions wxyz [N, 4]; their columns are the body's axes."""
+    w, x, y, z = quat.unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, -1).view(-1, 3, 3)
+
+
+def face_turn(v: View, second_mode: bool = False) -> Tensor:
+    """Rotation [N] that aligns the fingers with the nearest faces of the cube, in [-45, 45] degrees.
+
+    The fourth power of a heading forgets quarter turns, and a vertical axis has none: summing over the
+    cube's axes gives its heading whichever face is up.
+
+    Args:
+        v: the scene.
+        second_mode: while undecided (see COMMIT), turn the other way, to the next pair of faces.
+    """
+    cube = axes(v.object_quat)
+    heading = torch.complex(cube[:, 0], cube[:, 1]).pow(4).sum(-1)
+    turn = torch.angle(heading * v.fingers.conj().pow(4)) / 4
+    if not second_mode:
+        return turn
+    return torch.where(turn.abs() > COMMIT, turn - torch.copysign(torch.full_like(turn, torch.pi / 2), turn), turn)
+
+
+def _ramp(x: Tensor, start: Tensor | float, width: Tensor | float) -> Tensor:
+    """0 below start, 1 above start + width, linear between."""
+    return ((x - start) / width).clamp(0, 1)
+
+
+def _over(here: Tensor, there: Tensor, height: Tensor) -> Tensor:
+    """Way [N, 3] from here to `height` [N] above there; sideways only once high enough."""
+    way = there - here
+    climb = way[:, 2] + height
+    sideways = 1 - _ramp(climb, 0.01, 0.02)
+    return torch.cat([way[:, :2] * sideways[:, None], climb[:, None]], -1)
+
+
+def _grasp(v: View, turn: Tensor) -> Plan:
+    """Above the cube, aligned; down with open fingers; close. Once grasped: stay."""
+    way = v.object - v.tcp
+    aside = way[:, :2].norm(dim=-1)
+    slack = torch.where(v.gripper < 0.85, 1.6, 1.0) * v.half  # closing has begun: finish it
+    missed = v.gripper < 0.1  # nothing fits between the fingers: open and start again
+    close = (aside < 0.6 * slack) & (way[:, 2].abs() < 0.6 * slack) & ~missed
+    misaligned = torch.maximum(_ramp(aside, 0.4 * v.half, v.half), _ramp(turn.abs(), 0.12, 0.2))
+    raised = torch.where(v.gripper < 0.7, 1.0, misaligned) * ~close
+    phase = torch.where(close, GRASP, torch.where(raised > 0.99, APPROACH, DESCEND))
+    return Plan(_over(v.tcp, v.object, HOVER * v.half * raised), turn, ~close, phase)
+
+
+def _either(condition: Tensor, yes: Plan, no: Plan) -> Plan:
+    return Plan(
+        torch.where(condition[:, None], yes.move, no.move),
+        torch.where(condition, yes.turn, no.turn),
+        torch.where(condition, yes.open, no.open),
+        torch.where(condition, yes.phase, no.phase),
+    )
+
+
+def _place(v: View, turn: Tensor, place: Tensor, rests: Tensor, drop: float, near: float, hover: float) -> Plan:
+    """Grasp, carry over `place` [N, 3], lower, let go, and retreat.
+
+    Args:
+        v: the scene.
+        turn: [N] rotation that aligns the fingers.
+        place: where the cube's centre shall be.
+        rests: [N] bool: the cube is where it shall be.
+        drop: height above `place` at which to let go, half edges.
+        near: sideways distance at which the cube may be lowered, half edges.
+        hover: height above `place` at which the cube travels, half edges.
+    """
+    way = place - v.object
+    aside = way[:, :2].norm(dim=-1)
+    let_go = (aside < 1.5 * near * v.half) & (-way[:, 2] < drop * v.half)
+    carry = Plan(
+        _over(v.object, place, hover * v.half * _ramp(aside, near * v.half, v.half)),
+        torch.zeros_like(turn),
+        let_go,
+        torch.where(let_go, RELEASE, CARRY),
+    )
+    # Let go: wait for the fingers, then leave upwards and stay there.
+    up = (v.object[:, 2] + HOVER * v.half - v.tcp[:, 2]).clamp(min=0) * (v.gripper > 0.75)
+    away = Plan(
+        torch.nn.functional.pad(up[:, None], (2, 0)),
+        torch.zeros_like(turn),
+        torch.ones_like(let_go),
+        torch.full_like(carry.phase, HOLD),
+    )
+    return _either(v.grasped, carry, _either(rests, away, _grasp(v, turn)))
+
+
+def reach(v: View, second_mode: bool = False) -> Plan:
+    """Move the tcp to the target."""
+    still = torch.zeros_like(v.half)
+    return Plan(v.target - v.tcp, still, still == 0, torch.full_like(still, APPROACH, dtype=torch.int64))
+
+
+def pick(v: View, second_mode: bool = False) -> Plan:
+    """Grasp the cube and hold it at the target."""
+    carry = Plan(v.target - v.object, torch.zeros_like(v.half), ~v.grasped, torch.full_like(v.half, CARRY, dtype=torch.int64))
+    return _either(v.grasped, carry, _grasp(v, face_turn(v, second_mode)))
+
+
+def stack(v: View, second_mode: bool = False) -> Plan:
+    """Put the cube on the lower cube, let go and retreat."""
+    place = v.target.clone()
+    place[:, 2] += 2 * v.half
+    off = (v.object - place).abs()
+    rests = (off[:, :2].norm(dim=-1) < v.half) & (off[:, 2] < 0.4 * v.half)
+    return _place(v, face_turn(v, second_mode), place, rests, drop=0.25, near=0.25, hover=2.5)
+
+
+def place_in_bin(v: View, second_mode: bool = False) -> Plan:
+    """Carry the cube over the walls of the bin, lower it, let go and retreat."""
+    place = v.target.clone()
+    place[:, 2] += v.half
+    off = (v.object - place).abs()
+    rests = (off[:, :2].amax(-1) < 3.5 * v.half) & (off[:, 2] < 2 * v.half)
+    return _place(v, face_turn(v, second_mode), place, rests, drop=1.2, near=1.0, hover=4.0)
+
+
+def push(v: View, second_mode: bool = False) -> Plan:
+    """Go behind the cube, on the far side from the target, and push it there with closed fingers.
+
+    Pulling towards the base is the same: the far side is then beyond the cube, and the way there is above it.
+    """
+    way = (v.target - v.object)[:, :2]
+    left = way.norm(dim=-1)
+    ahead = way / left.clamp(min=1e-6)[:, None]
+    side = torch.stack([-ahead[:, 1], ahead[:, 0]], -1)
+    offset = (v.tcp - v.object)[:, :2]
+    along, aside = (offset * ahead).sum(-1), (offset * side).sum(-1)
+    contact = v.half + FINGER
+    height = v.object[:, 2] - v.tcp[:, 2]
+
+    behind = (along < -0.6 * v.half) & (along > -contact - 2.5 * v.half) & (aside.abs() < 0.7 * v.half)
+    pushing = behind & (height.abs() < 0.8 * v.half)
+    step = (left + (-along - contact).clamp(min=0)).clamp(max=MAX_PUSH / GAIN)
+    forward = ahead * step[:, None] - side * aside[:, None]
+    there = torch.cat([v.object[:, :2] - ahead * (contact + v.half)[:, None], v.object[:, 2:]], -1)
+    raised = _ramp((there - v.tcp)[:, :2].norm(dim=-1), 0.25 * v.half, 0.75 * v.half)
+    around = _over(v.tcp, there, HOVER * v.half * raised)
+    done = left < 0.5 * v.half
+
+    move = torch.where(pushing[:, None], torch.cat([forward, height[:, None]], -1), around) * ~done[:, None]
+    across = torch.complex(side[:, 0], side[:, 1]).pow(2)  # both fingertips touch; half turns do not matter
+    turn = torch.angle(across * v.fingers.conj().pow(2)) / 2
+    phase = torch.where(pushing, PUSH, torch.where(raised > 0.99, APPROACH, DESCEND))
+    return Plan(move, turn * ~done, torch.zeros_like(done), torch.where(done, HOLD, phase))
+
+
+EXPERTS: dict[str, Callable[[View, bool], Plan]] = {
+    "Reach": reach,
+    "PushCube": push,
+    "PullCube": push,
+    "PickCube": pick,
+    "StackCube": stack,
+    "PlaceInBin": place_in_bin,
+}
+"""Expert by base name of the task: `tabletop/PickCube` and `maniskill/PickCube-v1` are both PickCube."""
+
+GRASPING = ("PickCube", "StackCube", "PlaceInBin")
+"""Tasks in which the fingers align with the cube."""
+
+
+def base_name(task: str) -> str:
+    """`maniskill/PickCube-v1` -> `PickCube`."""
+    return task.rsplit("/", 1)[-1].split("-v", 1)[0]
+
+
+def to_action(plan: Plan, scene: Tensor, action: ActionSpec) -> Tensor:
+    """Turn a plan into a normalised action [N, 7]; the tool is kept pointing down.
+
+    Args:
+        plan: what to do.
+        scene: [N, Scene.dim].
+        action: what +-1 means.
+    """
+    quat = Scene.get(scene, "tcp_quat")
+    w, x, y, z = quat.unbind(-1)
+    # The tool's z axis has horizontal part (zx, zy): z_tool x (0, 0, -1) = (-zy, zx, 0) tilts it back to down.
+    tilt_x, tilt_y = -2 * (y * z - w * x), 2 * (x * z + w * y)
+    turn = torch.stack([tilt_x, tilt_y, plan.turn], -1)
+    scale = plan.move.new_tensor(action.scale[:6])
+    parts = [_limit(GAIN * plan.move / scale[:3]), _limit(GAIN * turn / scale[3:])]
+    return torch.cat([*parts, (plan.open.float() * 2 - 1)[:, None]], -1)
+
+
+def _limit(v: Tensor) -> Tensor:
+    """Shorten vectors [N, 3] to fit into [-1, 1], keeping their direction."""
+    return v / v.abs().amax(-1, keepdim=True).clamp(min=1)
+
+
+def expert(task: str, scene: Tensor, action: ActionSpec) -> Tensor:
+    """Return the expert's action [N, 7] for a task by its base name.
+
+    Args:
+        task: e.g. ``"PickCube"``.
+        scene: [N, Scene.dim].
+        action: the action space.
+    """
+    return to_action(EXPERTS[task](View(scene), False), scene, action)
