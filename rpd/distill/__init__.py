@@ -1,0 +1,6 @@
+"""Distillation: divergence x gate x schedule, composed by the objective."""
+
+from rpd.distill.gates import GateContext
+from rpd.distill.objective import DistillObjective
+
+__all__ = ["DistillObjective", "GateContext"]

@@ -1,0 +1,98 @@
+"""w(t): the weight of the distillation term, as a function of the progress t of the run in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rpd.config import DistillConfig
+
+
+def constant(config: DistillConfig, progress: float) -> float:
+    """Hold w = w0."""
+    return config.weight
+
+
+def linear(config: DistillConfig, progress: float) -> float:
+    """Fall as w = w0 (1 - t / until), then 0."""
+    return config.weight * max(0.0, 1.0 - progress / config.until)
+
+
+def cosine(config: DistillConfig, progress: float) -> float:
+    """Fall as w = w0 (1 + cos(pi t / until)) / 2, then 0: the annealing option of RPD's code."""
+    return 0.0 if progress >= config.until else config.weight * 0.5 * (1.0 + math.cos(math.pi * progress / config.until))
+
+
+CURVES: dict[str, Callable[[DistillConfig, float], float]] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "gradient-ratio": linear,  # of the ratio, not of the weight
+}
+
+
+class Schedule:
+    """The weight w of one run, as a tensor that is updated without waiting for the device.
+
+    With ``gradient-ratio``, w is chosen so that ||w grad D|| / ||grad RL|| = rho(t): what `weight` means then no
+    longer depends on the divergence's scale or on sigma (nll pulls 1 / (2 sigma²) times as hard as mse). The norms come
+    from one minibatch per iteration and are smoothed; until the first measurement w = 0.
+    """
+
+    SMOOTHING = 0.9
+    """Decay of the running gradient norms per measurement."""
+    MAX_WEIGHT = 100.0
+    """gradient-ratio: bound of w where grad D vanishes."""
+
+    def __init__(self, config: DistillConfig) -> None:
+        self.config = config
+        self.adaptive = config.schedule == "gradient-ratio"
+        self._target = 0.0
+        self._norms: Tensor | None = None  # [2]: running ||grad D||, ||grad RL||
+        self.weight = torch.zeros(())
+
+    def value(self, progress: float) -> float:
+        """Return w(t), or rho(t) with ``gradient-ratio``."""
+        return CURVES[self.config.schedule](self.config, progress)
+
+    def active(self, progress: float) -> bool:
+        """Return whether w is above zero now or at any later time."""
+        return self.value(progress) > 0  # every curve is non-increasing
+
+    def begin(self, progress: float, device: torch.device) -> None:
+        """Set the weight for the iteration that starts at `progress`."""
+        self._target = self.value(progress)
+        if self.adaptive:
+            self._rescale(device)
+        else:
+            self.weight = torch.full((), self._target, device=device)
+
+    def observe(self, norms: Tensor) -> None:
+        """Take a measurement [2]: norms of the gradients of D (unweighted) and of the RL loss."""
+        if self.adaptive:
+            previous = norms if self._norms is None else self._norms
+            self._norms = self.SMOOTHING * previous + (1 - self.SMOOTHING) * norms
+            self._rescale(norms.device)
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what a resume needs, as JSON numbers; exact."""
+        if self._norms is None:
+            return {}
+        distill, reward = self._norms.tolist()
+        return {"grad_distill": distill, "grad_reward": reward}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Restore `state_dict`."""
+        self._norms = torch.tensor([state["grad_distill"], state["grad_reward"]]) if state else None
+
+    def _rescale(self, device: torch.device) -> None:
+        if self._norms is None:
+            self.weight = torch.zeros((), device=device)
+            return
+        self._norms = self._norms.to(device)
+        distill, reward = self._norms.unbind()
+        # w = rho ||grad RL|| / ||grad D||
+        self.weight = (self._target * reward / distill.clamp_min(1e-12)).clamp_max(self.MAX_WEIGHT)

@@ -1,0 +1,250 @@
+"""PPO as pure functions of tensors, and the update that applies them.
+
+Schulman et al., 2017, "Proximal policy optimization algorithms" (arXiv 1707.06347); GAE: Schulman et al., 2016,
+"High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from envs.errors import NonFiniteError
+from rpd.config import PPOConfig
+from rpd.distill import DistillObjective
+from students.actor_critic import ActorCritic
+
+
+def gae(
+    reward: Tensor,
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    final_value: Tensor,
+    last_value: Tensor,
+    gamma: float,
+    lam: float,
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation, with values bootstrapped through time-outs but not through terminations.
+
+    Args:
+        reward: [T, N] reward of step t.
+        value: [T, N] V(o_t) of the observation that step t acted on.
+        terminated: [T, N] bool: the task ended with step t.
+        truncated: [T, N] bool: time ran out with step t.
+        final_value: [T, N] value of the episode's true last observation where truncated; ignored elsewhere.
+        last_value: [N] value of the observation after the last step.
+        gamma: discount per step.
+        lam: GAE's lambda.
+
+    Returns:
+        Advantages [T, N] and returns (targets of the value function) [T, N].
+    """
+    next_value, running = _successors(value, terminated, truncated, final_value, last_value)
+    # delta_t = r_t + gamma V(o_{t+1}) - V(o_t)
+    delta = reward + gamma * next_value - value
+    advantage = torch.empty_like(delta)
+    trace = torch.zeros_like(last_value)
+    for t in reversed(range(reward.shape[0])):
+        # A_t = delta_t + gamma lambda A_{t+1}, cut where an episode ended
+        trace = delta[t] + gamma * lam * running[t] * trace
+        advantage[t] = trace
+    return advantage, advantage + value
+
+
+def gae_finite_horizon(
+    reward: Tensor,
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    final_value: Tensor,
+    last_value: Tensor,
+    gamma: float,
+    lam: float,
+) -> tuple[Tensor, Tensor]:
+    """The GAE variant of ManiSkill's PPO baseline (`finite_horizon_gae`); arguments and result as in `gae`.
+
+    GAE averages the k-step returns G_k with weights (1 - lambda) lambda^(k-1), and gives the last one, at the end of the
+    rollout or episode, all the weight that remains. Here only the H returns that exist are averaged:
+
+        A_t = sum_{k=1..H} lambda^(k-1) G_k / sum_{k=1..H} lambda^(k-1)  -  V(o_t)
+        G_k = sum_{i<k} gamma^i r_{t+i} + gamma^k V(o_{t+k})
+    """
+    next_value, running = _successors(value, terminated, truncated, final_value, last_value)
+    advantage = torch.empty_like(reward)
+    weights = torch.zeros_like(last_value)  # L_t = sum_{k<H} lambda^k
+    rewards = torch.zeros_like(last_value)  # the rewards' part of sum_k lambda^(k-1) G_k
+    values = torch.zeros_like(last_value)  # the values' part
+    for t in reversed(range(reward.shape[0])):
+        weights = 1 + lam * running[t] * weights
+        # r_t is in all H returns: weight L_t; whatever comes later moves on by one gamma and one lambda
+        rewards = weights * reward[t] + gamma * lam * running[t] * rewards
+        values = gamma * next_value[t] + gamma * lam * running[t] * values
+        advantage[t] = (rewards + values) / weights - value[t]
+    return advantage, advantage + value
+
+
+def _successors(
+    value: Tensor, terminated: Tensor, truncated: Tensor, final_value: Tensor, last_value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Value of what follows each step, and 1 where the episode goes on, both [T, N]."""
+    following = torch.cat([value[1:], last_value[None]])
+    following = torch.where(truncated, final_value, following).masked_fill(terminated, 0.0)
+    return following, (~(terminated | truncated)).to(value.dtype)
+
+
+def policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """L = -mean min(r A, clip(r, 1 - eps, 1 + eps) A) (equation 7), r = exp(log_ratio); both [M]."""
+    ratio = log_ratio.exp()
+    return -torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+
+
+def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float | None) -> Tensor:
+    """1/2 mean (V - R)²; with `clip`, V may not gain by moving further than that from the old value. All [M]."""
+    error = (value - returns).square()
+    if clip is not None:
+        clipped = old_value + (value - old_value).clamp(-clip, clip)
+        error = torch.max(error, (clipped - returns).square())
+    return 0.5 * error.mean()
+
+
+def approx_kl(log_ratio: Tensor) -> Tensor:
+    """Estimate KL(old || new) from samples of old: mean (r - 1) - log r, never negative (Schulman, "k3")."""
+    return (log_ratio.expm1() - log_ratio).mean()
+
+
+def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
+    """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant. Both [M]."""
+    return 1 - (returns - value).var(correction=0) / returns.var(correction=0).clamp_min(1e-12)
+
+
+def normalize(advantage: Tensor) -> Tensor:
+    """(A - mean) / std over the batch [M]."""
+    return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+
+
+def make_optimizer(policy: nn.Module, config: PPOConfig) -> torch.optim.Adam:
+    """Return Adam with PPO's customary epsilon; fused, which for these small networks is 3 x as fast also on a CPU."""
+    return torch.optim.Adam(policy.parameters(), lr=config.lr, eps=1e-5, fused=True)
+
+
+def update(
+    policy: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    batch: TensorDict,
+    config: PPOConfig,
+    generator: torch.Generator | None = None,
+    objective: DistillObjective | None = None,
+    use_reward: bool = True,
+) -> dict[str, float]:
+    """Improve the policy on one batch: epochs of shuffled minibatches.
+
+    The device is waited for once per epoch if `target_kl` is set, and once at the end; never per minibatch.
+
+    Args:
+        policy: the student.
+        optimizer: over its parameters.
+        batch: [M] with ``obs`` (nested), ``action``, ``log_prob``, ``value``, ``advantage``, ``returns``; with an
+            objective also what `DistillObjective.prepare` leaves. Without reward only ``obs`` and the objective's.
+        config: of PPO.
+        generator: shuffles; on the batch's device.
+        objective: the distillation term, prepared for this batch; None: none.
+        use_reward: False leaves the distillation term as the only loss.
+
+    Returns:
+        Means over the minibatches, by name.
+
+    Raises:
+        NonFiniteError: if a loss or a gradient was NaN or infinite.
+    """
+    size = batch.batch_size[0]
+    splits = min(config.minibatches, size)  # sizes differ by one at most, and no sample is dropped
+    device = next(policy.parameters()).device
+    params = [p for p in policy.parameters() if p.requires_grad]
+    if use_reward:
+        batch = batch.copy().set("advantage", normalize(batch["advantage"]))  # a shallow copy: the caller's is unchanged
+    rows: list[Tensor] = []
+    names: list[str] = []
+    for epochs in range(1, config.epochs + 1):
+        order = torch.randperm(size, generator=generator, device=device)
+        for index in order.tensor_split(splits):
+            optimizer.zero_grad(set_to_none=True)
+            # The gradients are compared on the first minibatch, where the ratio is still 1.
+            metrics = _backward(policy, batch[index], config, objective, use_reward, compare=not rows)
+            metrics["ppo/grad_norm"] = nn.utils.clip_grad_norm_(params, config.max_grad_norm, foreach=True)
+            optimizer.step()
+            names = list(metrics)
+            rows.append(torch.stack([x.detach() for x in metrics.values()]))
+        if use_reward and config.target_kl is not None and epochs < config.epochs:
+            kl = torch.stack(rows[-splits:])[:, names.index("ppo/approx_kl")].mean()
+            if not kl.item() <= config.target_kl:  # the one wait per epoch; NaN stops too
+                break
+
+    totals = dict(zip(names, torch.stack(rows).mean(0).unbind(), strict=True))
+    if use_reward:
+        totals["ppo/explained_variance"] = explained_variance(batch["value"], batch["returns"])
+    if objective is not None:
+        totals |= objective.metrics()
+    report = dict(zip(totals, torch.stack(list(totals.values())).tolist(), strict=True))
+    broken = [name for name, number in report.items() if not math.isfinite(number)]
+    if broken:
+        raise NonFiniteError("loss", ", ".join(broken))
+    return report | {"ppo/epochs": float(epochs)}
+
+
+def _backward(
+    policy: ActorCritic,
+    minibatch: TensorDict,
+    config: PPOConfig,
+    objective: DistillObjective | None,
+    use_reward: bool,
+    compare: bool,
+) -> dict[str, Tensor]:
+    """Leave the gradient of the whole loss on one minibatch in the parameters; return scalars by name."""
+    metrics: dict[str, Tensor] = {}
+    if not use_reward:
+        assert objective is not None, "nothing to learn from: no reward and no teacher"
+        divergence = objective.mean_divergence(policy.distribution(minibatch["obs"]), minibatch)
+        (objective.weight * divergence).backward()
+        return {"distill/divergence": divergence}
+
+    distribution, value = policy(minibatch["obs"])
+    log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
+    surrogate = policy_loss(log_ratio, minibatch["advantage"], config.clip)
+    critic = value_loss(value, minibatch["value"], minibatch["returns"], config.clip_value)
+    entropy = distribution.entropy().mean()
+    loss = surrogate + config.value_coef * critic - config.entropy_coef * entropy
+    with torch.no_grad():
+        continuous = ~distribution.discrete
+        metrics = {
+            "ppo/policy_loss": surrogate,
+            "ppo/value_loss": critic,
+            "ppo/entropy": entropy,
+            "ppo/approx_kl": approx_kl(log_ratio),
+            "ppo/clip_fraction": (log_ratio.expm1().abs() > config.clip).float().mean(),
+            "ppo/std": (distribution.std * continuous).mean(0).sum() / continuous.sum().clamp_min(1),
+        }
+    if objective is None:
+        loss.backward()
+        return metrics
+    divergence = objective.mean_divergence(distribution, minibatch)
+    metrics["distill/divergence"] = divergence
+    if compare:
+        _backward_apart(loss, divergence, objective, [p for p in policy.parameters() if p.requires_grad])
+    else:
+        (loss + objective.weight * divergence).backward()
+    return metrics
+
+
+def _backward_apart(loss: Tensor, divergence: Tensor, objective: DistillObjective, params: list[nn.Parameter]) -> None:
+    """As (loss + w * divergence).backward(), but show both gradients to the objective first, which may then set w."""
+    by_divergence = torch.autograd.grad(divergence, params, retain_graph=True, allow_unused=True)
+    by_loss = torch.autograd.grad(loss, params, allow_unused=True)
+    # None marks parameters that D does not reach (the critic's): they say nothing about the balance.
+    shared = [(d, r) for d, r in zip(by_divergence, by_loss, strict=True) if d is not None and r is not None]
+    objective.observe([d for d, _ in shared], [r for _, r in shared])
+    for parameter, d, r in zip(params, by_divergence, by_loss, strict=True):
+        parameter.grad = r if d is None else objective.weight * d if r is None else r + objective.weight * d
