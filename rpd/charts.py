@@ -1,0 +1,207 @@
+"""Line charts and bars as plain SVG: no scripts, no dependencies, light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 460, 270
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 42
+"""Margins around the plot area, pixels."""
+
+# Colours of the series by index: chosen to stay apart for colour-blind eyes, on white and on black.
+LIGHT = ("#2563eb", "#e07a10", "#0d9373", "#a33ea1", "#c2334d", "#5f6b7a")
+DARK = ("#6ea8fe", "#f5a04a", "#3fc9a0", "#d583d3", "#f0788c", "#a3adba")
+
+
+def _colors(palette: Sequence[str]) -> str:
+    return " ".join(f"svg.chart .s{i} {{ stroke: {c}; }} svg.chart .f{i} {{ fill: {c}; }}" for i, c in enumerate(palette))
+
+
+STYLE = f"""
+svg.chart {{ font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; color-scheme: light dark; }}
+svg.chart text {{ fill: #59636e; }}
+svg.chart .title {{ font-weight: 600; font-size: 13.5px; fill: #1b1f24; }}
+svg.chart .gridline {{ stroke: #d8dee4; stroke-width: 1; }}
+svg.chart .line {{ fill: none; stroke-width: 2.2; stroke-linejoin: round; stroke-linecap: round; }}
+svg.chart .dashed {{ stroke-dasharray: 5 4; stroke-width: 1.6; }}
+svg.chart .band {{ opacity: 0.16; stroke: none; }}
+{_colors(LIGHT)}
+@media (prefers-color-scheme: dark) {{
+svg.chart text {{ fill: #9aa4b0; }}
+svg.chart .title {{ fill: #e6e9ee; }}
+svg.chart .gridline {{ stroke: #2b323b; }}
+svg.chart .band {{ opacity: 0.22; }}
+{_colors(DARK)}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart. Lists have equal lengths."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    """Lower edge of a band around y."""
+    high: Sequence[float] | None = None
+    color: int = 0
+    """Index into the palette."""
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One plot."""
+
+    title: str
+    series: Sequence[Series]
+    x_label: str = "environment steps"
+    percent: bool = False
+    """y is a fraction of 1, shown from 0 to 100 %."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(len(s.x) for s in self.series)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return about `count` round numbers (1, 2 or 5 times a power of ten apart) that cover [low, high]."""
+    if high <= low:
+        pad = abs(low) / 10 or 0.5
+        low, high = low - pad, high + pad
+    raw = (high - low) / max(count - 1, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def short(value: float) -> str:
+    """Return a number as an axis shows it.
+
+    >>> [short(v) for v in (0, 0.25, 1500, 200_000, 1_500_000)]
+    ['0', '0.25', '1.5k', '200k', '1.5M']
+    """
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def line_chart(chart: Chart) -> str:
+    """Draw one chart as an ``<svg>`` element; its colours come from `STYLE`."""
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{escape(chart.title)}">{_body(chart)}</svg>'
+
+
+def figure(charts: Sequence[Chart], cols: int) -> str:
+    """Draw charts in rows with one legend, as a complete SVG file that carries its own colours."""
+    rows = math.ceil(len(charts) / cols)
+    width, height = cols * WIDTH, rows * HEIGHT + 34
+    entries = {s.label: s for c in charts for s in c.series}
+    parts = [f'<g transform="translate({LEFT} 8)">{_legend(list(entries.values()))}</g>']
+    for i, chart in enumerate(charts):
+        parts.append(f'<g transform="translate({i % cols * WIDTH} {i // cols * HEIGHT + 34})">{_body(chart)}</g>')
+    return (
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}">'
+        f"<style>{STYLE}</style>{''.join(parts)}</svg>\n"
+    )
+
+
+def legend(series: Sequence[Series]) -> str:
+    """Draw the labels of the series with their colours, as an ``<svg>`` element of its own."""
+    width = sum(_label_width(s) for s in series)
+    return (
+        f'<svg class="chart legend" viewBox="0 0 {width} 20" width="{width}" height="20" role="img" '
+        f'aria-label="legend">{_legend(series)}</svg>'
+    )
+
+
+def stacked_bar(parts: Sequence[tuple[str, float]]) -> str:
+    """Draw how a total splits into parts (label, amount), as an ``<svg>`` element with percentages.
+
+    Returns:
+        An empty string where the total is zero.
+    """
+    total = sum(v for _, v in parts)
+    if total <= 0:
+        return ""
+    out, at = [], 0.0
+    for i, (label, amount) in enumerate(parts):
+        width = amount / total * 2 * WIDTH
+        out.append(f'<rect class="f{i}" x="{at:.1f}" y="0" width="{max(width - 2, 0):.1f}" height="22" rx="3"/>')
+        x = i * 2 * WIDTH / len(parts)
+        out.append(f'<rect class="f{i}" x="{x:.1f}" y="36" width="11" height="11" rx="2"/>')
+        out.append(f'<text x="{x + 17:.1f}" y="46">{escape(label)} {amount / total:.0%}</text>')
+        at += width
+    return f'<svg class="chart bar" viewBox="0 0 {2 * WIDTH} 52" role="img" aria-label="time">{"".join(out)}</svg>'
+
+
+def _body(chart: Chart) -> str:
+    lines = [s for s in chart.series if len(s.x)]
+    title = f'<text class="title" x="{LEFT}" y="20">{escape(chart.title)}</text>'
+    if not lines:
+        return title
+    xs = [v for s in lines for v in s.x]
+    ys = [v for s in lines for values in (s.y, s.low or (), s.high or ()) for v in values]
+    y_ticks = [0, 0.25, 0.5, 0.75, 1.0] if chart.percent else ticks(min(ys), max(ys))
+    x_low, x_high = min(0.0, *xs), max(xs) if max(xs) > min(0.0, *xs) else min(0.0, *xs) + 1
+
+    def px(x: float) -> float:
+        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def py(y: float) -> float:
+        return TOP + (y_ticks[-1] - y) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [title]
+    for t in y_ticks:
+        text = f"{t:.0%}" if chart.percent else short(t)
+        parts.append(f'<line class="gridline" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(t):.1f}" y2="{py(t):.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{py(t) + 4:.1f}" text-anchor="end">{text}</text>')
+    for t in ticks(x_low, x_high):
+        if t <= x_high * (1 + 1e-9):
+            parts.append(f'<text x="{px(t):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{short(t)}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 7}" text-anchor="middle">{escape(chart.x_label)}</text>')
+    parts += [_band(s, px, py) for s in lines if s.low is not None and s.high is not None]
+    parts += [_line(s, px, py, chart.percent) for s in lines]
+    return "".join(parts)
+
+
+def _line(s: Series, px: Callable[[float], float], py: Callable[[float], float], percent: bool) -> str:
+    points = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.y, strict=True))
+    end = f"{s.y[-1]:.0%}" if percent else f"{s.y[-1]:.4g}"
+    dashed = " dashed" if s.dashed else ""
+    tip = f"<title>{escape(s.label)}: {end} at {s.x[-1]:,.0f}</title>"
+    line = f'<polyline class="line s{s.color % len(LIGHT)}{dashed}" points="{points}">{tip}</polyline>'
+    if s.dashed:
+        return line
+    return (
+        line + f'<circle class="f{s.color % len(LIGHT)}" cx="{px(s.x[-1]):.1f}" cy="{py(s.y[-1]):.1f}" r="3.2">{tip}</circle>'
+    )
+
+
+def _band(s: Series, px: Callable[[float], float], py: Callable[[float], float]) -> str:
+    assert s.low is not None and s.high is not None
+    there = [f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.high, strict=True)]
+    back = [f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.low, strict=True)]
+    return f'<polygon class="band f{s.color % len(LIGHT)}" points="{" ".join(there + back[::-1])}"/>'
+
+
+def _legend(series: Sequence[Series]) -> str:
+    out, x = [], 0.0
+    for s in series:
+        dashed = " dashed" if s.dashed else ""
+        out.append(f'<line class="line s{s.color % len(LIGHT)}{dashed}" x1="{x}" x2="{x + 22}" y1="10" y2="10"/>')
+        out.append(f'<text x="{x + 29}" y="14">{escape(s.label)}</text>')
+        x += _label_width(s)
+    return "".join(out)
+
+
+def _label_width(s: Series) -> float:
+    return 29 + 7 * len(s.label) + 22  # 7 px per character is a generous mean of the fonts in STYLE

@@ -1,0 +1,106 @@
+"""Whatever can act in an environment, by name: students, teachers, and two that know nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from envs.base import VectorEnv
+from envs.errors import unknown_name
+
+if TYPE_CHECKING:
+    from students.actor_critic import ActorCritic
+
+
+class Policy(Protocol):
+    """What evaluation needs. A `teachers.base.Teacher` is one."""
+
+    name: str
+    """How it is called in results."""
+
+    def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
+        """Return actions [N, A] in [-1, 1] for N observations and instructions."""
+
+    def reset(self, mask: Tensor) -> None:
+        """Forget what belongs to the episodes of environments where mask [N] is True."""
+
+
+class ZeroPolicy:
+    """Never moves: what the task gives away for nothing."""
+
+    name = "zero"
+
+    def __init__(self, action_dim: int) -> None:
+        self.action_dim = action_dim
+
+    def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
+        """Return zeros [N, A]."""
+        return torch.zeros(len(instructions), self.action_dim, device=obs.device)
+
+    def reset(self, mask: Tensor) -> None:
+        """Nothing to forget."""
+
+
+class RandomPolicy:
+    """Uniform actions in [-1, 1], reproducible from its seed."""
+
+    name = "random"
+
+    def __init__(self, action_dim: int, seed: int = 0) -> None:
+        self.action_dim = action_dim
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
+        """Return uniform actions [N, A]."""
+        return (2 * torch.rand(len(instructions), self.action_dim, generator=self.generator) - 1).to(obs.device or "cpu")
+
+    def reset(self, mask: Tensor) -> None:
+        """Nothing to forget."""
+
+
+class StudentPolicy:
+    """A student, acting deterministically."""
+
+    def __init__(self, student: ActorCritic, name: str = "student") -> None:
+        self.student = student
+        self.name = name
+
+    def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
+        """Return the student's deterministic actions [N, A]."""
+        return self.student.act(obs, deterministic=True)
+
+    def reset(self, mask: Tensor) -> None:
+        """Nothing to forget."""
+
+
+def resolve(name: str, env: VectorEnv) -> Policy:
+    """Build a policy from what a person writes on a command line.
+
+    Args:
+        name: ``zero``, ``random``, ``teacher:<teacher>``, or the path of a run, a checkpoint or a policy folder.
+        env: the environment it will act in; the policy computes on its device.
+
+    Raises:
+        ConfigError: nothing of that name, or a damaged policy.
+        SpecMismatch: the policy was made for another environment; names both sides.
+    """
+    if name == "zero":
+        return ZeroPolicy(env.spec.action.dim)
+    if name == "random":
+        return RandomPolicy(env.spec.action.dim)
+    if name.startswith("teacher:"):
+        from teachers.registry import make
+
+        return make(name.removeprefix("teacher:"), env.spec, env.device)
+    if not Path(name).exists():
+        raise unknown_name("policy", name, ["zero", "random", "teacher:<name>", "<path of a run, checkpoint or policy>"])
+    from rpd.checkpoint import resolve_policy
+    from students.actor_critic import ActorCritic
+
+    student = ActorCritic.from_pretrained(resolve_policy(Path(name)), device=env.device)
+    env.spec.check_policy(student.spec)
+    return StudentPolicy(student, name)

@@ -1,0 +1,179 @@
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from envs.errors import ConfigError
+from rpd import report
+from rpd.charts import Chart, Series, line_chart, short, stacked_bar, ticks
+from rpd.evaluate import EpisodeRecord, EvalResult, save
+from rpd.runs import band, column, in_order, labels
+from rpd.video import VideoWriter
+
+
+class Checker(HTMLParser):
+    """Every tag is closed, and nothing is loaded from elsewhere."""
+
+    VOID = frozenset({"meta", "br"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        assert tag not in ("script", "link", "img", "iframe")
+        assert dict(attrs).get("src", "data:").startswith("data:")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def make_run(path, mode="rpd", seed=0, task="tabletop/PickCube", finished=True):
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(
+        f"task: {task}\nmode: {mode}\nteacher: 'scripted:noise=<0.5>'\nseed: {seed}\nenv: {{obs: state}}\n"
+    )
+    lines = []
+    for i in range(1, 5):
+        line = {"step": 100 * i, "rollout/success": 0.2 * i, "loss/policy": -0.1 * i, "time/env": 1.0, "time/update": 3.0}
+        lines.append(line | ({} if mode == "ppo" else {"teacher/queries": 100 * i}))
+        if i % 2 == 0:
+            lines.append({"step": 100 * i, "eval/success": 0.2 * i, "eval/success_lo": 0.1 * i, "eval/success_hi": 0.25 * i})
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        (path / "result.json").write_text(json.dumps(make_result(mode, seed, task)))
+    return path
+
+
+def make_result(mode="rpd", seed=0, task="tabletop/PickCube"):
+    def summary(k):
+        return {"n": 100, "successes": k, "rate": k / 100, "interval": [k / 100 - 0.05, k / 100 + 0.05], "mean_return": -2.5}
+
+    teacher = None if mode == "ppo" else "scripted:noise=<0.5>"
+    return {
+        "task": task, "mode": mode, "teacher": teacher, "seed": seed, "steps": 400, "wall_s": 125.4,
+        "teacher_queries": 0 if mode == "ppo" else 400, "student": summary(93), "teacher_eval": teacher and summary(31),
+        "paired": teacher and {"diff": 0.62, "lo": 0.5, "hi": 0.7},
+        "curve": [[200, 0.4 + seed / 10, 40, 100], [400, 0.8, 80, 100]],
+    }  # fmt: skip
+
+
+def test_report_of_a_run_shows_the_numbers_and_carries_its_videos(tmp_path):
+    run = make_run(tmp_path / "runs" / "x")
+    episodes = tuple(EpisodeRecord(i, i != 1, i != 1, -2.0, 30) for i in range(3))
+    save(EvalResult("tabletop/PickCube", "student", episodes), run / "eval" / "final")
+    with VideoWriter(run / "eval" / "final" / "grid.mp4", 20) as video:
+        video.write(np.zeros((32, 32, 3), np.uint8))
+    path = report.write(run)
+    assert path == run / "report.html"
+    text = path.read_text()
+    tags = Checker(text).tags
+    for shown in ("93/100 (88–98 %)", "31/100", "+62 points", "+50 to +70, paired by seed", ">400<", "0:02:05"):
+        assert shown in text, shown
+    assert "noise=&lt;0.5&gt;" in text and "noise=<0.5>" not in text
+    assert tags.count("video") == 1 and text.count('class="ok"') == 2
+    assert "Success, deterministic policy" in text and "KL(old" not in text  # what was not logged is not drawn
+    assert "environment 25%" in text and "update 75%" in text
+    assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+
+
+def test_report_of_an_unfinished_run_and_of_an_empty_one(tmp_path):
+    Checker(report.write(make_run(tmp_path / "x", finished=False)).read_text())
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "config.yaml").write_text("task: a/B\n")
+    Checker(report.write(tmp_path / "y").read_text())
+    with pytest.raises(ConfigError, match="is not a run"):
+        report.write(tmp_path / "nothing")
+    (tmp_path / "y" / "result.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"result\.json: not JSON"):
+        report.write(tmp_path / "y")
+
+
+def test_runs_beside_each_other_are_grouped(tmp_path):
+    runs = [make_run(tmp_path / f"{mode}{seed}", mode, seed) for mode in ("ppo", "rpd") for seed in (0, 1)]
+    path = report.write(runs)
+    assert path == tmp_path / "report.html"
+    text = path.read_text()
+    Checker(text)
+    rows = re.findall(r'<tr class="(\w*)"><td class="name">(.*?)</td><td class=n>(\d*)</td>', text)
+    assert rows == [
+        ("", "RPD", "0"), ("", "RPD", "1"), ("", "PPO", "0"), ("", "PPO", "1"),
+        ("teacher", "teacher scripted:noise=&lt;0.5&gt;", ""),
+    ]  # fmt: skip
+    assert 'aria-label="legend"' in text
+
+
+def test_report_of_an_evaluation(tmp_path):
+    save(EvalResult("tabletop/Reach", "zero", (EpisodeRecord(3, False, False, -7.25, 50),)), tmp_path)
+    text = report.write_evaluation(tmp_path).read_text()
+    Checker(text)
+    assert "0/1 (0–79 %)" in text and "-7.25" in text
+
+
+def test_figure_is_one_svg_without_scripts():
+    results = [make_result(m, s, t) for t in ("a/X", "a/Y") for m in ("rpd", "ppo") for s in (0, 1)]
+    text = report.figure_svg(results)
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "<script" not in text and "prefers-color-scheme: dark" in text
+    bands = [e for e in root.iter() if "band" in e.get("class", "")]
+    assert len(bands) == 4  # two kinds of run in two charts
+    texts = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[:3] == ["RPD", "PPO", "teacher"] and "a/X" in texts and "a/Y" in texts
+
+
+def test_labels_say_what_differs():
+    assert labels([{"mode": "rpd", "teacher": "a"}, {"mode": "rpd", "teacher": "b"}, {"mode": "ppo", "teacher": None}]) == [
+        "RPD · a",
+        "RPD · b",
+        "PPO",
+    ]
+    assert in_order(["PPO", "DAgger", "RPD · b", "RPD · a", "PPO"]) == ["RPD · a", "RPD · b", "PPO", "DAgger"]
+
+
+def test_band_is_mean_and_extremes_where_all_seeds_have_data():
+    line = band("x", [([0, 10, 20], [0, 1, 2]), ([0, 20], [0, 4]), ([], [])], color=1)
+    assert (line.x, line.y, line.low, line.high) == ([0, 10, 20], [0, 1.5, 3], [0, 1, 2], [0, 2, 4])
+    assert band("x", [([5], [1])], 0).low is None
+    assert band("x", [], 0).x == []
+    many = band("x", [(list(range(1000)), [1.0] * 1000)], 0, points=100)
+    assert len(many.x) == 100 and set(many.y) == {1.0}
+
+
+def test_column_takes_the_other_axis_from_an_earlier_line():
+    metrics = [{"step": 1, "teacher/queries": 7}, {"step": 2, "eval/success": 0.5}, {"step": 3}]
+    assert column(metrics, "eval/success", by="teacher/queries") == ([7], [0.5])
+    assert column(metrics, "eval/success") == ([2], [0.5])
+
+
+def test_axes():
+    assert ticks(0, 1) == [0, 0.5, 1.0]
+    assert ticks(0, 500_000) == [0, 200_000, 400_000, 600_000]
+    assert ticks(-3.2, 4.1) == [-4, -2, 0, 2, 4, 6]
+    assert ticks(2, 2) == [1.8, 1.9, 2.0, 2.1, 2.2]
+    assert ticks(0, 0)[0] == -0.5
+    assert [short(v) for v in (0, -0.25, 1500, 200_000, 1_500_000)] == ["0", "-0.25", "1.5k", "200k", "1.5M"]
+
+
+def test_charts_draw_values_where_they_belong():
+    svg = ElementTree.fromstring(line_chart(Chart("t", [Series("a", [0, 10], [0, 1])], percent=True)))
+    points = next(e for e in svg.iter("polyline")).get("points")
+    assert points == "52.0,228.0 446.0,34.0"  # the corners of the plot area
+    ElementTree.fromstring(line_chart(Chart("one point", [Series("a<b", [5], [3])])))
+    ElementTree.fromstring(line_chart(Chart("nothing", [])))
+    assert stacked_bar([("a", 0.0)]) == ""
+    assert [e.get("width") for e in ElementTree.fromstring(stacked_bar([("a", 1.0), ("b", 3.0)])).iter("rect")][::2] == [
+        "228.0",
+        "688.0",
+    ]
