@@ -28,11 +28,11 @@ class Family(NamedTuple):
 FAMILIES = {
     "scripted": Family(
         "teachers.scripted",
-        "scripted[,noise=..][,bias=..]...",
+        "scripted[:PRESET][,DIAL=VALUE]...",
         "the task's privileged expert, with dials that make it weak in a chosen way",
     ),
     "policy": Family("teachers.policy", "policy:RUN", "a saved student: a run, a checkpoint or a policy folder"),
-    "sb3": Family("teachers.sb3", "sb3:FILE.zip[,activation=tanh]", "a stable-baselines3 PPO or A2C policy for vector states"),
+    "sb3": Family("teachers.sb3", "sb3:FILE.zip", "a stable-baselines3 policy (PPO, A2C, SAC, TD3) on vector states"),
 }
 
 

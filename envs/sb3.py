@@ -1,0 +1,118 @@
+"""Our environments as a stable-baselines3 ``VecEnv``, so that its algorithms can be baselines and teachers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+
+from envs.base import VectorEnv
+from envs.errors import ConfigError
+from envs.specs import ObsSpec
+
+try:
+    from stable_baselines3.common.monitor import Monitor
+    from stable_baselines3.common.vec_env import VecEnv
+except ImportError:
+    raise ConfigError("stable-baselines3 is not installed: pip install 'rpd[sb3]'") from None
+
+
+class SB3VecEnv(VecEnv):
+    """Adapter from `VectorEnv` to stable-baselines3.
+
+    State-only environments observe a Box; others a Dict with dots replaced (``image.front`` -> ``image_front``),
+    because SB3 makes module names of its keys. Episodes report what SB3's Monitor does, and ``is_success``.
+    """
+
+    def __init__(self, env: VectorEnv, seed: int = 0) -> None:
+        """Wrap an environment; `seed` is that of the first reset, unless `VecEnv.seed` is called before."""
+        self.env = env
+        self._next_seed = seed
+        self._actions = torch.zeros(env.num_envs, env.spec.action.dim, device=env.device)
+        self._start = time.time()
+        self._keys = {key: key.replace(".", "_") for key in sorted(env.spec.observations)}
+        boxes: dict[str, spaces.Space[Any]] = {name: _box(env.spec.observations[key]) for key, name in self._keys.items()}
+        self._flat = set(boxes) == {"state"}
+        action_space = spaces.Box(-1.0, 1.0, (env.spec.action.dim,), np.float32)
+        super().__init__(env.num_envs, boxes["state"] if self._flat else spaces.Dict(boxes), action_space)
+
+    def reset(self) -> Any:
+        """Start new episodes everywhere; every reset without a new seed draws new ones."""
+        if self._seeds[0] is not None:
+            self._next_seed = self._seeds[0]
+        obs = self.env.reset(self._next_seed)
+        self._next_seed += self.num_envs  # environment i takes seed + i
+        self._reset_seeds()
+        self._reset_options()
+        return self._numpy(obs)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for `step_wait`."""
+        self._actions = torch.as_tensor(actions, dtype=torch.float32, device=self.env.device)
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step; infos of ended episodes carry the true last observation, the episode and whether time ran out."""
+        step = self.env.step(self._actions)
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        if step.episode is not None and step.final_obs is not None:
+            last = self._numpy(step.final_obs)
+            timed_out = (step.truncated & ~step.terminated).tolist()
+            elapsed = round(time.time() - self._start, 6)
+            episode = zip(
+                step.episode.env.tolist(),
+                step.episode.ret.tolist(),
+                step.episode.length.tolist(),
+                step.episode.success_at_end.tolist(),
+                strict=True,
+            )
+            for k, (i, ret, length, success) in enumerate(episode):
+                infos[i] = {
+                    "terminal_observation": last[k] if self._flat else {name: value[k] for name, value in last.items()},
+                    "TimeLimit.truncated": timed_out[i],
+                    "episode": {"r": ret, "l": length, "t": elapsed},
+                    "is_success": success,
+                }
+        dones = (step.terminated | step.truncated).cpu().numpy()
+        return self._numpy(step.obs), step.reward.cpu().numpy(), dones, infos
+
+    def close(self) -> None:
+        """Release the environment."""
+        self.env.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """Render every environment."""
+        return list(self.env.render().numpy())
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute of the batch, once per index: the environments have none of their own."""
+        value = "rgb_array" if attr_name == "render_mode" else getattr(self.env, attr_name)
+        return [value for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of the whole batch, whatever the indices."""
+        setattr(self.env, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Call a method of the batch once and return its value once per index."""
+        value = getattr(self.env, method_name)(*args, **kwargs)
+        return [value for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Answer True for Monitor: infos carry what it would add, and SB3 then reports true episode returns."""
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+    def _numpy(self, obs: TensorDict) -> Any:
+        if self._flat:
+            return obs["state"].cpu().numpy()
+        return {name: obs[key].cpu().numpy() for key, name in self._keys.items()}
+
+
+def _box(spec: ObsSpec) -> spaces.Box:
+    if spec.dtype == "uint8":
+        return spaces.Box(0, 255, spec.shape, np.uint8)
+    return spaces.Box(-np.inf, np.inf, spec.shape, np.float32)
