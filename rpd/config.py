@@ -99,6 +99,8 @@ class RunConfig(BaseModel):
     """Environment steps between evaluations of the deterministic policy."""
     eval_episodes: int = Field(100, ge=1)
     """Episodes per evaluation, always on the same seeds."""
+    final_episodes: int = Field(200, ge=1)
+    """Episodes on which teacher and final student are compared, on seeds that no curve has seen."""
     checkpoint_every: int = Field(100_000, ge=1)
     """Environment steps between checkpoints."""
     keep_checkpoints: int = Field(3, ge=1)

@@ -31,7 +31,7 @@ class TabletopEnv(VectorEnv):
 
     The controller is a Cartesian delta controller like ManiSkill's ``pd_ee_delta_pose``: an action moves a target
     pose in the base frame (previous target + delta, so that gravity and contact do not make it droop), differential
-    inverse kinematics turns the remaining error into joint targets, position servos follow for ten substeps of 5 ms.
+    inverse kinematics turns the remaining error into joint targets, position servos follow for five substeps of 10 ms.
     """
 
     exact_resume = True
@@ -245,7 +245,8 @@ class TabletopEnv(VectorEnv):
         s["target_quat"] = ik.quat_mul(ik.rotvec_to_quat(error), quat)
         self._batch.jac(self._jacp, self._jacr, np.ascontiguousarray(position), self._tcp_body)
         n = len(world.arm)
-        dq = ik.dls(self._jacp[:, :, :n], self._jacr[:, :, :n], s["target_pos"] - position, error, 0.02, robot.rot_weight)
+        jacp, jacr = self._jacp[:, :, world.arm_dofs], self._jacr[:, :, world.arm_dofs]
+        dq = ik.dls(jacp, jacr, s["target_pos"] - position, error, 0.02, robot.rot_weight)
         low_q, high_q = self._world.model.actuator_ctrlrange[:n].T
         self._ctrl[:, :n] = np.clip(self._qpos[:, world.arm] + dq, low_q, high_q)
         self._ctrl[:, n:] = np.where(command[:, 6:7] > 0, robot.opening / 2, 0.0)
@@ -312,7 +313,7 @@ class TabletopEnv(VectorEnv):
         columns = self._site_mat[ids, self._world.tcp].reshape(-1, 3, 3)
         entries = [
             self._qpos[ids[:, None], self._world.arm],
-            self._qvel[ids[:, None], self._world.arm],
+            self._qvel[ids[:, None], self._world.arm_dofs],
             opening,
             tcp,
             columns[:, :, 0],

@@ -10,8 +10,8 @@ import numpy as np
 from envs.tabletop.robots import Robot
 from envs.tabletop.tasks import BIN_HALF_IN_CUBES, GOAL_RADIUS, Task
 
-TIMESTEP = 0.005  # s
-SUBSTEPS = 10  # per control step: 20 Hz
+TIMESTEP = 0.01  # s
+SUBSTEPS = 5  # per control step: 20 Hz
 GREEN = (0.20, 0.70, 0.30)
 
 _SCENE = """
@@ -47,7 +47,8 @@ class World:
         model: the MuJoCo model.
         tcp: index of the tcp site.
         tcp_body: body that carries it.
-        arm: qpos (and qvel) addresses of the arm joints.
+        arm: qpos addresses of the arm joints.
+        arm_dofs: qvel addresses of the arm joints.
         fingers: qpos addresses of the two fingers.
         object_qpos: address of the object's free joint in qpos, or None.
         object_qvel: the same in qvel.
@@ -60,6 +61,7 @@ class World:
     tcp: int
     tcp_body: int
     arm: np.ndarray
+    arm_dofs: np.ndarray
     fingers: np.ndarray
     object_qpos: int | None
     object_qvel: int | None
@@ -98,6 +100,7 @@ def build(task: Task, robot: Robot) -> World:
         tcp=site.id,
         tcp_body=int(model.site_bodyid[site.id]),
         arm=np.array([model.joint(j).qposadr[0] for j in robot.joints]),
+        arm_dofs=np.array([model.joint(j).dofadr[0] for j in robot.joints]),
         fingers=np.array([model.joint(j).qposadr[0] for j in robot.fingers]),
         object_qpos=None if cube is None else int(cube.qposadr[0]),
         object_qvel=None if cube is None else int(cube.dofadr[0]),

@@ -41,7 +41,7 @@ class Shape:
 
     def add(self, body: mujoco.MjsBody, group: int, mass: float) -> None:
         """Add this shape to a body as a geom that touches nothing."""
-        common = dict(rgba=self.rgba, group=group, mass=mass, contype=0, conaffinity=0)
+        common = {"rgba": self.rgba, "group": group, "mass": mass, "contype": 0, "conaffinity": 0}
         if self.radius is None:
             body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=self.a, size=self.b, **common)
         else:
@@ -181,7 +181,7 @@ class Robot:
             finger = hand.add_body(name=f"{joint}_link", pos=[g.tcp[0], g.tcp[1], g.finger_base], gravcomp=1)
             limits = (0.0, self.opening / 2)
             finger.add_joint(
-                name=joint, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, side, 0], range=limits, limited=True, armature=0.05
+                name=joint, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, side, 0], range=(limits[0] - 0.001, limits[1] + 0.001), limited=True, armature=0.05
             )
             finger.add_geom(
                 name=pad, type=mujoco.mjtGeom.mjGEOM_BOX, pos=[0, side * half[1], half[2]], size=half, rgba=g.finger_rgba,

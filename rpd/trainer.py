@@ -1,0 +1,287 @@
+"""The training loop: collect and label, returns, update, log, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from tensordict import TensorDict
+
+from envs import registry as envs
+from envs.base import EnvConfig, VectorEnv
+from envs.errors import ConfigError, RunFault
+from rpd import checkpoint, ppo
+from rpd.atomic import write_json, write_text
+from rpd.config import RunConfig
+from rpd.distill import DistillObjective, GateContext
+from rpd.evaluate import EvalResult, compare, evaluate
+from rpd.interrupt import Interrupt
+from rpd.machine import environment_info
+from rpd.policies import Policy, StudentPolicy
+from rpd.rollout import Collector
+from rpd.track import Tracker, read_metrics
+from students.actor_critic import ActorCritic
+from teachers import registry as teachers
+from teachers.base import Teacher
+
+# Seeds of episodes, far apart: training never sees an episode that the policy is judged on.
+CURVE_SEED, FINAL_SEED, TRAIN_SEED = 1_000_000, 2_000_000, 10_000_000
+MAX_EVAL_ENVS = 128
+
+
+class Trainer:
+    """One run, from a configuration and a folder; `run` may be called on a new folder or on an interrupted one.
+
+    Args:
+        config: the resolved configuration.
+        run_dir: the run's folder.
+        resume: checkpoint to continue from; None starts.
+
+    Raises:
+        ConfigError: anything that cannot work, before training starts.
+    """
+
+    def __init__(self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
+        self.config, self.run_dir = config, Path(run_dir)
+        self.device = torch.device(resolve_device(config.device))
+        torch.set_num_threads(config.num_threads or 1)
+        torch.manual_seed(config.seed)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+
+        self.env = envs.make(config.task, config.env, self.device, config.num_threads)
+        self.teacher = make_teacher(config, self.env)
+        self.objective = make_objective(config, self.teacher, self.env)
+        self.policy = ActorCritic(self.env.spec, config.student).to(self.device)
+        self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
+        steps = config.ppo.num_steps
+        self.collector = Collector(
+            self.env, self.policy, self.teacher, steps, config.distill.label_fraction, self.generator
+        )
+        self.eval_env = envs.make(config.task, eval_config(config.env, config.eval_episodes), self.device, config.num_threads)
+        self.step, self.wall = 0, 0.0
+        self.success: float | None = None  # of the newest evaluation
+        self.teacher_result: EvalResult | None = None
+        if resume is None:
+            self.collector.obs = self.env.reset(TRAIN_SEED * (1 + config.seed))
+            self.policy.observe(self.collector.obs)
+        else:
+            self._load(resume)
+        self.resume_step = None if resume is None else self.step
+
+    def run(self) -> bool:
+        """Train to the end, or until interrupted.
+
+        Returns:
+            Whether the run is complete; if not, a checkpoint holds all that `resume` needs.
+
+        Raises:
+            RunFault: the run cannot go on; what it saw last lies in the folder ``evidence``.
+        """
+        config, per_iteration = self.config, self.config.ppo.num_steps * self.config.env.num_envs
+        write_json(self.run_dir / "env.json", environment_info())
+        write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        self._evaluate_teacher()
+        with Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker, Interrupt() as interrupt:
+            while self.step < config.total_steps and not interrupt.requested:
+                began = time.perf_counter()
+                try:
+                    metrics = self._iterate()
+                except RunFault as fault:
+                    self._dump_evidence(fault)
+                    raise
+                self.step += per_iteration
+                seconds = time.perf_counter() - began
+                self.wall += seconds
+                metrics |= {"time/sps": per_iteration / seconds, "time/wall": self.wall}
+                if self._due(config.eval_every, per_iteration):
+                    metrics |= self._evaluate(self.eval_env, CURVE_SEED, config.eval_episodes).metrics()
+                    self.success = metrics["eval/success"]
+                tracker.log(self.step, metrics)
+                if self._due(config.checkpoint_every, per_iteration) or interrupt.requested:
+                    self._save()
+        if self.step >= config.total_steps:
+            self._finish()
+        self.env.close()
+        self.eval_env.close()
+        return self.step >= config.total_steps
+
+    def _iterate(self) -> dict[str, float]:
+        """Collect one batch, learn from it, and say how it went."""
+        config = self.config
+        progress = self.step / config.total_steps
+        if config.ppo.anneal_lr:
+            for group in self.optimizer.param_groups:
+                group["lr"] = config.ppo.lr * (1 - progress)
+        objective = self.objective if self.objective is not None and self.objective.active(progress) else None
+        batch, last_value = self.collector.collect(label=objective is not None)
+        began = time.perf_counter()
+        self._add_returns(batch, last_value)
+        flat = batch.flatten()
+        if objective is not None:
+            teacher = None if self.teacher_result is None else self.teacher_result.rate
+            objective.prepare(flat, progress, GateContext(teacher, self.success))
+        metrics = ppo.update(
+            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.mode != "dagger"
+        )
+        # The normaliser moves between batches, never within one: stored log-probabilities stay those of the policy.
+        self.policy.observe(flat["obs"])
+        seconds = {**self.collector.times, "update": time.perf_counter() - began}
+        metrics |= {f"time/{name}": value for name, value in seconds.items()}
+        metrics |= {f"rollout/{name}": value for name, value in self.collector.episodes.means.items()}
+        if self.teacher is not None:
+            metrics["teacher/queries"] = float(self.collector.queries)
+        return metrics
+
+    def _add_returns(self, batch: TensorDict, last_value: torch.Tensor) -> None:
+        estimate = ppo.gae_finite_horizon if self.config.ppo.finite_horizon_gae else ppo.gae
+        batch["advantage"], batch["returns"] = estimate(
+            batch["reward"], batch["value"], batch["terminated"], batch["truncated"], batch["final_value"], last_value,
+            self.config.ppo.gamma, self.config.ppo.gae_lambda,
+        )  # fmt: skip
+
+    def _due(self, every: int, per_iteration: int) -> bool:
+        """Whether a multiple of `every` was passed in this iteration, or the run is complete."""
+        return self.step // every > (self.step - per_iteration) // every or self.step >= self.config.total_steps
+
+    def _evaluate(self, env: VectorEnv, seed: int, episodes: int, policy: Policy | None = None) -> EvalResult:
+        return evaluate(env, policy or StudentPolicy(self.policy), episodes, seed)
+
+    def _evaluate_teacher(self) -> None:
+        """Measure the teacher once, on the episodes that the student will be judged on."""
+        if self.teacher is None or self.teacher_result is not None:
+            return
+        self.teacher.seed(self.config.seed)
+        self.teacher_result = self._evaluate(self.eval_env, FINAL_SEED, self.config.final_episodes, self.teacher)
+        self.teacher.seed(self.config.seed)
+
+    def _finish(self) -> None:
+        """Judge the final policy on fresh episodes and write result.json."""
+        student = self._evaluate(self.eval_env, FINAL_SEED, self.config.final_episodes)
+        teacher = self.teacher_result
+        curve = [
+            [m["step"], m["eval/success"], round(m["eval/success"] * self.config.eval_episodes), self.config.eval_episodes]
+            for m in read_metrics(self.run_dir)
+            if "eval/success" in m
+        ]
+        result = {
+            "schema_version": 1,
+            "task": self.config.task,
+            "robot": self.env.spec.embodiment.name,
+            "mode": self.config.mode,
+            "teacher": self.config.teacher if self.teacher else None,
+            "seed": self.config.seed,
+            "steps": self.step,
+            "wall_s": self.wall,
+            "teacher_queries": self.collector.queries,
+            "student": student.to_dict(),
+            "teacher_eval": None if teacher is None else teacher.to_dict(),
+            "paired": None if teacher is None else vars(compare(student, teacher)),
+            "curve": curve,
+        }
+        write_json(self.run_dir / "result.json", result)
+
+    # Saving -------------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        tensors = {
+            **_prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer)),
+            **_prefixed("rng", checkpoint.rng_tensors(self.generator)),
+            **_prefixed("env", self.env.state_dict()),
+            **_prefixed("teacher", {} if self.teacher is None else self.teacher.state_dict()),
+        }
+        meta = {
+            "wall": self.wall,
+            "success": self.success,
+            "queries": self.collector.queries,
+            "owed": self.collector.owed,
+            "episodes": self.collector.episodes.means,
+            "objective": None if self.objective is None else self.objective.state_dict(),
+            "teacher_result": None if self.teacher_result is None else self.teacher_result.to_full_dict(),
+        }
+        checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, keep=self.config.keep_checkpoints)
+
+    def _load(self, saved: checkpoint.Checkpoint) -> None:
+        self.step = saved.step
+        self.policy.load_state_dict(ActorCritic.from_pretrained(saved.policy_dir, self.device).state_dict())
+        checkpoint.load_optimizer(self.optimizer, _group(saved.tensors, "optimizer"))
+        self.collector.obs = self.env.load_state_dict(_group(saved.tensors, "env"))
+        if self.teacher is not None:
+            self.teacher.load_state_dict(_group(saved.tensors, "teacher"))
+        meta = saved.meta
+        self.wall, self.success = meta["wall"], meta["success"]
+        self.collector.queries, self.collector.owed = meta["queries"], meta["owed"]
+        self.collector.episodes.means = meta["episodes"]
+        if self.objective is not None:
+            self.objective.load_state_dict(meta["objective"])
+        if meta["teacher_result"] is not None:
+            self.teacher_result = EvalResult.from_full_dict(meta["teacher_result"])
+        checkpoint.load_rng(_group(saved.tensors, "rng"), self.generator)
+
+    def _dump_evidence(self, fault: RunFault) -> None:
+        """Leave the last batch and the message in the run folder; the fault is what matters, so never hide it."""
+        folder = self.run_dir / "evidence"
+        folder.mkdir(parents=True, exist_ok=True)
+        flat = self.collector.batch.flatten_keys(".")
+        save_file({k: v.contiguous().cpu() for k, v in flat.items()}, folder / "batch.safetensors")
+        write_json(folder / "fault.json", {"step": self.step, "fault": str(fault)})
+
+
+def make_teacher(config: RunConfig, env: VectorEnv) -> Teacher | None:
+    """Build the run's teacher, or none in mode ppo.
+
+    Raises:
+        ConfigError: mode and teacher do not go together, or see `teachers.registry.make`.
+    """
+    if config.mode == "ppo":
+        if config.teacher is not None:
+            raise ConfigError(f"mode ppo uses no teacher, but teacher is '{config.teacher}': leave it out, or use mode rpd")
+        return None
+    if config.teacher is None:
+        raise ConfigError(f"mode {config.mode} needs a teacher: add --teacher, e.g. --teacher scripted:noisy; see `rpd list`")
+    teacher = teachers.make(config.teacher, env.spec, env.device)
+    teacher.seed(config.seed)
+    return teacher
+
+
+def make_objective(config: RunConfig, teacher: Teacher | None, env: VectorEnv) -> DistillObjective | None:
+    """Build the distillation term, checked against what the teacher provides; None without a teacher."""
+    if teacher is None:
+        return None
+    return DistillObjective(
+        config.distill, teacher.name, teacher.provides, env.spec.action.discrete, use_reward=config.mode != "dagger"
+    )
+
+
+def resolve_device(name: str) -> str:
+    """Turn ``auto`` into cuda where there is one.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device '{name}': use auto, cpu, cuda or cuda:<index>") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device '{name}' does not exist: torch sees {torch.cuda.device_count()} cuda devices; use cpu or auto")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device '{name}' is not supported: use auto, cpu, cuda or cuda:<index>")
+    return name
+
+
+def eval_config(env: EnvConfig, episodes: int) -> EnvConfig:
+    """The environment of evaluations: whole episodes, as many at a time as is quick."""
+    return env.model_copy(update={"num_envs": min(episodes, MAX_EVAL_ENVS), "stagger": False})
+
+
+def _prefixed(group: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{group}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _group(tensors: dict[str, torch.Tensor], group: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(f"{group}."): t for name, t in tensors.items() if name.startswith(f"{group}.")}
