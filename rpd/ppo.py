@@ -7,6 +7,7 @@ Schulman et al., 2017, "Proximal policy optimization algorithms" (arXiv 1707.063
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from tensordict import TensorDict
@@ -173,7 +174,7 @@ def update(
         for index in order.tensor_split(splits):
             optimizer.zero_grad(set_to_none=True)
             # The gradients are compared on the first minibatch, where the ratio is still 1.
-            metrics = _backward(policy, batch[index], config, objective, use_reward, compare=not rows)
+            metrics = _backward(policy, _take(batch, index), config, objective, use_reward, compare=not rows)
             metrics["ppo/grad_norm"] = nn.utils.clip_grad_norm_(params, config.max_grad_norm, foreach=True)
             optimizer.step()
             names = list(metrics)
@@ -195,6 +196,11 @@ def update(
     return report | {"ppo/epochs": float(epochs)}
 
 
+def _take(batch: TensorDict, index: Tensor) -> TensorDict:
+    """batch[index]; index_select is several times as fast on a CPU, above all for images."""
+    return cast("TensorDict", batch.apply(lambda x: x.index_select(0, index), batch_size=[index.shape[0]]))
+
+
 def _backward(
     policy: ActorCritic,
     minibatch: TensorDict,
@@ -204,7 +210,6 @@ def _backward(
     compare: bool,
 ) -> dict[str, Tensor]:
     """Leave the gradient of the whole loss on one minibatch in the parameters; return scalars by name."""
-    metrics: dict[str, Tensor] = {}
     if not use_reward:
         assert objective is not None, "nothing to learn from: no reward and no teacher"
         divergence = objective.mean_divergence(policy.distribution(minibatch["obs"]), minibatch)

@@ -105,6 +105,12 @@ def rkl(student: ActionDistribution, teacher: Teacher, config: DistillConfig) ->
     return _sum(student, _soft_clip(kl), _bernoulli_reverse(student, teacher))
 
 
+def bernoulli_entropy(p: Tensor) -> Tensor:
+    """H(p) = -p log p - (1 - p) log(1 - p) in nats, 0 at both ends."""
+    q, tiny = 1 - p, torch.finfo(p.dtype).tiny
+    return -p * p.clamp_min(tiny).log() - q * q.clamp_min(tiny).log()
+
+
 def _sum(student: ActionDistribution, continuous: Tensor, discrete: Tensor) -> Tensor:
     """Take each dimension's own kind [N, A] and sum over dimensions [N]."""
     return torch.where(student.discrete, discrete, continuous).sum(-1)
@@ -133,14 +139,14 @@ def _gaussian_kl(gap: Tensor, sigma_p: Tensor, sigma_q: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, p: Tensor) -> Tensor:
-    """-p log p_S - (1 - p) log(1 - p_S)."""
-    return -p * F.logsigmoid(logits) - (1 - p) * F.logsigmoid(-logits)
+    """-p log p_S - (1 - p) log(1 - p_S) = log(1 + e^l) - p l."""
+    return F.softplus(logits) - p * logits
 
 
 def _bernoulli_forward(student: ActionDistribution, teacher: Teacher) -> Tensor:
     """KL(T || S): the cross-entropy less the teacher's own entropy, so that it is zero iff equal."""
     p = _probability(teacher)
-    return _cross_entropy(student.logits, p) + torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)
+    return _cross_entropy(student.logits, p) - bernoulli_entropy(p)
 
 
 def _bernoulli_reverse(student: ActionDistribution, teacher: Teacher) -> Tensor:

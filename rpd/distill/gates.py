@@ -10,6 +10,7 @@ from torch import Tensor
 
 from envs.errors import ConfigError
 from rpd.config import DistillConfig
+from rpd.distill.divergences import bernoulli_entropy
 
 MARGIN = 0.1
 """success-surpassed: the teacher still counts until the student is this much better, relative to the teacher."""
@@ -66,8 +67,7 @@ def entropy(teacher: dict[str, Tensor], discrete: Tensor, context: GateContext, 
     one at the floor, log(max(s, floor) / floor); for a Bernoulli H(p). `preserve_mean` normalises g by its mean.
     """
     gaussian = (teacher["std"].clamp_min(config.teacher_std) / config.teacher_std).log()
-    p = ((teacher["mean"] + 1) / 2).clamp(0, 1)
-    bernoulli = -torch.xlogy(p, p) - torch.xlogy(1 - p, 1 - p)
+    bernoulli = bernoulli_entropy(((teacher["mean"] + 1) / 2).clamp(0, 1))
     return torch.exp(-config.gate_beta * torch.where(discrete, bernoulli, gaussian).mean(-1))
 
 

@@ -45,7 +45,7 @@ class Schedule:
     SMOOTHING = 0.9
     """Decay of the running gradient norms per measurement."""
     MAX_WEIGHT = 100.0
-    """gradient-ratio: bound of w where grad D vanishes."""
+    """gradient-ratio: bound of w where grad D almost vanishes."""
 
     def __init__(self, config: DistillConfig) -> None:
         self.config = config
@@ -74,6 +74,7 @@ class Schedule:
         """Take a measurement [2]: norms of the gradients of D (unweighted) and of the RL loss."""
         if self.adaptive:
             previous = norms if self._norms is None else self._norms
+            norms = torch.where(norms[0] > 0, norms, previous)  # nothing was labelled in this minibatch
             self._norms = self.SMOOTHING * previous + (1 - self.SMOOTHING) * norms
             self._rescale(norms.device)
 
@@ -95,4 +96,5 @@ class Schedule:
         self._norms = self._norms.to(device)
         distill, reward = self._norms.unbind()
         # w = rho ||grad RL|| / ||grad D||
-        self.weight = (self._target * reward / distill.clamp_min(1e-12)).clamp_max(self.MAX_WEIGHT)
+        weight = (self._target * reward / distill).clamp_max(self.MAX_WEIGHT)
+        self.weight = torch.where(distill > 0, weight, 0.0)

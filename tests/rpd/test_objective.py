@@ -1,0 +1,136 @@
+"""The distillation term: what it refuses, how it weighs, and what it leaves alone."""
+
+import json
+import math
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from envs.errors import ConfigError
+from rpd.config import DistillConfig
+from rpd.distill import DistillObjective, GateContext
+from rpd.distill.objective import gradient_norms
+from students.distribution import ActionDistribution
+
+DISCRETE = (False, True)
+ALL = {"mean", "std", "valid"}
+
+
+def objective(provides=ALL, use_reward: bool = True, **config) -> DistillObjective:
+    return DistillObjective(DistillConfig(**config), "policy:x", provides, DISCRETE, use_reward)
+
+
+def batch(gaps: list[float], valid: list[bool] | None = None, std: list[float] | None = None) -> TensorDict:
+    """A teacher that is `gaps` away from a student at 0, sure of a closed gripper."""
+    n = len(gaps)
+    fields = {
+        "teacher.mean": torch.tensor([[g, -1.0] for g in gaps]),
+        "teacher.valid": torch.tensor(valid or [True] * n),
+        "teacher.std": torch.tensor([[s, 0.0] for s in std or [0.2] * n]),
+    }
+    return TensorDict(fields, batch_size=[n])
+
+
+def student(n: int) -> ActionDistribution:
+    """At 0, and just as sure of the gripper."""
+    raw = torch.tensor([[0.0, -100.0]]).repeat(n, 1).requires_grad_()
+    return ActionDistribution(raw, torch.full((2,), -1.0), torch.tensor(DISCRETE))
+
+
+def loss(o: DistillObjective, b: TensorDict, progress: float = 0.0, context: GateContext | None = None) -> float:
+    o.prepare(b, progress, context or GateContext())
+    return o.loss(student(len(b)), b).item()
+
+
+def test_refuses_a_divergence_that_the_teacher_cannot_serve() -> None:
+    with pytest.raises(ConfigError) as e:
+        objective({"mean"}, divergence="rkl")
+    assert str(e.value) == (
+        "divergence rkl needs the teacher's std, but teacher policy:x provides only mean; use huber or l1 or mse or nll"
+    )
+
+
+def test_refuses_a_gate_that_the_teacher_cannot_serve() -> None:
+    with pytest.raises(ConfigError, match=r"gate entropy needs the teacher's std, .* use none or success-surpassed"):
+        objective({"mean"}, gate="entropy")
+
+
+def test_weighted_mean_over_the_labelled_rows() -> None:
+    # w = 3; mse of rows 0 and 2: (0.01 + 0.09) / 2
+    b = batch([0.1, 0.2, 0.3], valid=[True, False, True])
+    assert loss(objective(weight=3.0), b) == pytest.approx(3 * 0.05)
+    assert loss(objective(weight=3.0, until=0.5), b, progress=0.25) == pytest.approx(1.5 * 0.05)
+    assert loss(objective(weight=3.0, until=0.5), b, progress=0.5) == 0.0
+
+
+def test_nothing_labelled_is_zero() -> None:
+    assert loss(objective(), batch([0.1, 0.2], valid=[False, False])) == 0.0
+
+
+def test_unlabelled_rows_cannot_poison_the_gradient() -> None:
+    for divergence in ("mse", "l1", "huber", "nll", "fkl", "rkl"):
+        o = objective(divergence=divergence, gate="entropy", detach_std=False)
+        b = batch([0.1, math.nan, 0.3], valid=[True, False, True], std=[0.2, math.inf, 0.2])
+        o.prepare(b, 0.0, GateContext())
+        s = student(3)
+        o.loss(s, b).backward()
+        assert torch.isfinite(s.raw.grad).all()
+        assert torch.equal(s.raw.grad[1], torch.zeros(2))
+        assert all(torch.isfinite(x) for x in o.metrics().values())
+
+
+def test_gate_scales_or_redistributes() -> None:
+    # entropy gate, beta = 2, two dimensions, the gripper sure: g = 0.2 / s = 1 and 1/2
+    gaps, std = [0.1, 0.3], [0.2, 0.4]
+    gated = objective(weight=1.0, gate="entropy", gate_beta=2.0)
+    assert loss(gated, batch(gaps, std=std)) == pytest.approx((0.01 + 0.5 * 0.09) / 2)
+    preserved = objective(weight=1.0, gate="entropy", gate_beta=2.0, preserve_mean=True)
+    assert loss(preserved, batch(gaps, std=std)) == pytest.approx((0.01 + 0.5 * 0.09) / 1.5)
+    assert gated.metrics()["distill/gate"].item() == pytest.approx(0.75)
+
+
+def test_success_surpassed_switches_off() -> None:
+    o = objective(weight=1.0, gate="success-surpassed")
+    assert o.gate.needs_success
+    assert loss(o, batch([0.1]), context=GateContext(0.4, 0.0)) == pytest.approx(0.01)
+    assert loss(o, batch([0.1]), context=GateContext(0.4, 0.6)) == 0.0
+
+
+def test_metrics() -> None:
+    o = objective(weight=3.0)
+    o.prepare(batch([0.1] * 4, valid=[True, False, False, False]), 0.0, GateContext())
+    assert {k: v.item() for k, v in o.metrics().items()} == {
+        "distill/weight": 3.0,
+        "distill/gate": 1.0,
+        "distill/labelled": 0.25,
+    }
+
+
+def test_without_reward_the_weight_stays() -> None:
+    for schedule in ("linear", "gradient-ratio"):
+        o = objective(weight=3.0, schedule=schedule, use_reward=False)
+        assert o.active(1.0)
+        assert loss(o, batch([0.1]), progress=1.0) == pytest.approx(0.03)
+
+
+def test_gradient_norms_by_hand() -> None:
+    a = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])]
+    b = [torch.tensor([0.0]), torch.tensor([[5.0, 12.0]])]
+    norms, cosine = gradient_norms(a, b)
+    assert norms.tolist() == [5.0, 13.0]
+    assert cosine.item() == pytest.approx(48 / 65)
+    assert gradient_norms(a, [torch.zeros(1), torch.zeros(1, 2)])[1].item() == 0.0
+
+
+def test_gradient_ratio_uses_what_is_observed_and_resumes() -> None:
+    o = objective(weight=0.5, schedule="gradient-ratio")
+    b = batch([0.1])
+    o.prepare(b, 0.0, GateContext())
+    o.observe([torch.tensor([3.0, 4.0])], [torch.tensor([20.0, 0.0])])
+    assert o.weight.item() == pytest.approx(0.5 * 20 / 5)
+    assert o.metrics()["distill/grad_ratio"].item() == pytest.approx(0.5)
+    assert o.metrics()["distill/grad_cosine"].item() == pytest.approx(0.6)
+    resumed = objective(weight=0.5, schedule="gradient-ratio")
+    resumed.load_state_dict(json.loads(json.dumps(o.state_dict())))
+    assert loss(resumed, b, 0.1) == loss(o, b, 0.1) > 0

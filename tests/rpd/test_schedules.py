@@ -1,0 +1,88 @@
+"""Weights over a run, by hand."""
+
+import json
+
+import pytest
+import torch
+
+from rpd.config import DistillConfig
+from rpd.distill.schedules import CURVES, Schedule
+
+CPU = torch.device("cpu")
+
+
+def schedule(name: str, **kwargs) -> Schedule:
+    return Schedule(DistillConfig(schedule=name, weight=2.0, until=0.8, **kwargs))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("constant", [2.0, 2.0, 2.0, 2.0, 2.0]),
+        ("linear", [2.0, 1.5, 1.0, 0.0, 0.0]),
+        ("cosine", [2.0, 1 + 2**-0.5, 1.0, 0.0, 0.0]),
+    ],
+)
+def test_curves(name: str, expected: list[float]) -> None:
+    weights = []
+    s = schedule(name)
+    for progress in (0.0, 0.2, 0.4, 0.8, 1.0):
+        s.begin(progress, CPU)
+        weights.append(s.weight.item())
+    assert weights == pytest.approx(expected)
+
+
+def test_active_until_zero_for_good() -> None:
+    for name in ("linear", "cosine", "gradient-ratio"):
+        s = schedule(name)
+        assert s.active(0.0) and s.active(0.79) and not s.active(0.8) and not s.active(1.0)
+    assert schedule("constant").active(1.0)
+    assert not Schedule(DistillConfig(schedule="constant", weight=0.0)).active(0.0)
+
+
+def test_gradient_ratio_holds_the_ratio() -> None:
+    s = schedule("gradient-ratio")
+    s.begin(0.0, CPU)
+    assert s.weight.item() == 0.0  # nothing measured yet
+    s.observe(torch.tensor([4.0, 1.0]))  # ||grad D||, ||grad RL||
+    assert s.weight.item() == pytest.approx(2.0 * 1 / 4)
+    s.begin(0.4, CPU)  # rho = 1
+    assert s.weight.item() == pytest.approx(1.0 * 1 / 4)
+    s.observe(torch.tensor([14.0, 2.0]))  # running: 0.9 * 4 + 0.1 * 14 = 5 and 1.1
+    assert s.weight.item() == pytest.approx(1.1 / 5)
+    s.begin(0.8, CPU)
+    assert s.weight.item() == 0.0
+
+
+def test_gradient_ratio_is_bounded_where_there_is_nothing_left_to_distil() -> None:
+    s = schedule("gradient-ratio")
+    s.begin(0.0, CPU)
+    s.observe(torch.tensor([0.0, 1.0]))  # no label in this minibatch
+    assert s.weight.item() == 0.0
+    s.observe(torch.tensor([1e-9, 1.0]))
+    assert s.weight.item() == Schedule.MAX_WEIGHT
+    s = schedule("gradient-ratio")
+    s.begin(0.0, CPU)
+    for norms in ([4.0, 1.0], [0.0, 3.0]):
+        s.observe(torch.tensor(norms))
+    assert s.weight.item() == pytest.approx(2.0 * 1 / 4)  # the last good measurement stands
+
+
+def test_resume_is_exact() -> None:
+    a, b = schedule("gradient-ratio"), schedule("gradient-ratio")
+    assert a.state_dict() == {}
+    a.load_state_dict({})
+    a.begin(0.1, CPU)
+    for norms in ([0.3, 0.7], [1 / 3, 0.1]):
+        a.observe(torch.tensor(norms))
+    b.load_state_dict(json.loads(json.dumps(a.state_dict())))
+    for s in (a, b):
+        s.begin(0.2, CPU)
+    assert torch.equal(a.weight, b.weight)
+    for s in (a, b):
+        s.observe(torch.tensor([0.9, 0.2]))
+    assert torch.equal(a.weight, b.weight)
+
+
+def test_names_are_those_of_the_configuration() -> None:
+    assert set(CURVES) == set(DistillConfig.model_fields["schedule"].annotation.__args__)
