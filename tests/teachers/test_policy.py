@@ -51,6 +51,7 @@ def student(tmp_path):
     for p in policy.actor.parameters():
         p.data *= 100  # beyond [-1, 1], to see the clipping
     policy.save_pretrained(tmp_path / "run" / "checkpoints" / "100" / "policy")
+    policy.save_pretrained(tmp_path / "run" / "checkpoints" / "20" / "policy")
     (tmp_path / "run" / "checkpoints" / "last").symlink_to("100")
     return policy, tmp_path / "run"
 
@@ -62,7 +63,7 @@ def test_resolve_policy(student, where):
 
 
 def test_resolve_policy_refuses(tmp_path):
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(ConfigError, match="nowhere: does not exist"):
         resolve_policy(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="expected a run"):
         resolve_policy(tmp_path)
