@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,9 +34,9 @@ def mlp(sizes: Sequence[int], out_gain: float) -> nn.Sequential:
 class ImageEncoder(nn.Module):
     """uint8 images to features that keep positions, in well under 300,000 parameters.
 
-    A strided stem brings any image to about 32 x 32, further stages halve it. The last map is read twice: its
-    spatial soft-argmax says precisely where each channel fires (Finn et al., 2016, arXiv 1509.06113), a coarse 4 x 4
-    grid says what is there. NatureCNN spends 97 % of its parameters on the layer that this replaces.
+    The stem turns patches of 4 x 4 pixels (more for large images, whose map is then 32 x 32) into channels, further
+    stages halve the map, and a coarse 4 x 4 grid of it is flattened: a channel's strength says where in its cell an
+    object is. NatureCNN at 256 pixels spends 97 % of its 13 million parameters on the layer that this replaces.
     """
 
     GRID = 4
@@ -46,33 +45,15 @@ class ImageEncoder(nn.Module):
         """Build for images of `shape` (H, W, 3)."""
         super().__init__()
         height, width, colors = shape
-        stride = max(2, min(height, width) // 32)
-        stages: list[nn.Module] = [init(nn.Conv2d(colors, channels[0], 2 * stride, stride, stride // 2)), nn.ELU()]
+        stride = max(4, min(height, width) // 32)
+        layers = [init(nn.Conv2d(colors, channels[0], 2 * stride, stride, stride // 2)), nn.ReLU(inplace=True)]
         for a, b in pairwise(channels):
-            stages += [init(nn.Conv2d(a, b, 3, 2, 1)), nn.ELU()]
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Sequential(
-            init(nn.Linear(channels[-1] * (self.GRID**2 + 2), features)), nn.LayerNorm(features), nn.ELU()
-        )
+            layers += [init(nn.Conv2d(a, b, 3, 2, 1)), nn.ReLU(inplace=True)]  # ELU costs more than the convolution
+        self.stages = nn.Sequential(*layers)
+        self.head = nn.Sequential(init(nn.Linear(channels[-1] * self.GRID**2, features)), nn.LayerNorm(features), nn.ELU())
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode uint8 images [N, H, W, 3] to [N, features]."""
-        x = image.permute(0, 3, 1, 2).float() / 255 - 0.5  # a view of [N, H, W, C] memory is channels_last already
-        x = self.stages(x)
-        grid = F.adaptive_avg_pool2d(x, self.GRID)
-        return self.head(torch.cat([grid.flatten(1), soft_argmax(x)], dim=1))
-
-
-def soft_argmax(x: Tensor) -> Tensor:
-    """Expected position of each channel's softmax over the map.
-
-    Args:
-        x: [N, C, H, W].
-
-    Returns:
-        [N, 2C]: horizontal, then vertical positions in [-1, 1].
-    """
-    weights = x.flatten(2).softmax(-1).view_as(x)  # [N, C, H, W]
-    xs = torch.linspace(-1, 1, x.shape[3], device=x.device)
-    ys = torch.linspace(-1, 1, x.shape[2], device=x.device)
-    return torch.cat([weights.sum(2) @ xs, weights.sum(3) @ ys], dim=1)
+        x = image.permute(0, 3, 1, 2).float()  # [N, 3, H, W] in channels_last memory, as the convolutions like it
+        x = x.mul_(2 / 255).sub_(1)  # to [-1, 1]
+        return self.head(F.adaptive_avg_pool2d(self.stages(x), self.GRID).flatten(1))

@@ -1,0 +1,212 @@
+import errno
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from envs.errors import ConfigError, RunFault
+from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd import checkpoint
+from rpd.atomic import write_json, write_text
+from students.actor_critic import ActorCritic
+from students.config import StudentConfig
+
+
+@pytest.fixture
+def policy():
+    torch.manual_seed(0)
+    spec = EnvSpec(
+        task="tabletop/Reach",
+        embodiment=Embodiment(name="panda", num_joints=7, descriptor={}),
+        observations={"state": ObsSpec(shape=(3,), dtype="float32")},
+        state_names=("a", "b", "c"),
+        action=ActionSpec(names=("x",), units=("m",), scale=(0.1,), discrete=(False,)),
+        control_hz=20.0,
+        max_episode_steps=50,
+        reward="dense",
+    )
+    return ActorCritic(spec, StudentConfig(hidden=(8,)))
+
+
+def steps(run):
+    return sorted(p.name for p in (run / "checkpoints").iterdir())
+
+
+def test_round_trip(policy, tmp_path):
+    storage = torch.arange(6, dtype=torch.float64)
+    tensors = {"a": storage, "b.view": storage[::2], "flag": torch.tensor(True), "empty": torch.zeros(0, 3)}
+    meta = {"queries": 12, "nested": {"x": [0.1, None]}}
+    path = checkpoint.save(tmp_path, 12_800, policy, tensors, meta)
+    assert path == tmp_path / "checkpoints" / "000012800"
+    for opened in (path, tmp_path / "checkpoints" / "last"):
+        loaded = checkpoint.load(opened)
+        assert loaded.step == 12_800 and loaded.meta == meta and loaded.tensors.keys() == tensors.keys()
+        assert all(torch.equal(loaded.tensors[k], v) for k, v in tensors.items())
+    restored = ActorCritic.from_pretrained(loaded.policy_dir).state_dict()
+    assert all(torch.equal(restored[k], v) for k, v in policy.state_dict().items())
+    assert os.readlink(tmp_path / "checkpoints" / "last") == "000012800"
+
+
+def test_a_moved_run_still_works(policy, tmp_path):
+    checkpoint.save(tmp_path / "a", 1, policy, {}, {})
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert checkpoint.load(tmp_path / "b" / "checkpoints" / "last").step == 1
+
+
+def test_keeps_the_newest(policy, tmp_path):
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, step, policy, {}, {}, keep=2)
+    assert steps(tmp_path) == ["000000003", "000000004", "last"]
+
+
+def test_later_steps_are_abandoned(policy, tmp_path):
+    for step in (10, 20):
+        checkpoint.save(tmp_path, step, policy, {}, {}, keep=1)
+    checkpoint.save(tmp_path, 15, policy, {}, {}, keep=1)
+    assert steps(tmp_path) == ["000000015", "last"]
+
+
+def test_same_step_is_replaced(policy, tmp_path):
+    for value in (1, 2):
+        path = checkpoint.save(tmp_path, 10, policy, {}, {"value": value})
+    assert checkpoint.load(path).meta == {"value": 2}
+    assert steps(tmp_path) == ["000000010", "last"]
+
+
+@pytest.mark.parametrize("name", [checkpoint.MANIFEST, *checkpoint.FILES])
+@pytest.mark.parametrize("damage", ["cut", "flip", "missing"])
+def test_damage_is_named_and_passed_over(policy, tmp_path, name, damage):
+    for step in (1, 2):
+        path = checkpoint.save(tmp_path, step, policy, {"t": torch.ones(3)}, {})
+    file = path / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(data if damage == "flip" else data[:-3])
+    with pytest.raises(checkpoint.CorruptCheckpoint) as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+    if name != checkpoint.MANIFEST or damage != "flip":  # a digest that changed shows as its file's mismatch
+        assert name in str(caught.value)
+    sound, problems = checkpoint.newest_sound(tmp_path)
+    assert sound.step == 1 and problems == [str(caught.value)]
+
+
+def test_none_sound(policy, tmp_path):
+    with pytest.raises(ConfigError, match="no sound checkpoint"):
+        checkpoint.newest_sound(tmp_path)
+    path = checkpoint.save(tmp_path, 1, policy, {}, {})
+    (path / checkpoint.STATE).unlink()
+    with pytest.raises(ConfigError, match=r"state\.json: cannot be read"):
+        checkpoint.newest_sound(tmp_path)
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_full_disk_leaves_the_last_good_one(policy, tmp_path, monkeypatch, writes):
+    checkpoint.save(tmp_path, 1, policy, {}, {}, keep=1)
+    real, count = os.fsync, 0
+
+    def full(descriptor):
+        nonlocal count
+        count += 1
+        if count > 2 * writes:  # each file: itself, then its folder
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFault, match="No space left on device"):
+        checkpoint.save(tmp_path, 2, policy, {"t": torch.ones(3)}, {}, keep=1)
+    monkeypatch.undo()
+    assert steps(tmp_path) == ["000000001", "last"]
+    assert checkpoint.newest_sound(tmp_path)[0].step == 1
+
+
+def test_killed_while_saving(policy, tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, policy, {}, {})
+    monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: None)  # a killed process cleans nothing up
+    monkeypatch.setattr(checkpoint, "write_json", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, 2, policy, {}, {})
+    monkeypatch.undo()
+    assert ".tmp-000000002" in steps(tmp_path)
+    assert checkpoint.newest_sound(tmp_path)[0].step == 1
+    checkpoint.save(tmp_path, 2, policy, {}, {})
+    assert steps(tmp_path) == ["000000001", "000000002", "last"]
+
+
+def test_resolve_policy(policy, tmp_path):
+    path = checkpoint.save(tmp_path / "run", 5, policy, {}, {})
+    for given in (tmp_path / "run", path, path.parent / "last", path / "policy"):
+        ActorCritic.from_pretrained(checkpoint.resolve_policy(given))
+    (tmp_path / "file").touch()
+    for wrong, message in (("nowhere", "does not exist"), ("file", "is not a folder"), ("", "expected a run")):
+        with pytest.raises(ConfigError, match=message):
+            checkpoint.resolve_policy(tmp_path / wrong)
+
+
+def train(policy, optimizer, generator, n):
+    for _ in range(n):
+        obs = {"state": torch.randn(16, 3, generator=generator) + torch.rand(1) + np.random.rand()}
+        dist, value = policy(obs)
+        loss = value.square().mean() - dist.log_prob(dist.sample(generator)).mean() * 0.1
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def test_training_continues_bit_identically(policy, tmp_path):
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2, eps=1e-5)
+    generator = torch.Generator().manual_seed(1)
+    np.random.seed(0)
+    train(policy, optimizer, generator, 5)
+    optimizer.param_groups[0]["lr"] = 1 / 300
+    tensors = {f"opt.{k}": v for k, v in checkpoint.optimizer_tensors(optimizer).items()}
+    tensors |= {f"rng.{k}": v for k, v in checkpoint.rng_tensors(generator).items()}
+    checkpoint.save(tmp_path, 5, policy, tensors, {})
+    train(policy, optimizer, generator, 5)
+
+    torch.manual_seed(99)
+    np.random.seed(99)
+    saved, _ = checkpoint.newest_sound(tmp_path)
+    resumed = ActorCritic.from_pretrained(saved.policy_dir)
+    other = torch.optim.Adam(resumed.parameters(), lr=1e-2, eps=1e-5)
+    fresh = torch.Generator()
+    groups = {p: {k.removeprefix(p): v for k, v in saved.tensors.items() if k.startswith(p)} for p in ("opt.", "rng.")}
+    checkpoint.load_optimizer(other, groups["opt."])
+    checkpoint.load_rng(groups["rng."], fresh)
+    train(resumed, other, fresh, 5)
+
+    assert other.param_groups[0]["lr"] == 1 / 300
+    for name, tensor in policy.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_numpy_gaussian_half_is_kept():
+    np.random.seed(0)
+    np.random.randn()  # the generator makes two at a time and keeps one
+    saved = checkpoint.rng_tensors()
+    expected = np.random.randn(3)
+    checkpoint.load_rng(saved)
+    assert (np.random.randn(3) == expected).all()
+    assert all(t.dtype == torch.uint8 for t in saved.values())
+
+
+def test_optimizer_of_another_network(policy):
+    optimizer = torch.optim.Adam(policy.parameters())
+    train(policy, optimizer, torch.Generator(), 1)
+    tensors = checkpoint.optimizer_tensors(optimizer)
+    with pytest.raises(ConfigError, match="does not fit the policy"):
+        checkpoint.load_optimizer(torch.optim.Adam([torch.nn.Parameter(torch.ones(2))]), tensors)
+
+
+def test_atomic_text(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match="full"):
+        write_text(path, "other")
+    assert path.read_text() == '{\n  "a": 1\n}\n' and os.listdir(tmp_path) == ["x.json"]

@@ -1,0 +1,148 @@
+import json
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from envs.errors import ConfigError
+from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec, Scene
+from students.actor_critic import MAX_LOG_STD, ActorCritic
+from students.config import StudentConfig
+
+SMALL = StudentConfig(hidden=(32, 32), image_features=16, image_channels=(8, 8))
+
+
+def make_spec(cameras=(), scene=True):
+    observations = {"state": ObsSpec(shape=(5,), dtype="float32")}
+    observations |= {f"image.{c}": ObsSpec(shape=(64, 64, 3), dtype="uint8") for c in cameras}
+    return EnvSpec(
+        task="tabletop/PushCube",
+        embodiment=Embodiment(name="panda", num_joints=7, descriptor={"reach": 0.855}),
+        observations=observations,
+        state_names=tuple(f"s{i}" for i in range(5)),
+        action=ActionSpec(names=("x", "gripper"), units=("m", ""), scale=(0.1, 1.0), discrete=(False, True)),
+        control_hz=20.0,
+        max_episode_steps=50,
+        reward="dense",
+        scene=scene,
+    )
+
+
+def make_obs(n=6, cameras=()):
+    images = {f"image.{c}": torch.randint(0, 256, (n, 64, 64, 3), dtype=torch.uint8) for c in cameras}
+    return TensorDict({"state": torch.randn(n, 5), "privileged": torch.randn(n, Scene.dim), **images}, batch_size=[n])
+
+
+@pytest.fixture(params=["state", "images", "asymmetric"])
+def policy(request):
+    torch.manual_seed(0)
+    config = SMALL.model_copy(update={"asymmetric_critic": request.param == "asymmetric"})
+    return ActorCritic(make_spec(("hand", "base") if request.param == "images" else ()), config)
+
+
+def obs_for(policy, n=6):
+    return make_obs(n, [c.removeprefix("image.") for c in policy.cameras])
+
+
+def test_shapes_and_one_answer_by_three_ways(policy):
+    obs = obs_for(policy)
+    policy.observe(obs)
+    dist, value = policy(obs)
+    assert dist.mean.shape == (6, 2) and value.shape == (6,)
+    assert torch.equal(dist.mean, policy.distribution(obs).mean)
+    assert torch.equal(value, policy.value(obs))
+    assert torch.equal(policy.act(obs), dist.mode().clamp(-1, 1))
+    action = policy.act(obs, deterministic=False, generator=torch.Generator().manual_seed(0))
+    assert action.abs().max() <= 1 and set(action[:, 1].tolist()) <= {-1.0, 1.0}
+
+
+def test_every_parameter_gets_a_gradient(policy):
+    dist, value = policy(obs_for(policy))
+    (dist.log_prob(torch.ones(6, 2)).sum() + value.square().sum()).backward()
+    assert [n for n, p in policy.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_only_the_critic_sees_privileged():
+    policy = ActorCritic(make_spec(), SMALL.model_copy(update={"asymmetric_critic": True}))
+    a = make_obs()
+    b = a.clone()
+    b["privileged"] += 1
+    assert torch.equal(policy.distribution(a).mean, policy.distribution(b).mean)
+    assert not torch.equal(policy.value(a), policy.value(b))
+    policy.act({"state": a["state"]})  # so it can be deployed without
+
+
+def test_log_std_is_bounded_and_never_stuck():
+    policy = ActorCritic(make_spec(), SMALL)
+    torch.testing.assert_close(policy.log_std, torch.full((2,), SMALL.init_log_std))
+    for extreme, bound in ((-20.0, SMALL.min_log_std), (20.0, MAX_LOG_STD)):
+        policy.log_std_logit.data.fill_(extreme)
+        torch.testing.assert_close(policy.log_std, torch.full((2,), bound))
+
+
+def test_impossible_configurations():
+    with pytest.raises(ConfigError, match=r"asymmetric_critic.*tabletop/PushCube"):
+        ActorCritic(make_spec(scene=False), StudentConfig(asymmetric_critic=True))
+    with pytest.raises(ConfigError, match="init_log_std -5"):
+        ActorCritic(make_spec(), StudentConfig(init_log_std=-5))
+
+
+def test_default_sizes():
+    spec = make_spec(("base",))
+    assert ActorCritic(make_spec(), StudentConfig()).num_parameters < 300_000
+    assert ActorCritic(spec, StudentConfig()).num_parameters < 500_000
+
+
+def test_round_trip_is_bit_identical(policy, tmp_path):
+    obs = obs_for(policy)
+    policy.observe(obs)
+    policy.save_pretrained(tmp_path / "p")
+    loaded = ActorCritic.from_pretrained(tmp_path / "p")
+    assert loaded.spec == policy.spec and loaded.config == policy.config
+    for name, tensor in policy.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    assert torch.equal(policy.act(obs), loaded.act(obs)) and torch.equal(policy.value(obs), loaded.value(obs))
+    assert sorted(p.name for p in (tmp_path / "p").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def edit(change):
+    def spoil(folder):
+        data = json.loads((folder / "config.json").read_text())
+        change(data)
+        (folder / "config.json").write_text(json.dumps(data))
+
+    return spoil
+
+
+def flip(folder):
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+
+
+def cut(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-7])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (flip, r"model\.safetensors: altered"),
+        (cut("model.safetensors"), r"model\.safetensors: truncated"),
+        (cut("config.json"), r"config\.json: not valid JSON"),
+        (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: cannot be read \(No such file"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), r"config\.json: not valid JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), r"config\.json: schema None"),
+        (edit(lambda d: d.update(schema=99)), r"config\.json: schema 99"),
+        (edit(lambda d: d.update(class_name="Other")), r"config\.json: holds a policy of class 'Other'"),
+        (edit(lambda d: d["student"].update(hidden=[8])), r"model\.safetensors: 'actor\.0\.bias' has shape \[32\].*\[8\]"),
+        (edit(lambda d: d["student"].update(typo=1)), r"config\.json: field 'student\.typo'"),
+        (edit(lambda d: d["spec"].pop("task")), r"config\.json: field 'spec\.task'"),
+    ],
+)
+def test_damage_is_named_in_one_line(spoil, message, tmp_path):
+    ActorCritic(make_spec(), SMALL).save_pretrained(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        ActorCritic.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
