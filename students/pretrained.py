@@ -22,7 +22,7 @@ CONFIG, MODEL = "config.json", "model.safetensors"
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid")
 
     class_name: str
     spec: EnvSpec
@@ -39,7 +39,8 @@ def save(policy: nn.Module, spec: EnvSpec, config: StudentConfig, folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     weights = save_tensors({k: v.detach().cpu().contiguous() for k, v in policy.state_dict().items()})
     head = _Config(class_name=type(policy).__name__, spec=spec, student=config, model=digest(weights))
-    text = json.dumps({"schema": SCHEMA, **head.model_dump(mode="json")}, indent=2)
+    data = head.model_dump(mode="json")
+    text = json.dumps({"schema": SCHEMA, **data, "sha256": _seal(data)}, indent=2)
     write_bytes(folder / MODEL, weights)
     write_bytes(folder / CONFIG, text.encode())
 
@@ -58,6 +59,8 @@ def load(class_name: str, folder: Path) -> tuple[EnvSpec, StudentConfig, dict[st
     schema = data.pop("schema", None) if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise ConfigError(f"{path}: schema {schema!r}, but this version of rpd reads schema {SCHEMA}")
+    if data.pop("sha256", None) != _seal(data):
+        raise ConfigError(f"{path}: altered: its SHA-256 differs from the one recorded when it was written")
     try:
         head = _Config.model_validate(data)
     except ValidationError as error:
@@ -90,6 +93,11 @@ def fill(policy: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
             theirs, ours = (f"shape {s[name]}" if name in s else "no such tensor" for s in (actual, expected))
             raise ConfigError(f"{folder / MODEL}: '{name}' has {theirs}, but {CONFIG} describes {ours}")
     policy.load_state_dict(weights)
+
+
+def _seal(data: dict[str, Any]) -> str:
+    """SHA-256 of a configuration's values: an action scale that changed unnoticed would move a robot wrongly."""
+    return str(digest(json.dumps(data, sort_keys=True).encode())["sha256"])
 
 
 def _read(path: Path) -> bytes:

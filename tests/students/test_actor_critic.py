@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -105,10 +106,15 @@ def test_round_trip_is_bit_identical(policy, tmp_path):
     assert sorted(p.name for p in (tmp_path / "p").iterdir()) == ["config.json", "model.safetensors"]
 
 
-def edit(change):
+def edit(change, seal=True):
+    """Change config.json as another version of the code might have written it, or (seal=False) as it never was."""
+
     def spoil(folder):
         data = json.loads((folder / "config.json").read_text())
         change(data)
+        if seal:
+            rest = {k: v for k, v in data.items() if k not in ("schema", "sha256")}
+            data["sha256"] = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
         (folder / "config.json").write_text(json.dumps(data))
 
     return spoil
@@ -133,6 +139,7 @@ def cut(name):
         (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: cannot be read \(No such file"),
         (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), r"config\.json: not valid JSON"),
         (lambda f: (f / "config.json").write_text("[]"), r"config\.json: schema None"),
+        (edit(lambda d: d["spec"]["action"].update(scale=[0.9, 1.0]), seal=False), r"config\.json: altered"),
         (edit(lambda d: d.update(schema=99)), r"config\.json: schema 99"),
         (edit(lambda d: d.update(class_name="Other")), r"config\.json: holds a policy of class 'Other'"),
         (edit(lambda d: d["student"].update(hidden=[8])), r"model\.safetensors: 'actor\.0\.bias' has shape \[32\].*\[8\]"),
