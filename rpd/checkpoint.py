@@ -24,6 +24,7 @@ from rpd.atomic import write_json
 from rpd.training_state import load_optimizer, load_rng, optimizer_tensors, rng_tensors
 from students.actor_critic import ActorCritic
 from students.files import digest, mismatch, sync_folder, write_bytes
+from students.locate import checkpoint_steps, resolve_policy
 
 __all__ = [
     "Checkpoint", "CorruptCheckpoint", "load", "load_optimizer", "load_rng", "newest_sound", "optimizer_tensors",
@@ -116,31 +117,13 @@ def newest_sound(run_dir: Path) -> tuple[Checkpoint, list[str]]:
         ConfigError: there is none.
     """
     problems: list[str] = []
-    for path in reversed(_steps(Path(run_dir) / "checkpoints")):
+    for path in reversed(checkpoint_steps(Path(run_dir) / "checkpoints")):
         try:
             return load(path), problems
         except CorruptCheckpoint as problem:
             problems.append(str(problem))
     reason = "; ".join(problems) or "it has none (was the run interrupted before the first one?)"
     raise ConfigError(f"{run_dir}: no sound checkpoint to resume from: {reason}")
-
-
-def resolve_policy(path: Path) -> Path:
-    """Return the policy folder that a run, a checkpoint or a policy folder stands for; of a run, the newest.
-
-    Raises:
-        ConfigError: `path` is none of them.
-    """
-    path = Path(path)
-    steps = _steps(path / "checkpoints")
-    if steps:
-        path = steps[-1]
-    if (path / "policy").is_dir():
-        path = path / "policy"
-    if (path / "config.json").is_file():
-        return path
-    what = "is none" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
-    raise ConfigError(f"{path}: {what}: expected a run with checkpoints, a checkpoint, or a policy folder (config.json, ...)")
 
 
 def _write(folder: Path, step: int, policy: ActorCritic, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -171,11 +154,6 @@ def _verified(path: Path) -> dict[str, bytes]:
     return content
 
 
-def _steps(root: Path) -> list[Path]:
-    """Checkpoint folders from oldest to newest, ``last`` and temporary ones aside."""
-    return sorted((p for p in root.glob("*") if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
-
-
 def _link(link: Path, target: str) -> None:
     """Create or replace a relative symbolic link atomically."""
     temporary = link.with_name(f".tmp-{link.name}")
@@ -186,7 +164,7 @@ def _link(link: Path, target: str) -> None:
 
 def _prune(root: Path, step: int, keep: int) -> None:
     """Keep the newest `keep` checkpoints up to `step`, which was written a moment ago."""
-    steps = _steps(root)
+    steps = checkpoint_steps(root)
     past = [p for p in steps if int(p.name) <= step]
     for path in steps:
         if path not in past[-keep:]:  # renamed first, so that half of it is never taken for a checkpoint
