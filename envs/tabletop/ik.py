@@ -40,6 +40,48 @@ def dls(
     return dq if posture is None else dq + posture
 
 
+def joint_targets(
+    joints: Array,
+    lower: Array,
+    upper: Array,
+    jacp: Array,
+    jacr: Array,
+    pos_err: Array,
+    rot_err: Array,
+    damping: float,
+    rot_weight: float,
+    posture: Array | None = None,
+) -> Array:
+    """Where `dls` wants the joints, within their limits: what a joint at its limit cannot do, the others take over.
+
+    Args:
+        joints: [N, n] current positions, rad.
+        lower: [n] limits, rad.
+        upper: [n] limits, rad.
+        jacp: see `dls`, like all that follow.
+        jacr: see `dls`.
+        pos_err: see `dls`.
+        rot_err: see `dls`.
+        damping: see `dls`.
+        rot_weight: see `dls`.
+        posture: see `dls`.
+
+    Returns:
+        [N, n] joint positions, rad.
+    """
+    wanted = dls(jacp, jacr, pos_err, rot_err, damping, rot_weight, posture)
+    step = np.clip(wanted, lower - joints, upper - joints)
+    stuck = step != wanted
+    rows = np.flatnonzero(stuck.any(axis=1))
+    if rows.size:
+        free, fixed = ~stuck[rows], np.where(stuck[rows], step[rows], 0.0)
+        jp, jr = jacp[rows], jacr[rows]
+        left_p, left_r = pos_err[rows] - (jp @ fixed[..., None])[..., 0], rot_err[rows] - (jr @ fixed[..., None])[..., 0]
+        z = None if posture is None else posture[rows] * free
+        step[rows] = fixed + dls(jp * free[:, None], jr * free[:, None], left_p, left_r, damping, rot_weight, z)
+    return np.clip(joints + step, lower, upper)
+
+
 def quat_mul(a: Array, b: Array) -> Array:
     """Hamilton product [..., 4]: rotate by `b`, then by `a`."""
     aw, ax, ay, az = (a[..., i] for i in range(4))

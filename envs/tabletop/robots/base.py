@@ -107,12 +107,12 @@ class Gripper:
     shapes: tuple[Shape, ...]
     finger_rgba: Color
     finger_mass: float = 0.05
-    kp: float = 500.0
-    """Finger servo stiffness, N/m. It presses with kp x half the object's width: 10 N on a 4 cm cube."""
-    kv: float = 25.0
-    """Finger servo damping, N s/m: closes with a time constant of 50 ms."""
-    force: float = 20.0
-    """Largest finger force, N."""
+    kp: float = 400.0
+    """Finger servo stiffness, N/m."""
+    kv: float = 40.0
+    """Finger servo damping, N s/m: closes with a time constant of 100 ms."""
+    force: float = 5.0
+    """Largest finger force, N: ten times a 50 g cube's weight. More makes the soft contacts of a 10 ms step bounce."""
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ SO101 = Robot(
     max_delta_pos=0.03,
     max_delta_rot=0.25,
     workspace=((0.16, -0.08), (0.24, 0.08)),
-    max_height=0.07,
+    max_height=0.08,
     reach=0.4,
     cube_half_size=0.0125,
-    rot_weight=0.05,
+    rot_weight=0.03,
 )  # fmt: skip
