@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 what=$1
 VENV=.venv
-PIP=("$VENV/bin/python" -m pip --disable-pip-version-check -q)
+PIP=("$VENV/bin/python" -m pip --disable-pip-version-check -qq)
 
 die() { printf 'venv: %s\n' "$@" >&2; exit 1; }
 

@@ -5,13 +5,13 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-.venv/bin/python -m pip -q wheel --no-deps -w "$work" .
+.venv/bin/python -m pip -qq wheel --no-deps -w "$work" .
 wheel=("$work"/rpd-*.whl)
 missing=$(comm -23 <(find configs -name '*.yaml' | sort) <(.venv/bin/python -m zipfile -l "${wheel[0]}" | awk '{print $1}' | sort))
 [ -z "$missing" ] || { echo "wheel: lacks $missing" >&2; exit 1; }
 
 .venv/bin/python -m venv "$work/venv"
-PIP=("$work/venv/bin/python" -m pip --disable-pip-version-check -q install -c constraints.txt)
+PIP=("$work/venv/bin/python" -m pip --disable-pip-version-check -qq install -c constraints.txt)
 "${PIP[@]}" torch
 "${PIP[@]}" "${wheel[0]}"
 
