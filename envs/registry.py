@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import torch
 
@@ -22,7 +23,8 @@ class TaskInfo:
     paraphrases: tuple[str, ...] = field(default=())
 
 
-# A simulator is a module with `list_tasks() -> list[TaskInfo]` and `make(task, config, device, num_threads)`.
+# A simulator is a module with `list_tasks() -> list[TaskInfo]` and `make(task, config, device, num_threads)`, and where it
+# has more tasks than it lists, `find(task) -> TaskInfo`. Without cameras there, only building the task tells which it has.
 SIMULATORS = {"tabletop": "envs.tabletop", "maniskill": "envs.maniskill"}
 
 
@@ -48,10 +50,13 @@ def task_info(task: str) -> TaskInfo:
     simulator = task.split("/", 1)[0]
     if simulator not in SIMULATORS or "/" not in task:
         raise unknown_name("task", task, [t.name for t in list_tasks()])
-    tasks = {t.name: t for t in _module(simulator).list_tasks()}
-    if task not in tasks:
-        raise unknown_name("task", task, tasks)
-    return tasks[task]
+    module = _module(simulator)
+    tasks = {t.name: t for t in module.list_tasks()}
+    if task in tasks:
+        return tasks[task]
+    if hasattr(module, "find"):
+        return module.find(task)
+    raise unknown_name("task", task, tasks)
 
 
 def make(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_threads: int | None = None) -> VectorEnv:
@@ -69,12 +74,12 @@ def make(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_t
     info = task_info(task)
     if config.robot is not None and config.robot not in info.robots:
         raise unknown_name(f"robot for {task}", config.robot, info.robots)
-    if config.cameras is not None:
+    if config.cameras is not None and info.cameras:
         for camera in config.cameras:
             if camera not in info.cameras:
                 raise unknown_name(f"camera for {task}", camera, info.cameras)
     return _module(task.split("/", 1)[0]).make(task, config, torch.device(device), num_threads)
 
 
-def _module(simulator: str):  # noqa: ANN202  (a module)
+def _module(simulator: str) -> ModuleType:
     return importlib.import_module(SIMULATORS[simulator])

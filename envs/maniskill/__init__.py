@@ -1,0 +1,50 @@
+"""ManiSkill3 tasks (simulator ``maniskill``): on CPU cores in worker processes, or on a GPU with everything on it.
+
+ManiSkill itself is imported when an environment is built, or when a task is asked for that is not well known.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+
+from envs.base import EnvConfig, VectorEnv
+from envs.errors import ConfigError
+from envs.maniskill.tasks import PREFIX, find, instruction, list_tasks
+
+__all__ = ["find", "list_tasks", "make"]
+
+
+def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> VectorEnv:
+    """Build a ManiSkill environment.
+
+    Args:
+        task: e.g. ``"maniskill/PushCube-v1"``.
+        config: how to build it. `randomize` is for the built-in simulator only.
+        device: where observations and rewards live.
+        num_threads: on the CPU, worker processes at most (None: one per core).
+
+    Raises:
+        ConfigError: an option that ManiSkill or this task does not have, or no Vulkan driver that works.
+    """
+    find(task)
+    if config.randomize:
+        raise ConfigError("--env.randomize: ManiSkill tasks have no domain randomisation here; leave it empty")
+    from envs.maniskill.vector import ManiSkillEnv
+
+    name = task.removeprefix(PREFIX)
+    on_gpu = device.type == "cuda" if config.sim_backend in (None, "auto") else config.sim_backend == "gpu"
+    if on_gpu:
+        if device.type != "cuda" or not torch.cuda.is_available():
+            raise ConfigError(f"--env.sim-backend gpu needs a CUDA device, and this run's is '{device}': use cpu")
+        if config.num_workers is not None:
+            raise ConfigError("--env.num-workers: with physics on the GPU there are no worker processes; leave it out")
+        from envs.maniskill.gpu import DeviceSim
+
+        return ManiSkillEnv(DeviceSim(name, config, device), device, instruction(name), config.stagger)
+    from envs.maniskill.cpu import Workers
+
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return ManiSkillEnv(Workers(name, config, num_threads or cores), device, instruction(name), config.stagger)

@@ -1,0 +1,83 @@
+"""ManiSkill on a GPU: all environments in one simulation, nothing leaves the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.base import EnvConfig
+from envs.maniskill.sim import Outcome, Sim
+from envs.specs import EnvSpec
+
+
+class DeviceSim:
+    """N scenes of one `physx_cuda` simulation, as the backend of `envs.maniskill.vector.ManiSkillEnv`.
+
+    Args:
+        task: without the simulator's prefix.
+        config: how to build it.
+        device: a CUDA device; physics and cameras share it.
+
+    Raises:
+        ConfigError: whatever the task does not offer.
+    """
+
+    spec: EnvSpec
+
+    def __init__(self, task: str, config: EnvConfig, device: torch.device) -> None:
+        number = "" if device.index is None else f":{device.index}"
+        self.sim = Sim(task, config, config.num_envs, f"physx_cuda{number}", f"sapien_cuda{number}")
+        self.spec = self.sim.spec
+        self.num_envs = config.num_envs
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors come from."""
+        return self.sim.base.device
+
+    def step(self, action: Tensor) -> Outcome:
+        """Step every environment with actions [N, A]."""
+        return self.sim.step(action)
+
+    def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]:
+        """Begin episodes in some environments; returns the observations of all.
+
+        ManiSkill draws the initial states of all the environments that it resets together from one generator, so an
+        episode that shall depend on its own seed alone must be reset alone (some milliseconds each).
+
+        Args:
+            envs: which.
+            seeds: one per environment.
+            exact: one by one, each from its own seed; otherwise together, from the seeds as a whole.
+        """
+        base = self.sim.base
+        groups = [([env], [seed]) for env, seed in zip(envs, seeds, strict=True)] if exact else [(envs, seeds)]
+        with torch.random.fork_rng():
+            for some, their_seeds in groups:
+                # Not `reset(seed=...)`: with `env_idx` it would replace the generators of all the other environments.
+                generators = [np.random.RandomState(seed % 2**32) for seed in their_seeds]
+                for env, generator in zip(some, generators, strict=True):
+                    base._batched_episode_rng[env] = generator
+                base._episode_rng = generators[0]
+                torch.manual_seed(their_seeds[0])
+                base.reset(options={"env_idx": torch.tensor(some, device=self.device)})
+        return self.sim.observe()
+
+    def render(self, envs: list[int]) -> Tensor:
+        """Render environments: uint8 [len(envs), H, W, 3]."""
+        return self.sim.render()[envs]
+
+    def get_state(self) -> Tensor:
+        """Copy what moves [N, D]."""
+        return self.sim.get_state()
+
+    def set_state(self, state: Tensor, seeds: list[int]) -> dict[str, Tensor]:
+        """Restore `get_state`; returns the observations. What a seed decides beside poses stays as it is."""
+        self.reset(list(range(self.num_envs)), seeds, exact=False)
+        self.sim.set_state(state)
+        return self.sim.observe()
+
+    def close(self) -> None:
+        """Release the simulation."""
+        self.sim.base.close()

@@ -1,0 +1,252 @@
+"""One ManiSkill simulation as named tensors: B = 1 scene on the CPU, B = N on a GPU."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.base import EnvConfig
+from envs.errors import ConfigError, RunFault, unknown_name
+from envs.maniskill import controllers, scene, tasks
+from envs.specs import EnvSpec, ObsSpec
+
+RENDER_SIZE = 256
+"""Pixels of the human render camera: RPD's teachers were trained on it at this size."""
+
+_AXES = {3: ("x", "y", "z"), 7: ("x", "y", "z", "qw", "qx", "qy", "qz")}
+
+
+@dataclass
+class Outcome:
+    """What a control step led to: observations by key, reward [B] and success [B]."""
+
+    obs: dict[str, Tensor]
+    reward: Tensor
+    success: Tensor
+
+
+class Sim:
+    """A task of ManiSkill, built as a configuration says.
+
+    Observations are `state` [B, S] and `image.<camera>` [B, H, W, 3] uint8; tasks with `Scene` also give `scene`
+    [B, scene.RAW_DIM]. With obs=state, the state is ManiSkill's own; with obs=image it is only what a real robot
+    measures: joint positions and velocities, controller targets, and the tool's pose. Goal markers stay visible in
+    every camera: without them some tasks would not say where to go.
+
+    Args:
+        task: without the simulator's prefix.
+        config: robot, reward, observations, controller.
+        num_envs: B.
+        sim_backend, render_backend: as ManiSkill calls them.
+
+    Raises:
+        ConfigError: whatever ManiSkill does not offer for this task and robot.
+    """
+
+    def __init__(self, task: str, config: EnvConfig, num_envs: int, sim_backend: str, render_backend: str) -> None:
+        registered = tasks.load(task)[tasks.uid(task)]
+        tasks.check_assets(task, config.robot)
+        self.task = task
+        self.config = config
+        self.base = _build(task, config, num_envs, sim_backend, render_backend)
+        if self.base.agent is None:
+            raise ConfigError(f"task '{tasks.PREFIX}{task}' has no robot to control")
+        self.actions, bounds = controllers.describe(self.agents)
+        self._bounds = None if bounds is None else tuple(torch.as_tensor(v, device=self.base.device) for v in bounds)
+        self._cameras = self._choose_cameras()
+        self._roles = scene.ROLES.get(task) if self.base.robot_uids in scene.ROBOTS else None
+        self.spec = self._describe(registered.max_episode_steps)
+
+    @property
+    def agents(self) -> dict[str, Any]:
+        """The robots by name, in the order of the action."""
+        return getattr(self.base.agent, "agents_dict", {"robot": self.base.agent})
+
+    def step(self, action: Tensor) -> Outcome:
+        """Apply an action [B, A] in [-1, 1] for one control step."""
+        if self._bounds is not None:
+            low, high = self._bounds
+            action = torch.lerp(low, high, (action + 1) / 2)
+        obs, reward, _, _, info = self.base.step(self._split(action))
+        success = info.get("success")
+        if success is None:
+            success = torch.zeros(len(action), dtype=torch.bool, device=action.device)
+        # ManiSkill's normalised dense reward grows to 1 on success. An episode that ends on success would give up the
+        # rewards after it, so hesitating before the goal would pay; shifted to [-1, 0], reaching it soonest is best.
+        reward = success.float() if self.config.reward == "sparse" else reward - 1
+        return Outcome(self.observe(obs, info), reward, success.bool())
+
+    def reset(self, seed: int) -> dict[str, Tensor]:
+        """Begin the episode that a seed means, and observe it; B = 1."""
+        obs, info = self.base.reset(seed=seed % 2**32)  # numpy's generators take no larger seeds
+        return self.observe(obs, info)
+
+    def observe(self, obs: dict | None = None, info: dict | None = None) -> dict[str, Tensor]:
+        """Observe the current state, from ManiSkill's observation and info where they are at hand."""
+        info = self.base.get_info() if info is None else info
+        if self.config.obs == "image":
+            obs = self._proprioception()
+        elif obs is None:
+            obs = self.base.get_obs(info)
+        out = {"state": torch.cat([value.reshape(len(value), -1).float() for _, value in _leaves(obs)], dim=-1)}
+        if self.config.obs == "image":
+            images = self._photograph(self._cameras)
+            out |= {f"image.{name}": image for name, image in images.items()}
+        if self._roles:
+            out["scene"] = scene.raw(self.base, self._roles, info)
+        return out
+
+    def render(self) -> Tensor:
+        """Look through the human render camera (or the first one): uint8 [B, H, W, 3]."""
+        name = self._viewpoint
+        return self._photograph([name])[name]
+
+    @property
+    def render_shape(self) -> tuple[int, int, int]:
+        """H, W, 3 of `render`. The first picture that a process takes compiles shaders for seconds: this takes none."""
+        stage = self.base.scene
+        config = (stage.human_render_cameras | stage.sensors)[self._viewpoint].config
+        return config.height, config.width, 3
+
+    def get_state(self) -> Tensor:
+        """Copy poses and velocities of everything that moves [B, D]."""
+        return self.base.get_state().clone()
+
+    def set_state(self, state: Tensor) -> None:
+        """Restore `get_state`. Contacts and motor targets are rebuilt, so what follows agrees only to rounding errors."""
+        self.base.set_state(state)
+        for agent in self.agents.values():
+            agent.controller.reset()
+
+    @property
+    def _viewpoint(self) -> str:
+        return next(iter(self.base.scene.human_render_cameras or self.base.scene.sensors))
+
+    def _split(self, action: Tensor) -> Tensor | dict[str, Tensor]:
+        if len(self.agents) == 1 and not hasattr(self.base.agent, "agents_dict"):
+            return action
+        widths = [agent.single_action_space.shape[0] for agent in self.agents.values()]
+        return dict(zip(self.agents, action.split(widths, dim=-1), strict=True))
+
+    def _proprioception(self) -> dict[str, Any]:
+        agents = self.agents
+        tools = {name: _tool_pose(agent) for name, agent in agents.items()}
+        poses: dict[str, Any] = {name: {"tcp_pose": pose} for name, pose in tools.items() if pose is not None}
+        extra = poses if len(agents) > 1 else next(iter(poses.values()), {})
+        return {"agent": self.base.agent.get_proprioception(), "extra": extra}
+
+    def _photograph(self, names: list[str]) -> dict[str, Tensor]:
+        stage = self.base.scene
+        people = [name for name in names if name in stage.human_render_cameras]
+        stage.update_render(update_sensors=len(people) < len(names), update_human_render_cameras=bool(people))
+        images = {}
+        for name in names:
+            camera = stage.human_render_cameras[name] if name in people else stage.sensors[name]
+            camera.capture()
+            images[name] = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
+        return images
+
+    def _choose_cameras(self) -> list[str]:
+        if self.config.obs == "state":
+            return []
+        available = [*self.base.scene.human_render_cameras, *self.base.scene.sensors]
+        for name in self.config.cameras or ():
+            if name not in available:
+                raise unknown_name(f"camera for {tasks.PREFIX}{self.task}", name, available)
+        if not available:
+            raise ConfigError(f"task '{tasks.PREFIX}{self.task}' has no camera: use --env.obs state")
+        return list(self.config.cameras or available[:1])
+
+    def _describe(self, default_steps: int | None) -> EnvSpec:
+        name = tasks.PREFIX + self.task
+        max_steps = self.config.max_episode_steps or default_steps
+        if max_steps is None:
+            raise ConfigError(f"task '{name}' has no episode length of its own: give --env.max-episode-steps")
+        if self.config.reward == "sparse" and "success" not in self.base.get_info():
+            raise ConfigError(f"task '{name}' does not say when it is solved, so it has no sparse reward")
+        obs = self.observe()
+        raw = self._proprioception() if self.config.obs == "image" else self.base.get_obs(self.base.get_info())
+        return EnvSpec(
+            task=name,
+            embodiment=controllers.embodiment(self.agents),
+            observations={
+                key: ObsSpec(shape=tuple(value.shape[1:]), dtype="float32" if key == "state" else "uint8")
+                for key, value in obs.items()
+                if key != "scene"
+            },
+            state_names=tuple(entry for path, value in _leaves(raw) for entry in self._entry_names(path, value)),
+            action=self.actions,
+            control_hz=self.base.control_freq,
+            max_episode_steps=max_steps,
+            reward=self.config.reward,
+            scene=self._roles is not None,
+        )
+
+    def _entry_names(self, path: tuple[str, ...], value: Tensor) -> list[str]:
+        """Name the entries of one tensor, e.g. ``qpos.panda_joint1``, ``obj_pose.x``, ``is_grasped``."""
+        stem, width = ".".join(path[1:]), value[0].numel()
+        if width == 1:
+            return [stem]
+        agent = self.agents.get(path[1], next(iter(self.agents.values())))
+        joints = [joint.name for joint in agent.robot.active_joints]
+        if path[-1] in ("qpos", "qvel") and len(joints) == width:
+            return [f"{stem}.{joint}" for joint in joints]
+        axes = _AXES.get(width, ()) if "pos" in path[-1] else ()
+        return [f"{stem}.{axis}" for axis in axes or range(width)]
+
+
+def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render_backend: str) -> Any:
+    import gymnasium
+
+    size = {} if config.image_size is None else {"width": config.image_size, "height": config.image_size}
+    observed = config.obs == "image"
+    options: dict[str, Any] = {
+        "num_envs": num_envs,
+        # With obs=image the cameras are read here, only those that are asked for.
+        "obs_mode": "none" if observed else "state_dict",
+        "reward_mode": "sparse" if config.reward == "sparse" else "normalized_dense",
+        "control_mode": config.control_mode or "pd_ee_delta_pose",
+        "sim_backend": sim_backend,
+        "render_backend": render_backend,
+        "sensor_configs": dict(size),
+        "human_render_camera_configs": {"width": RENDER_SIZE, "height": RENDER_SIZE} | (size if observed else {}),
+    }
+    if config.robot is not None:
+        options["robot_uids"] = config.robot
+    if sim_backend != "physx_cpu":
+        options["reconfiguration_freq"] = 0  # a GPU scene cannot be rebuilt for a part of its environments
+    name = tasks.PREFIX + task
+    try:
+        return gymnasium.make(tasks.uid(task), **options).unwrapped
+    except AssertionError as error:
+        if "not in supported modes" in str(error):
+            raise ConfigError(f"{name}: control mode {error}") from None
+        raise
+    except NotImplementedError as error:
+        if "reward mode" in str(error):
+            modes = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS[tasks.uid(task)].cls
+            raise ConfigError(
+                f"{name} has no {config.reward} reward; ManiSkill offers: {', '.join(modes.SUPPORTED_REWARD_MODES)}"
+            ) from None
+        raise
+    except SystemExit:
+        raise RunFault(f"{name}: ManiSkill gave up because files are missing") from None
+
+
+def _leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), torch.as_tensor(value)
+
+
+def _tool_pose(agent: Any) -> Tensor | None:
+    if hasattr(agent, "tcp_pose"):
+        return agent.tcp_pose.raw_pose
+    return agent.tcp.pose.raw_pose if hasattr(agent, "tcp") else None

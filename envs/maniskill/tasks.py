@@ -1,0 +1,128 @@
+"""ManiSkill's tasks by name: the well-known ones without importing it, any other from its registry."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+from types import ModuleType
+
+from envs.errors import ConfigError, unknown_name
+from envs.registry import TaskInfo
+
+PREFIX = "maniskill/"
+
+_TWO, _THREE = ("panda", "fetch"), ("panda_wristcam", "panda", "fetch")
+
+# Instructions as RPD gave them to its teachers (arXiv 2503.05833); robots as each task supports them, its default first.
+_KNOWN: dict[str, tuple[tuple[str, ...], str]] = {
+    "PickCube-v1": (("panda", "fetch", "xarm6_robotiq", "so100", "widowxai"), "pick up the cube"),
+    "PushCube-v1": (_TWO, "push the cube away from the robot base"),
+    "PullCube-v1": (_TWO, "pull the cube towards the robot base"),
+    "StackCube-v1": (_THREE, "stack the red cube on the green cube"),
+    "LiftPegUpright-v1": (_TWO, "lift the peg upright"),
+    "RollBall-v1": (("panda",), "push the ball"),
+    "PokeCube-v1": (_TWO, "push the cube by using the blue tool"),
+    "PullCubeTool-v1": (_TWO, "pull the cube by using the red tool"),
+    "PegInsertionSide-v1": (("panda_wristcam",), "insert the peg from the side"),
+    "PlugCharger-v1": (("panda_wristcam",), "plug the charger in"),
+    "PushT-v1": (("panda_stick",), "align the T shape"),
+}
+_ROBOT_CAMERAS = {"panda_wristcam": "hand_camera", "fetch": "fetch_hand"}
+
+
+def list_tasks() -> list[TaskInfo]:
+    """Return the well-known tasks. ManiSkill itself is not imported.
+
+    Raises:
+        ConfigError: ManiSkill is not installed.
+    """
+    _require()
+    return [_known(name) for name in _KNOWN]
+
+
+def find(task: str) -> TaskInfo:
+    """Return any task that ManiSkill has registered.
+
+    Args:
+        task: ``"maniskill/PickCube-v1"``; with a module, ``"maniskill/my_tasks:MyTask-v1"``, that module is
+            imported first and registers its task (as in gymnasium).
+
+    Raises:
+        ConfigError: ManiSkill is not installed, or there is no such task; names the nearest.
+    """
+    _require()
+    name = task.removeprefix(PREFIX)
+    if name in _KNOWN:
+        return _known(name)
+    registered = load(name)
+    supported = registered[uid(name)].cls.SUPPORTED_ROBOTS
+    robots = importlib.import_module("mani_skill.agents.registration").REGISTERED_AGENTS
+    # A task may name pairs of robots for two-armed work; those are fixed by the task and not offered as a choice.
+    names = tuple(r for r in supported if isinstance(r, str)) if supported else tuple(sorted(robots))
+    return TaskInfo(name=task, robots=names, cameras=(), instruction=instruction(name))
+
+
+def uid(name: str) -> str:
+    """Return ManiSkill's own name of a task: without the module."""
+    return name.rsplit(":", 1)[-1]
+
+
+def instruction(name: str) -> str:
+    """Return a task's language instruction; for a task without one, its name in words."""
+    if name in _KNOWN:
+        return _KNOWN[name][1]
+    words = re.sub(r"-v\d+$", "", uid(name))
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", words).replace("_", " ").replace("-", " ").lower()
+
+
+def load(name: str) -> dict:
+    """Import ManiSkill and the task's own module, and return ManiSkill's registry.
+
+    Raises:
+        ConfigError: the module or the task does not exist.
+    """
+    importlib.import_module("mani_skill.envs")
+    module = name.rpartition(":")[0]
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"task '{PREFIX}{name}': cannot import module '{module}': {error}") from None
+    registered = _registration().REGISTERED_ENVS
+    if uid(name) not in registered:
+        raise unknown_name("task", PREFIX + name, [PREFIX + known for known in registered])
+    return registered
+
+
+def check_assets(name: str, robot: str | None) -> None:
+    """Refuse a task or robot whose files are not downloaded (ManiSkill would ask on stdin and exit).
+
+    Raises:
+        ConfigError: with the command that downloads them.
+    """
+    if os.environ.get("MS_SKIP_ASSET_DOWNLOAD_PROMPT") == "1":  # ManiSkill's own way to say: download without asking
+        return
+    assets = importlib.import_module("mani_skill.utils.assets")
+    for group in (uid(name), robot):
+        if group is None or not assets.DATA_GROUPS.get(group):
+            continue
+        sources = assets.expand_data_group_into_individual_data_source_ids(group)
+        if not all(assets.is_data_source_downloaded(source) for source in sources):
+            raise ConfigError(f"'{group}' needs files: python -m mani_skill.utils.download_asset {group}")
+
+
+def _known(name: str) -> TaskInfo:
+    robots, words = _KNOWN[name]
+    cameras = ("render_camera", "base_camera", *(_ROBOT_CAMERAS[r] for r in robots if r in _ROBOT_CAMERAS))
+    return TaskInfo(name=PREFIX + name, robots=robots, cameras=cameras, instruction=words)
+
+
+def _registration() -> ModuleType:
+    return importlib.import_module("mani_skill.utils.registration")
+
+
+def _require() -> None:
+    if importlib.util.find_spec("mani_skill") is None:
+        raise ConfigError("ManiSkill is not installed: pip install 'rpd[maniskill]'")

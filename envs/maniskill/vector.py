@@ -1,0 +1,203 @@
+"""ManiSkill as a `VectorEnv`: episodes, seeds and resets, the same for CPU workers and a GPU simulation."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tensordict import TensorDict
+from torch import Tensor
+
+from envs.base import Episodes, Step, VectorEnv
+from envs.errors import NonFiniteError
+from envs.maniskill.scene import to_scene
+from envs.maniskill.sim import Outcome
+from envs.specs import EnvSpec
+
+
+class Backend(Protocol):
+    """N simulations that know nothing of episodes. What they return may be overwritten by the next call."""
+
+    spec: EnvSpec
+    num_envs: int
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+
+    def step(self, action: Tensor) -> Outcome: ...  # noqa: D102
+
+    def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]: ...  # noqa: D102
+
+    def render(self, envs: list[int]) -> Tensor: ...  # noqa: D102
+
+    def get_state(self) -> Tensor: ...  # noqa: D102
+
+    def set_state(self, state: Tensor, seeds: list[int]) -> dict[str, Tensor]: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
+
+
+class ManiSkillEnv(VectorEnv):
+    """N copies of a ManiSkill task.
+
+    An episode is terminated by success alone: in ManiSkill's own terms a failure ends it too, but with a reward in
+    [-1, 0] that would reward failing early, so a failed episode runs until its time is over.
+
+    Seeds: the first episode of environment i is that of `seed + i`; its later ones have seeds derived from that. On the
+    CPU every episode is a function of its seed. On a GPU only the first ones are: episodes that begin together later
+    are drawn together (see `DeviceSim.reset`).
+
+    Resume: `load_state_dict` begins each running episode anew from its seed, and then moves everything to where it was.
+    ManiSkill does not expose contact forces and solver caches, so the continuation agrees to rounding errors that
+    contact amplifies, not bit by bit: `exact_resume` is False.
+
+    Args:
+        backend: the simulations.
+        device: where observations and rewards shall be.
+        instruction: what the task is, in words.
+        stagger: shorten each environment's first episode by a random amount.
+    """
+
+    exact_resume = False
+
+    def __init__(self, backend: Backend, device: torch.device, instruction: str, stagger: bool) -> None:
+        self.backend = backend
+        self.device = device
+        self.spec = backend.spec
+        self.num_envs = backend.num_envs
+        self._instruction = instruction
+        self._stagger = stagger
+        n = self.num_envs
+        self._seed = np.zeros(n, np.int64)  # of the first episode
+        self._count = np.zeros(n, np.int64)  # episodes since
+        self._return = torch.zeros(n, device=device)
+        self._length = torch.zeros(n, dtype=torch.int64, device=device)
+        self._limit = torch.full((n,), self.spec.max_episode_steps, dtype=torch.int64, device=device)
+        self._success_once = torch.zeros(n, dtype=torch.bool, device=device)
+
+    @property
+    def instructions(self) -> list[str]:
+        """The task in words, N times."""
+        return [self._instruction] * self.num_envs
+
+    def reset(self, seed: int) -> TensorDict:
+        """Start the episodes of seeds `seed`, `seed + 1`, ..."""
+        self._seed[:] = seed + np.arange(self.num_envs)
+        self._count[:] = 0
+        everyone = list(range(self.num_envs))
+        self._clear(torch.arange(self.num_envs, device=self.device))
+        if self._stagger:
+            spread = [derive_seed(s, 0) % self.spec.max_episode_steps for s in self._seed.tolist()]
+            self._limit -= torch.tensor(spread, device=self.device)
+        return self._checked(self.backend.reset(everyone, self._seed.tolist(), exact=True))
+
+    def step(self, action: Tensor) -> Step:
+        """Step every environment; those whose episode ends begin the next one."""
+        if not torch.isfinite(action).all():
+            raise NonFiniteError("policy", f"actions of environments {_rows(~torch.isfinite(action).all(-1))}")
+        outcome = self.backend.step(action.detach().to(self.backend.device, torch.float32).clamp(-1, 1))
+        reward = outcome.reward.to(self.device, torch.float32, copy=True)
+        success = outcome.success.to(self.device, copy=True)
+        obs = self._checked(outcome.obs, reward)
+        self._return += reward
+        self._length += 1
+        self._success_once |= success
+        terminated = success
+        truncated = (self._length >= self._limit) & ~terminated
+        env = (terminated | truncated).nonzero().squeeze(-1)
+        if len(env) == 0:
+            return Step(obs, reward, terminated, truncated, None, None)
+        ended = env.tolist()
+        episode = Episodes(
+            env=env,
+            ret=self._return[env],
+            length=self._length[env],
+            success_once=self._success_once[env],
+            success_at_end=success[env],
+            seed=torch.tensor([self._episode_seed(e) for e in ended], device=self.device),
+        )
+        final_obs = obs[env]
+        self._count[ended] += 1
+        self._clear(env)
+        fresh = self._checked(self.backend.reset(ended, [self._episode_seed(e) for e in ended], exact=False))
+        obs[env] = fresh[env]
+        return Step(obs, reward, terminated, truncated, final_obs, episode)
+
+    def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
+        """Look through ManiSkill's human render camera."""
+        frames = self.backend.render(list(range(self.num_envs)) if envs is None else envs).cpu()
+        if frames.shape[1:3] == (size, size):
+            return frames.clone()
+        planes = frames.permute(0, 3, 1, 2).float()
+        planes = F.interpolate(planes, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        return planes.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Simulation state, seeds and what is known of the running episodes."""
+        return {
+            "sim": self.backend.get_state().cpu(),
+            "seed": torch.from_numpy(self._seed.copy()),
+            "count": torch.from_numpy(self._count.copy()),
+        } | {name: getattr(self, f"_{name}").cpu().clone() for name in _BOOKS}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
+        """Restore `state_dict`, up to rounding errors."""
+        self._seed[:], self._count[:] = state["seed"].numpy(), state["count"].numpy()
+        for name in _BOOKS:
+            getattr(self, f"_{name}").copy_(state[name])
+        seeds = [self._episode_seed(env) for env in range(self.num_envs)]
+        return self._checked(self.backend.set_state(state["sim"].to(self.backend.device), seeds))
+
+    def close(self) -> None:
+        """End worker processes, or release the device."""
+        self.backend.close()
+
+    def _episode_seed(self, env: int) -> int:
+        first, count = int(self._seed[env]), int(self._count[env])
+        return first if count == 0 else derive_seed(first, count)
+
+    def _clear(self, env: Tensor) -> None:
+        self._return[env] = 0
+        self._length[env] = 0
+        self._success_once[env] = False
+        self._limit[env] = self.spec.max_episode_steps
+
+    def _checked(self, raw: dict[str, Tensor], reward: Tensor | None = None) -> TensorDict:
+        """Copy observations out of the backend and express scenes in the robot's frame; refuse what is not finite."""
+        obs = {k: to_scene(v.to(self.device)) if k == "scene" else v.to(self.device, copy=True) for k, v in raw.items()}
+        if "scene" in obs:
+            obs["privileged"] = obs.pop("scene")
+        numbers: dict[str, Any] = {k: v for k, v in obs.items() if v.is_floating_point()}
+        if reward is not None:
+            numbers["reward"] = reward[:, None]
+        finite = {key: torch.isfinite(value).all(-1) for key, value in numbers.items()}
+        if not torch.stack(list(finite.values())).all():
+            for key, good in finite.items():
+                if not good.all():
+                    bad = (~good).nonzero()[0].item()
+                    raise NonFiniteError(
+                        "environment", f"{key} of environments {_rows(~good)}; {self._evidence(key, raw, int(bad))}"
+                    )
+        return TensorDict(obs, batch_size=[self.num_envs], device=self.device)
+
+    def _evidence(self, key: str, raw: dict[str, Tensor], env: int) -> str:
+        where = f"episode seed {self._episode_seed(env)}, step {int(self._length[env]) + 1}"
+        if key != "state":
+            return where
+        bad = [n for n, v in zip(self.spec.state_names, raw["state"][env].tolist(), strict=True) if not np.isfinite(v)]
+        return f"{where}, entries {', '.join(bad[:6])}"
+
+
+_BOOKS = ("return", "length", "limit", "success_once")
+"""Tensors of `ManiSkillEnv` that a checkpoint holds as they are."""
+
+
+def derive_seed(first: int, count: int) -> int:
+    """Return the seed of an environment's episode number `count`, a 32-bit hash of its first episode's seed."""
+    return int(np.random.SeedSequence((first, count)).generate_state(1)[0])
+
+
+def _rows(mask: Tensor) -> str:
+    return ", ".join(str(i) for i in mask.nonzero().squeeze(-1).tolist()[:8])
