@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 42
+WIDTH, HEIGHT = 380, 240
+LEFT, RIGHT, TOP, BOTTOM = 50, 20, 34, 42
 """Margins around the plot area, pixels."""
 
 # Colours of the series by index: chosen to stay apart for colour-blind eyes, on white and on black.
@@ -101,12 +101,12 @@ def line_chart(chart: Chart) -> str:
 
 def figure(charts: Sequence[Chart], cols: int) -> str:
     """Draw charts in rows with one legend, as a complete SVG file that carries its own colours."""
-    rows = math.ceil(len(charts) / cols)
-    width, height = cols * WIDTH, rows * HEIGHT + 34
-    entries = {s.label: s for c in charts for s in c.series}
-    parts = [f'<g transform="translate({LEFT} 8)">{_legend(list(entries.values()))}</g>']
+    width = cols * WIDTH
+    keys, top = _legend(list({s.label: s for c in charts for s in c.series}.values()), width - LEFT)
+    height = top + math.ceil(len(charts) / cols) * HEIGHT
+    parts = [f'<g transform="translate({LEFT} 0)">{keys}</g>']
     for i, chart in enumerate(charts):
-        parts.append(f'<g transform="translate({i % cols * WIDTH} {i // cols * HEIGHT + 34})">{_body(chart)}</g>')
+        parts.append(f'<g transform="translate({i % cols * WIDTH} {i // cols * HEIGHT + top})">{_body(chart)}</g>')
     return (
         f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}">'
@@ -115,12 +115,11 @@ def figure(charts: Sequence[Chart], cols: int) -> str:
 
 
 def legend(series: Sequence[Series]) -> str:
-    """Draw the labels of the series with their colours, as an ``<svg>`` element of its own."""
-    width = sum(_label_width(s) for s in series)
-    return (
-        f'<svg class="chart legend" viewBox="0 0 {width} 20" width="{width}" height="20" role="img" '
-        f'aria-label="legend">{_legend(series)}</svg>'
+    """Return the labels of the series with their colours as HTML, which wraps where a page is narrow."""
+    entries = "".join(
+        f'<span><svg class="chart" viewBox="0 0 22 10">{_swatch(s, 0, 5)}</svg>{escape(s.label)}</span>' for s in series
     )
+    return f'<div class="legend">{entries}</div>'
 
 
 def stacked_bar(parts: Sequence[tuple[str, float]]) -> str:
@@ -164,8 +163,8 @@ def _body(chart: Chart) -> str:
         text = f"{t:.0%}" if chart.percent else short(t)
         parts.append(f'<line class="gridline" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(t):.1f}" y2="{py(t):.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{py(t) + 4:.1f}" text-anchor="end">{text}</text>')
-    for t in ticks(x_low, x_high):
-        if t <= x_high * (1 + 1e-9):
+    for t in ticks(x_low, x_high, count=6):
+        if t <= x_high * 1.01:  # a run of 499,200 steps may show 500k at its end
             parts.append(f'<text x="{px(t):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{short(t)}</text>')
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 7}" text-anchor="middle">{escape(chart.x_label)}</text>')
     parts += [_band(s, px, py) for s in lines if s.low is not None and s.high is not None]
@@ -193,15 +192,19 @@ def _band(s: Series, px: Callable[[float], float], py: Callable[[float], float])
     return f'<polygon class="band f{s.color % len(LIGHT)}" points="{" ".join(there + back[::-1])}"/>'
 
 
-def _legend(series: Sequence[Series]) -> str:
-    out, x = [], 0.0
+def _legend(series: Sequence[Series], width: int) -> tuple[str, int]:
+    """The entries in as many rows as they need, and the height of the rows."""
+    out: list[str] = []
+    x, y = 0, 14
     for s in series:
-        dashed = " dashed" if s.dashed else ""
-        out.append(f'<line class="line s{s.color % len(LIGHT)}{dashed}" x1="{x}" x2="{x + 22}" y1="10" y2="10"/>')
-        out.append(f'<text x="{x + 29}" y="14">{escape(s.label)}</text>')
-        x += _label_width(s)
-    return "".join(out)
+        entry = 29 + 7 * len(s.label) + 22  # 7 px per character is a generous mean of the fonts in STYLE
+        if x and x + entry > width:
+            x, y = 0, y + 20
+        out.append(f'{_swatch(s, x, y)}<text x="{x + 29}" y="{y + 4}">{escape(s.label)}</text>')
+        x += entry
+    return "".join(out), y + 12
 
 
-def _label_width(s: Series) -> float:
-    return 29 + 7 * len(s.label) + 22  # 7 px per character is a generous mean of the fonts in STYLE
+def _swatch(s: Series, x: int, y: int) -> str:
+    dashed = " dashed" if s.dashed else ""
+    return f'<line class="line s{s.color % len(LIGHT)}{dashed}" x1="{x}" x2="{x + 22}" y1="{y}" y2="{y}"/>'

@@ -93,6 +93,15 @@ class EvalResult:
             "first_seed": self.episodes[0].seed,
         }
 
+    def to_full_dict(self) -> dict[str, Any]:
+        """Everything, as JSON values; `from_full_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_full_dict(cls, values: dict[str, Any]) -> EvalResult:
+        """Rebuild a result from `to_full_dict`."""
+        return cls(values["task"], values["policy"], tuple(EpisodeRecord(**e) for e in values["episodes"]))
+
     def metrics(self) -> dict[str, float]:
         """The numbers that a training run logs."""
         low, high = self.interval
@@ -115,7 +124,7 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
         env: where to act.
         policy: who acts.
         episodes: how many, >= 1.
-        seed: of the first episode.
+        seed: of the first episode; also seeds the policy.
         on_frame: called in the first batch after the reset and after every step, see `OnFrame`; for videos.
 
     Raises:
@@ -124,6 +133,7 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
     """
     if episodes < 1:
         raise ConfigError(f"cannot evaluate {episodes} episodes: at least 1 is needed")
+    policy.seed(seed)
     records: list[EpisodeRecord] = []
     for first in range(0, episodes, env.num_envs):
         count = min(env.num_envs, episodes - first)

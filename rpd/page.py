@@ -90,7 +90,7 @@ def rate_text(result: dict[str, Any]) -> str:
 
 def paired_text(paired: dict[str, Any]) -> str:
     """Return the 95 % interval of a paired difference, in points."""
-    return f"{100 * paired['lo']:+.0f} to {100 * paired['hi']:+.0f}, paired by seed"
+    return f"({100 * paired['lo']:+.0f} to {100 * paired['hi']:+.0f})"
 
 
 def count(value: float | None) -> str:

@@ -28,8 +28,21 @@ class Policy(Protocol):
     def reset(self, mask: Tensor) -> None:
         """Forget what belongs to the episodes of environments where mask [N] is True."""
 
+    def seed(self, seed: int) -> None:
+        """Make what is random about the policy reproducible."""
 
-class ZeroPolicy:
+
+class Memoryless:
+    """A policy without memory or chance."""
+
+    def reset(self, mask: Tensor) -> None:
+        """Nothing to forget."""
+
+    def seed(self, seed: int) -> None:
+        """Nothing is random."""
+
+
+class ZeroPolicy(Memoryless):
     """Never moves: what the task gives away for nothing."""
 
     name = "zero"
@@ -41,28 +54,26 @@ class ZeroPolicy:
         """Return zeros [N, A]."""
         return torch.zeros(len(instructions), self.action_dim, device=obs.device)
 
-    def reset(self, mask: Tensor) -> None:
-        """Nothing to forget."""
 
-
-class RandomPolicy:
-    """Uniform actions in [-1, 1], reproducible from its seed."""
+class RandomPolicy(Memoryless):
+    """Uniform actions in [-1, 1]."""
 
     name = "random"
 
-    def __init__(self, action_dim: int, seed: int = 0) -> None:
+    def __init__(self, action_dim: int) -> None:
         self.action_dim = action_dim
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator()
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
         """Return uniform actions [N, A]."""
         return (2 * torch.rand(len(instructions), self.action_dim, generator=self.generator) - 1).to(obs.device or "cpu")
 
-    def reset(self, mask: Tensor) -> None:
-        """Nothing to forget."""
+    def seed(self, seed: int) -> None:
+        """Start the same sequence of actions again."""
+        self.generator.manual_seed(seed)
 
 
-class StudentPolicy:
+class StudentPolicy(Memoryless):
     """A student, acting deterministically."""
 
     def __init__(self, student: ActorCritic, name: str = "student") -> None:
@@ -72,9 +83,6 @@ class StudentPolicy:
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
         """Return the student's deterministic actions [N, A]."""
         return self.student.act(obs, deterministic=True)
-
-    def reset(self, mask: Tensor) -> None:
-        """Nothing to forget."""
 
 
 def resolve(name: str, env: VectorEnv) -> Policy:

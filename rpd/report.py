@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ TEACHER_COLOR = 5
 """Grey: a teacher does not learn."""
 
 # title, metric, x axis, whether it is a fraction
-CURVES = (
+LEARNING = (
     ("Success, deterministic policy", "eval/success", "step", True),
-    ("Success per teacher query", "eval/success", "teacher/queries", True),
+    ("Success by teacher queries", "eval/success", "teacher/queries", True),
     ("Success while collecting", "rollout/success", "step", True),
     ("Return while collecting", "rollout/return", "step", False),
     ("Episode length", "rollout/length", "step", False),
     ("Distillation weight", "distill/weight", "step", False),
+)
+DIAGNOSTICS = (
     ("Distillation gate, mean", "distill/gate", "step", True),
     ("Distillation loss", "loss/distill", "step", False),
     ("Policy loss", "loss/policy", "step", False),
@@ -66,7 +68,8 @@ def write(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
         body = ""
     body += page.section("Results", f'<div class="panel">{_table(folders, names)}</div>')
     body += page.section("Episodes", _videos(folders) + _strips(folders))
-    body += _curves(folders, names)
+    body += page.section("Learning curves", _curves(LEARNING, folders, names))
+    body += page.section("Diagnostics", _curves(DIAGNOSTICS, folders, names))
     body += page.section("Where the time goes", _times(folders, names))
     body += page.section("Details", "".join(_details(r) for r in folders))
     write_text(out, page.document(title, lead, body))
@@ -77,7 +80,7 @@ def write_evaluation(folder: Path) -> Path:
     """Write report.html of one evaluation, beside its eval.json."""
     result = read_json(folder / "eval.json")
     cards = [
-        ("Success", f"{result['rate']:.0%}", page.rate_text(result), True),
+        ("Success", f"{result['rate']:.0%}", page.rate_text(result), False),
         ("Mean return", f"{result['mean_return']:.2f}", "undiscounted", False),
         ("Mean length", f"{result['mean_length']:.0f}", "control steps", False),
     ]
@@ -98,7 +101,7 @@ def figure_svg(summaries: Sequence[dict[str, Any]], cols: int = 3) -> str:
     from the lowest to the highest; teachers as dashed lines.
 
     Args:
-        summaries: contents of result.json files; ``reward`` and ``obs`` are optional.
+        summaries: contents of result.json files; ``reward``, ``obs`` and ``label`` are optional.
         cols: charts per row.
     """
     panels: dict[str, list[dict[str, Any]]] = {}
@@ -113,16 +116,27 @@ def figure_svg(summaries: Sequence[dict[str, Any]], cols: int = 3) -> str:
             seeds = [s for s, n in zip(members, named[title], strict=True) if n == label]
             curves = [([p[0] for p in s["curve"]], [p[1] for p in s["curve"]]) for s in seeds]
             lines.append(band(label, curves, order.index(label)))
-        charts.append(Chart(title, lines + _teacher_lines(members, lines), percent=True))
+        charts.append(Chart(title, lines + _teacher_lines(members, named[title], order, lines), percent=True))
     return figure(charts, min(cols, len(charts)))
 
 
-def _teacher_lines(summaries: Iterable[dict[str, Any]], lines: Sequence[Series]) -> list[Series]:
-    """A dashed line at the success rate of each teacher, as long as the longest line."""
+def _teacher_lines(
+    summaries: Sequence[dict[str, Any]], names: Sequence[str], order: Sequence[str], lines: Sequence[Series]
+) -> list[Series]:
+    """A dashed line at the success rate of each teacher, as long as the longest line.
+
+    One teacher is grey; of several, each has the colour of those who learn from it.
+    """
     end = max((s.x[-1] for s in lines if len(s.x)), default=0.0)
-    rates = {s.get("teacher"): s["teacher_eval"]["rate"] for s in summaries if s.get("teacher_eval")}
-    name = (lambda t: f"teacher {t}") if len(rates) > 1 else (lambda t: "teacher")
-    return [Series(name(t), [0, end], [r, r], color=TEACHER_COLOR, dashed=True) for t, r in rates.items() if end]
+    pupils: dict[tuple[str, str], tuple[str, float]] = {}  # who learns from it, and its success rate
+    for s, name in sorted(zip(summaries, names, strict=True), key=lambda sn: order.index(sn[1])):
+        if s.get("teacher_eval"):
+            pupils.setdefault((s["task"], s["teacher"]), (name, s["teacher_eval"]["rate"]))
+    if not end:
+        return []
+    if len(pupils) == 1:
+        return [Series("teacher", [0, end], [r, r], color=TEACHER_COLOR, dashed=True) for _, r in pupils.values()]
+    return [Series(f"teacher of {name}", [0, end], [r, r], color=order.index(name), dashed=True) for name, r in pupils.values()]
 
 
 def _of_teacher(summary: dict[str, Any]) -> str:
@@ -136,17 +150,26 @@ def _cards(s: dict[str, Any]) -> str:
     if s.get("teacher_eval"):
         cards.append(("Teacher", f"{s['teacher_eval']['rate']:.0%}", page.rate_text(s["teacher_eval"]), False))
     if p := s.get("paired"):
-        cards.append(("Student − teacher", f"{100 * p['diff']:+.0f} points", page.paired_text(p), False))
+        cards.append(("Over its teacher", f"{100 * p['diff']:+.0f}", f"points {page.paired_text(p)}, paired by seed", False))
     cards.append(("Environment steps", page.count(s["steps"]), f"seed {s['seed']}" if s.get("seed") is not None else "", False))
     if s.get("teacher_queries"):
-        cards.append(("Teacher queries", page.count(s["teacher_queries"]), "labels, one per observation", False))
+        cards.append(("Teacher queries", page.count(s["teacher_queries"]), "labelled observations", False))
     if s.get("wall_s"):
         cards.append(("Wall time", page.duration(s["wall_s"]), "", False))
     return page.card_row(cards)
 
 
 def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
-    heads = ("", "seed", "success (95 % interval)", "over its teacher", "return", "steps", "teacher queries", "wall time")
+    heads = (
+        "",
+        "seed",
+        "success (95 % interval)",
+        "points over its teacher",
+        "return",
+        "steps",
+        "teacher queries",
+        "wall time",
+    )
     head = "".join(f"<th{' class=n' if i not in (0, 2, 3) else ''}>{h}</th>" for i, h in enumerate(heads))
     order = in_order(names)
     rows = []
@@ -173,20 +196,20 @@ def _row(kind: str, name: str, seed: int | None, result: dict[str, Any] | None, 
     )
 
 
-def _curves(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _curves(curves: Sequence[tuple[str, str, str, bool]], runs: Sequence[Run], names: Sequence[str]) -> str:
     order = in_order(names)
     drawn = []
-    for title, metric, by, percent in CURVES:
+    for title, metric, by, percent in curves:
         series = []
         for i, label in enumerate(order):
             members = [r for r, n in zip(runs, names, strict=True) if n == label]
-            curves = [column(r.metrics, metric, by) for r in members]
-            line = band(label, [c for c in curves if any(c[0])], i)  # without a teacher there are no queries to plot over
+            seeds = [column(r.metrics, metric, by) for r in members]
+            line = band(label, [c for c in seeds if any(c[0])], i)  # without a teacher there are no queries to plot over
             if metric == "eval/success" and len(members) == 1:
                 line = _with_interval(line, members[0], by)
             series.append(line)
         if metric == "eval/success":
-            series += _teacher_lines([r.summary for r in runs], series)
+            series += _teacher_lines([r.summary for r in runs], names, order, series)
         chart = Chart(title, series, "environment steps" if by == "step" else "teacher queries", percent)
         if not chart.empty:
             drawn.append((chart, f'<div class="panel">{line_chart(chart)}</div>'))
@@ -194,7 +217,7 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> str:
         return ""
     entries = {s.label: s for chart, _ in drawn for s in chart.series}
     keys = legend(list(entries.values())) if len(entries) > 1 else ""
-    return page.section("Learning curves", f'{keys}<div class="charts">{"".join(html for _, html in drawn)}</div>')
+    return f'{keys}<div class="charts">{"".join(html for _, html in drawn)}</div>'
 
 
 def _with_interval(line: Series, run: Run, by: str) -> Series:
@@ -207,10 +230,12 @@ def _with_interval(line: Series, run: Run, by: str) -> Series:
 
 def _times(runs: Sequence[Run], names: Sequence[str]) -> str:
     out = ""
-    for run, name in zip(runs, names, strict=True):
-        bar = stacked_bar([(label, sum(column(run.metrics, metric)[1])) for label, metric in TIMES])
-        label = f"<div class=small>{escape(name)}, seed {run.summary.get('seed')}</div>" if len(runs) > 1 else ""
-        out += f'<div class="panel">{label}{bar}</div>' if bar else ""
+    for label in in_order(names):
+        members = [r for r, n in zip(runs, names, strict=True) if n == label]
+        seconds = [(part, sum(sum(column(r.metrics, metric)[1]) for r in members)) for part, metric in TIMES]
+        if bar := stacked_bar(seconds):
+            head = f"<div class=small>{escape(label)}</div>" if len(runs) > 1 else ""
+            out += f'<div class="panel">{head}{bar}</div>'
     return out
 
 
@@ -239,7 +264,7 @@ def _strips(runs: Sequence[Run]) -> str:
     if len(runs) > 1:
         return ""
     strips = [f"<div class=small>{escape(p)}</div>{page.strip(f)}" for p, f in _evaluations(runs[0]).items()]
-    return f'<div class="panel" style="margin-top:12px">{"".join(strips)}</div>' if strips else ""
+    return f'<div class="panel">{"".join(strips)}</div>' if strips else ""
 
 
 def _details(run: Run) -> str:

@@ -79,22 +79,22 @@ def last(metrics: Metrics, name: str) -> float | None:
 
 
 def labels(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """Name each run by its mode and by whatever else tells them apart, but for the seed.
+    """Name each run by its ``label``, or else by its mode and by whatever tells them apart, but for the seed.
 
     >>> labels([{"mode": "rpd", "task": "A"}, {"mode": "ppo", "task": "A"}, {"mode": "ppo", "task": "B"}])
     ['RPD · A', 'PPO · A', 'PPO · B']
     """
     differ = [k for k in ("task", "reward", "obs", "teacher") if len({s.get(k) for s in summaries} - {None}) > 1]
     return [
-        " · ".join([MODES.get(s.get("mode") or "", "run"), *(str(s[k]) for k in differ if s.get(k) is not None)])
+        s.get("label") or " · ".join([MODES.get(s.get("mode") or "", "run"), *(str(s[k]) for k in differ if s.get(k))])
         for s in summaries
     ]
 
 
 def in_order(names: Sequence[str]) -> list[str]:
     """Return the distinct labels, RPD first; the place of a label is its colour."""
-    order = list(MODES.values())
-    return sorted(set(names), key=lambda n: (order.index(n.split(" · ")[0]) if n.split(" · ")[0] in order else 9, n))
+    modes = list(MODES.values())
+    return sorted(set(names), key=lambda n: (next((i for i, m in enumerate(modes) if n.startswith(m)), len(modes)), n))
 
 
 def column(metrics: Metrics, name: str, by: str = "step") -> tuple[list[float], list[float]]:

@@ -34,7 +34,7 @@ class Tracker:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [] if resume_step is None else [m for m in read_metrics(run_dir) if m["step"] <= resume_step]
         write_text(self.path, "".join(_line(m) for m in kept))
-        self.file = self.path.open("a", encoding="utf-8")
+        self.file = self.path.open("ab", buffering=0)
         self.board = SummaryWriter(
             str(self.path.parent / "tensorboard"), purge_step=None if resume_step is None else resume_step + 1
         )
@@ -52,8 +52,7 @@ class Tracker:
         """
         finite = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
         try:
-            self.file.write(_line({"step": step, **finite}))
-            self.file.flush()
+            self.file.write(_line({"step": step, **finite}).encode())
             for name, value in finite.items():
                 self.board.add_scalar(name, value, step)
         except OSError as error:

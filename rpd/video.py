@@ -84,7 +84,7 @@ class GridRecorder:
         size: height and width of a tile, pixels.
     """
 
-    def __init__(self, path: Path, fps: float, seed: int, tiles: int = 16, size: int = 160) -> None:
+    def __init__(self, path: Path, fps: float, seed: int, tiles: int = 16, size: int = 128) -> None:
         self.video = VideoWriter(path, fps)
         self.seed = seed
         self.tiles = tiles

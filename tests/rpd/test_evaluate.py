@@ -8,7 +8,7 @@ from envs.base import Episodes, Step, VectorEnv
 from envs.errors import ConfigError, NonFiniteError, RunFault
 from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 from rpd.evaluate import EpisodeRecord, EvalResult, compare, evaluate, save
-from rpd.policies import RandomPolicy, StudentPolicy, ZeroPolicy, resolve
+from rpd.policies import StudentPolicy, ZeroPolicy, resolve
 from rpd.stats import wilson
 from students.actor_critic import ActorCritic
 from students.config import StudentConfig
@@ -161,13 +161,22 @@ def test_saved_files_say_what_was_measured_and_where(tmp_path):
     assert lines[1] == {"seed": 10, "success_once": False, "success_at_end": False, "ret": 0.0, "length": 3}
 
 
+def test_a_result_survives_json():
+    whole = result([1, 0], seed=9)
+    assert EvalResult.from_full_dict(json.loads(json.dumps(whole.to_full_dict()))) == whole
+
+
 def test_policies_by_name(tmp_path):
     env = FakeEnv(3)
     obs = env.reset(0)
     assert resolve("zero", env).act(obs, env.instructions).tolist() == [[0, 0]] * 3
-    actions = [RandomPolicy(2, seed=4).act(obs, env.instructions) for _ in range(2)]
-    assert torch.equal(*actions) and actions[0].shape == (3, 2) and actions[0].abs().max() <= 1
-    assert resolve("random", env).name == "random"
+    policy = resolve("random", env)
+    actions = []
+    for seed in (4, 4, 5):
+        policy.seed(seed)
+        actions.append(policy.act(obs, env.instructions))
+    assert policy.name == "random" and actions[0].shape == (3, 2) and actions[0].abs().max() <= 1
+    assert torch.equal(actions[0], actions[1]) and not torch.equal(actions[0], actions[2])
     with pytest.raises(ConfigError, match="unknown policy 'rando': did you mean random"):
         resolve("rando", env)
     with pytest.raises(ConfigError, match="unknown teacher"):

@@ -1,9 +1,10 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, RunFault
 from rpd.progress import Display, evaluation_line
 from rpd.track import Tracker, read_metrics
 
@@ -49,6 +50,14 @@ def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
     with pytest.raises(ConfigError, match=r"metrics\.jsonl:2"):
         read_metrics(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_a_fault_of_the_run(tmp_path):
+    with pytest.raises(RunFault, match=r"metrics\.jsonl: No space left"), Tracker(tmp_path, 10) as tracker:
+        tracker.file.close()
+        tracker.file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+        tracker.log(1, {"loss/policy": 1.0})
 
 
 def test_without_a_terminal_the_display_prints_plain_lines(capsys):
