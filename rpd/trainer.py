@@ -81,6 +81,7 @@ class Trainer:
             RunFault: the run cannot go on; what it saw last lies in the folder ``evidence``.
         """
         config, per_iteration = self.config, self.config.ppo.num_steps * self.config.env.num_envs
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         write_json(self.run_dir / "env.json", environment_info())
         write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         self._evaluate_teacher()
@@ -169,6 +170,8 @@ class Trainer:
         result = {
             "schema_version": 1,
             "task": self.config.task,
+            "reward": self.config.env.reward,
+            "obs": self.config.env.obs,
             "robot": self.env.spec.embodiment.name,
             "mode": self.config.mode,
             "teacher": self.config.teacher if self.teacher else None,
