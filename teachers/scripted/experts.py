@@ -17,13 +17,13 @@ from envs.specs import ActionSpec, Scene
 PHASES = ("approach", "descend", "grasp", "carry", "release", "push", "hold")
 APPROACH, DESCEND, GRASP, CARRY, RELEASE, PUSH, HOLD = range(len(PHASES))
 
-GAIN = 0.7
-"""Fraction of the remaining way commanded per control step."""
+GAIN = 0.45
+"""Fraction of the remaining way commanded per control step: more, and an arm that lags behind overshoots."""
 HOVER = 3.5
 """Height above the contact point at which the gripper travels. Lengths around the cube are in half edges."""
 FINGER = 0.012
 """Half the thickness of a closed gripper, m."""
-MAX_PUSH = 0.03
+MAX_PUSH = 0.02
 """Fastest commanded motion while pushing, m per control step: faster, and the cube slides away."""
 COMMIT = 0.35
 """Closer than this to one of two grasp orientations (rad), a teacher with two modes has made up its mind."""
