@@ -70,22 +70,25 @@ def axes(quat: Tensor) -> Tensor:
     return torch.stack(rows, -1).view(-1, 3, 3)
 
 
-def face_turn(v: View, second_mode: bool = False) -> Tensor:
+def face_turn(v: View) -> Tensor:
     """Rotation [N] that aligns the fingers with the nearest faces of the cube, in [-45, 45] degrees.
 
     The fourth power of a heading forgets quarter turns, and a vertical axis has none: summing over the
     cube's axes gives its heading whichever face is up.
-
-    Args:
-        v: the scene.
-        second_mode: while undecided (see COMMIT), turn the other way, to the next pair of faces.
     """
     cube = axes(v.object_quat)
     heading = torch.complex(cube[:, 0], cube[:, 1]).pow(4).sum(-1)
-    turn = torch.angle(heading * v.fingers.conj().pow(4)) / 4
-    if not second_mode:
-        return turn
-    return torch.where(turn.abs() > COMMIT, turn - torch.copysign(torch.full_like(turn, torch.pi / 2), turn), turn)
+    return torch.angle(heading * v.fingers.conj().pow(4)) / 4
+
+
+def other_faces(turn: Tensor) -> Tensor:
+    """The shorter rotation [N] to the cube's other pair of faces."""
+    return turn - torch.copysign(torch.full_like(turn, torch.pi / 2), turn)
+
+
+def _mode(turn: Tensor, second: bool) -> Tensor:
+    """The rotation of a teacher's first or second mode: while undecided, the second goes to the other faces."""
+    return torch.where(turn.abs() > COMMIT, other_faces(turn), turn) if second else turn
 
 
 def _ramp(x: Tensor, start: Tensor | float, width: Tensor | float) -> Tensor:
@@ -164,7 +167,7 @@ def reach(v: View, second_mode: bool = False) -> Plan:
 def pick(v: View, second_mode: bool = False) -> Plan:
     """Grasp the cube and hold it at the target."""
     carry = Plan(v.target - v.object, torch.zeros_like(v.half), ~v.grasped, torch.full_like(v.half, CARRY, dtype=torch.int64))
-    return _either(v.grasped, carry, _grasp(v, face_turn(v, second_mode)))
+    return _either(v.grasped, carry, _grasp(v, _mode(face_turn(v), second_mode)))
 
 
 def stack(v: View, second_mode: bool = False) -> Plan:
@@ -173,7 +176,7 @@ def stack(v: View, second_mode: bool = False) -> Plan:
     place[:, 2] += 2 * v.half
     off = (v.object - place).abs()
     rests = (off[:, :2].norm(dim=-1) < v.half) & (off[:, 2] < 0.4 * v.half)
-    return _place(v, face_turn(v, second_mode), place, rests, drop=0.25, near=0.25, hover=2.5)
+    return _place(v, _mode(face_turn(v), second_mode), place, rests, drop=0.25, near=0.25, hover=2.5)
 
 
 def place_in_bin(v: View, second_mode: bool = False) -> Plan:
@@ -182,7 +185,12 @@ def place_in_bin(v: View, second_mode: bool = False) -> Plan:
     place[:, 2] += v.half
     off = (v.object - place).abs()
     rests = (off[:, :2].amax(-1) < 3.5 * v.half) & (off[:, 2] < 2 * v.half)
-    return _place(v, face_turn(v, second_mode), place, rests, drop=1.2, near=1.0, hover=4.0)
+    # Beside the bin, grasp along its wall: an open finger would land on it.
+    turn = face_turn(v)
+    to_bin = torch.complex(*(v.target - v.object)[:, :2].unbind(-1))
+    spread = to_bin.conj() * v.fingers * torch.polar(torch.ones_like(turn), turn)
+    turn = torch.where((to_bin.abs() < 11 * v.half) & (spread.real.abs() > spread.imag.abs()), other_faces(turn), turn)
+    return _place(v, _mode(turn, second_mode), place, rests, drop=1.2, near=1.0, hover=4.0)
 
 
 def push(v: View, second_mode: bool = False) -> Plan:
