@@ -27,14 +27,14 @@ LEARNING = (
 )
 DIAGNOSTICS = (
     ("Distillation gate, mean", "distill/gate", "step", True),
-    ("Distillation loss", "loss/distill", "step", False),
-    ("Policy loss", "loss/policy", "step", False),
-    ("Value loss", "loss/value", "step", False),
+    ("Divergence from the teacher", "distill/divergence", "step", False),
+    ("Policy loss", "ppo/policy_loss", "step", False),
+    ("Value loss", "ppo/value_loss", "step", False),
     ("Explained variance of the value", "ppo/explained_variance", "step", False),
-    ("KL(old || new) per update", "ppo/kl", "step", False),
+    ("KL(old || new) per update", "ppo/approx_kl", "step", False),
     ("Clipped fraction", "ppo/clip_fraction", "step", False),
-    ("Standard deviation of the policy", "policy/std", "step", False),
-    ("Entropy", "loss/entropy", "step", False),
+    ("Standard deviation of the policy", "ppo/std", "step", False),
+    ("Entropy", "ppo/entropy", "step", False),
     ("Environment steps per second", "time/sps", "step", False),
 )
 TIMES = (("environment", "time/env"), ("teacher", "time/teacher"), ("inference", "time/inference"), ("update", "time/update"))

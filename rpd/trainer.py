@@ -61,6 +61,7 @@ class Trainer:
             self.env, self.policy, self.teacher, steps, config.distill.label_fraction, self.generator
         )
         self.eval_env = envs.make(config.task, eval_config(config.env, config.eval_episodes), self.device, config.num_threads)
+        self.clock = time.perf_counter
         self.step, self.wall = 0, 0.0
         self.success: float | None = None  # of the newest evaluation
         self.teacher_result: EvalResult | None = None
@@ -87,14 +88,14 @@ class Trainer:
         self._evaluate_teacher()
         with Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker, Interrupt() as interrupt:
             while self.step < config.total_steps and not interrupt.requested:
-                began = time.perf_counter()
+                began = self.clock()
                 try:
-                    metrics = self._iterate()
+                    metrics = self.iterate()
                 except RunFault as fault:
                     self._dump_evidence(fault)
                     raise
                 self.step += per_iteration
-                seconds = time.perf_counter() - began
+                seconds = self.clock() - began
                 self.wall += seconds
                 metrics |= {"time/sps": per_iteration / seconds, "time/wall": self.wall}
                 if self._due(config.eval_every, per_iteration):
@@ -105,11 +106,15 @@ class Trainer:
                     self._save()
         if self.step >= config.total_steps:
             self._finish()
-        self.env.close()
-        self.eval_env.close()
+        self.close()
         return self.step >= config.total_steps
 
-    def _iterate(self) -> dict[str, float]:
+    def close(self) -> None:
+        """Release the environments. May be called twice."""
+        self.env.close()
+        self.eval_env.close()
+
+    def iterate(self) -> dict[str, float]:
         """Collect one batch, learn from it, and say how it went."""
         config = self.config
         progress = self.step / config.total_steps
@@ -118,7 +123,7 @@ class Trainer:
                 group["lr"] = config.ppo.lr * (1 - progress)
         objective = self.objective if self.objective is not None and self.objective.active(progress) else None
         batch, last_value = self.collector.collect(label=objective is not None)
-        began = time.perf_counter()
+        began = self.clock()
         self._add_returns(batch, last_value)
         flat = batch.flatten()
         if objective is not None:
@@ -129,7 +134,7 @@ class Trainer:
         )
         # The normaliser moves between batches, never within one: stored log-probabilities stay those of the policy.
         self.policy.observe(flat["obs"])
-        seconds = {**self.collector.times, "update": time.perf_counter() - began}
+        seconds = {**self.collector.times, "update": self.clock() - began}
         metrics |= {f"time/{name}": value for name, value in seconds.items()}
         metrics |= {f"rollout/{name}": value for name, value in self.collector.episodes.means.items()}
         if self.teacher is not None:

@@ -1,0 +1,141 @@
+"""`rpd bench`: how fast environments and training are on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.table import Table
+
+from envs import registry as envs
+from envs.base import EnvConfig
+from rpd.config import RunConfig
+from rpd.machine import environment_info
+from rpd.trainer import Trainer, resolve_device
+
+PARTS = ("env", "teacher", "inference", "update")
+
+
+class BenchOptions(BaseModel):
+    """Measure speed: environments alone, or where an iteration of training spends its time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    what: tyro.conf.Positional[Literal["env", "train"]]
+    """env: control steps and images per second; train: the parts of an iteration."""
+    task: str = "tabletop/PickCube"
+    """Task."""
+    num_envs: int = Field(128, ge=1)
+    """Environments stepped together."""
+    image_size: int = Field(64, ge=8)
+    """Height and width of an image, pixels."""
+    obs: Literal["state", "image"] = "state"
+    """train: what the student sees."""
+    teacher: str = "scripted"
+    """train: who labels."""
+    rounds: int = Field(5, ge=1)
+    """Repetitions; the minimum, median and maximum are printed."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, or auto."""
+    num_threads: int | None = Field(None, ge=1)
+    """CPU threads."""
+
+
+def main(options: BenchOptions) -> int:
+    """Measure and print; returns the exit code."""
+    torch.set_num_threads(options.num_threads or 1)
+    machine = environment_info()["machine"]
+    print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
+    return _bench_env(options) if options.what == "env" else _bench_train(options)
+
+
+def _bench_env(options: BenchOptions) -> int:
+    table = _table(f"{options.task}, {options.num_envs} environments", "what", "min", "median", "max")
+    for label, config in (
+        ("control steps/s, state", EnvConfig(num_envs=options.num_envs)),
+        (
+            f"images/s, {options.image_size} x {options.image_size}, stepping included",
+            EnvConfig(num_envs=options.num_envs, obs="image", image_size=options.image_size),
+        ),
+    ):
+        env = envs.make(options.task, config, resolve_device(options.device), options.num_threads)
+        env.reset(0)
+        action = torch.zeros(env.num_envs, env.spec.action.dim, device=env.device)
+        generator = torch.Generator(env.device).manual_seed(0)
+
+        def steps(env=env, action=action, generator=generator, count=30 if config.obs == "state" else 5) -> int:  # noqa: ANN001
+            for _ in range(count):
+                env.step(action.uniform_(-1, 1, generator=generator))
+            return count * env.num_envs
+
+        rates = _rates(steps, options.rounds, env.device)
+        table.add_row(label, *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))))
+        env.close()
+    Console().print(table)
+    return 0
+
+
+def _bench_train(options: BenchOptions) -> int:
+    config = RunConfig(
+        task=options.task,
+        teacher=options.teacher,
+        env=EnvConfig(num_envs=options.num_envs, obs=options.obs, image_size=None if options.obs == "state" else options.image_size),
+        device=options.device,
+        num_threads=options.num_threads,
+        total_steps=10**9,
+        eval_episodes=1,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, Path(folder))
+        if trainer.device.type == "cuda":
+            trainer.clock = trainer.collector.clock = _waiting_clock  # else work is charged to whoever waits for it
+        trainer.iterate()
+        rows: list[dict[str, float]] = []
+        for _ in range(options.rounds):
+            began = trainer.clock()
+            metrics = trainer.iterate()
+            total = trainer.clock() - began
+            rows.append({**{part: metrics.get(f"time/{part}", 0.0) for part in PARTS}, "iteration": total})
+        trainer.close()
+    steps = config.env.num_envs * config.ppo.num_steps
+    table = _table(f"one iteration: {steps:,} steps, {config.ppo.epochs} epochs", "part", "min ms", "median ms", "max ms", "share")
+    median = statistics.median(row["iteration"] for row in rows)
+    for part in (*PARTS, "iteration"):
+        values = [1000 * row[part] for row in rows]
+        cells = [f"{v:.0f}" for v in (min(values), statistics.median(values), max(values))]
+        table.add_row(part, *cells, f"{statistics.median(values) / (10 * median):.0f} %")
+    Console().print(table)
+    print(f"training loop: {steps / median:,.0f} steps/s (median of {options.rounds})")
+    return 0
+
+
+def _rates(work: Callable[[], int], rounds: int, device: torch.device) -> list[float]:
+    """Units of work per second, per round, after one round of warming up."""
+    clock = _waiting_clock if device.type == "cuda" else time.perf_counter
+    work()
+    rates = []
+    for _ in range(rounds):
+        began = clock()
+        count = work()
+        rates.append(count / (clock() - began))
+    return rates
+
+
+def _waiting_clock() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table

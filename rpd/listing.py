@@ -1,0 +1,42 @@
+"""`rpd list`: what there is to train on, learn from and start with."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from rich.console import Console
+from rich.table import Table
+
+from envs.registry import list_tasks
+from rpd.distill.divergences import DIVERGENCES
+from rpd.distill.gates import GATES
+from teachers.registry import list_teachers
+
+
+def main() -> int:
+    """Print tasks, teachers, distillation terms and shipped settings; returns the exit code."""
+    console = Console()
+    tasks = _table("Tasks", "task", "robots", "cameras", "instruction")
+    for t in list_tasks():
+        tasks.add_row(t.name, " ".join(t.robots), " ".join(t.cameras), t.instruction)
+    teachers = _table("Teachers", "name", "what it is")
+    for pattern, description in list_teachers():
+        teachers.add_row(pattern, description)
+    terms = _table("Distillation", "option", "values")
+    terms.add_row("--distill.divergence", " ".join(DIVERGENCES))
+    terms.add_row("--distill.gate", " ".join(GATES))
+    files = _table("Settings", "file", "used by")
+    for simulator in sorted(d.name for d in resources.files("configs").iterdir() if d.is_dir()):
+        for file in sorted(f.name for f in resources.files("configs").joinpath(simulator).iterdir()):
+            if file.endswith(".yaml"):
+                files.add_row(f"configs/{simulator}/{file}", f"rpd train {simulator}/{file.removesuffix('.yaml')}")
+    for table in (tasks, teachers, terms, files):
+        console.print(table)
+    return 0
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold", expand=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
