@@ -107,9 +107,9 @@ class Gripper:
     shapes: tuple[Shape, ...]
     finger_rgba: Color
     finger_mass: float = 0.05
-    kp: float = 400.0
-    """Finger servo stiffness, N/m."""
-    kv: float = 40.0
+    kp: float = 200.0
+    """Finger servo stiffness, N/m. Squeezing stays below `force`, so that the pair of fingers centres itself."""
+    kv: float = 20.0
     """Finger servo damping, N s/m: closes with a time constant of 100 ms."""
     force: float = 5.0
     """Largest finger force, N: ten times a 50 g cube's weight. More makes the soft contacts of a 10 ms step bounce."""
@@ -128,8 +128,8 @@ class Robot:
             workspace and the fingers opening along y.
         max_delta_pos: what +1 means for a translation, m per control step of 50 ms.
         max_delta_rot: what +1 means for a rotation, rad per control step of 50 ms.
-        workspace: ((x min, y min), (x max, y max)), m: where grasps from above reach with any yaw within
-            a quarter turn.
+        workspace: ((x min, y min), (x max, y max)), m: where grasps from above reach, turned by up to an
+            eighth of a turn (SO-101: 38 degrees) either way.
         max_height: the highest z, m, that the tcp reaches pointing down everywhere over the workspace.
         reach: manufacturer's working radius, m.
         cube_half_size: half edge, m, of a cube that suits the gripper.
