@@ -350,8 +350,7 @@ class TabletopEnv(VectorEnv):
     def _picture(self, renderer: Renderer, ids: np.ndarray) -> np.ndarray:
         """Images of one camera for the environments `ids`: uint8 [K, size, size, 3]."""
         position, rotation = self._camera_pose(renderer.camera)
-        everyone = len(ids) == self.num_envs
-        return renderer.render(position, rotation, self._state["colors"], None if everyone else ids)
+        return renderer.render(position, rotation, self._state["colors"], ids)
 
     def _camera_pose(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         """Positions [N, 3] and rotations [N, 3, 3] in the base frame."""

@@ -25,7 +25,8 @@ COLORS = {
     "purple": (0.50, 0.22, 0.65),
     "orange": (0.95, 0.50, 0.10),
 }
-GOAL_RADIUS = 0.045  # of the disc that PushCube and PullCube aim at, m
+BIN_HALF_IN_CUBES = 3.5  # half of the bin's inner edge, in half edges of the cube
+GOAL_RADIUS_IN_CUBES = 1.75  # of the disc that PushCube and PullCube aim at, in half edges of the cube
 PLACE_TOLERANCE = 0.025  # ManiSkill's PickCube, m
 
 
@@ -101,10 +102,23 @@ def _norm(x: Array) -> Array:
 # Placements -------------------------------------------------------------------------------------------------------
 
 
-def _on_table(u: Array, robot: Robot, margin: float) -> Array:
-    """Points [K, 3] on the robot's work area, cube height, `margin` metres from its edge. u: [K, 2]."""
-    low, high = np.array(robot.workspace[0]) + margin, np.array(robot.workspace[1]) - margin
+def play_area(robot: Robot) -> tuple[Array, Array]:
+    """Corners (x, y) of where things start and end: the middle of the work area, 20 x 30 cm at most."""
+    low, high = np.array(robot.workspace[0]), np.array(robot.workspace[1])
+    half = np.minimum((high - low) / 2, [0.10, 0.15])
+    return (low + high) / 2 - half, (low + high) / 2 + half
+
+
+def _on_table(u: Array, robot: Robot) -> Array:
+    """Points [K, 3] in the play area, at the height of a cube that lies there. u: [K, 2]."""
+    low, high = play_area(robot)
     return np.concatenate([low + u * (high - low), np.full((len(u), 1), robot.cube_half_size)], axis=1)
+
+
+def _height(u: Array, robot: Robot) -> Array:
+    """Heights [K] between a little above the table and 20 cm, or what the robot reaches."""
+    top = min(robot.max_height, 0.20)
+    return robot.cube_half_size + (0.3 + 0.7 * u) * (top - robot.cube_half_size)
 
 
 def _yaw(u: Array) -> Array:
@@ -112,51 +126,48 @@ def _yaw(u: Array) -> Array:
 
 
 def _place_reach(u: Array, robot: Robot) -> Placement:
-    target = _on_table(u[:, :2], robot, 0.0)
-    target[:, 2] = (0.2 + 0.8 * u[:, 2]) * robot.max_height
+    target = _on_table(u[:, :2], robot)
+    target[:, 2] = _height(u[:, 2], robot)
     return Placement(target.copy(), _yaw(u[:, 3]), target, np.zeros(len(u)))
 
 
 def _place_slide(sign: float) -> Callable[[Array, Robot], Placement]:
+    """Object and goal a hand's width apart along x; `sign` +1: the goal lies further from the base."""
+
     def place(u: Array, robot: Robot) -> Placement:
-        depth = robot.workspace[1][0] - robot.workspace[0][0]
-        distance = (0.35 + 0.15 * u[:, 2]) * depth
-        start = _on_table(u[:, :2], robot, 0.02)
-        # Leave room ahead of the cube for the goal, and behind it for the fingers.
-        near, far = robot.workspace[0][0] + 0.15 * depth, robot.workspace[1][0] - 0.6 * depth
-        start[:, 0] = near + u[:, 0] * (far - near)
-        if sign < 0:
-            start[:, 0] = robot.workspace[0][0] + robot.workspace[1][0] - start[:, 0]
+        low, high = play_area(robot)
+        depth = high[0] - low[0]
+        distance = depth * (0.55 + 0.2 * u[:, 2])
+        start = _on_table(u[:, :2], robot)
+        start[:, 0] = low[0] + u[:, 0] * (depth - distance)
         target = start.copy()
-        target[:, 0] += sign * distance
-        target[:, 1] += (u[:, 4] - 0.5) * 0.04
+        target[:, 0] += distance
+        if sign < 0:
+            start[:, 0], target[:, 0] = target[:, 0].copy(), start[:, 0].copy()
+        target[:, 1] += (u[:, 4] - 0.5) * 0.03
         return Placement(start, _yaw(u[:, 3]), target, np.zeros(len(u)))
 
     return place
 
 
 def _place_pick(u: Array, robot: Robot) -> Placement:
-    target = _on_table(u[:, 2:4], robot, 0.02)
-    # Never on the table: the cube has to be lifted.
-    target[:, 2] = robot.cube_half_size + (0.3 + 0.7 * u[:, 4]) * (robot.max_height - robot.cube_half_size)
-    return Placement(_on_table(u[:, :2], robot, 0.01), _yaw(u[:, 5]), target, np.zeros(len(u)))
+    target = _on_table(u[:, 2:4], robot)
+    target[:, 2] = _height(u[:, 4], robot)  # never on the table: the cube has to be lifted
+    return Placement(_on_table(u[:, :2], robot), _yaw(u[:, 5]), target, np.zeros(len(u)))
 
 
-def _place_apart(gap_in_cubes: float) -> Callable[[Array, Robot], Placement]:
-    """Object and target both on the table, at least `gap_in_cubes` half edges apart."""
+def _place_apart(gap_in_cubes: float, target_height: float) -> Callable[[Array, Robot], Placement]:
+    """Object and target on either side of the table's middle; gap and the target's height are in half edges of the cube."""
 
     def place(u: Array, robot: Robot) -> Placement:
-        start, target = _on_table(u[:, :2], robot, 0.01), _on_table(u[:, 2:4], robot, 0.02)
-        gap = gap_in_cubes * robot.cube_half_size
-        away = start[:, :2] - target[:, :2]
-        distance = _norm(away)[:, None]
-        direction = np.where(distance > 1e-6, away / np.maximum(distance, 1e-6), [0.0, 1.0])
-        # Push the object out of the target's surroundings, to the other side where the work area ends.
-        low, high = np.array(robot.workspace[0]), np.array(robot.workspace[1])
-        moved = target[:, :2] + direction * np.maximum(distance, gap)
-        other = target[:, :2] - direction * np.maximum(distance, gap)
-        outside = ((moved < low) | (moved > high)).any(axis=1, keepdims=True)
-        start[:, :2] = np.clip(np.where(outside, other, moved), low, high)
+        low, high = play_area(robot)
+        start, target = _on_table(u[:, :2], robot), _on_table(u[:, 2:4], robot)
+        near = gap_in_cubes * robot.cube_half_size / 2
+        side = np.where(u[:, 4] < 0.5, -1.0, 1.0)
+        middle, reach = (low[1] + high[1]) / 2, (high[1] - low[1]) / 2 - near
+        target[:, 2] = target_height * robot.cube_half_size
+        start[:, 1] = middle + side * (near + u[:, 1] * reach)
+        target[:, 1] = middle - side * (near + u[:, 3] * reach)
         return Placement(start, _yaw(u[:, 5]), target, _yaw(u[:, 6]))
 
     return place
@@ -214,7 +225,7 @@ def _reached(f: Frame) -> Mask:
 
 
 def _slid(f: Frame) -> Mask:
-    return (_norm((f.object - f.target)[:, :2]) < GOAL_RADIUS) & (f.object[:, 2] < 1.5 * f.half)
+    return (_norm((f.object - f.target)[:, :2]) < GOAL_RADIUS_IN_CUBES * f.half) & (f.object[:, 2] < 1.5 * f.half)
 
 
 def _picked(f: Frame) -> Mask:
@@ -239,8 +250,6 @@ def _in_bin(f: Frame) -> Mask:
 def _in_bin_alone(f: Frame) -> Mask:
     return _in_bin(f) & ~f.grasped & (f.object_speed < 0.05)
 
-
-BIN_HALF_IN_CUBES = 3.5  # half of the bin's inner edge, in half edges of the cube
 
 
 TASKS = {
@@ -299,7 +308,7 @@ TASKS = {
                 "put the {object} cube on top of the {target} one",
                 "place the {object} block onto the {target} block",
             ),
-            _place_apart(5.0),
+            _place_apart(5.0, 1.0),
             _reward_stack,
             _stacked_alone,
             max_steps=70,
@@ -312,7 +321,7 @@ TASKS = {
                 "put the {object} cube into the bin",
                 "drop the {object} block into the box",
             ),
-            _place_apart(7.0),
+            _place_apart(7.0, 0.0),
             _reward_bin,
             _in_bin_alone,
             max_steps=70,

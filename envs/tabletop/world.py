@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from envs.tabletop.camera import mark_static
 from envs.tabletop.robots import Robot
-from envs.tabletop.tasks import BIN_HALF_IN_CUBES, GOAL_RADIUS, Task
+from envs.tabletop.tasks import BIN_HALF_IN_CUBES, GOAL_RADIUS_IN_CUBES, Task
 
 TIMESTEP = 0.01  # s
 SUBSTEPS = 5  # per control step: 20 Hz
@@ -92,6 +93,7 @@ def build(task: Task, robot: Robot) -> World:
     )
     robot.attach(spec)
     model = spec.compile()
+    mark_static(model)
     site = model.site(robot.tcp_site)
     free = {model.joint(j).name: model.joint(j) for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE}
     cube, other = free.get("object"), free.get("target")
@@ -119,7 +121,7 @@ def _target(task: Task, half: float, x: float) -> str:
         return _MARKER.format(shape=f'type="sphere" size="{0.8 * half}"', rgba=green)
     if task.marker == "disc":
         # Lowered by half a cube: the target is a point at the cube's height, the disc lies on the table.
-        return _MARKER.format(shape=f'type="cylinder" size="{GOAL_RADIUS} 0.001" pos="0 0 {0.001 - half}"', rgba=green)
+        return _MARKER.format(shape=f'type="cylinder" size="{GOAL_RADIUS_IN_CUBES * half} 0.001" pos="0 0 {0.001 - half}"', rgba=green)
     inner, wall, height = BIN_HALF_IN_CUBES * half, 0.004, 1.2 * half
     sides = "".join(
         f'<geom type="box" size="{wall} {inner + 2 * wall} {height}" pos="{sign * (inner + wall)} 0 {height}" rgba="{rgba}"/>'

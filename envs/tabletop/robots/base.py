@@ -110,9 +110,9 @@ class Gripper:
     kp: float = 200.0
     """Finger servo stiffness, N/m. Squeezing stays below `force`, so that the pair of fingers centres itself."""
     kv: float = 20.0
-    """Finger servo damping, N s/m: closes with a time constant of 100 ms."""
-    force: float = 5.0
-    """Largest finger force, N: ten times a 50 g cube's weight. More makes the soft contacts of a 10 ms step bounce."""
+    """Finger servo damping, N s/m: closes with a time constant of 60 ms."""
+    force: float = 8.0
+    """Largest finger force, N: sixteen times the weight of a 50 g cube. More makes the soft contacts of a 10 ms step bounce."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ class Robot:
         links: moving links from base to flange.
         gripper: what is bolted to the last link.
         home: joint positions, rad, with the gripper pointing straight down over the middle of the
-            workspace and the fingers opening along y.
+            workspace and the fingers opening along y (SO-101: along x).
         max_delta_pos: what +1 means for a translation, m per control step of 50 ms.
         max_delta_rot: what +1 means for a rotation, rad per control step of 50 ms.
         workspace: ((x min, y min), (x max, y max)), m: where grasps from above reach, turned by up to an
-            eighth of a turn (SO-101: 38 degrees) either way.
+            eighth of a turn either way.
         max_height: the highest z, m, that the tcp reaches pointing down everywhere over the workspace.
         reach: manufacturer's working radius, m.
         cube_half_size: half edge, m, of a cube that suits the gripper.
