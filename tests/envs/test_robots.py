@@ -12,8 +12,6 @@ from envs.tabletop.world import SUBSTEPS, TIMESTEP
 
 pytestmark = pytest.mark.parametrize("robot", ROBOTS.values(), ids=ROBOTS.keys())
 
-DOWN = np.array([0.0, 1.0, 0.0, 0.0])  # z down, x forward
-
 
 def transform(rotation=None, translation=(0, 0, 0)) -> np.ndarray:
     t = np.eye(4)
@@ -108,6 +106,7 @@ class Bench:
         self.data.qpos[: self.n], self.data.ctrl[: self.n] = robot.home, robot.home
         self.data.qpos[self.n : self.n + 2] = self.data.ctrl[self.n : self.n + 2] = robot.opening / 2
         mujoco.mj_forward(self.model, self.data)
+        self.home_quat = ik.mat_to_quat(self.tcp_axes)
 
     @property
     def tcp(self) -> np.ndarray:
@@ -127,13 +126,19 @@ class Bench:
         mujoco.mj_kinematics(self.model, self.data)
         return transform(self.tcp_axes, self.tcp)
 
-    def control(self, position, closed=False) -> None:
-        """One control step of 50 ms towards a position, pointing down."""
+    def turn_left(self, yaw: float) -> np.ndarray:
+        """Rotation vector to home's orientation turned by yaw."""
+        return ik.rotation_error(
+            ik.quat_mul(ik.rotvec_to_quat(np.array([0, 0, yaw])), self.home_quat), ik.mat_to_quat(self.tcp_axes)
+        )
+
+    def control(self, position, closed=False, yaw=0.0) -> None:
+        """One control step of 50 ms towards a position, pointing down, turned by yaw against home."""
         m, d, n = self.model, self.data, self.n
         jacp, jacr = np.zeros((3, m.nv)), np.zeros((3, m.nv))
         mujoco.mj_forward(m, d)
         mujoco.mj_jacSite(m, d, jacp, jacr, m.site(self.robot.tcp_site).id)
-        turn = ik.rotation_error(DOWN[None], ik.mat_to_quat(self.tcp_axes[None]))
+        turn = self.turn_left(yaw)[None]
         lower, upper = m.jnt_range[:n].T
         posture = 0.1 * (np.array(self.robot.home) - d.qpos[None, :n]) if n > 6 else None
         d.ctrl[:n] = ik.joint_targets(
@@ -144,15 +149,15 @@ class Bench:
         mujoco.mj_step(m, d, SUBSTEPS)
         mujoco.mj_forward(m, d)
 
-    def move(self, goal, closed=False, settle=15, speed=1.0) -> float:
+    def move(self, goal, closed=False, settle=15, speed=1.0, yaw=0.0) -> float:
         """Go straight, then wait; return the largest error after 6 control steps of waiting, m."""
         start, goal = self.tcp, np.asarray(goal)
         steps = math.ceil(np.abs(goal - start).max() / (speed * self.robot.max_delta_pos))
         for i in range(steps):
-            self.control(start + (goal - start) * (i + 1) / steps, closed)
+            self.control(start + (goal - start) * (i + 1) / steps, closed, yaw)
         errors = []
         for _ in range(settle):
-            self.control(goal, closed)
+            self.control(goal, closed, yaw)
             errors.append(np.linalg.norm(self.tcp - goal))
         return max(errors[6:])
 
@@ -181,7 +186,8 @@ def test_home_points_down_over_the_middle_of_the_workspace(robot):
     bench = Bench(robot)
     np.testing.assert_allclose(bench.tcp[:2], centre(robot), atol=1e-3)
     assert 2 * robot.cube_half_size < bench.tcp[2] <= robot.max_height + 1e-4
-    np.testing.assert_allclose(bench.tcp_axes, np.diag([1, -1, -1]), atol=1e-3)
+    opening = [1, 0, 0] if robot.name == "so101" else [0, -1, 0]
+    np.testing.assert_allclose(bench.tcp_axes[:, 1:], np.transpose([opening, [0, 0, -1]]), atol=1e-3)
 
 
 def test_home_is_at_rest_without_any_servo_effort(robot):
@@ -224,8 +230,10 @@ def test_reaches_every_corner_of_the_workspace_pointing_down(robot):
     (x0, y0), (x1, y1) = robot.workspace
     for z in (robot.cube_half_size, robot.max_height):
         for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1)):
-            assert bench.move((x, y, z)) < 5e-3
-            assert bench.tilt < 3
+            for yaw in (-math.pi / 4, math.pi / 4):
+                assert bench.move((x, y, z), yaw=yaw) < 5e-3
+                assert bench.tilt < 3
+                assert math.degrees(np.linalg.norm(bench.turn_left(yaw))) < 3
 
 
 def test_moving_target_is_followed_without_oscillation(robot):

@@ -56,7 +56,7 @@ SO101 = Robot(
         finger_mass=0.012,
     ),
     opening=0.07,
-    home=(0.04781, -0.27106, 0.40849, 1.43337, 0.0965),  # the jaw opens along x: the middle of the wrist's range
+    home=(-0.00234, -0.20653, 0.34367, 1.43365, 0.04634),  # the jaw opens along x: the middle of the wrist's range
     max_delta_pos=0.03,
     max_delta_rot=0.25,
     workspace=((0.16, -0.08), (0.24, 0.08)),
