@@ -78,6 +78,8 @@ class Workers:
             self._arrays = {k: torch.from_numpy(v) for k, v in memory.attach(self._fd, layout).items()}
             self._obs = list(hello["obs"])
         except BaseException:
+            for worker in self._workers:
+                worker.process.kill()  # one that still builds its scenes would not notice that we hang up
             self.close()
             raise
 

@@ -259,6 +259,47 @@ class TestWorkers:
             _env(num_envs=1, control_mode="pd_ee_nothing")
 
 
+class TestInProcess:
+    """Single simulations, in this process."""
+
+    pytestmark = needs_vulkan
+
+    @pytest.fixture
+    def sims(self, monkeypatch):
+        from envs.maniskill.sim import Sim
+
+        render_backend, variables = render_settings()
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return [Sim("PushCube-v1", EnvConfig(), 1, "physx_cpu", render_backend) for _ in range(2)]
+
+    def test_fast_controller_moves_like_the_original(self, sims):
+        from envs.maniskill import fast_ik
+
+        original, fast = sims
+        fast_ik.speed_up(fast.base.agent)
+        assert isinstance(fast.base.agent.controller.controllers["arm"], fast_ik.SinglePoseController)
+        torch.testing.assert_close(fast.reset(0), original.reset(0))
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(15):
+            action = torch.rand(1, 7, generator=generator) * 2.4 - 1.2  # beyond the limits as well
+            action[:, 2] = action[:, 2].abs()  # upwards: contact would amplify rounding errors
+            ours, theirs = fast.step(action), original.step(action)
+            torch.testing.assert_close(ours.obs["state"], theirs.obs["state"], atol=1e-4, rtol=0)
+            torch.testing.assert_close(ours.reward, theirs.reward, atol=1e-4, rtol=0)
+
+    def test_reset_by_environment_draws_the_episode_of_the_seed(self, sims):
+        """The way in which a GPU's first episodes begin, here with a simulation of one scene."""
+        from envs.maniskill.gpu import DeviceSim
+
+        plain, by_index = sims
+        device_sim = DeviceSim.__new__(DeviceSim)
+        device_sim.sim = by_index
+        before = torch.random.get_rng_state()
+        torch.testing.assert_close(device_sim.reset([0], [11], exact=True), plain.reset(11))
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
 class TestNames:
     def test_listing_does_not_import_maniskill(self):
         names = [task.name for task in list_tasks("maniskill")]
