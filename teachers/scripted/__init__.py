@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -11,7 +13,7 @@ from envs.specs import EnvSpec
 from teachers.base import Teacher, TeacherOutput
 from teachers.registry import parse_options
 from teachers.scripted.dials import PRESETS, Dials, believe, forget
-from teachers.scripted.experts import EXPERTS, GRASPING, View, base_name, expert, to_action
+from teachers.scripted.experts import EXPERTS, GRASP, PHASES, View, base_name, expert, gain, to_action
 
 __all__ = ["Dials", "ScriptedTeacher", "expert", "from_string"]
 
@@ -54,8 +56,12 @@ class ScriptedTeacher(Teacher):
                 f"teacher scripted acts in ({' '.join(_ACTION)}), base frame; "
                 f"{spec.task} has ({' '.join(spec.action.names)}), {spec.action.frame} frame"
             )
-        if self.dials.modes == 2 and task not in GRASPING:
-            raise ConfigError(f"teacher scripted: modes=2 needs a task with a grasp ({', '.join(GRASPING)}), not {spec.task}")
+        phases = EXPERTS[task].phases
+        if self.dials.modes == 2 and GRASP not in phases:
+            raise ConfigError(f"teacher scripted: modes=2 are two ways to grasp; {spec.task} has no grasp")
+        if self.dials.fail is not None and PHASES.index(self.dials.fail) not in phases:
+            names = ", ".join(PHASES[phase] for phase in phases)
+            raise ConfigError(f"teacher scripted: {spec.task} has no phase '{self.dials.fail}'; it has: {names}")
         self._spec = spec
 
     def label(self, obs: TensorDict, instructions: list[str], student_action: Tensor | None = None) -> TeacherOutput:
@@ -104,11 +110,11 @@ class ScriptedTeacher(Teacher):
         """The noise-free action [N, 7], and with two modes its alternative."""
         truth = obs["privileged"].to(self._device)
         scene = believe(truth, self.dials)
-        view = View(scene)
-        plan = EXPERTS[base_name(self._spec.task)]
+        view, task = View(scene), self._spec.task
+        plan = EXPERTS[base_name(task)].plan
 
         def mode(second: bool) -> Tensor:
-            return to_action(forget(plan(view, second), truth, self.dials), scene, self._spec.action)
+            return to_action(forget(plan(view, second), truth, self.dials), scene, self._spec.action, gain(task))
 
         return mode(False), mode(True) if self.dials.modes == 2 else None
 
@@ -136,10 +142,10 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
     Raises:
         ConfigError: an unknown preset or dial, or a value out of range.
     """
-    preset: dict[str, str] = {}
+    preset: Mapping[str, str] = {}
     if argument is not None:
         if argument not in PRESETS:
             raise unknown_name("preset of teacher scripted", argument, PRESETS)
         by_task = PRESETS[argument]
-        preset = {k: str(v) for k, v in by_task.get(base_name(spec.task), by_task[""]).items()}
+        preset = by_task.get(base_name(spec.task), by_task[""])
     return ScriptedTeacher(spec, parse_options(Dials, {**preset, **options}, "scripted"), device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,14 +18,18 @@ from envs.specs import ActionSpec, Scene
 PHASES = ("approach", "descend", "grasp", "carry", "release", "push", "hold")
 APPROACH, DESCEND, GRASP, CARRY, RELEASE, PUSH, HOLD = range(len(PHASES))
 
-GAIN = 0.45
-"""Fraction of the remaining way commanded per control step: more, and an arm that lags behind overshoots."""
+GAINS = {"tabletop": 0.45, "maniskill": 1.0}
+"""Fraction of the remaining way commanded per control step, by simulator.
+
+Tabletop's actions move a target that the arm follows with a lag: more would overshoot. ManiSkill's start from the
+measured pose, and the arm covers less than half of the command in one step: less would be slow.
+"""
 HOVER = 3.5
 """Height above the contact point at which the gripper travels. Lengths around the cube are in half edges."""
 FINGER = 0.012
 """Half the thickness of a closed gripper, m."""
-MAX_PUSH = 0.02
-"""Fastest commanded motion while pushing, m per control step: faster, and the cube slides away."""
+MAX_PUSH = 0.045
+"""The target while pushing is at most this far ahead, m: faster, and the cube slides away."""
 COMMIT = 0.35
 """Closer than this to one of two grasp orientations (rad), a teacher with two modes has made up its mind."""
 
@@ -209,7 +214,7 @@ def push(v: View, second_mode: bool = False) -> Plan:
 
     behind = (along < -0.6 * v.half) & (along > -contact - 2.5 * v.half) & (aside.abs() < 0.7 * v.half)
     pushing = behind & (height.abs() < 0.8 * v.half)
-    step = (left + (-along - contact).clamp(min=0)).clamp(max=MAX_PUSH / GAIN)
+    step = (left + (-along - contact).clamp(min=0)).clamp(max=MAX_PUSH)
     forward = ahead * step[:, None] - side * aside[:, None]
     there = torch.cat([v.object[:, :2] - ahead * (contact + v.half)[:, None], v.object[:, 2:]], -1)
     raised = _ramp((there - v.tcp)[:, :2].norm(dim=-1), 0.25 * v.half, 0.75 * v.half)
@@ -223,18 +228,25 @@ def push(v: View, second_mode: bool = False) -> Plan:
     return Plan(move, turn * ~done, torch.zeros_like(done), torch.where(done, HOLD, phase))
 
 
-EXPERTS: dict[str, Callable[[View, bool], Plan]] = {
-    "Reach": reach,
-    "PushCube": push,
-    "PullCube": push,
-    "PickCube": pick,
-    "StackCube": stack,
-    "PlaceInBin": place_in_bin,
-}
-"""Expert by base name of the task: `tabletop/PickCube` and `maniskill/PickCube-v1` are both PickCube."""
+class Expert(NamedTuple):
+    """One task."""
 
-GRASPING = ("PickCube", "StackCube", "PlaceInBin")
-"""Tasks in which the fingers align with the cube."""
+    plan: Callable[[View, bool], Plan]
+    """`(scene, second_mode) -> plan`."""
+    phases: tuple[int, ...]
+    """Phases that it goes through."""
+
+
+_GRASP = (APPROACH, DESCEND, GRASP, CARRY)
+EXPERTS = {
+    "Reach": Expert(reach, (APPROACH,)),
+    "PushCube": Expert(push, (APPROACH, DESCEND, PUSH)),
+    "PullCube": Expert(push, (APPROACH, DESCEND, PUSH)),
+    "PickCube": Expert(pick, _GRASP),
+    "StackCube": Expert(stack, (*_GRASP, RELEASE)),
+    "PlaceInBin": Expert(place_in_bin, (*_GRASP, RELEASE)),
+}
+"""By base name of the task: `tabletop/PickCube` and `maniskill/PickCube-v1` are both PickCube."""
 
 
 def base_name(task: str) -> str:
@@ -242,13 +254,19 @@ def base_name(task: str) -> str:
     return task.rsplit("/", 1)[-1].split("-v", 1)[0]
 
 
-def to_action(plan: Plan, scene: Tensor, action: ActionSpec) -> Tensor:
+def gain(task: str) -> float:
+    """The gain (see GAINS) that suits a task's simulator."""
+    return GAINS.get(task.split("/", 1)[0], GAINS["tabletop"])
+
+
+def to_action(plan: Plan, scene: Tensor, action: ActionSpec, gain: float) -> Tensor:
     """Turn a plan into a normalised action [N, 7]; the tool is kept pointing down.
 
     Args:
         plan: what to do.
         scene: [N, Scene.dim].
         action: what +-1 means.
+        gain: see GAINS.
     """
     quat = Scene.get(scene, "tcp_quat")
     w, x, y, z = quat.unbind(-1)
@@ -256,7 +274,7 @@ def to_action(plan: Plan, scene: Tensor, action: ActionSpec) -> Tensor:
     tilt_x, tilt_y = -2 * (y * z - w * x), 2 * (x * z + w * y)
     turn = torch.stack([tilt_x, tilt_y, plan.turn], -1)
     scale = plan.move.new_tensor(action.scale[:6])
-    parts = [_limit(GAIN * plan.move / scale[:3]), _limit(GAIN * turn / scale[3:])]
+    parts = [_limit(gain * plan.move / scale[:3]), _limit(gain * turn / scale[3:])]
     return torch.cat([*parts, (plan.open.float() * 2 - 1)[:, None]], -1)
 
 
@@ -266,11 +284,11 @@ def _limit(v: Tensor) -> Tensor:
 
 
 def expert(task: str, scene: Tensor, action: ActionSpec) -> Tensor:
-    """Return the expert's action [N, 7] for a task by its base name.
+    """Return the expert's action [N, 7].
 
     Args:
-        task: e.g. ``"PickCube"``.
+        task: e.g. ``"tabletop/PickCube"``.
         scene: [N, Scene.dim].
         action: the action space.
     """
-    return to_action(EXPERTS[task](View(scene), False), scene, action)
+    return to_action(EXPERTS[base_name(task)].plan(View(scene), False), scene, action, gain(task))
