@@ -109,12 +109,13 @@ class ScriptedTeacher(Teacher):
     def _modes(self, obs: TensorDict) -> tuple[Tensor, Tensor | None]:
         """The noise-free action [N, 7], and with two modes its alternative."""
         truth = obs["privileged"].to(self._device)
-        scene = believe(truth, self.dials)
-        view, task = View(scene), self._spec.task
-        plan = EXPERTS[base_name(task)].plan
+        task = self._spec.task
+        of_task = EXPERTS[base_name(task)]
+        scene = believe(truth, self.dials, of_task.contact)
+        view = View(scene)
 
         def mode(second: bool) -> Tensor:
-            return to_action(forget(plan(view, second), truth, self.dials), scene, self._spec.action, gain(task))
+            return to_action(forget(of_task.plan(view, second), truth, self.dials), scene, self._spec.action, gain(task))
 
         return mode(False), mode(True) if self.dials.modes == 2 else None
 

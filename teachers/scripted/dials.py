@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -22,7 +21,7 @@ class Dials(Options):
     flip: float = Field(0.0, ge=0, le=1)
     """Probability of the wrong gripper command, drawn per label."""
     bias: float = Field(0.0, ge=0, le=0.2)
-    """How far beside the object (m) the teacher believes it to be, as long as it does not hold it."""
+    """How far beside the object (m) the teacher believes it to be, as long as it does not hold it; Reach: the target."""
     bias_angle: float = 90.0
     """Direction of the bias in the base frame, degrees: 0 is +x (away from the base), 90 is +y (left)."""
     fail: Literal["approach", "descend", "grasp", "carry", "release", "push"] | None = None
@@ -62,29 +61,33 @@ _FLIPPED = ("grasp", "carry", "release")
 _HASH = (73856093, 19349663, 83492791)
 
 
-def believe(scene: Tensor, dials: Dials) -> Tensor:
-    """Return the scene [N, Scene.dim] as the teacher sees it: shifted by the bias, mirrored out of distribution."""
+def believe(scene: Tensor, dials: Dials, contact: str = "object_pos") -> Tensor:
+    """Return the scene [N, Scene.dim] as the teacher sees it: mirrored out of distribution, shifted by the bias.
+
+    Args:
+        scene: the truth.
+        dials: the imperfections.
+        contact: field that the bias shifts.
+    """
     if dials.bias == 0 and dials.ood is None:
         return scene
     scene = scene.clone()
-    position, target = Scene.get(scene, "object_pos"), Scene.get(scene, "target_pos")
     if dials.ood is not None:
-        side = 1 - 2 * out_of_distribution(scene, dials).float()
-        position[:, 1] *= side
-        target[:, 1] *= side
+        side = 1 - 2 * out_of_distribution(scene, dials.ood).float()
+        for field in ("object_pos", "target_pos"):
+            Scene.get(scene, field)[:, 1] *= side
     if dials.bias:
         free = dials.bias * (Scene.get(scene, "grasped")[:, 0] < 0.5)
         angle = math.radians(dials.bias_angle)
+        position = Scene.get(scene, contact)
         position[:, 0] += free * math.cos(angle)
         position[:, 1] += free * math.sin(angle)
     return scene
 
 
-def out_of_distribution(scene: Tensor, dials: Dials) -> Tensor:
-    """Rows [N] bool where the teacher is confidently wrong."""
-    if dials.ood is None:
-        return torch.zeros(len(scene), dtype=torch.bool, device=scene.device)
-    return (Scene.get(scene, "object_pos")[:, 1] > dials.ood) | (Scene.get(scene, "ood")[:, 0] > 0.5)
+def out_of_distribution(scene: Tensor, left: float) -> Tensor:
+    """Rows [N] bool where the object is further left than `left` (y, m), or that the environment marks."""
+    return (Scene.get(scene, "object_pos")[:, 1] > left) | (Scene.get(scene, "ood")[:, 0] > 0.5)
 
 
 def lottery(scene: Tensor) -> Tensor:

@@ -235,11 +235,13 @@ class Expert(NamedTuple):
     """`(scene, second_mode) -> plan`."""
     phases: tuple[int, ...]
     """Phases that it goes through."""
+    contact: str = "object_pos"
+    """Field of the scene that says where the tool has to go first."""
 
 
 _GRASP = (APPROACH, DESCEND, GRASP, CARRY)
 EXPERTS = {
-    "Reach": Expert(reach, (APPROACH,)),
+    "Reach": Expert(reach, (APPROACH,), contact="target_pos"),
     "PushCube": Expert(push, (APPROACH, DESCEND, PUSH)),
     "PullCube": Expert(push, (APPROACH, DESCEND, PUSH)),
     "PickCube": Expert(pick, _GRASP),
