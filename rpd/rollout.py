@@ -42,6 +42,8 @@ class Collector:
     teacher labels, ``teacher.<field>``.
 
     Attributes:
+        explore: whether the student samples its actions. Without a reward there is nothing to explore for: DAgger
+            visits the states of the policy that will be used, and noise would keep it from the precise ones.
         obs: [N] the observation to act on next.
         queries: observations that the teacher has labelled so far.
         owed: fraction of a label that is still to be asked, where `label_fraction` is below 1.
@@ -56,6 +58,7 @@ class Collector:
         num_steps: int,
         label_fraction: float,
         generator: torch.Generator,
+        explore: bool = True,
     ) -> None:
         """See the attributes.
 
@@ -69,7 +72,7 @@ class Collector:
             )
         self.env, self.policy, self.teacher = env, policy, teacher
         self.num_steps, self.label_fraction = num_steps, label_fraction
-        self.generator = generator
+        self.generator, self.explore = generator, explore
         self.episodes = EpisodeStats()
         self.queries = 0
         self.clock = time.perf_counter
@@ -111,7 +114,7 @@ class Collector:
     def _act(self, label: bool) -> TensorDict:
         """What the student does and the teacher would do, on the current observation."""
         distribution, value = self._timed("inference", self.policy, self.obs)
-        action = distribution.sample(self.generator)
+        action = distribution.sample(self.generator) if self.explore else distribution.mode()
         row = TensorDict(
             {"obs": self.obs, "action": action, "log_prob": distribution.log_prob(action), "value": value},
             batch_size=[self.env.num_envs],

@@ -56,10 +56,10 @@ class Trainer:
         self.objective = make_objective(config, self.teacher, self.env)
         self.policy = ActorCritic(self.env.spec, config.student).to(self.device)
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
-        steps = config.ppo.num_steps
         self.collector = Collector(
-            self.env, self.policy, self.teacher, steps, config.distill.label_fraction, self.generator
-        )
+            self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
+            explore=config.mode != "dagger",
+        )  # fmt: skip
         self.eval_env = envs.make(config.task, eval_config(config.env, config.eval_episodes), self.device, config.num_threads)
         self.clock = time.perf_counter
         self.step, self.wall = 0, 0.0

@@ -22,6 +22,8 @@ from envs.tabletop.world import SUBSTEPS, TIMESTEP, build
 
 DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE = ("front",), 64
 PRESS = 0.3  # N: a finger presses on the object, it does not merely touch it
+DAMPING = 0.02  # m, of the differential inverse kinematics
+POSTURE = 0.1  # fraction of the way home per step, where a joint is free
 LEAD = 2.0  # the target may run ahead of the arm by this many full steps
 _PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 
@@ -246,9 +248,13 @@ class TabletopEnv(VectorEnv):
         self._batch.jac(self._jacp, self._jacr, np.ascontiguousarray(position), self._tcp_body)
         n = len(world.arm)
         jacp, jacr = self._jacp[:, :, world.arm_dofs], self._jacr[:, :, world.arm_dofs]
-        dq = ik.dls(jacp, jacr, s["target_pos"] - position, error, 0.02, robot.rot_weight)
-        low_q, high_q = self._world.model.actuator_ctrlrange[:n].T
-        self._ctrl[:, :n] = np.clip(self._qpos[:, world.arm] + dq, low_q, high_q)
+        joints = self._qpos[:, world.arm]
+        lower, upper = world.model.actuator_ctrlrange[:n].T
+        # A seventh joint would drift: what the task leaves free goes home.
+        posture = POSTURE * (np.array(robot.home) - joints) if n > 6 else None
+        self._ctrl[:, :n] = ik.joint_targets(
+            joints, lower, upper, jacp, jacr, s["target_pos"] - position, error, DAMPING, robot.rot_weight, posture
+        )
         self._ctrl[:, n:] = np.where(command[:, 6:7] > 0, robot.opening / 2, 0.0)
 
     # Observations -------------------------------------------------------------------------------------------------
@@ -301,7 +307,7 @@ class TabletopEnv(VectorEnv):
         names += [f"tcp_lag.{c}" for c in "xyz"]
         if scene:
             names += ["press.left", "press.right"]
-            names += [f"object.{c}" for c in ("dx", "dy", "dz", "r11", "r21", "r31", "r12", "r22", "r32")]
+            names += [f"object.{c}" for c in ("dx", "dy", "dz", "cos4", "sin4")]
             names += [f"goal.{c}" for c in ("dx", "dy", "dz", "tcp_dx", "tcp_dy", "tcp_dz")]
         return tuple(names)
 
@@ -322,8 +328,7 @@ class TabletopEnv(VectorEnv):
         ]
         if self._config.obs == "state":
             # Relative vectors: an MLP cannot see a centimetre in the difference of two positions.
-            axes = ik.quat_to_mat(obj_quat)
-            entries += [pressing, obj - tcp, axes[:, :, 0], axes[:, :, 1], target - obj, target - tcp]
+            entries += [pressing, obj - tcp, _facing(ik.quat_to_mat(obj_quat), columns), target - obj, target - tcp]
         scene = Scene.empty(len(ids))
         for name, value in {
             "tcp_pos": tcp,
@@ -431,3 +436,15 @@ class TabletopEnv(VectorEnv):
 
     def close(self) -> None:
         """See `VectorEnv.close`. Threads end with the batch."""
+
+
+def _facing(cube: np.ndarray, hand: np.ndarray) -> np.ndarray:
+    """How a cube's faces are turned against the fingers: cosine and sine of four times the angle [K, 2].
+
+    A cube looks the same after a quarter turn, whichever face is up; the fourth power of a heading forgets such turns,
+    and an axis that stands upright has no heading. Arguments are rotation matrices [K, 3, 3].
+    """
+    heading = ((cube[:, 0] + 1j * cube[:, 1]) ** 4).sum(axis=-1)
+    turn = heading * np.conj((hand[:, 0, 1] + 1j * hand[:, 1, 1]) ** 4)
+    turn /= np.maximum(np.abs(turn), 1e-9)
+    return np.stack([turn.real, turn.imag], axis=-1)

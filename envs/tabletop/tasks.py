@@ -122,7 +122,8 @@ def _height(u: Array, robot: Robot) -> Array:
 
 
 def _yaw(u: Array) -> Array:
-    return (u - 0.5) * np.pi
+    """Up to 30 degrees either way: a quarter turn would be no turn at all, and 45 degrees could be undone either way."""
+    return (u - 0.5) * np.pi / 3
 
 
 def _place_reach(u: Array, robot: Robot) -> Placement:

@@ -110,9 +110,9 @@ class Gripper:
     kp: float = 200.0
     """Finger servo stiffness, N/m. Squeezing stays below `force`, so that the pair of fingers centres itself."""
     kv: float = 20.0
-    """Finger servo damping, N s/m: closes with a time constant of 60 ms."""
+    """Finger servo damping, N s/m: closes with a time constant of 100 ms."""
     force: float = 8.0
-    """Largest finger force, N: sixteen times the weight of a 50 g cube. More makes the soft contacts of a 10 ms step bounce."""
+    """Largest finger force, N."""
 
 
 @dataclass(frozen=True)

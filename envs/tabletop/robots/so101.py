@@ -57,8 +57,8 @@ SO101 = Robot(
     ),
     opening=0.07,
     home=(-0.00234, -0.20653, 0.34367, 1.43365, 0.04634),  # the jaw opens along x: the middle of the wrist's range
-    max_delta_pos=0.03,
-    max_delta_rot=0.25,
+    max_delta_pos=0.02,
+    max_delta_rot=0.15,
     workspace=((0.16, -0.08), (0.24, 0.08)),
     max_height=0.07,
     reach=0.4,
