@@ -35,8 +35,6 @@ class EnvConfig(BaseModel):
     """Control steps before an episode is truncated."""
     randomize: tuple[str, ...] = ()
     """Domain randomisation per episode, tabletop: any of friction, mass, camera, colors, delay; or all."""
-    stagger: bool = False
-    """Shorten the first episode of each environment by a random amount, so that resets do not align."""
     num_workers: int | None = Field(None, ge=1)
     """ManiSkill on CPU: worker processes (default: one per core)."""
     sim_backend: Literal["auto", "cpu", "gpu"] | None = None
@@ -102,11 +100,15 @@ class VectorEnv(ABC):
         """The language instruction of each environment's current episode, N strings."""
 
     @abstractmethod
-    def reset(self, seed: int) -> TensorDict:
+    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
         """Start a new episode in every environment.
 
         The first episode of environment i is a pure function of ``seed + i``, whatever N is, so that two
         policies can be compared on the same episodes; later episodes derive from it.
+
+        Args:
+            seed: of environment 0.
+            stagger: shorten each first episode by a random amount, so that in training resets do not align.
         """
 
     @abstractmethod

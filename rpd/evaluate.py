@@ -118,7 +118,6 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
     """Run the episodes of seeds ``seed .. seed + episodes - 1``, `env.num_envs` at a time.
 
     Only the first episode that each environment plays after a reset counts: later ones would favour short episodes.
-    The environment must not stagger its first episodes.
 
     Args:
         env: where to act.

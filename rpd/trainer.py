@@ -66,7 +66,7 @@ class Trainer:
         self.success: float | None = None  # of the newest evaluation
         self.teacher_result: EvalResult | None = None
         if resume is None:
-            self.collector.obs = self.env.reset(TRAIN_SEED * (1 + config.seed))
+            self.collector.obs = self.env.reset(TRAIN_SEED * (1 + config.seed), stagger=True)
             self.policy.observe(self.collector.obs)
         else:
             self._load(resume)
@@ -284,7 +284,7 @@ def resolve_device(name: str) -> str:
 
 def eval_config(env: EnvConfig, episodes: int) -> EnvConfig:
     """The environment of evaluations: whole episodes, as many at a time as is quick."""
-    return env.model_copy(update={"num_envs": min(episodes, MAX_EVAL_ENVS), "stagger": False})
+    return env.model_copy(update={"num_envs": min(episodes, MAX_EVAL_ENVS)})
 
 
 def _prefixed(group: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

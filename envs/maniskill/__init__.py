@@ -43,8 +43,8 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
             raise ConfigError("--env.num-workers: with physics on the GPU there are no worker processes; leave it out")
         from envs.maniskill.gpu import DeviceSim
 
-        return ManiSkillEnv(DeviceSim(name, config, device), device, instruction(name), config.stagger)
+        return ManiSkillEnv(DeviceSim(name, config, device), device, instruction(name))
     from envs.maniskill.cpu import Workers
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return ManiSkillEnv(Workers(name, config, num_threads or cores), device, instruction(name), config.stagger)
+    return ManiSkillEnv(Workers(name, config, num_threads or cores), device, instruction(name))

@@ -57,18 +57,16 @@ class ManiSkillEnv(VectorEnv):
         backend: the simulations.
         device: where observations and rewards shall be.
         instruction: what the task is, in words.
-        stagger: shorten each environment's first episode by a random amount.
     """
 
     exact_resume = False
 
-    def __init__(self, backend: Backend, device: torch.device, instruction: str, stagger: bool) -> None:
+    def __init__(self, backend: Backend, device: torch.device, instruction: str) -> None:
         self.backend = backend
         self.device = device
         self.spec = backend.spec
         self.num_envs = backend.num_envs
         self._instruction = instruction
-        self._stagger = stagger
         n = self.num_envs
         self._seed = np.zeros(n, np.int64)  # of the first episode
         self._count = np.zeros(n, np.int64)  # episodes since
@@ -82,13 +80,13 @@ class ManiSkillEnv(VectorEnv):
         """The task in words, N times."""
         return [self._instruction] * self.num_envs
 
-    def reset(self, seed: int) -> TensorDict:
+    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
         """Start the episodes of seeds `seed`, `seed + 1`, ..."""
         self._seed[:] = seed + np.arange(self.num_envs)
         self._count[:] = 0
         everyone = list(range(self.num_envs))
         self._clear(torch.arange(self.num_envs, device=self.device))
-        if self._stagger:
+        if stagger:
             spread = [derive_seed(s, 0) % self.spec.max_episode_steps for s in self._seed.tolist()]
             self._limit -= torch.tensor(spread, device=self.device)
         return self._checked(self.backend.reset(everyone, self._seed.tolist(), exact=True))

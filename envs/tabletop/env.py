@@ -49,7 +49,6 @@ class TabletopEnv(VectorEnv):
         threads = min(num_threads or os.cpu_count() or 1, self.num_envs)
         self._batch = Batch(model, self.num_envs, num_threads=threads, forward=True)
         self._bind()
-        self._stagger = config.stagger
         self._config = config
         size = config.image_size or DEFAULT_IMAGE_SIZE
         views = cameras(self.robot)
@@ -128,11 +127,11 @@ class TabletopEnv(VectorEnv):
 
     # Episodes -----------------------------------------------------------------------------------------------------
 
-    def reset(self, seed: int) -> TensorDict:
+    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
         """See `VectorEnv.reset`."""
         everyone = np.arange(self.num_envs)
         self._begin(everyone, seed + everyone)
-        if self._stagger:
+        if stagger:
             u = randomize.uniforms(self._state["seed"], 1, stream=2)[:, 0]
             self._state["limit"] = np.ceil((0.02 + 0.98 * u) * self.spec.max_episode_steps).astype(np.int64)
         return self._observe(everyone)

@@ -55,8 +55,8 @@ class Counting:
         self.closed += 1
 
 
-def _env(n=3, stagger=False):
-    return ManiSkillEnv(Counting(n), torch.device("cpu"), "count", stagger)
+def _env(n=3):
+    return ManiSkillEnv(Counting(n), torch.device("cpu"), "count")
 
 
 def test_success_at_the_last_step_is_a_termination():
@@ -85,8 +85,8 @@ def test_only_what_ended_begins_anew():
 
 def test_stagger_shortens_first_episodes_only():
     def lengths(n):
-        env = _env(n, stagger=True)
-        env.reset(5)
+        env = _env(n)
+        env.reset(5, stagger=True)
         seen = [[] for _ in range(n)]
         for _ in range(3 * LIMIT):
             episode = env.step(torch.zeros(n, 1)).episode
@@ -111,12 +111,12 @@ def test_nan_from_the_simulation_names_where_it_came_from():
 
 
 def test_state_dict_holds_the_episodes():
-    env, other = _env(stagger=True), _env(stagger=True)
-    env.reset(3)
+    env, other = _env(), _env()
+    env.reset(3, stagger=True)
     for _ in range(4):
         env.step(torch.tensor([[0.0], [1.0], [0.0]]))
     saved = {k: v.clone() for k, v in env.state_dict().items()}
-    other.reset(0)
+    other.reset(0, stagger=True)
     assert torch.equal(other.load_state_dict(saved)["state"], env.backend.state)
     for _ in range(LIMIT + 2):
         a, b = env.step(torch.zeros(3, 1)), other.step(torch.zeros(3, 1))
