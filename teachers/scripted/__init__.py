@@ -111,11 +111,10 @@ class ScriptedTeacher(Teacher):
         truth = obs["privileged"].to(self._device)
         task = self._spec.task
         of_task = EXPERTS[base_name(task)]
-        scene = believe(truth, self.dials, of_task.contact)
-        view = View(scene)
+        view = View(believe(truth, self.dials, of_task.contact))
 
         def mode(second: bool) -> Tensor:
-            return to_action(forget(of_task.plan(view, second), truth, self.dials), scene, self._spec.action, gain(task))
+            return to_action(forget(of_task.plan(view, second), truth, self.dials), view, self._spec.action, gain(task))
 
         return mode(False), mode(True) if self.dials.modes == 2 else None
 
@@ -147,6 +146,5 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
     if argument is not None:
         if argument not in PRESETS:
             raise unknown_name("preset of teacher scripted", argument, PRESETS)
-        by_task = PRESETS[argument]
-        preset = by_task.get(base_name(spec.task), by_task[""])
+        preset = PRESETS[argument].get(base_name(spec.task), {})  # an unknown task is refused by check_env
     return ScriptedTeacher(spec, parse_options(Dials, {**preset, **options}, "scripted"), device)

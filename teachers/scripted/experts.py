@@ -60,19 +60,16 @@ class View:
         self.grasped = Scene.get(scene, "grasped")[:, 0] > 0.5
         self.object_quat = Scene.get(scene, "object_quat")
         tcp_axes = axes(Scene.get(scene, "tcp_quat"))
-        self.tcp_z = tcp_axes[:, :, 2]
-        self.fingers = torch.complex(tcp_axes[:, 0, 1], tcp_axes[:, 1, 1])
+        self.tcp_z = tcp_axes[:, 2]
+        self.fingers = _heading(tcp_axes[:, 1])
 
 
 def axes(quat: Tensor) -> Tensor:
-    """Return rotation matrices [N, 3, 3] of quaternions wxyz [N, 4]; their columns are the body's axes."""
-    w, x, y, z = quat.unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, -1).view(-1, 3, 3)
+    """Return the axes x, y, z [N, 3, 3] of bodies with orientation quat (wxyz) [N, 4], one per row."""
+    w, u = quat[:, None, :1], quat[:, None, 1:]
+    e = torch.eye(3, device=quat.device).expand(len(quat), 3, 3)
+    twist = 2 * torch.linalg.cross(u, e)
+    return e + w * twist + torch.linalg.cross(u, twist)  # e + 2w (u x e) + 2 u x (u x e)
 
 
 def face_turn(v: View) -> Tensor:
@@ -81,14 +78,18 @@ def face_turn(v: View) -> Tensor:
     The fourth power of a heading forgets quarter turns, and a vertical axis has none: summing over the
     cube's axes gives its heading whichever face is up.
     """
-    cube = axes(v.object_quat)
-    heading = torch.complex(cube[:, 0], cube[:, 1]).pow(4).sum(-1)
-    return torch.angle(heading * v.fingers.conj().pow(4)) / 4
+    cube = _heading(axes(v.object_quat)).square().square().sum(-1)
+    return torch.angle(cube * v.fingers.conj().square().square()) / 4
 
 
 def other_faces(turn: Tensor) -> Tensor:
     """The shorter rotation [N] to the cube's other pair of faces."""
     return turn - torch.copysign(torch.full_like(turn, torch.pi / 2), turn)
+
+
+def _heading(v: Tensor) -> Tensor:
+    """The horizontal part of vectors [..., 3] as complex numbers [...]: their product adds angles."""
+    return torch.complex(v[..., 0], v[..., 1])
 
 
 def _mode(turn: Tensor, second: bool) -> Tensor:
@@ -192,7 +193,7 @@ def place_in_bin(v: View, second_mode: bool = False) -> Plan:
     rests = (off[:, :2].amax(-1) < 3.5 * v.half) & (off[:, 2] < 2 * v.half)
     # Beside the bin, grasp along its wall: an open finger would land on it.
     turn = face_turn(v)
-    to_bin = torch.complex(*(v.target - v.object)[:, :2].unbind(-1))
+    to_bin = _heading(v.target - v.object)
     spread = to_bin.conj() * v.fingers * torch.polar(torch.ones_like(turn), turn)
     turn = torch.where((to_bin.abs() < 11 * v.half) & (spread.real.abs() > spread.imag.abs()), other_faces(turn), turn)
     return _place(v, _mode(turn, second_mode), place, rests, drop=1.2, near=1.0, hover=4.0)
@@ -222,8 +223,8 @@ def push(v: View, second_mode: bool = False) -> Plan:
     done = left < 0.5 * v.half
 
     move = torch.where(pushing[:, None], torch.cat([forward, height[:, None]], -1), around) * ~done[:, None]
-    across = torch.complex(side[:, 0], side[:, 1]).pow(2)  # both fingertips touch; half turns do not matter
-    turn = torch.angle(across * v.fingers.conj().pow(2)) / 2
+    # Both fingertips touch; half turns do not matter.
+    turn = torch.angle((_heading(side) * v.fingers.conj()).square()) / 2
     phase = torch.where(pushing, PUSH, torch.where(raised > 0.99, APPROACH, DESCEND))
     return Plan(move, turn * ~done, torch.zeros_like(done), torch.where(done, HOLD, phase))
 
@@ -261,20 +262,17 @@ def gain(task: str) -> float:
     return GAINS.get(task.split("/", 1)[0], GAINS["tabletop"])
 
 
-def to_action(plan: Plan, scene: Tensor, action: ActionSpec, gain: float) -> Tensor:
+def to_action(plan: Plan, v: View, action: ActionSpec, gain: float) -> Tensor:
     """Turn a plan into a normalised action [N, 7]; the tool is kept pointing down.
 
     Args:
         plan: what to do.
-        scene: [N, Scene.dim].
+        v: the scene that it was made for.
         action: what +-1 means.
         gain: see GAINS.
     """
-    quat = Scene.get(scene, "tcp_quat")
-    w, x, y, z = quat.unbind(-1)
-    # The tool's z axis has horizontal part (zx, zy): z_tool x (0, 0, -1) = (-zy, zx, 0) tilts it back to down.
-    tilt_x, tilt_y = -2 * (y * z - w * x), 2 * (x * z + w * y)
-    turn = torch.stack([tilt_x, tilt_y, plan.turn], -1)
+    # z_tool x (0, 0, -1) = (-zy, zx, 0) tilts the tool back to pointing down.
+    turn = torch.stack([-v.tcp_z[:, 1], v.tcp_z[:, 0], plan.turn], -1)
     scale = plan.move.new_tensor(action.scale[:6])
     parts = [_limit(gain * plan.move / scale[:3]), _limit(gain * turn / scale[3:])]
     return torch.cat([*parts, (plan.open.float() * 2 - 1)[:, None]], -1)
@@ -293,4 +291,5 @@ def expert(task: str, scene: Tensor, action: ActionSpec) -> Tensor:
         scene: [N, Scene.dim].
         action: the action space.
     """
-    return to_action(EXPERTS[base_name(task)].plan(View(scene), False), scene, action, gain(task))
+    view = View(scene)
+    return to_action(EXPERTS[base_name(task)].plan(view, False), view, action, gain(task))

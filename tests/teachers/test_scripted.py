@@ -105,7 +105,7 @@ def step(scene: torch.Tensor, action: torch.Tensor, pushing: bool) -> torch.Tens
     carried = (get["grasped"] > 0.5) & (action[:, 6:] < 0)
     get["object_pos"] += (get["tcp_pos"] - before) * carried
     offset = get["object_pos"] - get["tcp_pos"]
-    fingers = axes(get["tcp_quat"])[:, :, 1]
+    fingers = axes(get["tcp_quat"])[:, 1]
     between = (offset * fingers).sum(-1).abs() < 0.03
     inside = between & (offset.norm(dim=-1) < 0.03) & (face_turn(View(scene)).abs() < 0.3)
     get["gripper"] += (action[:, 6:].sign() * 0.3).clamp(-1, 1)
