@@ -1,0 +1,89 @@
+"""The README's moving pictures.
+
+python scripts/pictures.py robots                     # docs/robots.webp: four robots, each at a task, with its expert
+python scripts/pictures.py demo runs/demo-20260101-0  # docs/demo.webp: teacher and student of a `make demo`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import imageio.v2 as imageio
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from envs import registry as envs
+from envs.base import EnvConfig
+from teachers import registry as teachers
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+CAST = (("panda", "StackCube"), ("xarm6", "PickCube"), ("ur5e", "PlaceInBin"), ("so101", "PushCube"))
+SIZE, SHARPNESS = 208, 2
+"""Pixels of a tile, and how much larger it is rendered: edges are smoothed on the way down."""
+HOLD = 20
+"""Pictures that the last one stays for."""
+
+
+def robots() -> list[Image.Image]:
+    """One tile per robot; an episode that is over keeps its last picture."""
+    films = [_film(robot, task, 10 * i) for i, (robot, task) in enumerate(CAST)]
+    length = max(map(len, films)) + HOLD
+    pages = []
+    for t in range(length):
+        page = Image.new("RGB", (SIZE * len(films), SIZE))
+        for i, film in enumerate(films):
+            page.paste(film[min(t, len(film) - 1)], (i * SIZE, 0))
+        pages.append(page)
+    return pages
+
+
+def _film(robot: str, task: str, first: int) -> list[Image.Image]:
+    """The expert's first solved episode from the seed `first` on."""
+    env = envs.make(f"tabletop/{task}", EnvConfig(robot=robot, num_envs=1), num_threads=1)
+    teacher = teachers.make("scripted", env.spec)
+    for seed in range(first, first + 10):
+        obs, film = env.reset(seed), []
+        for _ in range(env.spec.max_episode_steps):
+            film.append(_tile(env.render(size=SIZE * SHARPNESS)[0], f"{robot} · {task}"))
+            step = env.step(teacher.act(obs, env.instructions))
+            obs = step.obs
+            if step.episode is not None:
+                if step.episode.success_once.item():
+                    return film
+                break
+    raise SystemExit(f"{robot} did not solve {task}")
+
+
+def _tile(frame: torch.Tensor, caption: str) -> Image.Image:
+    image = Image.fromarray(frame.numpy()).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(image)
+    draw.text((8, SIZE - 22), caption, font=ImageFont.load_default(13), fill=(30, 34, 40))
+    return image
+
+
+def demo(run: Path) -> list[Image.Image]:
+    """The video that shows both policies."""
+    videos = sorted(run.glob("eval/*/side_by_side.mp4"))
+    if not videos:
+        raise SystemExit(f"{run} has no eval/*/side_by_side.mp4: give the folder of a `make demo`")
+    return [Image.fromarray(frame) for frame in imageio.mimread(videos[-1], memtest=False)]
+
+
+def main() -> None:
+    """Parse, draw, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("robots", "demo"))
+    parser.add_argument("run", type=Path, nargs="?", help="demo: the run's folder")
+    options = parser.parse_args()
+    if options.what == "demo" and options.run is None:
+        parser.error("demo needs the run's folder")
+    pages = robots() if options.what == "robots" else demo(options.run)
+    DOCS.mkdir(exist_ok=True)
+    out = DOCS / f"{options.what}.webp"
+    pages[0].save(out, save_all=True, append_images=pages[1:], duration=50, loop=0, quality=70, method=4)
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, {len(pages)} pictures of {pages[0].width} x {pages[0].height}")
+
+
+if __name__ == "__main__":
+    main()
