@@ -87,7 +87,9 @@ def _bench_train(options: BenchOptions) -> int:
     config = RunConfig(
         task=options.task,
         teacher=options.teacher,
-        env=EnvConfig(num_envs=options.num_envs, obs=options.obs, image_size=None if options.obs == "state" else options.image_size),
+        env=EnvConfig(
+            num_envs=options.num_envs, obs=options.obs, image_size=None if options.obs == "state" else options.image_size
+        ),
         device=options.device,
         num_threads=options.num_threads,
         total_steps=10**9,
@@ -106,7 +108,9 @@ def _bench_train(options: BenchOptions) -> int:
             rows.append({**{part: metrics.get(f"time/{part}", 0.0) for part in PARTS}, "iteration": total})
         trainer.close()
     steps = config.env.num_envs * config.ppo.num_steps
-    table = _table(f"one iteration: {steps:,} steps, {config.ppo.epochs} epochs", "part", "min ms", "median ms", "max ms", "share")
+    table = _table(
+        f"one iteration: {steps:,} steps, {config.ppo.epochs} epochs", "part", "min ms", "median ms", "max ms", "share"
+    )
     median = statistics.median(row["iteration"] for row in rows)
     for part in (*PARTS, "iteration"):
         values = [1000 * row[part] for row in rows]

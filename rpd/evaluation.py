@@ -82,7 +82,9 @@ def main(options: EvalOptions) -> int:
     _show(env, results, folders)
     if len(results) == 2:
         if options.video:
-            side_by_side(folders[0] / "grid.mp4", folders[1] / "grid.mp4", folders[0] / "side_by_side.mp4", (names[0], names[1]))
+            side_by_side(
+                folders[0] / "grid.mp4", folders[1] / "grid.mp4", folders[0] / "side_by_side.mp4", (names[0], names[1])
+            )
         print(f"{names[0]} - {names[1]}: {compare(*results)}")
     return 0
 
@@ -132,11 +134,13 @@ def _folder(options: EvalOptions, name: str, index: int, stamp: str) -> Path:
 
 def _show(env: VectorEnv, results: list[EvalResult], folders: list[Path]) -> None:
     table = Table(title=f"{env.spec.task} · {env.spec.embodiment.name}", title_justify="left", header_style="bold")
-    for column in ("policy", "success (95 % interval)", "at end", "return", "length", "results"):
-        table.add_column(column)
-    for r, folder in zip(results, folders, strict=True):
+    table.add_column("policy", overflow="fold")
+    for column in ("success (95 %)", "at end", "return", "length"):
+        table.add_column(column, no_wrap=True)
+    for r in results:
         at_end = sum(e.success_at_end for e in r.episodes)
-        table.add_row(
-            r.policy, rate_text(r.to_dict()), str(at_end), f"{r.mean_return:.2f}", f"{r.mean_length:.1f}", str(folder)
-        )
-    Console().print(table)
+        table.add_row(r.policy, rate_text(r.to_dict()), str(at_end), f"{r.mean_return:.2f}", f"{r.mean_length:.1f}")
+    console = Console()
+    console.print(table)
+    for folder in folders:
+        console.print(f"results: {folder}", highlight=False, soft_wrap=True)

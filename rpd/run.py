@@ -19,7 +19,9 @@ def start(config: RunConfig, runs_dir: Path, name: str | None) -> int:
     label = name or f"{config.task.replace('/', '-')}-{config.mode}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = runs_dir / label
     if run_dir.exists() and any(run_dir.iterdir()):
-        raise ConfigError(f"{run_dir} exists already: choose another --name, or continue it with 'rpd train --resume {run_dir}'")
+        raise ConfigError(
+            f"{run_dir} exists already: choose another --name, or continue it with 'rpd train --resume {run_dir}'"
+        )
     return _train(Trainer(config, run_dir), run_dir)
 
 
@@ -59,5 +61,5 @@ def _print_result(run_dir: Path) -> None:
     from rpd.tables import result_table
 
     console = Console()
-    console.print(result_table([read_json(run_dir / "result.json")]))
+    console.print(result_table(read_json(run_dir / "result.json")))
     console.print(f"run: {run_dir}\nreport: {write([run_dir])}", highlight=False)
