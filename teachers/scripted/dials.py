@@ -74,7 +74,7 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
 10 and 50 % of the episodes (noisy Reach: 70 %, as one lucky moment is enough)."""
 
 _FLIPPED = ("grasp", "carry", "release")
-_HASH = (73856093, 19349663, 83492791)
+_HASH = (73856093, 19349663)
 
 
 def believe(scene: Tensor, dials: Dials, contact: str = "object_pos") -> Tensor:
@@ -107,11 +107,11 @@ def out_of_distribution(scene: Tensor, left: float) -> Tensor:
 
 
 def lottery(scene: Tensor) -> Tensor:
-    """A number [N] in [0, 1) per episode, uniform over episodes: a hash of the target's place, to the millimetre.
+    """A number [N] in [0, 1) per episode, uniform over episodes: a hash of where the target stands, to the millimetre.
 
-    The place of the target does not change in an episode, so the draw needs no memory.
+    The target stays there for the whole episode (a lower cube, unless it is knocked), so the draw needs no memory.
     """
-    cells = (Scene.get(scene, "target_pos") * 1000).round().long()
+    cells = (Scene.get(scene, "target_pos")[:, :2] * 1000).round().long()
     mixed = (cells * cells.new_tensor(_HASH)).sum(-1)
     for _ in range(2):  # xorshift-multiply rounds spread neighbouring cells
         mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0x7FFFFFFF

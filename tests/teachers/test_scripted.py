@@ -256,6 +256,11 @@ def test_bias_moves_the_grasp_point_by_exactly_this_much() -> None:
     moved = Scene.get(believe(scene, Dials(bias=0.02, bias_angle=180)) - scene, "object_pos")
     torch.testing.assert_close(moved, torch.tensor([[-0.02, 0.0, 0.0]]).expand(16, 3), atol=1e-6, rtol=0)
 
+    aimed = scene.clone()  # where there is no object, the target is what the tool goes to
+    Scene.get(aimed, "target_pos")[:, 1] += 0.03
+    biased, clean = teacher("bias=0.03", "tabletop/Reach"), teacher("", "tabletop/Reach")
+    torch.testing.assert_close(biased.label(observe(scene), []).mean, clean.label(observe(aimed), []).mean)
+
 
 def test_a_phase_fails_in_a_fixed_fraction_of_episodes() -> None:
     scene = scenes(20_000, "PickCube")
@@ -342,6 +347,8 @@ def test_refuses_what_it_cannot_do() -> None:
         able.check_env(make_spec(action=joints))
     with pytest.raises(ConfigError, match="modes=2"):
         teacher("modes=2", "tabletop/Reach")
+    with pytest.raises(ConfigError, match="no phase 'push'; it has: approach, descend, grasp, carry"):
+        teacher("fail=push")
     with pytest.raises(ConfigError, match="did you mean noisy"):
         from_string("noysy", {}, make_spec(), torch.device("cpu"))
     with pytest.raises(ConfigError, match="noise"):
