@@ -90,12 +90,13 @@ class Task:
     max_steps: int = 50
 
 
-def _near(distance: Array) -> Array:
-    """1 at distance zero, falling smoothly: half of it over decimetres, to be found from afar, half over centimetres.
+def _far(distance: Array) -> Array:
+    """1 at distance zero, falling over decimetres: ManiSkill3's shaping. It says where to carry things."""
+    return 1.0 - np.tanh(5.0 * distance)
 
-    ManiSkill3's shaping is the first half, 1 - tanh(5 d); with it alone the last three centimetres, which decide
-    about a grasp, are worth next to nothing.
-    """
+
+def _near(distance: Array) -> Array:
+    """Half over decimetres, half over centimetres: the last three centimetres decide about a grasp."""
     return 1.0 - 0.5 * (np.tanh(5.0 * distance) + np.tanh(25.0 * distance))
 
 
@@ -190,36 +191,37 @@ def _reward_slide(sign: float) -> Callable[[Frame], Array]:
         behind = f.object.copy()
         behind[:, 0] -= sign * (f.half + 0.01)  # where a fingertip has to be to slide the cube
         reach = _near(_norm(f.tcp - behind))
-        slide = _near(_norm((f.object - f.target)[:, :2]))
-        return (reach + 2.0 * slide) / 4.0
+        slide = _far(_norm((f.object - f.target)[:, :2]))
+        return (reach + 3.0 * slide) / 4.0
 
     return reward
 
 
+# What follows a grasp weighs three times as much as the grasp: else holding the cube still is worth nearly as much as
+# carrying it, and a discounted policy stays there.
+
+
 def _reward_pick(f: Frame) -> Array:
     reach = _near(_norm(f.object - f.tcp))
-    place = _near(_norm(f.target - f.object)) * f.grasped
+    carry = _far(_norm(f.target - f.object)) * f.grasped
     placed = _norm(f.target - f.object) < PLACE_TOLERANCE
     still = (1.0 - np.tanh(5.0 * f.tcp_speed)) * placed
-    return (reach + f.grasped + place + still) / 5.0
+    return (reach + f.grasped + 3.0 * carry + still) / 6.0
 
 
 def _reward_stack(f: Frame) -> Array:
     on_top = f.target + np.array([0.0, 0.0, 2 * f.half])
     reach = _near(_norm(f.object - f.tcp))
-    place = _near(_norm(on_top - f.object)) * f.grasped
-    placed = _stacked(f)
-    released = placed * (1.0 + f.opening)
+    carry = _near(_norm(on_top - f.object)) * f.grasped
     # Once stacked the grasp has to end: what it paid is kept, and opening pays more.
-    return np.where(placed, 4.0 + released, reach + f.grasped + place) / 8.0
+    return np.where(_stacked(f), 6.0 + f.opening, reach + f.grasped + 3.0 * carry) / 8.0
 
 
 def _reward_bin(f: Frame) -> Array:
     above = f.target + np.array([0.0, 0.0, 3.5 * f.half])
     reach = _near(_norm(f.object - f.tcp))
-    carry = _near(_norm(above - f.object)) * f.grasped
-    inside = _in_bin(f)
-    return np.where(inside, 4.0 + f.opening, reach + f.grasped + carry) / 8.0
+    carry = _far(_norm(above - f.object)) * f.grasped
+    return np.where(_in_bin(f), 6.0 + f.opening, reach + f.grasped + 3.0 * carry) / 8.0
 
 
 # Success ----------------------------------------------------------------------------------------------------------
