@@ -165,7 +165,7 @@ def ffmpeg() -> Check:
 
 def extras() -> list[Check]:
     """The optional packages, one line each."""
-    packages = {"maniskill": "mani-skill", "sb3": "stable-baselines3", "report": "matplotlib"}
+    packages = {"maniskill": "mani-skill", "sb3": "stable-baselines3"}
     checks = []
     for extra, package in packages.items():
         found = _version(package)
