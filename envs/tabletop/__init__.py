@@ -16,11 +16,11 @@ def list_tasks() -> list[TaskInfo]:
     """Every task of this simulator."""
     from envs.tabletop.tasks import TASKS
 
-    fill = {"object": "red", "target": "blue"}
-    return [
-        TaskInfo(f"tabletop/{t.name}", ROBOTS, CAMERAS, *(lambda p: (p[0], tuple(p[1:])))([s.format(**fill) for s in t.phrases]))
-        for t in TASKS.values()
-    ]
+    tasks = []
+    for task in TASKS.values():
+        first, *others = (phrase.format(object="red", target="blue") for phrase in task.phrases)
+        tasks.append(TaskInfo(f"tabletop/{task.name}", ROBOTS, CAMERAS, first, tuple(others)))
+    return tasks
 
 
 def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> VectorEnv:

@@ -124,15 +124,15 @@ class Renderer:
         corners = np.einsum("ngij,gcj->ngci", turn, self._corners) + place[:, :, None]
         seen = (corners - position[:, None, None]).reshape(len(ids), -1, 3) @ rotation  # right, down, forward
         depth = seen[..., 2:].clip(1e-3)
-        pixel = ((seen[..., :2] / depth / np.tan(self.camera.fov / 2) + 1) * (self.size / 2) - 0.5).reshape(*corners.shape[:3], 2)
+        pixel = (seen[..., :2] / depth / np.tan(self.camera.fov / 2) + 1) * (self.size / 2) - 0.5
+        pixel = pixel.reshape(*corners.shape[:3], 2)
         low, high = np.floor(pixel.min(axis=2)), np.ceil(pixel.max(axis=2))  # [K, G, 2]
         grid = np.arange(self.size)
         inside = (grid >= low[..., None]) & (grid <= high[..., None])  # [K, G, 2, size]
         # A pixel is covered where some geom covers both its row and its column.
         mask = np.matmul(inside[:, :, 1].transpose(0, 2, 1).astype(np.float32), inside[:, :, 0].astype(np.float32)) > 0
         mask = mask.reshape(len(ids), -1)
-        counts = mask.sum(axis=1)
-        counts = np.maximum(counts, 1)
+        counts = np.maximum(mask.sum(axis=1), 1)
         flat = np.flatnonzero(mask)
         if len(flat) < counts.sum():  # nothing moving in sight of some camera: one pixel stands in
             mask[mask.sum(axis=1) == 0, 0] = True

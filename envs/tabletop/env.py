@@ -12,16 +12,16 @@ from torch import Tensor
 
 from envs.base import EnvConfig, Episodes, Step, VectorEnv
 from envs.errors import NonFiniteError
-from envs.specs import ActionSpec, EnvSpec, ObsSpec, Scene
+from envs.specs import ActionSpec, EnvSpec, ObsSpec
 from envs.tabletop import ik, randomize
 from envs.tabletop.camera import Camera, Renderer
+from envs.tabletop.observe import Readings, state_names
 from envs.tabletop.robots import ROBOTS
-from envs.tabletop.tasks import COLORS, TASKS, Frame
+from envs.tabletop.tasks import COLORS, TASKS
 from envs.tabletop.views import cameras, people_camera
 from envs.tabletop.world import SUBSTEPS, TIMESTEP, build
 
 DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE = ("front",), 64
-PRESS = 0.3  # N: a finger presses on the object, it does not merely touch it
 DAMPING = 0.02  # m, of the differential inverse kinematics
 POSTURE = 0.1  # fraction of the way home per step, where a joint is free
 LEAD = 2.0  # the target may run ahead of the arm by this many full steps
@@ -48,7 +48,12 @@ class TabletopEnv(VectorEnv):
         model = self._world.model
         threads = min(num_threads or os.cpu_count() or 1, self.num_envs)
         self._batch = Batch(model, self.num_envs, num_threads=threads, forward=True)
-        self._bind()
+        self._now = Readings(self._batch, self._world, self.robot)
+        self._ctrl, self._physics = self._batch.bind("ctrl"), self._batch.bind("state")
+        self._friction = self._batch.expand("geom_friction") if "friction" in self._randomize else None
+        self._mass = self._batch.expand("body_mass") if "mass" in self._randomize else None
+        self._jacp, self._jacr = (np.empty((self.num_envs, 3, model.nv)) for _ in range(2))
+        self._tcp_body = np.full(self.num_envs, self._world.tcp_body, dtype=np.int32)
         self._config = config
         size = config.image_size or DEFAULT_IMAGE_SIZE
         views = cameras(self.robot)
@@ -59,23 +64,9 @@ class TabletopEnv(VectorEnv):
         self._instructions: list[str] = []
         self.spec = self._make_spec(task, config, size)
 
-    def _bind(self) -> None:
-        """Live views of the simulation, [N, ...]."""
-        batch, world = self._batch, self._world
-        self._qpos, self._qvel, self._ctrl = batch.bind("qpos"), batch.bind("qvel"), batch.bind("ctrl")
-        self._site, self._site_mat = batch.bind("site_xpos"), batch.bind("site_xmat")
-        self._contact = batch.bind("sensordata") if self.task.has_object else None
-        self._mocap = batch.bind("mocap_pos") if world.target_qpos is None else None
-        self._physics = batch.bind("state")
-        self._friction = batch.expand("geom_friction") if "friction" in self._randomize else None
-        self._mass = batch.expand("body_mass") if "mass" in self._randomize else None
-        n, nv = self.num_envs, world.model.nv
-        self._jacp, self._jacr = np.empty((n, 3, nv)), np.empty((n, 3, nv))
-        self._tcp_body = np.full(n, world.tcp_body, dtype=np.int32)
-
     def _initial_state(self) -> dict[str, np.ndarray]:
         """Everything that the simulation's own state does not hold, by name: what `state_dict` saves."""
-        n, geoms = self.num_envs, self._world.model.ngeom
+        n = self.num_envs
         return {
             "seed": np.zeros(n, dtype=np.int64),
             "elapsed": np.zeros(n, dtype=np.int64),
@@ -87,7 +78,7 @@ class TabletopEnv(VectorEnv):
             "tcp_speed": np.zeros(n),
             "pending": np.zeros((n, randomize.MAX_DELAY, 7)),  # commands that are still on their way
             "delay": np.zeros(n, dtype=np.int64),
-            "colors": np.tile(self._world.model.geom_rgba[:, :3].astype(np.float32), (n, 1, 1)).reshape(n, geoms, 3),
+            "colors": np.tile(self._world.model.geom_rgba[:, :3].astype(np.float32), (n, 1, 1)),
             "camera": np.zeros((n, 6)),  # displacement of the camera: position, rotation vector
             "names": np.zeros((n, 3), dtype=np.int64),  # phrase, object colour, target colour
             "friction": np.ones(n),
@@ -95,8 +86,8 @@ class TabletopEnv(VectorEnv):
         }
 
     def _make_spec(self, task: str, config: EnvConfig, size: int) -> EnvSpec:
-        names = self._state_names(config.obs == "state")
         robot = self.robot
+        names = state_names(robot, scene=config.obs == "state")
         images = {key: ObsSpec(shape=(size, size, 3), dtype="uint8") for key in self._renderers}
         return EnvSpec(
             task=task,
@@ -138,7 +129,7 @@ class TabletopEnv(VectorEnv):
 
     def _begin(self, ids: np.ndarray, seeds: np.ndarray) -> None:
         """Start the episodes of `seeds` [K] in the environments `ids` [K]."""
-        s, world, k = self._state, self._world, len(ids)
+        s, now, world = self._state, self._now, self._world
         s["seed"][ids] = seeds
         for name in ("elapsed", "ret", "success_once", "tcp_speed", "pending"):
             s[name][ids] = 0
@@ -152,24 +143,26 @@ class TabletopEnv(VectorEnv):
         other = (u[:, 10] * (len(COLORS) - 1)).astype(np.int64)  # never the object's own colour
         s["names"][ids, 2] = other + (other >= s["names"][ids, 1])
         self._paint(ids, seeds)
-        self._draw_domain(ids, seeds)
+        for name, drawn in randomize.draw(seeds, self._randomize).items():
+            s[name][ids] = drawn
+        self._apply_domain()
 
         self._batch.reset(ids=ids)
         arm = np.array(self.robot.home) + (u[:, 11 : 11 + len(world.arm)] - 0.5) * 0.04
-        self._qpos[ids[:, None], world.arm] = arm
-        self._qpos[ids[:, None], world.fingers] = self.robot.opening / 2
-        self._ctrl[ids] = np.concatenate([arm, np.full((k, 2), self.robot.opening / 2)], axis=1)
-        upright = np.stack([np.cos(start.object_yaw / 2), 0 * start.object_yaw, 0 * start.object_yaw, np.sin(start.object_yaw / 2)], 1)
+        now.qpos[ids[:, None], world.arm] = arm
+        now.qpos[ids[:, None], world.fingers] = self.robot.opening / 2
+        self._ctrl[ids] = np.concatenate([arm, np.full((len(ids), 2), self.robot.opening / 2)], axis=1)
         if world.object_qpos is not None:
-            self._qpos[ids, world.object_qpos : world.object_qpos + 7] = np.concatenate([start.object, upright], axis=1)
+            pose = np.concatenate([start.object, _about_z(start.object_yaw)], axis=1)
+            now.qpos[ids, world.object_qpos : world.object_qpos + 7] = pose
         if world.target_qpos is not None:
-            turned = np.stack([np.cos(start.target_yaw / 2), 0 * start.target_yaw, 0 * start.target_yaw, np.sin(start.target_yaw / 2)], 1)
-            self._qpos[ids, world.target_qpos : world.target_qpos + 7] = np.concatenate([start.target, turned], axis=1)
+            pose = np.concatenate([start.target, _about_z(start.target_yaw)], axis=1)
+            now.qpos[ids, world.target_qpos : world.target_qpos + 7] = pose
         else:
-            self._mocap[ids, 0] = start.target
+            now.mocap[ids, 0] = start.target
         self._batch.forward(ids=ids)
-        s["target_pos"][ids] = self._site[ids, world.tcp]
-        s["target_quat"][ids] = self._tcp_quat(ids)
+        s["target_pos"][ids] = now.tcp[ids]
+        s["target_quat"][ids] = ik.mat_to_quat(now.hand(ids))
 
     # A step -------------------------------------------------------------------------------------------------------
 
@@ -179,16 +172,18 @@ class TabletopEnv(VectorEnv):
         command = action.detach().to("cpu", torch.float64).numpy()
         if not np.isfinite(command).all():
             raise NonFiniteError("policy", f"action of environment {int(np.argwhere(~np.isfinite(command))[0, 0])}")
-        before = self._site[:, self._world.tcp].copy()
+        before = self._now.tcp.copy()
         self._control(self._delayed(np.clip(command, -1.0, 1.0)))
         self._batch.step(nstep=SUBSTEPS)
-        if not (np.isfinite(self._qpos).all() and np.isfinite(self._qvel).all()):
-            bad = np.flatnonzero(~np.isfinite(self._qpos).all(1) | ~np.isfinite(self._qvel).all(1))
-            raise NonFiniteError("environment", f"{self.spec.task}: state of environments {bad.tolist()[:8]}")
+        finite = self._now.finite()
+        if not finite.all():
+            raise NonFiniteError(
+                "environment", f"{self.spec.task}: state of environments {np.flatnonzero(~finite).tolist()[:8]}"
+            )
         s["elapsed"] += 1
-        moved = self._site[:, self._world.tcp] - before
+        moved = self._now.tcp - before
         s["tcp_speed"] = np.sqrt((moved**2).sum(axis=1)) * self.spec.control_hz
-        frame = self._frame()
+        frame = self._now.frame(s["tcp_speed"])
         terminated = self.task.success(frame)
         if self.spec.reward == "sparse":
             reward = terminated.astype(np.float64)
@@ -231,7 +226,7 @@ class TabletopEnv(VectorEnv):
     def _control(self, command: np.ndarray) -> None:
         """Move the target pose and aim the servos at it."""
         s, robot, world = self._state, self.robot, self._world
-        position, quat = self._site[:, world.tcp], self._tcp_quat(slice(None))
+        position, quat = self._now.tcp, ik.mat_to_quat(self._now.hand())
         (x0, y0), (x1, y1) = robot.workspace
         reach = 0.1  # m beyond the work area: room to go around and behind things
         low, high = np.array([x0 - reach, y0 - reach, 0.0]), np.array([x1 + reach, y1 + reach, robot.max_height + reach])
@@ -247,7 +242,7 @@ class TabletopEnv(VectorEnv):
         self._batch.jac(self._jacp, self._jacr, np.ascontiguousarray(position), self._tcp_body)
         n = len(world.arm)
         jacp, jacr = self._jacp[:, :, world.arm_dofs], self._jacr[:, :, world.arm_dofs]
-        joints = self._qpos[:, world.arm]
+        joints = self._now.qpos[:, world.arm]
         lower, upper = world.model.actuator_ctrlrange[:n].T
         # A seventh joint would drift: what the task leaves free goes home.
         posture = POSTURE * (np.array(robot.home) - joints) if n > 6 else None
@@ -258,98 +253,15 @@ class TabletopEnv(VectorEnv):
 
     # Observations -------------------------------------------------------------------------------------------------
 
-    def _tcp_quat(self, ids: np.ndarray | slice) -> np.ndarray:
-        return ik.mat_to_quat(self._site_mat[ids, self._world.tcp].reshape(-1, 3, 3))
-
-    def _object(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Position [K, 3] and quaternion [K, 4] of the object; where there is none, the target's."""
-        a = self._world.object_qpos
-        if a is None:
-            return self._target(ids)
-        return self._qpos[ids, a : a + 3], self._qpos[ids, a + 3 : a + 7]
-
-    def _target(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        a = self._world.target_qpos
-        if a is None:
-            return self._mocap[ids, 0], np.tile([1.0, 0.0, 0.0, 0.0], (len(ids), 1))
-        return self._qpos[ids, a : a + 3], self._qpos[ids, a + 3 : a + 7]
-
-    def _opening(self, ids: np.ndarray) -> np.ndarray:
-        return self._qpos[ids[:, None], self._world.fingers].sum(axis=1) / self.robot.opening
-
-    def _pressing(self, ids: np.ndarray) -> np.ndarray:
-        """[K, 2] whether each finger presses on the object."""
-        if self._contact is None:
-            return np.zeros((len(ids), 2), dtype=bool)
-        return np.linalg.norm(self._contact[ids].reshape(len(ids), 2, 3), axis=-1) > PRESS
-
-    def _frame(self) -> Frame:
-        ids = np.arange(self.num_envs)
-        a = self._world.object_qvel
-        velocity = np.zeros((self.num_envs, 3)) if a is None else self._qvel[:, a : a + 3]
-        return Frame(
-            tcp=self._site[:, self._world.tcp],
-            tcp_speed=self._state["tcp_speed"],
-            opening=self._opening(ids),
-            grasped=self._pressing(ids).all(axis=1),
-            object=self._object(ids)[0],
-            object_speed=np.linalg.norm(velocity, axis=1),
-            target=self._target(ids)[0],
-            half=self.robot.cube_half_size,
-        )
-
-    def _state_names(self, scene: bool) -> tuple[str, ...]:
-        """One name per entry of ``state``; `scene` adds what only a simulator knows."""
-        robot = self.robot
-        names = [f"q.{j}" for j in robot.joints] + [f"dq.{j}" for j in robot.joints] + ["gripper"]
-        names += [f"tcp.{c}" for c in ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32")]
-        names += [f"tcp_lag.{c}" for c in "xyz"]
-        if scene:
-            names += ["press.left", "press.right"]
-            names += [f"object.{c}" for c in ("dx", "dy", "dz", "cos4", "sin4")]
-            names += [f"goal.{c}" for c in ("dx", "dy", "dz", "tcp_dx", "tcp_dy", "tcp_dz")]
-        return tuple(names)
-
     def _observe(self, ids: np.ndarray) -> TensorDict:
         """Observation of the environments `ids` [K], as they are now."""
-        tcp, tcp_quat = self._site[ids, self._world.tcp], self._tcp_quat(ids)
-        (obj, obj_quat), (target, target_quat) = self._object(ids), self._target(ids)
-        opening, pressing = self._opening(ids)[:, None], self._pressing(ids)
-        columns = self._site_mat[ids, self._world.tcp].reshape(-1, 3, 3)
-        entries = [
-            self._qpos[ids[:, None], self._world.arm],
-            self._qvel[ids[:, None], self._world.arm_dofs],
-            opening,
-            tcp,
-            columns[:, :, 0],
-            columns[:, :, 1],
-            self._state["target_pos"][ids] - tcp,
-        ]
-        if self._config.obs == "state":
-            # Relative vectors: an MLP cannot see a centimetre in the difference of two positions.
-            entries += [pressing, obj - tcp, _facing(ik.quat_to_mat(obj_quat), columns), target - obj, target - tcp]
-        scene = Scene.empty(len(ids))
-        for name, value in {
-            "tcp_pos": tcp,
-            "tcp_quat": tcp_quat,
-            "gripper": opening,
-            "object_pos": obj,
-            "object_quat": obj_quat,
-            "object_half_size": np.full((len(ids), 1), self.robot.cube_half_size),
-            "target_pos": target,
-            "target_quat": target_quat,
-            "grasped": pressing.all(axis=1, keepdims=True),
-        }.items():
-            Scene.get(scene, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
-        obs = {"state": torch.from_numpy(np.concatenate(entries, axis=1).astype(np.float32)), "privileged": scene}
+        obs = self._now.observe(ids, self._state["target_pos"][ids], scene=self._config.obs == "state")
         for key, renderer in self._renderers.items():
             obs[key] = torch.from_numpy(self._picture(renderer, ids))
         return TensorDict(obs, batch_size=[len(ids)]).to(self.device)
 
     def _tensor(self, x: np.ndarray) -> Tensor:
         return torch.from_numpy(x.copy()).to(self.device)
-
-    # Pictures -----------------------------------------------------------------------------------------------------
 
     def _picture(self, renderer: Renderer, ids: np.ndarray) -> np.ndarray:
         """Images of one camera for the environments `ids`: uint8 [K, size, size, 3]."""
@@ -362,8 +274,8 @@ class TabletopEnv(VectorEnv):
         turn = ik.quat_to_mat(ik.rotvec_to_quat(shift[:, 3:]))
         if not camera.mounted:
             return camera.position + shift[:, :3], turn @ camera.rotation
-        hand = self._site_mat[:, self._world.tcp].reshape(-1, 3, 3)
-        position = self._site[:, self._world.tcp] + hand @ camera.position + shift[:, :3]
+        hand = self._now.hand()
+        position = self._now.tcp + hand @ camera.position + shift[:, :3]
         return position, turn @ hand @ camera.rotation
 
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
@@ -384,26 +296,8 @@ class TabletopEnv(VectorEnv):
         if self.task.marker == "cube":
             colors[:, world.target_geoms] = _PALETTE[s["names"][ids, 2]][:, None]
         if "colors" in self._randomize:
-            shift = randomize.uniforms(seeds, colors[0].size, stream=3).reshape(colors.shape) - 0.5
-            # Named colours have to stay recognisable; table and robot may be anything near what they are.
-            width = np.full(colors.shape[1], 0.4)
-            width[np.concatenate([world.object_geoms, world.target_geoms])] = 0.1
-            colors = np.clip(colors + shift * width[:, None], 0, 1).astype(np.float32)
+            colors = randomize.shift_colors(colors, np.concatenate([world.object_geoms, world.target_geoms]), seeds)
         s["colors"][ids] = colors
-
-    def _draw_domain(self, ids: np.ndarray, seeds: np.ndarray) -> None:
-        """Draw friction, mass, camera and delay for new episodes."""
-        s, chosen = self._state, self._randomize
-        u = randomize.uniforms(seeds, 12, stream=1)
-        if "friction" in chosen:
-            s["friction"][ids] = 0.6 + 0.8 * u[:, 0]
-        if "mass" in chosen:
-            s["mass"][ids] = 0.5 + 1.5 * u[:, 1]
-        if "delay" in chosen:
-            s["delay"][ids] = (u[:, 2] * (randomize.MAX_DELAY + 1)).astype(np.int64)
-        if "camera" in chosen:
-            s["camera"][ids] = (u[:, 3:9] - 0.5) * 2 * np.array([0.03, 0.03, 0.03, 0.05, 0.05, 0.05])
-        self._apply_domain()
 
     def _apply_domain(self) -> None:
         """Write friction and mass factors into the per-environment models."""
@@ -437,13 +331,6 @@ class TabletopEnv(VectorEnv):
         """See `VectorEnv.close`. Threads end with the batch."""
 
 
-def _facing(cube: np.ndarray, hand: np.ndarray) -> np.ndarray:
-    """How a cube's faces are turned against the fingers: cosine and sine of four times the angle [K, 2].
-
-    A cube looks the same after a quarter turn, whichever face is up; the fourth power of a heading forgets such turns,
-    and an axis that stands upright has no heading. Arguments are rotation matrices [K, 3, 3].
-    """
-    heading = ((cube[:, 0] + 1j * cube[:, 1]) ** 4).sum(axis=-1)
-    turn = heading * np.conj((hand[:, 0, 1] + 1j * hand[:, 1, 1]) ** 4)
-    turn /= np.maximum(np.abs(turn), 1e-9)
-    return np.stack([turn.real, turn.imag], axis=-1)
+def _about_z(yaw: np.ndarray) -> np.ndarray:
+    """Quaternions [K, 4] of turns by `yaw` [K] about the vertical."""
+    return np.stack([np.cos(yaw / 2), 0 * yaw, 0 * yaw, np.sin(yaw / 2)], axis=1)

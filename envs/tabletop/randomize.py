@@ -43,3 +43,28 @@ def uniforms(seed: np.ndarray, count: int, stream: int) -> np.ndarray:
         base = _mix(seed.astype(np.uint64) * np.uint64(2654435761) + np.uint64(stream) * _GOLDEN)
         bits = _mix(base[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def draw(seed: np.ndarray, names: frozenset[str]) -> dict[str, np.ndarray]:
+    """Draw what is randomised in the episodes of `seed` [K].
+
+    Returns:
+        Of the chosen: ``friction`` [K] and ``mass`` [K] factors, ``delay`` [K] control steps, ``camera`` [K, 6]
+        displacement (m) and rotation vector (rad).
+    """
+    u = uniforms(seed, 12, stream=1)
+    every = {
+        "friction": 0.6 + 0.8 * u[:, 0],
+        "mass": 0.5 + 1.5 * u[:, 1],
+        "delay": (u[:, 2] * (MAX_DELAY + 1)).astype(np.int64),
+        "camera": (u[:, 3:9] - 0.5) * 2 * np.array([0.03, 0.03, 0.03, 0.05, 0.05, 0.05]),
+    }
+    return {name: values for name, values in every.items() if name in names}
+
+
+def shift_colors(colors: np.ndarray, named: np.ndarray, seed: np.ndarray) -> np.ndarray:
+    """Change colours [K, G, 3] a little; those of the geoms `named` in instructions have to stay recognisable."""
+    shift = uniforms(seed, colors[0].size, stream=3).reshape(colors.shape) - 0.5
+    width = np.full(colors.shape[1], 0.4)  # table and robot may be anything near what they are
+    width[named] = 0.1
+    return np.clip(colors + shift * width[:, None], 0, 1).astype(np.float32)

@@ -258,7 +258,6 @@ def _in_bin_alone(f: Frame) -> Mask:
     return _in_bin(f) & ~f.grasped & (f.object_speed < 0.05)
 
 
-
 TASKS = {
     t.name: t
     for t in (

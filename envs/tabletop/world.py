@@ -121,7 +121,9 @@ def _target(task: Task, half: float, x: float) -> str:
         return _MARKER.format(shape=f'type="sphere" size="{0.8 * half}"', rgba=green)
     if task.marker == "disc":
         # Lowered by half a cube: the target is a point at the cube's height, the disc lies on the table.
-        return _MARKER.format(shape=f'type="cylinder" size="{GOAL_RADIUS_IN_CUBES * half} 0.001" pos="0 0 {0.001 - half}"', rgba=green)
+        return _MARKER.format(
+            shape=f'type="cylinder" size="{GOAL_RADIUS_IN_CUBES * half} 0.001" pos="0 0 {0.001 - half}"', rgba=green
+        )
     inner, wall, height = BIN_HALF_IN_CUBES * half, 0.004, 1.2 * half
     sides = "".join(
         f'<geom type="box" size="{wall} {inner + 2 * wall} {height}" pos="{sign * (inner + wall)} 0 {height}" rgba="{rgba}"/>'
