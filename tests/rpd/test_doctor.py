@@ -83,7 +83,6 @@ def test_missing_extras_name_pip(versions):
     found = {check.name: check for check in doctor.extras()}
     assert found["extra maniskill"].status == "ok"
     assert found["extra sb3"].fix == "pip install 'rpd[sb3]'"
-    assert found["extra report"].fix == "pip install 'rpd[report]'"
 
 
 def test_torchvision_beside_cpu_torch(versions):
