@@ -8,18 +8,18 @@ from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError
 from envs.registry import TaskInfo
 
-ROBOTS = ("panda", "xarm6", "ur5e", "so101")
 CAMERAS = ("front", "side", "wrist")
 
 
 def list_tasks() -> list[TaskInfo]:
     """Every task of this simulator."""
+    from envs.tabletop.robots import ROBOTS
     from envs.tabletop.tasks import TASKS
 
     tasks = []
     for task in TASKS.values():
         first, *others = (phrase.format(object="red", target="blue") for phrase in task.phrases)
-        tasks.append(TaskInfo(f"tabletop/{task.name}", ROBOTS, CAMERAS, first, tuple(others)))
+        tasks.append(TaskInfo(f"tabletop/{task.name}", tuple(ROBOTS), CAMERAS, first, tuple(others)))
     return tasks
 
 
