@@ -53,7 +53,7 @@ def _train_options(args: list[str]) -> TrainOptions:
     if first.task is None:
         raise ConfigError("rpd train: which task? e.g. 'rpd train tabletop/PickCube --teacher scripted:noisy'; see `rpd list`")
     task_info(first.task)
-    layers = [settings.task_settings(first.task)] + ([settings.file_settings(first.config)] if first.config else [])
+    layers = settings.task_settings(first.task) + ([settings.file_settings(first.config)] if first.config else [])
     base: settings.Tree = {"task": first.task}
     for layer in layers:
         base = settings.merge(base, {k: v for k, v in layer.items() if k != "variants"})

@@ -56,7 +56,7 @@ class DistillConfig(BaseModel):
     """w(0). With schedule=gradient-ratio: the ratio of gradient norms that is held at the start."""
     schedule: Literal["constant", "linear", "cosine", "gradient-ratio"] = "linear"
     """How w(t) develops. All but constant reach zero at `until`."""
-    until: float = Field(0.7, gt=0, le=1)
+    until: float = Field(0.5, gt=0, le=1)
     """Fraction of the run at which w reaches zero."""
     gate: Literal["none", "success-surpassed", "entropy"] = "none"
     """Which observations are distilled; see rpd/distill/gates.py."""

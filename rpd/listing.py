@@ -10,6 +10,7 @@ from rich.table import Table
 from envs.registry import list_tasks
 from rpd.distill.divergences import DIVERGENCES
 from rpd.distill.gates import GATES
+from rpd.settings import COMMON
 from teachers.registry import list_teachers
 
 
@@ -29,7 +30,8 @@ def main() -> int:
     for simulator in sorted(d.name for d in resources.files("configs").iterdir() if d.is_dir()):
         for file in sorted(f.name for f in resources.files("configs").joinpath(simulator).iterdir()):
             if file.endswith(".yaml"):
-                files.add_row(f"configs/{simulator}/{file}", f"rpd train {simulator}/{file.removesuffix('.yaml')}")
+                task = "..." if file == COMMON else file.removesuffix(".yaml")
+                files.add_row(f"configs/{simulator}/{file}", f"rpd train {simulator}/{task}")
     for table in (tasks, teachers, terms, files):
         console.print(table)
     return 0

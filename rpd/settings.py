@@ -7,7 +7,7 @@ A settings file holds fields of RunConfig, and optionally ``variants``: what els
       - when: {env.reward: sparse}
         set: {ppo: {gamma: 0.95}}
 
-Later layers win: the defaults, the task's file and its variants, the user's file and its variants, the command line.
+Later layers win: the defaults, the simulator's file and its variants, the task's, the user's file and its variants, the command line.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from envs.errors import ConfigError, unknown_name
 from rpd.config import RunConfig
 
 Tree = dict[str, Any]
+COMMON = "common.yaml"
 
 
-def task_settings(task: str) -> Tree:
-    """The shipped settings of a task, ``configs/<simulator>/<Task>.yaml``; empty where there are none."""
-    file = resources.files("configs").joinpath(*f"{task}.yaml".split("/"))
-    return _parse(file.read_text(), f"configs/{task}.yaml") if file.is_file() else {}
+def task_settings(task: str) -> list[Tree]:
+    """The shipped settings of a task: those of its simulator, ``configs/<simulator>/common.yaml``, then its own."""
+    layers = []
+    for name in (f"{task.split('/')[0]}/{COMMON}", f"{task}.yaml"):
+        file = resources.files("configs").joinpath(*name.split("/"))
+        if file.is_file():
+            layers.append(_parse(file.read_text(), f"configs/{name}"))
+    return layers
 
 
 def file_settings(path: Path) -> Tree:

@@ -16,7 +16,7 @@ class StudentConfig(BaseModel):
     """Size of the image encoder's output, per camera."""
     image_channels: tuple[int, ...] = (16, 32, 32)
     """Channels of the image encoder's stages; each halves the resolution after the stem."""
-    init_log_std: float = -1.0
+    init_log_std: float = -1.6
     """Initial log standard deviation of the continuous action dimensions."""
     min_log_std: float = -4.0
     """Lower bound of the log standard deviation."""
