@@ -13,7 +13,8 @@ from envs.tabletop.robots import Robot
 from envs.tabletop.tasks import Frame
 from envs.tabletop.world import World
 
-PRESS = 0.3  # N: a finger presses on the object, it does not merely touch it
+PRESS = 1.0  # N: a finger presses on the object, it does not merely touch it
+ALIGNED = 0.85  # of the force at least is along the direction of closing; in a true grasp it is above 0.92
 
 
 def state_names(robot: Robot, scene: bool) -> tuple[str, ...]:
@@ -128,10 +129,17 @@ class Readings:
         return self.qpos[ids[:, None], self._world.fingers].sum(axis=1) / self._robot.opening
 
     def _pressing(self, ids: np.ndarray) -> np.ndarray:
-        """[K, 2] whether each finger presses on the object."""
+        """[K, 2] whether each finger presses on the object in the direction in which it closes.
+
+        The direction matters: two closed fingers that push or lean on a cube touch it as well, and a reward that took
+        that for a grasp was hacked at once.
+        """
         if self._world.object_qpos is None:
             return np.zeros((len(ids), 2), dtype=bool)
-        return np.linalg.norm(self._contact[ids].reshape(len(ids), 2, 3), axis=-1) > PRESS
+        force = self._contact[ids].reshape(len(ids), 2, 3)
+        # The left finger closes towards -y of the hand, the right one towards +y.
+        squeeze = np.einsum("kfi,ki->kf", force, self.hand(ids)[:, :, 1]) * [-1.0, 1.0]
+        return (squeeze > PRESS) & (squeeze > ALIGNED * np.linalg.norm(force, axis=-1))
 
     @staticmethod
     def _grasped(pressing: np.ndarray) -> np.ndarray:
