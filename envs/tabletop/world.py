@@ -17,7 +17,9 @@ GREEN = (0.20, 0.70, 0.30)
 
 _SCENE = """
 <mujoco model="tabletop">
-  <option timestep="{timestep}" integrator="implicitfast" cone="elliptic"/>
+  <option timestep="{timestep}" integrator="implicitfast" cone="elliptic">
+    <flag autoreset="disable"/>
+  </option>
   <size memory="2M"/>
   <worldbody>
     <geom name="table" type="box" pos="{table_x} 0 -0.025" size="{table_dx} {table_dy} 0.025"
