@@ -56,7 +56,7 @@ class Experiment:
         teacher = [] if self.teacher is None else ["--teacher", self.teacher]
         return [
             "rpd", "train", self.task, "--mode", self.mode, *teacher, *SETTINGS[self.setting],
-            "--seed", str(self.seed), "--total-steps", str(self.steps), "--eval-every", "12800",
+            "--seed", str(self.seed), "--total-steps", str(self.steps), "--eval-every", "25600",
             "--num-threads", "1", "--runs-dir", str(RUNS.relative_to(ROOT)), "--name", self.name,
         ]  # fmt: skip
 
@@ -66,7 +66,7 @@ def experiments() -> list[Experiment]:
     cells: list[Experiment] = []
     teachers = ("scripted:noisy", "scripted:biased")
     for seed in (0, 1, 2):
-        for setting, student, ppo in (("dense-state", 200_000, 600_000), ("sparse-state", 250_000, 800_000)):
+        for setting, student, ppo in (("dense-state", 250_000, 600_000), ("sparse-state", 300_000, 600_000)):
             for task in ("tabletop/PickCube", "tabletop/PushCube"):
                 for teacher in teachers:
                     cells += [Experiment(setting, task, mode, teacher, seed, student) for mode in ("rpd", "dagger")]
