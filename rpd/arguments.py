@@ -4,43 +4,117 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
+from pydantic import BaseModel, ConfigDict, Field
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, unknown_name
 
-T = TypeVar("T")
+Options = TypeVar("Options", bound=BaseModel)
+
+_PYDANTIC = re.compile(
+    r"Error parsing (\S+): \d+ validation errors? for \S+ (\S+) (.+?) \[type=\w+, input_value=(.+?), input_type="
+)
+_VALUE = re.compile(r"Error parsing (--\S+): .*?'(.*?)'")
 
 
-def parse(what: Callable[..., T], args: list[str], prog: str, default: Any = None) -> T:
-    """Parse `args` for a function or a model; `--help` prints and exits.
+class NoOptions(BaseModel):
+    """This verb has no options."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ReportOptions(BaseModel):
+    """Write one self-contained HTML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runs: tyro.conf.Positional[list[Path]] = Field(min_length=1)
+    """Run folders; several are drawn over each other."""
+    out: Path | None = None
+    """File to write; default: report.html in the run, or beside several runs."""
+
+
+def parse(model: type[Options], args: list[str], prog: str, default: Options | None = None) -> Options:
+    """Parse `args` into a model; `--help` prints and exits.
+
+    Args:
+        model: one option per field; a field that is a model is a group, a `tyro.conf.Positional` is written without a name.
+        args: what follows `prog`.
+        prog: for the help, e.g. ``"rpd train"``.
+        default: values of what is not given, in place of the model's own.
 
     Raises:
         ConfigError: one line, with the nearest option or the valid values.
     """
     if "-h" in args or "--help" in args:
-        return _tyro(what, args, prog, default)
+        return _tyro(model, args, prog, default)
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
-            return _tyro(what, args, prog, default)
+        with contextlib.redirect_stderr(errors), _unwrapped():
+            return _tyro(model, args, prog, default)
     except SystemExit:
-        raise ConfigError(f"{prog}: {_one_line(errors.getvalue())}") from None
+        raise _explain(errors.getvalue(), model, prog) from None
 
 
-def _tyro(what: Callable[..., T], args: list[str], prog: str, default: Any) -> T:
-    chosen = {} if default is None else {"default": default}
-    return tyro.cli(what, args=args, prog=prog, config=(tyro.conf.FlagConversionOff,), **chosen)
+def option_names(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted name of a model but its positional ones, e.g. ``ppo.lr``."""
+    names: list[str] = []
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += option_names(inner, f"{prefix}{name}.")
+        elif tyro.conf.Positional not in info.metadata:
+            names.append(prefix + name)
+    return names
 
 
-def _one_line(panel: str) -> str:
-    """The sentence inside tyro's error box: its message and the option it suggests, without the frame."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯─ ") for line in panel.splitlines()[1:]]
-    text = " ".join(line for line in lines if line and "help" not in line and "further information" not in line)
-    text = text.split("https://")[0].strip()
-    message, _, hints = text.partition("Perhaps you meant:")
-    options = re.findall(r"--[\w.\-]+", hints)
-    return f"{message.strip()}: did you mean {' or '.join(dict.fromkeys(options[:3]))}?" if options else message.strip()
+def _tyro(model: type[Options], args: list[str], prog: str, default: Options | None) -> Options:
+    chosen: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(model, args=args, prog=prog, config=(tyro.conf.FlagConversionOff,), **chosen)
+
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Keep tyro from breaking its messages to the width of the terminal."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _explain(panel: str, model: type[BaseModel], prog: str) -> ConfigError:
+    """Say in one line what tyro says in a box: a message, a rule, and perhaps the help of the option."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in panel.splitlines()[1:-1]]
+    rule = next((i for i, line in enumerate(lines) if line and not line.strip("─")), len(lines))
+    message = " ".join(lines[:rule])
+    if message.startswith("Unrecognized options: "):
+        given = re.split(", |=", message.removeprefix("Unrecognized options: "))[0]
+        if not given.startswith("-"):
+            return ConfigError(f"unexpected '{given}': see `{prog} --help`")
+        if given.removeprefix("--") in model.model_fields and given.removeprefix("--") not in option_names(model):
+            return ConfigError(f"unknown option '{given}': write its value without a name; see `{prog} --help`")
+        unknown = unknown_name("option", given, ["--" + name.replace("_", "-") for name in option_names(model)])
+        return unknown if "did you mean" in str(unknown) else ConfigError(f"unknown option '{given}': see `{prog} --help`")
+    if match := _PYDANTIC.match(message):
+        group, field, reason, value = match.groups()
+        option = (field if group == model.__name__ else f"{group}.{field}").replace("_", "-")
+        return ConfigError(f"--{option} {value}: {reason}")
+    if match := _VALUE.match(message):
+        option, value = match.groups()
+        kind = next(
+            (line.removeprefix(option).strip() for line in lines[rule:] if line.startswith(f"{option} ")), "another value"
+        )
+        return ConfigError(f"{option} takes {kind}, not '{value}'")
+    if message.startswith("Missing from"):
+        return ConfigError(f"missing {lines[1]}: {lines[2].removesuffix(' (required)')} See `{prog} --help`.")
+    return ConfigError(message)

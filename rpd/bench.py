@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from envs import registry as envs
-from envs.base import EnvConfig
-from rpd.config import RunConfig
+from envs.base import EnvConfig, VectorEnv
 from rpd.machine import environment_info
+from rpd.settings import train_options
 from rpd.trainer import Trainer, resolve_device
 
 PARTS = ("env", "teacher", "inference", "update")
@@ -35,7 +35,7 @@ class BenchOptions(BaseModel):
     """Task."""
     num_envs: int = Field(128, ge=1)
     """Environments stepped together."""
-    image_size: int = Field(64, ge=8)
+    image_size: int = Field(64, ge=8, le=1024)
     """Height and width of an image, pixels."""
     obs: Literal["state", "image"] = "state"
     """train: what the student sees."""
@@ -68,15 +68,7 @@ def _bench_env(options: BenchOptions) -> int:
     ):
         env = envs.make(options.task, config, resolve_device(options.device), options.num_threads)
         env.reset(0)
-        action = torch.zeros(env.num_envs, env.spec.action.dim, device=env.device)
-        generator = torch.Generator(env.device).manual_seed(0)
-
-        def steps(env=env, action=action, generator=generator, count=30 if config.obs == "state" else 5) -> int:  # noqa: ANN001
-            for _ in range(count):
-                env.step(action.uniform_(-1, 1, generator=generator))
-            return count * env.num_envs
-
-        rates = _rates(steps, options.rounds, env.device)
+        rates = _rates(_stepper(env, 30 if config.obs == "state" else 5), options.rounds, env.device)
         table.add_row(label, *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))))
         env.close()
     Console().print(table)
@@ -84,17 +76,10 @@ def _bench_env(options: BenchOptions) -> int:
 
 
 def _bench_train(options: BenchOptions) -> int:
-    config = RunConfig(
-        task=options.task,
-        teacher=options.teacher,
-        env=EnvConfig(
-            num_envs=options.num_envs, obs=options.obs, image_size=None if options.obs == "state" else options.image_size
-        ),
-        device=options.device,
-        num_threads=options.num_threads,
-        total_steps=10**9,
-        eval_episodes=1,
-    )
+    args = [options.task, "--teacher", options.teacher, "--device", options.device, "--env.num-envs", str(options.num_envs)]
+    args += ["--env.obs", options.obs, "--env.image-size", str(options.image_size) if options.obs == "image" else "None"]
+    args += ["--num-threads", str(options.num_threads), "--eval-episodes", "1", "--total-steps", str(10**9)]
+    config = train_options(args).run_config()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Path(folder))
         if trainer.device.type == "cuda":
@@ -119,6 +104,19 @@ def _bench_train(options: BenchOptions) -> int:
     Console().print(table)
     print(f"training loop: {steps / median:,.0f} steps/s (median of {options.rounds})")
     return 0
+
+
+def _stepper(env: VectorEnv, count: int) -> Callable[[], int]:
+    """Take `count` random control steps; returns how many that is over all environments."""
+    generator = torch.Generator(env.device).manual_seed(0)
+    action = torch.zeros(env.num_envs, env.spec.action.dim, device=env.device)
+
+    def steps() -> int:
+        for _ in range(count):
+            env.step(action.uniform_(-1, 1, generator=generator))
+        return count * env.num_envs
+
+    return steps
 
 
 def _rates(work: Callable[[], int], rounds: int, device: torch.device) -> list[float]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -15,11 +18,12 @@ from rich.table import Table
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError
-from envs.specs import EnvSpec
 from rpd.evaluate import EvalResult, compare, evaluate, save
 from rpd.page import rate_text
-from rpd.policies import resolve
+from rpd.policies import Policy, resolve, trained
 from rpd.report import write_evaluation
+from rpd.runs import run_of
+from rpd.settings import file_settings, validate
 from rpd.trainer import MAX_EVAL_ENVS, resolve_device
 from rpd.video import GridRecorder, side_by_side
 from students import pretrained
@@ -40,14 +44,14 @@ class EvalOptions(BaseModel):
     """Task; default: the one that the policy was trained on."""
     robot: str | None = None
     """Robot; default: the policy's, else the task's."""
-    obs: str | None = None
-    """state or image, for policies that do not say it themselves (zero, random, teachers)."""
+    obs: Literal["state", "image"] | None = None
+    """What is observed; default: what each policy was trained on, else state."""
     episodes: int = Field(100, ge=1)
     """Episodes, on the seeds seed, seed + 1, ..."""
     seed: int = Field(3_000_000, ge=0)
     """Seed of the first episode."""
-    randomize: tuple[str, ...] = ()
-    """Domain randomisation, see `rpd train --help`."""
+    randomize: tuple[str, ...] | None = None
+    """Domain randomisation, see `rpd train --help`; default: as the policy was trained."""
     video: bool = True
     """Film the first 16 episodes."""
     out: Path | None = None
@@ -61,75 +65,83 @@ class EvalOptions(BaseModel):
 def main(options: EvalOptions) -> int:
     """Evaluate and print; returns the exit code."""
     torch.set_num_threads(1)
-    device = resolve_device(options.device)
     names = [options.policy] + ([options.other] if options.other else [])
-    task, config = _environment(options, names)
-    env = envs.make(task, config, device, options.num_threads)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    policies = [resolve(name, env) for name in names]  # every mistake comes before the first episode
-    folders = [_folder(options, name, i, stamp) for i, name in enumerate(names)]
-    results = []
-    for policy, folder in zip(policies, folders, strict=True):
-        if options.video:
-            with GridRecorder(folder / "grid.mp4", env.spec.control_hz, options.seed) as film:
-                result = evaluate(env, policy, options.episodes, options.seed, film)
-        else:
-            result = evaluate(env, policy, options.episodes, options.seed)
-        save(result, folder)
-        write_evaluation(folder)
-        results.append(result)
-    env.close()
-    _show(env, results, folders)
+    task, configs = _environments(options, names)
+    folders = _folders(options, names)
+    with contextlib.ExitStack() as stack:
+        different = configs if configs[0] != configs[-1] else configs[:1]
+        device, threads = resolve_device(options.device), options.num_threads
+        worlds = [stack.enter_context(contextlib.closing(envs.make(task, c, device, threads))) for c in different]
+        policies = [resolve(name, env) for name, env in zip(names, itertools.cycle(worlds), strict=False)]
+        # Whatever is wrong with the options has been said before the first episode.
+        results = [_measure(options, *case) for case in zip(itertools.cycle(worlds), policies, folders, strict=False)]
+        _show(worlds[0], results, folders)
     if len(results) == 2:
         if options.video:
-            side_by_side(
-                folders[0] / "grid.mp4", folders[1] / "grid.mp4", folders[0] / "side_by_side.mp4", (names[0], names[1])
-            )
+            films = [folder / "grid.mp4" for folder in folders]
+            side_by_side(films[0], films[1], folders[0] / "side_by_side.mp4", (names[0], names[1]))
         print(f"{names[0]} - {names[1]}: {compare(*results)}")
     return 0
 
 
-def _environment(options: EvalOptions, names: list[str]) -> tuple[str, EnvConfig]:
-    """Task and environment: what the options say, else what the first trained policy was made for."""
-    specs = [s for s in map(_spec, names) if s is not None]
-    if not specs and options.task is None:
-        raise ConfigError(f"rpd eval {options.policy}: which task? add --task, e.g. --task tabletop/PickCube")
-    config = EnvConfig(num_envs=min(options.episodes, MAX_EVAL_ENVS), randomize=options.randomize)
-    update: dict[str, object] = {"robot": options.robot}
-    if specs:
-        spec = specs[0]
-        images = [k.removeprefix("image.") for k in spec.observations if k.startswith("image.")]
-        update = {"robot": options.robot or spec.embodiment.name, "reward": spec.reward}
-        if images:
-            size = spec.observations[f"image.{images[0]}"].shape[0]
-            update |= {"obs": "image", "cameras": tuple(images), "image_size": size}
-        if options.obs is not None and options.obs != ("image" if images else "state"):
-            raise ConfigError(f"--obs {options.obs}: the policy {names[0]} was trained on {'image' if images else 'state'}")
-    elif options.obs is not None:
-        update["obs"] = options.obs
-    fields = config.model_dump() | update
-    try:
-        config = EnvConfig.model_validate(fields)
-    except ValueError:
-        raise ConfigError(f"--obs {options.obs}: use state or image") from None
-    return options.task or specs[0].task, config
+def _measure(options: EvalOptions, env: VectorEnv, policy: Policy, folder: Path) -> EvalResult:
+    """One policy's episodes, with everything about them written into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    film = GridRecorder(folder / "grid.mp4", env.spec.control_hz, options.seed) if options.video else None
+    with film or contextlib.nullcontext():
+        result = evaluate(env, policy, options.episodes, options.seed, film)
+    save(result, folder)
+    write_evaluation(folder)
+    return result
 
 
-def _spec(name: str) -> EnvSpec | None:
-    """The spec that a trained policy was made for; None for what is not a path."""
-    if not Path(name).exists():
-        return None
-    return pretrained.load(ActorCritic.__name__, resolve_policy(Path(name)))[0]
+def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[EnvConfig]]:
+    """Task and an environment per policy: what the options say, else what the first trained policy was made for.
+
+    All have the same episodes; they differ only in what is observed, where one policy sees images and the other the state.
+    """
+    homes = [_home(path) if (path := trained(name)) else None for name in names]
+    known = [home for home in homes if home]
+    if options.task is None and not known:
+        raise ConfigError(f"{options.policy}: on which task? add --task, e.g. --task tabletop/PickCube")
+    task, base = known[0] if known else ("", EnvConfig())
+    chosen = {key: value for key in ("robot", "randomize") if (value := getattr(options, key)) is not None}
+    base = base.model_copy(update={**chosen, "num_envs": min(options.episodes, MAX_EVAL_ENVS)})
+    configs = []
+    for home in homes:
+        seen = home[1] if home else base
+        observed = {key: getattr(seen, key) for key in ("obs", "cameras", "image_size")}
+        configs.append(base.model_copy(update=observed | ({"obs": options.obs} if options.obs else {})))
+    return options.task or task, configs
 
 
-def _folder(options: EvalOptions, name: str, index: int, stamp: str) -> Path:
-    label = re.sub(r"[^\w.=-]+", "-", name).strip("-")
+def _home(path: Path) -> tuple[str, EnvConfig]:
+    """Task and environment that a trained policy was made for: its run's, or what its spec says of them."""
+    spec = pretrained.load(ActorCritic.__name__, resolve_policy(path))[0]
+    run = run_of(path)
+    if run is not None:
+        config = validate(file_settings(run / "config.yaml"), str(run / "config.yaml"))
+        return config.task, config.env
+    images = [k.removeprefix("image.") for k in spec.observations if k.startswith("image.")]
+    seen = {"obs": "image", "cameras": tuple(images), "image_size": spec.observations[f"image.{images[0]}"].shape[0]}
+    return spec.task, EnvConfig(robot=spec.embodiment.name, reward=spec.reward).model_copy(update=seen if images else {})
+
+
+def _folders(options: EvalOptions, names: list[str]) -> list[Path]:
+    """Where each policy's results go: ``eval/<when>`` in its run, ``runs/eval-<when>-<name>`` without one."""
+    when = time.strftime("%Y%m%d-%H%M%S")
+    labels = [re.sub(r"[^\w.=-]+", "-", name).strip("-") for name in names]
     if options.out is not None:
-        return options.out if options.other is None else options.out / f"{index + 1}-{label}"
-    run = Path(name)
-    if (run / "config.yaml").exists():
-        return run / "eval" / stamp
-    return Path("runs") / f"eval-{stamp}-{label}"
+        if options.out.exists() and not options.out.is_dir():
+            raise ConfigError(f"--out {options.out}: is a file, and results need a folder")
+        return [options.out / f"{i}-{label}" for i, label in enumerate(labels, 1)] if options.other else [options.out]
+    runs = [run_of(path) if (path := trained(name)) else None for name in names]
+    folders = [
+        run / "eval" / when if run else Path("runs") / f"eval-{when}-{label}" for run, label in zip(runs, labels, strict=True)
+    ]
+    if len(set(folders)) < len(folders):  # two checkpoints of one run
+        folders[1] = folders[1].with_name(f"{folders[1].name}-2")
+    return folders
 
 
 def _show(env: VectorEnv, results: list[EvalResult], folders: list[Path]) -> None:

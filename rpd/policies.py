@@ -11,6 +11,7 @@ from torch import Tensor
 
 from envs.base import VectorEnv
 from envs.errors import unknown_name
+from rpd.runs import near
 
 if TYPE_CHECKING:
     from students.actor_critic import ActorCritic
@@ -85,6 +86,19 @@ class StudentPolicy(Memoryless):
         return self.student.act(obs, deterministic=True)
 
 
+def trained(name: str) -> Path | None:
+    """Return the path that a policy's name is, None where it is one of the built-in names.
+
+    Raises:
+        ConfigError: neither; names the nearest.
+    """
+    if name in ("zero", "random") or name.startswith("teacher:"):
+        return None
+    if not Path(name).exists():
+        raise unknown_name("policy", name, ["zero", "random", "teacher:<name>", *(near(Path(name)) or ["<folder>"])])
+    return Path(name)
+
+
 def resolve(name: str, env: VectorEnv) -> Policy:
     """Build a policy from what a person writes on a command line.
 
@@ -96,19 +110,16 @@ def resolve(name: str, env: VectorEnv) -> Policy:
         ConfigError: nothing of that name, or a damaged policy.
         SpecMismatch: the policy was made for another environment; names both sides.
     """
-    if name == "zero":
-        return ZeroPolicy(env.spec.action.dim)
-    if name == "random":
-        return RandomPolicy(env.spec.action.dim)
+    path = trained(name)
+    if path is not None:
+        from rpd.checkpoint import resolve_policy
+        from students.actor_critic import ActorCritic
+
+        student = ActorCritic.from_pretrained(resolve_policy(path), device=env.device)
+        env.spec.check_policy(student.spec)
+        return StudentPolicy(student, name)
     if name.startswith("teacher:"):
         from teachers.registry import make
 
         return make(name.removeprefix("teacher:"), env.spec, env.device)
-    if not Path(name).exists():
-        raise unknown_name("policy", name, ["zero", "random", "teacher:<name>", "<path of a run, checkpoint or policy>"])
-    from rpd.checkpoint import resolve_policy
-    from students.actor_critic import ActorCritic
-
-    student = ActorCritic.from_pretrained(resolve_policy(Path(name)), device=env.device)
-    env.spec.check_policy(student.spec)
-    return StudentPolicy(student, name)
+    return ZeroPolicy(env.spec.action.dim) if name == "zero" else RandomPolicy(env.spec.action.dim)

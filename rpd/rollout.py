@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import torch
 from tensordict import TensorDict
@@ -15,6 +17,16 @@ from envs.errors import ConfigError, NonFiniteError
 from rpd.distill.objective import PREFIX
 from students.actor_critic import ActorCritic
 from teachers.base import Teacher, TeacherOutput
+
+T = TypeVar("T")
+
+# Whose numbers a field of the batch holds, in the order in which a step makes them.
+CAUSES = (
+    ("environment", ("obs.",)),
+    ("policy", ("action", "log_prob", "value")),
+    ("teacher", (PREFIX,)),
+    ("environment", ("reward", "final_value")),
+)
 
 
 @dataclass
@@ -38,13 +50,15 @@ class Collector:
     """Steps the environments with the student and fills a batch that is allocated once.
 
     The batch [T, N] has ``obs`` (nested), ``action``, ``log_prob``, ``value``, ``reward``, ``terminated``,
-    ``truncated``, ``final_value`` (of the true last observation of episodes that were truncated), and, where a
-    teacher labels, ``teacher.<field>``.
+    ``truncated``, ``final_value`` (of the true last observation of episodes that ended), and, where a teacher labels,
+    ``teacher.<field>``.
 
     Attributes:
         explore: whether the student samples its actions. Without a reward there is nothing to explore for: DAgger
             visits the states of the policy that will be used, and noise would keep it from the precise ones.
         obs: [N] the observation to act on next.
+        batch: [T, N] what `collect` fills.
+        filled: steps of it that are filled: fewer than T when something went wrong half-way.
         queries: observations that the teacher has labelled so far.
         owed: fraction of a label that is still to be asked, where `label_fraction` is below 1.
         times: seconds spent in ``env``, ``teacher`` and ``inference`` during the last `collect`.
@@ -65,7 +79,7 @@ class Collector:
         Raises:
             ConfigError: a label fraction that leaves some step without any label.
         """
-        if label_fraction * env.num_envs < 1:
+        if label_fraction * env.num_envs < 1 - 1e-9:
             raise ConfigError(
                 f"distill.label_fraction {label_fraction:g} of {env.num_envs} environments is less than one label per step: "
                 f"at least {1 / env.num_envs:.2g} is needed"
@@ -74,12 +88,12 @@ class Collector:
         self.num_steps, self.label_fraction = num_steps, label_fraction
         self.generator, self.explore = generator, explore
         self.episodes = EpisodeStats()
-        self.queries = 0
+        self.obs = TensorDict()
+        self.batch, self.filled = TensorDict(), 0
+        self.queries, self.owed = 0, 0.0
         self.clock = time.perf_counter
         self.times: dict[str, float] = {}
-        self.obs = TensorDict()
-        self.owed = 0.0
-        self._batch: TensorDict | None = None
+        self._labelled: bool | None = None
 
     def collect(self, label: bool) -> tuple[TensorDict, Tensor]:
         """Collect one batch.
@@ -91,37 +105,45 @@ class Collector:
             The batch [T, N], reused by the next call, and the value [N] of the observation after its last step.
 
         Raises:
-            NonFiniteError: an environment or the teacher answered with NaN or Inf.
+            NonFiniteError: an environment, the policy or the teacher answered with NaN or Inf; names the first of them.
         """
         self.times = defaultdict(float)
+        if label != self._labelled:  # the teacher's fields come or go
+            self.batch, self._labelled = TensorDict(batch_size=[self.num_steps, self.env.num_envs]), label
         with torch.inference_mode():
             for t in range(self.num_steps):
-                row = self._act(label)
-                step = self._timed("env", self.env.step, row["action"])
-                row["reward"], row["terminated"], row["truncated"] = step.reward, step.terminated, step.truncated
-                row["final_value"] = self._final_value(step)
-                self._store(t, row)
+                self.filled = t + 1
+                self._write(t, self._act(label))
+                try:
+                    step = self._timed("env", self.env.step, self.batch["action"][t])
+                except NonFiniteError:
+                    _check_finite(self.batch[: t + 1])  # what the environment complains of may have begun elsewhere
+                    raise
+                self._write(t, self._outcome(step))
                 self.obs = step.obs
             last_value = self._timed("inference", self.policy.value, self.obs)
-        _check_finite(self.batch)
+            # Once per batch: a wait for the device per step would cost more than the steps it saves.
+            _check_finite(self.batch)
+            _check_finite(TensorDict({"obs": self.obs, "value": last_value}, [self.env.num_envs])[None])
         return self.batch, last_value.clone()
 
-    @property
-    def batch(self) -> TensorDict:
-        """The batch [T, N] as far as it is filled: evidence, when something went wrong half-way."""
-        return TensorDict() if self._batch is None else self._batch
+    def _write(self, t: int, row: dict[str, Any]) -> None:
+        """Copy one step's tensors [N, ...] into the batch, which grows a field when it is first seen."""
+        fields = TensorDict(row, batch_size=[self.env.num_envs])
+        for key, value in fields.items(include_nested=True, leaves_only=True):
+            if key not in self.batch.keys(include_nested=True):
+                with torch.inference_mode(False):  # the update needs ordinary tensors; writing into them here is allowed
+                    self.batch[key] = torch.zeros(self.num_steps, *value.shape, dtype=value.dtype, device=value.device)
+            self.batch[key][t] = value
 
-    def _act(self, label: bool) -> TensorDict:
+    def _act(self, label: bool) -> dict[str, Any]:
         """What the student does and the teacher would do, on the current observation."""
         distribution, value = self._timed("inference", self.policy, self.obs)
         action = distribution.sample(self.generator) if self.explore else distribution.mode()
-        row = TensorDict(
-            {"obs": self.obs, "action": action, "log_prob": distribution.log_prob(action), "value": value},
-            batch_size=[self.env.num_envs],
-        )
+        row = {"obs": self.obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
         if label and self.teacher is not None:
-            for name, tensor in self._timed("teacher", self._label, self.teacher, action).items():
-                row[PREFIX + name] = tensor
+            answer = self._timed("teacher", self._label, self.teacher, action)
+            row |= {PREFIX + name: tensor for name, tensor in answer.items()}
         return row
 
     def _label(self, teacher: Teacher, action: Tensor) -> dict[str, Tensor]:
@@ -132,7 +154,7 @@ class Collector:
             self.queries += n
             return _to(teacher.label(self.obs.to(teacher.device), instructions, action), device)
         self.owed += self.label_fraction * n
-        count = int(self.owed)
+        count = int(self.owed + 1e-9)  # 49 times 1/49 is a little less than 1
         self.owed -= count
         self.queries += count
         rows = torch.randperm(n, generator=self.generator, device=device)[:count].sort().values
@@ -143,25 +165,19 @@ class Collector:
             full[name][rows] = value
         return full
 
-    def _final_value(self, step: Step) -> Tensor:
-        """[N] value of the true last observation of episodes that ended, 0 elsewhere."""
-        value = torch.zeros_like(step.reward)
+    def _outcome(self, step: Step) -> dict[str, Any]:
+        """What came of an action; looks after the episodes that ended."""
+        final_value = torch.zeros_like(step.reward)
         if step.episode is not None:
-            value[step.episode.env] = self._timed("inference", self.policy.value, step.final_obs)
+            final_value[step.episode.env] = self._timed("inference", self.policy.value, step.final_obs)
             self.episodes.add(step.episode)
             if self.teacher is not None:
                 self.teacher.reset((step.terminated | step.truncated).to(self.teacher.device))
-        return value
+        return {
+            "reward": step.reward, "terminated": step.terminated, "truncated": step.truncated, "final_value": final_value
+        }  # fmt: skip
 
-    def _store(self, t: int, row: TensorDict) -> None:
-        if t == 0 and (self._batch is None or set(self._batch.keys()) != set(row.keys())):
-            with torch.inference_mode(False):  # the update needs ordinary tensors; writing into them here is allowed
-                self._batch = TensorDict(batch_size=[self.num_steps, *row.batch_size], device=row.device)
-                for key, value in row.items(include_nested=True, leaves_only=True):
-                    self._batch[key] = torch.zeros(self.num_steps, *value.shape, dtype=value.dtype, device=value.device)
-        self.batch[t] = row
-
-    def _timed(self, what: str, call, *args):  # noqa: ANN001, ANN002, ANN202  (passes through whatever it is given)
+    def _timed(self, what: str, call: Callable[..., T], *args: Any) -> T:
         began = self.clock()
         result = call(*args)
         self.times[what] += self.clock() - began
@@ -173,18 +189,22 @@ def _to(answer: TeacherOutput, device: torch.device) -> dict[str, Tensor]:
 
 
 def _check_finite(batch: TensorDict) -> None:
-    """One check per batch: a wait for the device per step would cost more than the steps it saves.
+    """Refuse a batch [T, N] with NaN or Inf. Labels that are not valid may hold anything.
 
     Raises:
-        NonFiniteError: naming whose numbers they were.
+        NonFiniteError: naming whose numbers went wrong first; the others follow from them.
     """
-    sums = {}
-    for key, value in batch.items(include_nested=True, leaves_only=True):
-        if value.is_floating_point():
-            sums[".".join(key) if isinstance(key, tuple) else key] = value.isfinite().all()
-    good = torch.stack(list(sums.values())).tolist()
-    bad = [name for name, fine in zip(sums, good, strict=True) if not fine]
-    if bad:
-        source = "teacher" if any(b.startswith(PREFIX) for b in bad) else "environment"
-        source = "policy" if all(b in ("action", "log_prob", "value", "final_value") for b in bad) else source
-        raise NonFiniteError(source, ", ".join(bad))
+    bad: dict[str, Tensor] = {}  # [T, N] by field
+    for name, value in batch.flatten_keys(".").items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            rows = ~torch.all(value.isfinite().reshape(*batch.batch_size, -1), dim=-1)
+            bad[name] = rows & cast("Tensor", batch[PREFIX + "valid"]) if name.startswith(PREFIX) else rows
+    if not torch.stack([rows.any() for rows in bad.values()]).any():
+        return
+    for t in range(batch.batch_size[0]):
+        for source, fields in CAUSES:
+            here = {name: rows[t] for name, rows in bad.items() if name.startswith(fields) and rows[t].any()}
+            if here:
+                envs = torch.stack(list(here.values())).any(0).nonzero()[:, 0].tolist()
+                where = f"{', '.join(map(str, envs[:8]))}{'…' if len(envs) > 8 else ''}"
+                raise NonFiniteError(source, f"{', '.join(here)} of environment {where}, step {t + 1} of the batch")

@@ -7,32 +7,40 @@ from pathlib import Path
 
 from rich.console import Console
 
-from envs.errors import ConfigError, RunFault
+from envs.errors import ConfigError, NonFiniteError, RunFault, unknown_name
 from rpd import checkpoint, settings
 from rpd.config import RunConfig
-from rpd.runs import read_json
-from rpd.trainer import Trainer
+from rpd.report import write
+from rpd.runs import near, read_json
+from rpd.tables import result_table
+from rpd.trainer import EVIDENCE, Trainer
+from students.locate import checkpoint_steps
 
 
 def start(config: RunConfig, runs_dir: Path, name: str | None) -> int:
     """Train in a new folder; returns the exit code."""
     label = name or f"{config.task.replace('/', '-')}-{config.mode}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = runs_dir / label
-    if run_dir.exists() and any(run_dir.iterdir()):
+    if any(not path.name.startswith(".") for path in run_dir.glob("*")):  # the dotted are left by a process that was killed
         raise ConfigError(
             f"{run_dir} exists already: choose another --name, or continue it with 'rpd train --resume {run_dir}'"
         )
-    return _train(Trainer(config, run_dir), run_dir)
+    for folder in (runs_dir, run_dir):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file: runs need a folder, choose another --runs-dir or --name")
+    return _train(Trainer(config, run_dir))
 
 
 def resume(run_dir: Path) -> int:
     """Continue from the newest sound checkpoint; returns the exit code."""
+    if not run_dir.exists() and (runs := near(run_dir)):
+        raise unknown_name("run", str(run_dir), runs)
     if not (run_dir / "config.yaml").is_file():
         raise ConfigError(f"{run_dir} is not a run that can be resumed: it has no config.yaml")
     config = settings.validate(settings.file_settings(run_dir / "config.yaml"), str(run_dir / "config.yaml"))
-    if not any((run_dir / "checkpoints").glob("[0-9]*")):
+    if not checkpoint_steps(run_dir / "checkpoints"):
         print(f"{run_dir} stopped before its first checkpoint: starting it again", flush=True)
-        return _train(Trainer(config, run_dir), run_dir)
+        return _train(Trainer(config, run_dir))
     saved, problems = checkpoint.newest_sound(run_dir)
     for problem in problems:
         print(f"skipped: {problem}", flush=True)
@@ -40,26 +48,27 @@ def resume(run_dir: Path) -> int:
         print(f"{run_dir} is complete: {saved.step:,} steps")
         return 0
     print(f"resuming {run_dir} at {saved.step:,} steps", flush=True)
-    return _train(Trainer(config, run_dir, saved), run_dir)
+    trainer = Trainer(config, run_dir, saved)
+    if not trainer.env.exact_resume:
+        print(f"{config.task} restores its simulation up to rounding: expect other numbers than without the stop", flush=True)
+    return _train(trainer)
 
 
-def _train(trainer: Trainer, run_dir: Path) -> int:
+def _train(trainer: Trainer) -> int:
+    run_dir = trainer.run_dir
+    again = f"to continue: rpd train --resume {run_dir}"
     try:
         complete = trainer.run()
-    except RunFault:
-        print(f"to continue from the newest checkpoint: rpd train --resume {run_dir}", flush=True)
+    except NonFiniteError:
+        print(f"evidence: {run_dir / EVIDENCE}\n{again}", flush=True)
+        raise
+    except (RunFault, OSError, KeyboardInterrupt):
+        print(again, flush=True)
         raise
     if not complete:
-        print(f"stopped at {trainer.step:,} steps. To continue: rpd train --resume {run_dir}", flush=True)
+        print(f"stopped at {trainer.step:,} steps, {again}", flush=True)
         return 130
-    _print_result(run_dir)
-    return 0
-
-
-def _print_result(run_dir: Path) -> None:
-    from rpd.report import write
-    from rpd.tables import result_table
-
     console = Console()
     console.print(result_table(read_json(run_dir / "result.json")))
     console.print(f"run: {run_dir}\nreport: {write([run_dir])}", highlight=False)
+    return 0

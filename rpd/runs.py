@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,19 @@ def read_run(path: Path) -> Run:
     summary["wall_s"] = last(metrics, "time/wall")
     summary["teacher_queries"] = last(metrics, "teacher/queries")
     return Run(path, text, summary | read_json(path / "result.json"), metrics, read_json(path / "env.json"))
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the run folder that a path lies in (a run, a checkpoint, a policy in it), if any."""
+    path = Path(path)
+    inside = (path, *path.parents[:3])
+    return next((p for p in inside if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()), None)
+
+
+def near(path: Path) -> list[str]:
+    """Return runs beside a path that does not exist, of a similar name: what may have been meant."""
+    path = Path(path)
+    return difflib.get_close_matches(str(path), [str(p.parent) for p in path.parent.glob("*/config.yaml")])
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ A settings file holds fields of RunConfig, and optionally ``variants``: what els
       - when: {env.reward: sparse}
         set: {ppo: {gamma: 0.95}}
 
-Later layers win: the defaults, the simulator's file and its variants, the task's, the user's file and its variants, the command line.
+Later layers win: the defaults, the simulator's file, the task's, the user's (each with its variants), the command line.
 """
 
 from __future__ import annotations
@@ -16,14 +16,63 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tyro
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from envs.errors import ConfigError, unknown_name
+from envs.registry import task_info
+from rpd.arguments import option_names, parse
 from rpd.config import RunConfig
 
 Tree = dict[str, Any]
 COMMON = "common.yaml"
+
+
+class TrainOptions(RunConfig):
+    """Train a student: from a teacher and a reward (rpd), from the reward (ppo), or from the teacher (dagger)."""
+
+    task: tyro.conf.Positional[str] = ""
+    """Task, e.g. tabletop/PickCube; see `rpd list`. Not needed with --resume, or where --config names it."""
+    name: str | None = None
+    """Name of the run's folder; default: made from task, mode, seed and time."""
+    runs_dir: Path = Path("runs")
+    """Where run folders are made."""
+    config: Path | None = None
+    """YAML of options, e.g. a run's config.yaml, used as defaults: options on the command line win."""
+    resume: Path | None = None
+    """Run folder to continue from its newest sound checkpoint, with its own configuration."""
+
+    def run_config(self) -> RunConfig:
+        """What the run itself needs to know."""
+        return RunConfig.model_validate(self.model_dump(include=set(RunConfig.model_fields)))
+
+
+def train_options(args: list[str]) -> TrainOptions:
+    """Read the command line of `rpd train`, over the settings files that apply to it.
+
+    The first parse says which files, the second which of their variants, the third has all of them as defaults.
+
+    Raises:
+        ConfigError: one line that names what is wrong.
+    """
+    asked = [a for a in args if a not in ("-h", "--help")]  # help waits until it can show the task's own defaults
+    options = parse(TrainOptions, asked, "rpd train")
+    if options.resume is not None:
+        other = [name for name, value in options if name != "resume" and value != getattr(TrainOptions(), name)]
+        if other:
+            raise ConfigError(f"--resume continues with the run's own configuration: leave out {', '.join(other)}")
+        return options
+    user = file_settings(options.config) if options.config else {}
+    task = options.task or user.get("task")
+    if task is None:
+        if asked != args:
+            return parse(TrainOptions, args, "rpd train")
+        raise ConfigError("which task? e.g. 'rpd train tabletop/PickCube --teacher scripted:noisy'; see `rpd list`")
+    task_info(task)
+    layers = [{"task": task}, *task_settings(task), user]
+    chosen = parse(TrainOptions, asked, "rpd train", TrainOptions.model_validate(resolve(layers)))
+    return parse(TrainOptions, args, "rpd train", TrainOptions.model_validate(resolve(layers, chosen)))
 
 
 def task_settings(task: str) -> list[Tree]:
@@ -40,12 +89,14 @@ def file_settings(path: Path) -> Tree:
     """A user's settings file.
 
     Raises:
-        ConfigError: it is missing, not YAML, or has an unknown key; one line that names it.
+        ConfigError: it is missing, not YAML, or has an unknown key or a bad value; one line that names it.
     """
     try:
         return _parse(Path(path).read_text(), str(path))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file") from None
 
 
 def merge(base: Tree, over: Tree) -> Tree:
@@ -57,18 +108,19 @@ def merge(base: Tree, over: Tree) -> Tree:
     return merged
 
 
-def resolve(layers: list[Tree], chosen: RunConfig) -> Tree:
-    """Merge layers, applying the variants whose conditions `chosen` meets.
+def resolve(layers: list[Tree], chosen: RunConfig | None = None) -> Tree:
+    """Merge layers, with the variants whose conditions are met.
 
     Args:
         layers: settings, weakest first.
-        chosen: the configuration that decides about conditions: layers and command line, without variants.
+        chosen: the configuration that decides about conditions: layers and command line, without variants. None leaves
+            all variants out.
     """
     merged: Tree = {}
     for layer in layers:
         merged = merge(merged, {k: v for k, v in layer.items() if k != "variants"})
         for variant in layer.get("variants", []):
-            if all(_lookup(chosen, path) == value for path, value in variant["when"].items()):
+            if chosen is not None and all(_lookup(chosen, path) == value for path, value in variant["when"].items()):
                 merged = merge(merged, variant["set"])
     return merged
 
@@ -80,23 +132,11 @@ def validate(settings: Tree, where: str) -> RunConfig:
         ConfigError: the first thing that is wrong, in one line that starts with `where`.
     """
     try:
-        return RunConfig.model_validate({k: v for k, v in settings.items() if k != "variants"})
+        return RunConfig.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}: {place}: {first['msg']} (given: {first['input']!r})") from None
-
-
-def option_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
-    """Every dotted name of a configuration, e.g. ``ppo.lr``."""
-    names: list[str] = []
-    for name, info in model.model_fields.items():
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += option_names(inner, f"{prefix}{name}.")
-        else:
-            names.append(prefix + name)
-    return names
+        raise ConfigError(f"{where}: {place} {first['input']!r}: {first['msg']}") from None
 
 
 def _parse(text: str, where: str) -> Tree:
@@ -108,33 +148,35 @@ def _parse(text: str, where: str) -> Tree:
         raise ConfigError(f"{where}: not valid YAML{line}: {getattr(error, 'problem', error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: has to be a mapping of options, e.g. 'total_steps: 100000'")
-    _check_keys(tree, where)
-    for variant in tree.get("variants", []):
-        if set(variant) != {"when", "set"}:
-            raise ConfigError(f"{where}: a variant has the keys 'when' and 'set', not {', '.join(map(str, variant))}")
-        _check_keys(variant["set"], where)
+    variants = tree.get("variants", [])
+    for variant in variants if isinstance(variants, list) else [variants]:
+        if not (isinstance(variant, dict) and {k: type(v) for k, v in variant.items()} == {"when": dict, "set": dict}):
+            raise ConfigError(f"{where}: a variant is '{{when: {{option: value}}, set: {{...}}}}', not {variant!r}")
         for path in variant["when"]:
-            if path not in option_names():
-                raise unknown_name(f"option in {where}", path, option_names())
+            if path not in option_names(RunConfig):
+                raise unknown_name(f"option in {where}", path, option_names(RunConfig))
+        _check(variant["set"], where)
+    _check({k: v for k, v in tree.items() if k != "variants"}, where)
     return tree
 
 
+def _check(tree: Tree, where: str) -> None:
+    """Refuse unknown keys, with the nearest that exist, and bad values."""
+    _check_keys(tree, where)
+    validate({"task": "any", **tree}, where)
+
+
 def _check_keys(tree: Tree, where: str, prefix: str = "") -> None:
-    names = option_names()
+    names = option_names(RunConfig)
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        group = any(n.startswith(path + ".") for n in names)
-        if path == "variants" or path in names:
-            continue
-        if not group:
+        inside = [n.removeprefix(f"{path}.") for n in names if n.startswith(f"{path}.")]
+        if inside and not isinstance(value, dict):
+            raise ConfigError(f"{where}: {path} is a group of options, e.g. '{path}: {{{inside[0]}: ...}}', not {value!r}")
+        if inside:
+            _check_keys(value, where, f"{path}.")
+        elif path not in names:
             raise unknown_name(f"key in {where}", path, names)
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: {path} is a group of options, e.g. '{path}: {{{_first(names, path)}: ...}}'")
-        _check_keys(value, where, path + ".")
-
-
-def _first(names: list[str], group: str) -> str:
-    return next(n for n in names if n.startswith(group + ".")).removeprefix(group + ".")
 
 
 def _lookup(config: RunConfig, path: str) -> Any:

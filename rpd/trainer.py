@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from tensordict import TensorDict
 
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
-from envs.errors import ConfigError, RunFault
+from envs.errors import ConfigError, NonFiniteError
 from rpd import checkpoint, ppo
 from rpd.atomic import write_json, write_text
 from rpd.config import RunConfig
@@ -24,12 +25,14 @@ from rpd.policies import Policy, StudentPolicy
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics
 from students.actor_critic import ActorCritic
+from students.files import write_bytes
 from teachers import registry as teachers
 from teachers.base import Teacher
 
 # Seeds of episodes, far apart: training never sees an episode that the policy is judged on.
 CURVE_SEED, FINAL_SEED, TRAIN_SEED = 1_000_000, 2_000_000, 10_000_000
 MAX_EVAL_ENVS = 128
+EVIDENCE = "evidence"
 
 
 class Trainer:
@@ -73,41 +76,47 @@ class Trainer:
         self.resume_step = None if resume is None else self.step
 
     def run(self) -> bool:
-        """Train to the end, or until interrupted.
+        """Train to the end, or until interrupted. Closes the environments.
 
         Returns:
             Whether the run is complete; if not, a checkpoint holds all that `resume` needs.
 
         Raises:
-            RunFault: the run cannot go on; what it saw last lies in the folder ``evidence``.
+            RunFault: the run cannot go on. Where it saw NaN or Inf, the last batch lies in the folder ``evidence``.
+            OSError: the run's folder cannot be written; the last good checkpoint is intact.
         """
         config, per_iteration = self.config, self.config.ppo.num_steps * self.config.env.num_envs
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_json(self.run_dir / "env.json", environment_info())
         write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        self._evaluate_teacher()
-        with Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker, Interrupt() as interrupt:
-            while self.step < config.total_steps and not interrupt.requested:
-                began = self.clock()
-                try:
-                    metrics = self.iterate()
-                except RunFault as fault:
-                    self._dump_evidence(fault)
-                    raise
-                self.step += per_iteration
-                seconds = self.clock() - began
-                self.wall += seconds
-                metrics |= {"time/sps": per_iteration / seconds, "time/wall": self.wall}
-                if self._due(config.eval_every, per_iteration):
-                    metrics |= self._evaluate(self.eval_env, CURVE_SEED, config.eval_episodes).metrics()
-                    self.success = metrics["eval/success"]
-                tracker.log(self.step, metrics)
-                if self._due(config.checkpoint_every, per_iteration) or interrupt.requested:
+        write_json(self.run_dir / "env.json", environment_info())
+        try:
+            with Interrupt() as interrupt:
+                self._evaluate_teacher()
+                with Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker:
+                    while self.step < config.total_steps and not interrupt.requested:
+                        began = self.clock()
+                        metrics = self.iterate()
+                        self.step += per_iteration
+                        seconds = self.clock() - began
+                        self.wall += seconds
+                        metrics |= {"time/sps": per_iteration / seconds, "time/wall": self.wall}
+                        if self._due(config.eval_every, per_iteration):
+                            metrics |= self._evaluate(self.eval_env, CURVE_SEED, config.eval_episodes).metrics()
+                            self.success = metrics["eval/success"]
+                        tracker.log(self.step, metrics)
+                        if self._due(config.checkpoint_every, per_iteration):
+                            self._save()
+                complete = self.step >= config.total_steps
+                if complete:
+                    self._finish()
+                else:
                     self._save()
-        if self.step >= config.total_steps:
-            self._finish()
-        self.close()
-        return self.step >= config.total_steps
+                return complete
+        except NonFiniteError as fault:
+            self._dump_evidence(fault)
+            raise
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Release the environments. May be called twice."""
@@ -124,8 +133,8 @@ class Trainer:
         objective = self.objective if self.objective is not None and self.objective.active(progress) else None
         batch, last_value = self.collector.collect(label=objective is not None)
         began = self.clock()
-        self._add_returns(batch, last_value)
         flat = batch.flatten()
+        flat["advantage"], flat["returns"] = (x.flatten() for x in self._returns(batch, last_value))
         if objective is not None:
             teacher = None if self.teacher_result is None else self.teacher_result.rate
             objective.prepare(flat, progress, GateContext(teacher, self.success))
@@ -141,9 +150,10 @@ class Trainer:
             metrics["teacher/queries"] = float(self.collector.queries)
         return metrics
 
-    def _add_returns(self, batch: TensorDict, last_value: torch.Tensor) -> None:
+    def _returns(self, batch: TensorDict, last_value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Advantages and returns, both [T, N]."""
         estimate = ppo.gae_finite_horizon if self.config.ppo.finite_horizon_gae else ppo.gae
-        batch["advantage"], batch["returns"] = estimate(
+        return estimate(
             batch["reward"], batch["value"], batch["terminated"], batch["truncated"], batch["final_value"], last_value,
             self.config.ppo.gamma, self.config.ppo.gae_lambda,
         )  # fmt: skip
@@ -162,6 +172,7 @@ class Trainer:
         self.teacher.seed(self.config.seed)
         self.teacher_result = self._evaluate(self.eval_env, FINAL_SEED, self.config.final_episodes, self.teacher)
         self.teacher.seed(self.config.seed)
+        self.teacher.reset(torch.ones(self.env.num_envs, dtype=torch.bool, device=self.teacher.device))
 
     def _finish(self) -> None:
         """Judge the final policy on fresh episodes and write result.json."""
@@ -228,13 +239,15 @@ class Trainer:
             self.teacher_result = EvalResult.from_full_dict(meta["teacher_result"])
         checkpoint.load_rng(_group(saved.tensors, "rng"), self.generator)
 
-    def _dump_evidence(self, fault: RunFault) -> None:
-        """Leave the last batch and the message in the run folder; the fault is what matters, so never hide it."""
-        folder = self.run_dir / "evidence"
-        folder.mkdir(parents=True, exist_ok=True)
-        flat = self.collector.batch.flatten_keys(".")
-        save_file({k: v.contiguous().cpu() for k, v in flat.items()}, folder / "batch.safetensors")
-        write_json(folder / "fault.json", {"step": self.step, "fault": str(fault)})
+    def _dump_evidence(self, fault: NonFiniteError) -> None:
+        """Leave the last batch, the policy and the message in the run folder."""
+        batch = self.collector.batch[: self.collector.filled].flatten_keys(".")
+        tensors = {**_prefixed("batch", dict(batch.items())), **_prefixed("policy", self.policy.state_dict())}
+        with contextlib.suppress(OSError):  # a full disk must not hide the fault
+            folder = self.run_dir / EVIDENCE
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / "tensors.safetensors", save_tensors({k: t.contiguous().cpu() for k, t in tensors.items()}))
+            write_json(folder / "fault.json", {"step": self.step, "source": fault.source, "fault": str(fault)})
 
 
 def make_teacher(config: RunConfig, env: VectorEnv) -> Teacher | None:
@@ -276,7 +289,9 @@ def resolve_device(name: str) -> str:
     except RuntimeError:
         raise ConfigError(f"unknown device '{name}': use auto, cpu, cuda or cuda:<index>") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device '{name}' does not exist: torch sees {torch.cuda.device_count()} cuda devices; use cpu or auto")
+        raise ConfigError(
+            f"device '{name}' does not exist: torch sees {torch.cuda.device_count()} cuda devices; use cpu or auto"
+        )
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device '{name}' is not supported: use auto, cpu, cuda or cuda:<index>")
     return name
