@@ -1,0 +1,81 @@
+"""What a policy may move between, and the layout of a teacher's scene."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from envs.errors import ConfigError, SpecMismatch
+from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec, Scene
+
+
+def spec(**changes) -> EnvSpec:
+    values = {
+        "task": "tabletop/PickCube",
+        "embodiment": Embodiment(name="panda", num_joints=7, descriptor={"reach": 0.855}),
+        "observations": {"state": ObsSpec(shape=(3,), dtype="float32")},
+        "state_names": ("a", "b", "c"),
+        "action": ActionSpec(names=("x", "gripper"), units=("m", "open"), scale=(0.03, 1.0), discrete=(False, True)),
+        "control_hz": 20,
+        "max_episode_steps": 50,
+        "reward": "dense",
+    }
+    return EnvSpec(**{**values, **changes})
+
+
+def action(**changes) -> ActionSpec:
+    return spec().action.model_copy(update=changes)
+
+
+def test_a_spec_survives_json_and_cannot_be_changed():
+    assert EnvSpec.model_validate_json(spec(scene=True).model_dump_json()) == spec(scene=True)
+    assert spec().action.dim == 2
+    with pytest.raises(ValidationError, match="frozen"):
+        spec().task = "other"
+    with pytest.raises(ValidationError, match="nonsense"):
+        spec(nonsense=1)
+
+
+def test_a_policy_may_change_task_reward_and_horizon():
+    spec().check_policy(spec(task="tabletop/StackCube", reward="sparse", max_episode_steps=70, scene=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "theirs", "ours"),
+    [
+        ({"embodiment": Embodiment(name="ur5e", num_joints=6, descriptor={})}, "robot", "ur5e", "panda"),
+        ({"control_hz": 10}, "control rate", "10 Hz", "20 Hz"),
+        ({"observations": {"image.front": ObsSpec(shape=(8, 8, 3), dtype="uint8")}}, "observations", "8, 8, 3", "state"),
+        ({"state_names": ("a", "b", "d")}, "state entries", "with d", "with c"),
+        ({"state_names": ("b", "a", "c")}, "order of state entries", "b a c", "a b c"),
+        ({"action": action(names=("y", "gripper"))}, "action dimensions", "y gripper", "x gripper"),
+        ({"action": action(units=("cm", "open"))}, "action units", "cm open", "m open"),
+        ({"action": action(scale=(0.05, 1.0))}, "action scale", "0.05 1", "0.03 1"),
+        ({"action": action(discrete=(False, False))}, "discrete action dimensions", "(False, False)", "(False, True)"),
+        ({"action": action(frame="tool")}, "action frame", "tool", "base"),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused_naming_both_sides(change, what, theirs, ours):
+    with pytest.raises(SpecMismatch) as refusal:
+        spec().check_policy(spec(**change))
+    message = str(refusal.value)
+    assert f"{what} differ" in message
+    policy, environment = message.split("; environment ")
+    assert theirs in policy and ours in environment
+    assert "\n" not in message
+    assert isinstance(refusal.value, ConfigError)
+
+
+def test_scene_fields_tile_the_vector():
+    covered = [i for field in Scene.fields.values() for i in range(field.start, field.stop)]
+    assert covered == list(range(Scene.dim))
+    assert Scene.dim == 3 + 4 + 1 + 3 + 4 + 1 + 3 + 4 + 1 + 1
+
+
+def test_scene_fields_are_views():
+    scene = Scene.empty(2)
+    assert scene.shape == (2, Scene.dim) and not scene.any()
+    Scene.get(scene, "object_pos")[1] = torch.tensor([1.0, 2.0, 3.0])
+    assert Scene.get(scene, "object_pos").tolist() == [[0, 0, 0], [1, 2, 3]]
+    assert scene.sum() == 6
