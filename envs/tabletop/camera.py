@@ -155,9 +155,9 @@ class Renderer:
         # Lambert: ambient + diffuse * max(0, n . l)
         light = AMBIENT + (1 - AMBIENT) * np.maximum(normal[ids] @ LIGHT, 0.0)
         if self.shadows:
-            origin += direction * distance[..., None] + 1e-3 * normal
-            direction[:] = LIGHT
             hit = distance[ids] >= 0
+            origin[ids] += direction[ids] * distance[ids][..., None] + 1e-3 * normal[ids]
+            direction[ids] = LIGHT
             self._batch.rays(origin, direction, distance, geomgroup=groups, ids=ids)
             light = np.where(hit & (distance[ids] >= 0), SHADOW * light, light)
         return ((geom[ids] + 1) * LEVELS + (light * (LEVELS - 1))).astype(np.uint16)
