@@ -1,0 +1,185 @@
+"""Cartesian commands move the tool as they say, and a grasp is a grasp only when two fingers hold the cube."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from envs import registry
+from envs.base import EnvConfig
+from envs.specs import Scene
+from envs.tabletop import ik
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.robots import ROBOTS
+
+N = 2
+OPEN, CLOSED = 1.0, -1.0
+
+
+def make(task: str = "PickCube", robot: str | None = None) -> TabletopEnv:
+    env = registry.make(f"tabletop/{task}", EnvConfig(robot=robot, num_envs=N, max_episode_steps=1000), num_threads=1)
+    assert isinstance(env, TabletopEnv)
+    env.reset(0)
+    return env
+
+
+def command(env: TabletopEnv, *parts: float, gripper: float = OPEN, steps: int = 1) -> torch.Tensor:
+    """Send one action [x, y, z, roll, pitch, yaw] to all, some steps; return the last scene."""
+    action = torch.tensor([*parts, *[0.0] * (6 - len(parts)), gripper]).expand(N, 7)
+    for _ in range(steps):
+        scene = env.step(action).obs["privileged"]
+    return scene
+
+
+def settle(env: TabletopEnv, gripper: float = OPEN) -> torch.Tensor:
+    return command(env, gripper=gripper, steps=12)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_one_full_translation_is_one_max_delta_along_a_base_axis(robot, axis):
+    env = make("PushCube", robot)
+    start = Scene.get(settle(env), "tcp_pos").clone()
+    direction = torch.zeros(3)
+    direction[axis] = 1.0 if axis < 2 else -1.0
+    command(env, *direction.tolist())
+    moved = Scene.get(settle(env), "tcp_pos") - start
+    torch.testing.assert_close(moved, (direction * env.robot.max_delta_pos).expand(N, 3), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("robot", ["panda", "xarm6", "ur5e"])
+def test_one_full_rotation_is_one_max_delta_about_a_base_axis(robot, axis):
+    env = make("PushCube", robot)
+    before = settle(env).double()
+    command(env, *[0.0] * 3, *np.eye(3)[axis])
+    after = settle(env).double()
+    turned = ik.rotation_error(Scene.get(after, "tcp_quat").numpy(), Scene.get(before, "tcp_quat").numpy())
+    np.testing.assert_allclose(turned, np.tile(np.eye(3)[axis] * env.robot.max_delta_rot, (N, 1)), atol=0.01)
+    assert (Scene.get(after, "tcp_pos") - Scene.get(before, "tcp_pos")).abs().max() < 3e-3  # about the tcp, not the wrist
+
+
+def test_five_joints_turn_about_the_vertical():
+    env = make("PushCube", "so101")
+    before = settle(env).double()
+    command(env, 0, 0, 0, 0, 0, 1)
+    turned = ik.rotation_error(Scene.get(settle(env).double(), "tcp_quat").numpy(), Scene.get(before, "tcp_quat").numpy())
+    np.testing.assert_allclose(turned[:, 2], env.robot.max_delta_rot, atol=0.01)
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_commands_add_up_and_nothing_droops(robot):
+    env = make("PushCube", robot)
+    start = Scene.get(settle(env), "tcp_pos").clone()
+    for y in (0.5, 0.5, -1.0, 0.5, -0.5):  # nothing in total
+        command(env, 0, y)
+    assert (Scene.get(command(env, steps=40), "tcp_pos") - start).norm(dim=1).max() < 1.5e-3
+
+
+def test_a_target_pushed_into_the_table_comes_back_at_once():
+    env = make()
+    height = Scene.get(command(env, 0, 0, -1, gripper=CLOSED, steps=40), "tcp_pos")[:, 2].clone()
+    assert (height > -0.002).all()
+    up = Scene.get(command(env, 0, 0, 1, gripper=CLOSED, steps=4), "tcp_pos")[:, 2]
+    assert (up - height > 1.0 * env.robot.max_delta_pos).all()
+
+
+def test_the_target_stays_in_the_work_area():
+    env = make("PushCube")
+    for direction in ((1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
+        tcp = Scene.get(command(env, *direction, steps=40), "tcp_pos")
+        low, high = (np.array(corner) for corner in env.robot.workspace)
+        assert (tcp[:, :2].numpy() >= low - 0.11).all() and (tcp[:, :2].numpy() <= high + 0.11).all()
+        assert (tcp[:, 2] <= env.robot.max_height + 0.11).all()
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_gripper_closes_and_opens_by_sign(robot):
+    env = make("PushCube", robot)
+    torch.testing.assert_close(Scene.get(settle(env), "gripper"), torch.ones(N, 1), atol=0.02, rtol=0)
+    assert Scene.get(settle(env, gripper=-0.01), "gripper").max() < 0.05
+    assert Scene.get(settle(env, gripper=0.01), "gripper").min() > 0.95
+
+
+# Grasps -----------------------------------------------------------------------------------------------------------
+
+
+def put_cube(env: TabletopEnv, offset: tuple[float, float, float] = (0, 0, 0)) -> None:
+    """Put the cube at rest between the fingers, moved by an offset in the tool's frame, its faces parallel to them."""
+    a, v = env._world.object_qpos, env._world.object_qvel
+    hand = env._now.hand()
+    env._now.qpos[:, a : a + 3] = env._now.tcp + hand @ np.array(offset)
+    env._now.qpos[:, a + 3 : a + 7] = ik.mat_to_quat(hand)
+    env._now.qvel[:, v : v + 6] = 0
+    env._batch.forward()
+
+
+def grasped(scene: torch.Tensor) -> torch.Tensor:
+    return Scene.get(scene, "grasped")[:, 0] > 0.5
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_a_cube_that_is_squeezed_and_lifted_is_grasped(robot):
+    env = make(robot=robot)
+    half = env.robot.cube_half_size
+    down = (settle(env)[0, 2].item() - half) / env.robot.max_delta_pos
+    for _ in range(math.ceil(down)):
+        command(env, 0, 0, -down / math.ceil(down))
+    settle(env)
+    put_cube(env)
+    assert not grasped(command(env)).any()  # between the fingers, which are open
+    held = settle(env, gripper=CLOSED)
+    assert grasped(held).all()
+    for _ in range(3):
+        held = command(env, 0, 0, 0.5, gripper=CLOSED, steps=2)
+        assert grasped(held).all()
+    assert (Scene.get(held, "object_pos")[:, 2] > half + 1.0 * env.robot.max_delta_pos).all()
+    assert env.spec.state_names[-13:-11] == ("press.left", "press.right")
+    released = command(env, gripper=OPEN, steps=3)
+    assert not grasped(released).any()
+    settle(env)
+    torch.testing.assert_close(Scene.get(settle(env), "object_pos")[:, 2], torch.full((N,), half), atol=2e-3, rtol=0)
+
+
+def test_fingers_that_close_on_nothing_or_on_each_other_grasp_nothing():
+    env = make()
+    a = env._world.object_qpos
+    for _ in range(12):
+        env._now.qpos[:, a : a + 2] = env._now.tcp[:, :2] + np.array([0.15, 0.0])
+        assert not grasped(command(env, gripper=CLOSED)).any()
+
+
+def test_one_finger_that_pushes_is_no_grasp():
+    env = make("PushCube")
+    low = (settle(env)[0, 2].item() - env.robot.cube_half_size) / env.robot.max_delta_pos
+    for _ in range(math.ceil(low)):
+        command(env, 0, 0, -low / math.ceil(low))
+    settle(env)
+    put_cube(env, (0, env.robot.opening / 2 + 0.014 + env.robot.cube_half_size + 0.005, 0))  # outside the left finger
+    start = env._now.qpos[:, env._world.object_qpos : env._world.object_qpos + 2].copy()
+    side = env._now.hand()[0, :, 1]
+    touched = torch.zeros(N, dtype=torch.bool)
+    for _ in range(6):
+        scene = command(env, *(0.7 * side).tolist())
+        force = env._now._contact.reshape(N, 2, 3)
+        touched |= torch.from_numpy(np.linalg.norm(force, axis=-1).max(axis=1) > 0.1)
+        assert not grasped(scene).any()
+    moved = np.linalg.norm(env._now.qpos[:, env._world.object_qpos : env._world.object_qpos + 2] - start, axis=1)
+    assert touched.all() and (moved > 0.02).all()
+
+
+def test_closed_fingers_that_lean_on_a_cube_grasp_nothing():
+    env = make()
+    settle(env, gripper=CLOSED)
+    a, half = env._world.object_qpos, env.robot.cube_half_size
+    env._now.qpos[:, a : a + 3] = np.concatenate([env._now.tcp[:, :2], np.full((N, 1), half)], axis=1)
+    env._now.qpos[:, a + 3 : a + 7] = [1, 0, 0, 0]
+    pressed = torch.zeros(N, dtype=torch.bool)
+    for _ in range(15):
+        scene = command(env, 0, 0, -0.5, gripper=CLOSED)
+        assert not grasped(scene).any()
+        pressed |= torch.from_numpy(np.abs(env._now._contact).max(axis=1) > 1.0)
+    assert pressed.all()
