@@ -186,15 +186,12 @@ def _reward_reach(f: Frame) -> Array:
     return _near(_norm(f.target - f.tcp))
 
 
-def _reward_slide(sign: float) -> Callable[[Frame], Array]:
-    def reward(f: Frame) -> Array:
-        behind = f.object.copy()
-        behind[:, 0] -= sign * (f.half + 0.01)  # where a fingertip has to be to slide the cube
-        reach = _near(_norm(f.tcp - behind))
-        slide = _far(_norm((f.object - f.target)[:, :2]))
-        return (reach + 3.0 * slide) / 4.0
-
-    return reward
+def _reward_slide(f: Frame) -> Array:
+    way = (f.target - f.object) * [1.0, 1.0, 0.0]
+    distance = _norm(way)
+    # Where a fingertip has to be to slide the cube towards the goal: after a slip or an overshoot that is another side.
+    behind = f.object - way / np.maximum(distance, 1e-6)[:, None] * (f.half + 0.01)
+    return (_near(_norm(f.tcp - behind)) + 3.0 * _far(distance)) / 4.0
 
 
 # What follows a grasp weighs three times as much as the grasp: else holding the cube still is worth nearly as much as
@@ -279,7 +276,7 @@ TASKS = {
                 "slide the {object} block away from you until it is on the green circle",
             ),
             _place_slide(+1.0),
-            _reward_slide(+1.0),
+            _reward_slide,
             _slid,
         ),
         Task(
@@ -291,7 +288,7 @@ TASKS = {
                 "slide the {object} block towards you until it is on the green circle",
             ),
             _place_slide(-1.0),
-            _reward_slide(-1.0),
+            _reward_slide,
             _slid,
         ),
         Task(
