@@ -52,6 +52,7 @@ class TabletopEnv(VectorEnv):
         self._ctrl, self._physics = self._batch.bind("ctrl"), self._batch.bind("state")
         self._friction = self._batch.expand("geom_friction") if "friction" in self._randomize else None
         self._mass = self._batch.expand("body_mass") if "mass" in self._randomize else None
+        self._inertia = self._batch.expand("body_inertia") if "mass" in self._randomize else None
         self._jacp, self._jacr = (np.empty((self.num_envs, 3, model.nv)) for _ in range(2))
         self._tcp_body = np.full(self.num_envs, self._world.tcp_body, dtype=np.int32)
         self._config = config
@@ -145,7 +146,7 @@ class TabletopEnv(VectorEnv):
         self._paint(ids, seeds)
         for name, drawn in randomize.draw(seeds, self._randomize).items():
             s[name][ids] = drawn
-        self._apply_domain()
+        self._apply_domain(ids)
 
         self._batch.reset(ids=ids)
         arm = np.array(self.robot.home) + (u[:, 11 : 11 + len(world.arm)] - 0.5) * 0.04
@@ -299,14 +300,16 @@ class TabletopEnv(VectorEnv):
             colors = randomize.shift_colors(colors, np.concatenate([world.object_geoms, world.target_geoms]), seeds)
         s["colors"][ids] = colors
 
-    def _apply_domain(self) -> None:
-        """Write friction and mass factors into the per-environment models."""
+    def _apply_domain(self, ids: np.ndarray) -> None:
+        """Write friction and mass factors into the models of the environments `ids`."""
         model = self._world.model
         if self._friction is not None:
-            self._friction[:] = model.geom_friction * self._state["friction"][:, None, None]
-        if self._mass is not None and self.task.has_object:
-            body = model.body("object").id
-            self._mass[:, body] = model.body_mass[body] * self._state["mass"]
+            self._friction[ids] = model.geom_friction * self._state["friction"][ids, None, None]
+        if self._mass is not None and self._inertia is not None and self.task.has_object:
+            body, factor = model.body("object").id, self._state["mass"][ids]
+            self._mass[ids, body] = model.body_mass[body] * factor
+            self._inertia[ids, body] = model.body_inertia[body] * factor[:, None]
+            self._batch.set_const(ids=ids)  # what MuJoCo derives from masses, such as the stiffness of contacts
 
     # Saving -------------------------------------------------------------------------------------------------------
 
@@ -319,7 +322,7 @@ class TabletopEnv(VectorEnv):
         """See `VectorEnv.load_state_dict`."""
         for name, array in self._state.items():
             array[...] = state[name].numpy()
-        self._apply_domain()
+        self._apply_domain(np.arange(self.num_envs))
         physics = state["physics"].numpy()
         self._physics[:] = physics
         self._batch.forward()  # fills what is derived (poses, contacts) ...
