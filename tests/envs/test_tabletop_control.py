@@ -87,6 +87,15 @@ def test_a_target_pushed_into_the_table_comes_back_at_once():
     assert (up - height > 1.0 * env.robot.max_delta_pos).all()
 
 
+def test_the_target_never_runs_far_ahead_of_an_arm_that_cannot_follow():
+    env = make("PushCube", "so101")  # five joints: it cannot lean sideways
+    settle(env)
+    scene = command(env, 0, 0, 0, 1, steps=20).double()
+    ahead = ik.rotation_error(env.state_dict()["target_quat"].numpy(), Scene.get(scene, "tcp_quat").numpy())
+    angle = np.linalg.norm(ahead, axis=1)
+    assert (angle > env.robot.max_delta_rot).all() and (angle < 2.2 * env.robot.max_delta_rot).all()
+
+
 def test_the_target_stays_in_the_work_area():
     env = make("PushCube")
     for direction in ((1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
@@ -152,22 +161,25 @@ def test_fingers_that_close_on_nothing_or_on_each_other_grasp_nothing():
         assert not grasped(command(env, gripper=CLOSED)).any()
 
 
-def test_one_finger_that_pushes_is_no_grasp():
+@pytest.mark.parametrize("inside", [True, False])
+def test_one_finger_that_pushes_is_no_grasp(inside):
     env = make("PushCube")
-    low = (settle(env)[0, 2].item() - env.robot.cube_half_size) / env.robot.max_delta_pos
+    half, gap = env.robot.cube_half_size, env.robot.opening / 2
+    low = (settle(env)[0, 2].item() - half) / env.robot.max_delta_pos
     for _ in range(math.ceil(low)):
         command(env, 0, 0, -low / math.ceil(low))
     settle(env)
-    put_cube(env, (0, env.robot.opening / 2 + 0.014 + env.robot.cube_half_size + 0.005, 0))  # outside the left finger
-    start = env._now.qpos[:, env._world.object_qpos : env._world.object_qpos + 2].copy()
-    side = env._now.hand()[0, :, 1]
+    # Beside the left finger's pad, or outside of it; then the hand moves that way.
+    beside = -(gap - half - 0.002) if inside else gap + env.robot.gripper.finger_thickness + half + 0.002
+    put_cube(env, (0, beside, 0))
+    a = env._world.object_qpos
+    start = env._now.qpos[:, a : a + 2].copy()
     touched = torch.zeros(N, dtype=torch.bool)
     for _ in range(6):
-        scene = command(env, *(0.7 * side).tolist())
-        force = env._now._contact.reshape(N, 2, 3)
-        touched |= torch.from_numpy(np.linalg.norm(force, axis=-1).max(axis=1) > 0.1)
+        scene = command(env, *(0.7 * env._now.hand()[0, :, 1]).tolist())
+        touched |= torch.from_numpy(np.abs(env._now._contact).max(axis=1) > 0.3)
         assert not grasped(scene).any()
-    moved = np.linalg.norm(env._now.qpos[:, env._world.object_qpos : env._world.object_qpos + 2] - start, axis=1)
+    moved = np.linalg.norm(env._now.qpos[:, a : a + 2] - start, axis=1)
     assert touched.all() and (moved > 0.02).all()
 
 
