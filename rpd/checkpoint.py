@@ -108,7 +108,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def newest_sound(run_dir: Path) -> tuple[Checkpoint, list[str]]:
-    """Find the checkpoint to resume from.
+    """Find the checkpoint to resume from, and do what a killed process did not come to: tidy up, point ``last`` at it.
 
     Returns:
         The newest that is whole, and what is wrong with each newer one.
@@ -117,11 +117,16 @@ def newest_sound(run_dir: Path) -> tuple[Checkpoint, list[str]]:
         ConfigError: there is none.
     """
     problems: list[str] = []
-    for path in reversed(checkpoint_steps(Path(run_dir) / "checkpoints")):
+    root = Path(run_dir) / "checkpoints"
+    for path in reversed(checkpoint_steps(root)):
         try:
-            return load(path), problems
+            sound = load(path)
         except CorruptCheckpoint as problem:
             problems.append(str(problem))
+        else:
+            _clear(root)
+            _link(root / "last", path.name)
+            return sound, problems
     reason = "; ".join(problems) or "it has none (was the run interrupted before the first one?)"
     raise ConfigError(f"{run_dir}: no sound checkpoint to resume from: {reason}")
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from safetensors.torch import save as save_tensors
@@ -52,6 +53,7 @@ class Trainer:
         self.device = torch.device(resolve_device(config.device))
         torch.set_num_threads(config.num_threads or 1)
         torch.manual_seed(config.seed)
+        np.random.seed(config.seed % 2**32)  # nothing here draws from it, but a simulator may
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
 
         self.env = envs.make(config.task, config.env, self.device, config.num_threads)

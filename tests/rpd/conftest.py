@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from rpd.config import RunConfig
+
+SMALL = {
+    "task": "tabletop/Reach",
+    "teacher": "scripted:noise=0.5",
+    "env": {"num_envs": 4, "max_episode_steps": 10},
+    "student": {"hidden": (16,)},
+    "ppo": {"num_steps": 8, "epochs": 2, "minibatches": 2},
+    "total_steps": 192,
+    "num_threads": 1,
+    "eval_every": 64,
+    "eval_episodes": 3,
+    "final_episodes": 3,
+    "checkpoint_every": 32,
+    "keep_checkpoints": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Build a run of 6 iterations of 32 steps, evaluated every 2 and saved every one; keywords replace what they name."""
+
+    def build(**changes):
+        merged = {k: {**v, **changes.pop(k, {})} if isinstance(v, dict) else v for k, v in SMALL.items()}
+        return RunConfig.model_validate(merged | changes)
+
+    return build
+
+
+@pytest.fixture
+def arguments():
+    """The command line of such a run; keywords replace or add options, None leaves one out."""
+
+    def build(task="tabletop/Reach", **options):
+        flat = {"env.num-envs": 4, "env.max-episode-steps": 10, "student.hidden": 16, "ppo.num-steps": 8, "total-steps": 96}
+        flat |= {"num-threads": 1, "eval-every": 96, "eval-episodes": 2, "final-episodes": 2, "checkpoint-every": 32}
+        flat |= {"teacher": "scripted:noise=0.5"} | {k.replace("__", ".").replace("_", "-"): v for k, v in options.items()}
+        return ["train", task] + [str(x) for k, v in flat.items() if v is not None for x in (f"--{k}", v)]
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)

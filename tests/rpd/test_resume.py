@@ -1,0 +1,209 @@
+"""A run that is stopped and resumed equals, bit for bit, one that was not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rpd import checkpoint, run
+from rpd.cli import main
+from rpd.track import Tracker, read_metrics
+from rpd.trainer import Trainer
+
+KINDS = {
+    "rpd": {},
+    "labels": {"distill": {"label_fraction": 0.5}},
+    "balanced": {"distill": {"divergence": "nll", "schedule": "gradient-ratio", "gate": "success-surpassed", "until": 1.0}},
+    "ppo": {"mode": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
+    "dagger": {"mode": "dagger"},
+    "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "randomize": ("all",)}},
+    "images": {"env": {"obs": "image", "image_size": 16, "max_episode_steps": 10}, "teacher": "scripted:flip=0.2"},
+}
+
+
+def learned(run_dir):
+    """Everything that a run has come to know, and what it said on the way; without times."""
+    last = checkpoint.load(run_dir / "checkpoints" / "last")
+    model = (last.policy_dir / "model.safetensors").read_bytes()
+    tensors = {k: v.numpy().tobytes() for k, v in last.tensors.items()}
+    meta = {k: v for k, v in last.meta.items() if k != "wall"}
+    metrics = [{k: v for k, v in m.items() if not k.startswith("time/")} for m in read_metrics(run_dir)]
+    result = json.loads((run_dir / "result.json").read_text())
+    result.pop("wall_s")
+    return {"step": last.step, "model": model, "tensors": tensors, "meta": meta, "metrics": metrics, "result": result}
+
+
+def assert_equal(a, b):
+    assert a["metrics"] == b["metrics"]
+    assert a["tensors"].keys() == b["tensors"].keys()
+    assert [k for k in a["tensors"] if a["tensors"][k] != b["tensors"][k]] == []
+    assert a == b
+
+
+@pytest.fixture(scope="module")
+def straight(small, tmp_path_factory):
+    """Runs that were never stopped, by kind; each is trained once."""
+    done = {}
+
+    def get(kind):
+        if kind not in done:
+            run_dir = tmp_path_factory.mktemp(kind)
+            assert Trainer(small(**KINDS[kind]), run_dir).run()
+            done[kind] = learned(run_dir)
+        return done[kind]
+
+    return get
+
+
+def scramble():
+    torch.manual_seed(99)
+    np.random.seed(99)
+
+
+def interrupt_at(monkeypatch, step, signum):
+    """Send this process a signal as soon as the run has logged `step`."""
+    log = Tracker.log
+
+    def logged(self, at, metrics):
+        log(self, at, metrics)
+        if at == step:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(Tracker, "log", logged)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_interrupted_and_resumed(kind, small, straight, tmp_path, monkeypatch, capfd):
+    expected = straight(kind)
+    assert sum("eval/success" in m for m in expected["metrics"]) == 3  # one of them before the stop
+    config = small(**KINDS[kind])
+    config.checkpoint_every = 10_000  # the interrupt alone saves
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 96, signal.SIGTERM)
+        assert Trainer(config, tmp_path).run() is False
+    assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["000000096", "last"]
+    assert "stopping after this iteration" in capfd.readouterr().err
+    scramble()
+    assert run.resume(tmp_path) == 0
+    actual = learned(tmp_path)
+    assert_equal(actual, expected)
+    assert any(m.get("rollout/length") for m in actual["metrics"])  # episodes ended and began again
+
+
+def test_every_checkpoint_leads_to_the_same_end(small, straight, tmp_path):
+    expected = straight("labels")
+    assert Trainer(small(**KINDS["labels"], keep_checkpoints=10), tmp_path / "whole").run()
+    for step in (32, 64, 128, 192):
+        copy = tmp_path / str(step)
+        shutil.copytree(tmp_path / "whole", copy, symlinks=True)
+        for path in (copy / "checkpoints").glob("0*"):
+            if int(path.name) > step:
+                shutil.rmtree(path)
+        (copy / "result.json").unlink()
+        assert run.resume(copy) == 0
+        assert_equal(learned(copy), expected)
+
+
+def test_a_complete_run_stays_as_it_is(small, tmp_path, capsys):
+    assert Trainer(small(total_steps=32), tmp_path).run()
+    before = learned(tmp_path)
+    assert run.resume(tmp_path) == 0
+    assert "is complete: 32 steps" in capsys.readouterr().out
+    assert learned(tmp_path) == before
+
+
+def test_damage_goes_back_to_the_newest_sound_checkpoint(small, straight, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 128, signal.SIGINT)
+        assert Trainer(small(), tmp_path).run() is False
+    damaged = tmp_path / "checkpoints" / "000000128" / "policy" / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    assert main(["train", "--resume", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"skipped: {damaged}: truncated or altered" in out.replace(str(damaged.resolve()), str(damaged))
+    assert "at 96 steps" in out
+    assert_equal(learned(tmp_path), straight("rpd"))
+
+
+def test_nothing_sound_is_said_in_one_line(small, tmp_path, capsys):
+    assert Trainer(small(total_steps=32), tmp_path).run()
+    (tmp_path / "checkpoints" / "000000032" / "manifest.json").write_text("{}")
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("rpd train: ") and "no sound checkpoint" in err and err.count("\n") == 1
+
+
+class Killed(BaseException):
+    """kill -9: nothing that the process would still do happens."""
+
+
+def kill_at(monkeypatch, count):
+    """Let the process die at the `count`-th time that it makes something last; returns the number of times so far."""
+    calls = []
+
+    def wrap(owner, name):
+        real = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            calls.append(name)
+            if len(calls) > count:
+                raise Killed
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("fsync", "replace", "rename", "unlink", "symlink", "mkdir"):
+        wrap(os, name)
+    wrap(shutil, "rmtree")
+    return calls
+
+
+def test_killed_at_any_moment(small, tmp_path, monkeypatch):
+    """Writes from all over a run are, each in turn, the last thing that the process does."""
+    config = small(total_steps=96, eval_every=96, keep_checkpoints=1)
+    with monkeypatch.context() as patch:
+        calls = kill_at(patch, 10**6)
+        assert Trainer(config, tmp_path / "straight").run()
+    expected, total = learned(tmp_path / "straight"), len(calls)
+    for moment in (*range(0, 10, 3), *range(10, total, 11), total - 1):
+        run_dir = tmp_path / str(moment)
+        with monkeypatch.context() as patch:
+            kill_at(patch, moment)
+            with pytest.raises(Killed):
+                Trainer(config, run_dir).run()
+        if (run_dir / "config.yaml").exists():
+            assert run.resume(run_dir) == 0
+        else:  # it had not begun: the same command again
+            assert run.start(config, tmp_path, str(moment)) == 0
+        assert_equal(learned(run_dir), expected)
+        assert not list((run_dir / "checkpoints").glob(".tmp-0*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", ["config.yaml", "checkpoints/last"])
+def test_kill_9(sign, arguments, tmp_path):
+    """A process that is really killed, from the command line to the command line."""
+    args = [*arguments(total_steps=512, eval_every=320, checkpoint_every=64), "--runs-dir", str(tmp_path)]
+    assert main([*args, "--name", "straight"]) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rpd.cli", *args, "--name", "killed"],
+        cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "killed" / sign).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, "it should not have ended by itself"
+    assert not (tmp_path / "killed" / "result.json").exists()
+    assert main(["train", "--resume", str(tmp_path / "killed")]) == 0
+    assert_equal(learned(tmp_path / "killed"), learned(tmp_path / "straight"))
