@@ -70,9 +70,5 @@ def _train(trainer: Trainer) -> int:
         return 130
     console = Console()
     console.print(result_table(read_json(run_dir / "result.json")))
-<<<<<<< HEAD
     console.print(f"run: {run_dir}\nreport: {write([run_dir])}", highlight=False, soft_wrap=True)
-=======
-    console.print(f"run: {run_dir}\nreport: {write([run_dir])}", highlight=False)
->>>>>>> origin/main
     return 0
