@@ -80,7 +80,7 @@ def main(options: EvalOptions) -> int:
         if options.video:
             films = [folder / "grid.mp4" for folder in folders]
             side_by_side(films[0], films[1], folders[0] / "side_by_side.mp4", (names[0], names[1]))
-        print(f"{names[0]} - {names[1]}: {compare(*results)}")
+        print(f"{names[1]} - {names[0]}: {compare(results[1], results[0])}")
     return 0
 
 

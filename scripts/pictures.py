@@ -21,6 +21,8 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 CAST = (("panda", "StackCube"), ("xarm6", "PickCube"), ("ur5e", "PlaceInBin"), ("so101", "PushCube"))
 SIZE, SHARPNESS = 208, 2
 """Pixels of a tile, and how much larger it is rendered: edges are smoothed on the way down."""
+WIDTH = 832
+"""Pixels of the pictures."""
 HOLD = 20
 """Pictures that the last one stays for."""
 
@@ -63,11 +65,12 @@ def _tile(frame: torch.Tensor, caption: str) -> Image.Image:
 
 
 def demo(run: Path) -> list[Image.Image]:
-    """The video that shows both policies."""
+    """The video that shows both policies, smaller, at half of its frame rate."""
     videos = sorted(run.glob("eval/*/side_by_side.mp4"))
     if not videos:
         raise SystemExit(f"{run} has no eval/*/side_by_side.mp4: give the folder of a `make demo`")
-    return [Image.fromarray(frame) for frame in imageio.mimread(videos[-1], memtest=False)]
+    frames = [Image.fromarray(frame) for frame in imageio.mimread(videos[-1], memtest=False)[::2]]
+    return [f.resize((WIDTH, WIDTH * f.height // f.width), Image.Resampling.LANCZOS) for f in frames]
 
 
 def main() -> None:
@@ -81,7 +84,8 @@ def main() -> None:
     pages = robots() if options.what == "robots" else demo(options.run)
     DOCS.mkdir(exist_ok=True)
     out = DOCS / f"{options.what}.webp"
-    pages[0].save(out, save_all=True, append_images=pages[1:], duration=50, loop=0, quality=70, method=4)
+    duration = 50 if options.what == "robots" else 100  # ms: real time
+    pages[0].save(out, save_all=True, append_images=pages[1:], duration=duration, loop=0, quality=65, method=4)
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, {len(pages)} pictures of {pages[0].width} x {pages[0].height}")
 
 
