@@ -76,7 +76,6 @@ class TabletopEnv(VectorEnv):
             "success_once": np.zeros(n, dtype=bool),
             "target_pos": np.zeros((n, 3)),  # of the controller
             "target_quat": np.zeros((n, 4)),
-            "tcp_speed": np.zeros(n),
             "pending": np.zeros((n, randomize.MAX_DELAY, 7)),  # commands that are still on their way
             "delay": np.zeros(n, dtype=np.int64),
             "colors": np.tile(self._world.model.geom_rgba[:, :3].astype(np.float32), (n, 1, 1)),
@@ -132,7 +131,7 @@ class TabletopEnv(VectorEnv):
         """Start the episodes of `seeds` [K] in the environments `ids` [K]."""
         s, now, world = self._state, self._now, self._world
         s["seed"][ids] = seeds
-        for name in ("elapsed", "ret", "success_once", "tcp_speed", "pending"):
+        for name in ("elapsed", "ret", "success_once", "pending"):
             s[name][ids] = 0
         s["limit"][ids] = self.spec.max_episode_steps
         self._instructions = []
@@ -183,8 +182,7 @@ class TabletopEnv(VectorEnv):
             )
         s["elapsed"] += 1
         moved = self._now.tcp - before
-        s["tcp_speed"] = np.sqrt((moved**2).sum(axis=1)) * self.spec.control_hz
-        frame = self._now.frame(s["tcp_speed"])
+        frame = self._now.frame(tcp_speed=np.sqrt((moved**2).sum(axis=1)) * self.spec.control_hz)
         terminated = self.task.success(frame)
         if self.spec.reward == "sparse":
             reward = terminated.astype(np.float64)
@@ -323,10 +321,8 @@ class TabletopEnv(VectorEnv):
         for name, array in self._state.items():
             array[...] = state[name].numpy()
         self._apply_domain(np.arange(self.num_envs))
-        physics = state["physics"].numpy()
-        self._physics[:] = physics
-        self._batch.forward()  # fills what is derived (poses, contacts) ...
-        self._physics[:] = physics  # ... and moves the solver's warm start, which has to be as it was
+        self._physics[:] = state["physics"].numpy()
+        self._batch.forward()  # fills what is derived: poses, contacts
         self._instructions = []
         return self._observe(np.arange(self.num_envs))
 
