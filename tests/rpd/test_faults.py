@@ -1,0 +1,175 @@
+"""Trouble while a run is under way: it stops in one line, leaves evidence, and can go on."""
+
+import json
+import os
+
+import pytest
+from safetensors.torch import load_file
+
+import rpd.ppo
+import rpd.trainer
+from envs.errors import WorkerDied
+from envs.tabletop.env import TabletopEnv
+from rpd import checkpoint
+from rpd.cli import main
+from rpd.track import Tracker
+from teachers.scripted import ScriptedTeacher
+
+
+def poison(monkeypatch, where):
+    """Let something answer with NaN in the third iteration."""
+    nan = float("nan")
+    if where in ("reward", "obs"):
+        step, calls = TabletopEnv.step, []
+
+        def stepped(self, action):
+            result = step(self, action)
+            if self.num_envs == 4:  # the training environments
+                calls.append(1)
+                if len(calls) == 20:
+                    (result.reward if where == "reward" else result.obs["state"])[1] = nan
+            return result
+
+        monkeypatch.setattr(TabletopEnv, "step", stepped)
+    elif where == "teacher":
+        label, asked = ScriptedTeacher.label, []
+
+        def labelled(self, obs, instructions, student_action=None):
+            answer = label(self, obs, instructions, student_action)
+            asked.append(1)
+            if len(asked) == 20:
+                answer.mean[2] = nan
+            return answer
+
+        monkeypatch.setattr(ScriptedTeacher, "label", labelled)
+    else:
+        update, updates = rpd.ppo.update, []
+
+        def updated(*args, **kwargs):
+            updates.append(1)
+            if len(updates) == 3:
+                monkeypatch.setattr(rpd.ppo, "policy_loss", lambda log_ratio, *_: log_ratio.sum() * nan)
+            return update(*args, **kwargs)
+
+        monkeypatch.setattr(rpd.ppo, "update", updated)
+
+
+@pytest.mark.parametrize(
+    ("where", "source", "named"),
+    [
+        ("reward", "environment", "reward of environment 1, step 4 of the batch"),
+        ("obs", "environment", "obs.state of environment 1, step 5 of the batch"),
+        ("teacher", "teacher", "teacher.mean of environment 2, step"),
+        ("loss", "loss", "ppo/policy_loss"),
+    ],
+)
+def test_nan_stops_the_run_with_evidence(where, source, named, arguments, tmp_path, monkeypatch, capsys):
+
+    args = [*arguments(total_steps=192, eval_every=192, distill__schedule="constant"), "--runs-dir", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        poison(patch, where)
+        assert main([*args, "--name", "x"]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith(f"rpd train: non-finite values from the {source}: ") and named in err and err.count("\n") == 1
+    assert f"rpd train --resume {tmp_path / 'x'}" in out and f"evidence: {tmp_path / 'x' / 'evidence'}" in out
+
+    fault = json.loads((tmp_path / "x" / "evidence" / "fault.json").read_text())
+    assert fault["source"] == source and named in fault["fault"] and fault["step"] == 64
+    tensors = load_file(tmp_path / "x" / "evidence" / "tensors.safetensors")
+    if where != "loss":
+        bad = {k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()}
+        assert {"reward": "batch.reward", "obs": "batch.obs.state", "teacher": "batch.teacher.mean"}[where] in bad
+
+    # nothing poisoned was saved, and the run goes on from what was
+    steps = sorted(p.name for p in (tmp_path / "x" / "checkpoints").glob("0*"))
+    assert steps == ["000000032", "000000064"]
+    assert main(["train", "--resume", str(tmp_path / "x")]) == 0
+    assert main([*args, "--name", "y"]) == 0
+    models = [(tmp_path / n / "checkpoints" / "last" / "policy" / "model.safetensors").read_bytes() for n in "xy"]
+    assert models[0] == models[1]
+
+
+def test_evidence_must_not_hide_the_fault(arguments, tmp_path, monkeypatch, capsys):
+
+    poison(monkeypatch, "reward")
+    monkeypatch.setattr(rpd.trainer, "write_bytes", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert main([*arguments(), "--runs-dir", str(tmp_path)]) == 1
+    assert "non-finite values from the environment" in capsys.readouterr().err
+
+
+def test_dead_worker_is_named_and_the_run_resumable(arguments, tmp_path, monkeypatch, capsys):
+
+    step, calls = TabletopEnv.step, []
+
+    def stepped(self, action):
+        calls.append(1)
+        if len(calls) == 60:
+            raise WorkerDied("environment worker 1 (environments 2..3) was killed by SIGKILL")
+        return step(self, action)
+
+    closed = []
+    with monkeypatch.context() as patch:
+        patch.setattr(TabletopEnv, "step", stepped)
+        patch.setattr(TabletopEnv, "close", lambda self: closed.append(self))
+        assert main([*arguments(total_steps=192), "--runs-dir", str(tmp_path), "--name", "x"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "rpd train: environment worker 1 (environments 2..3) was killed by SIGKILL\n"
+    assert "rpd train --resume" in out and len(closed) == 2
+    assert main(["train", "--resume", str(tmp_path / "x")]) == 0
+
+
+FULL = OSError(28, "No space left on device")
+
+
+def full(*args, **kwargs):
+    raise FULL
+
+
+@pytest.mark.parametrize("writes", [0, 1, 3, 9, 14, 20, 21])
+def test_full_disk_leaves_the_last_good_checkpoint(writes, arguments, tmp_path, monkeypatch, capsys):
+    """The disk is full from some write on: of the settings, of a checkpoint, of the result."""
+
+    real, calls = os.fsync, []
+
+    def fsync(descriptor):
+        calls.append(1)
+        if len(calls) > 2 * writes:  # each file: itself, then its folder
+            raise FULL
+        real(descriptor)
+
+    run_dir = tmp_path / "x"
+    args = [*arguments(), "--runs-dir", str(tmp_path), "--name", "x"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        assert main(args) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("rpd train: ") and "No space left on device" in err and err.count("\n") == 1
+    for path in (run_dir / "checkpoints").glob("0*"):
+        checkpoint.load(path)
+    if (run_dir / "config.yaml").exists():
+        assert main(["train", "--resume", str(run_dir)]) == 0
+        assert (run_dir / "result.json").exists()
+    else:
+        assert main(args) == 0
+
+
+@pytest.mark.parametrize("what", ["metrics", "tensorboard", "tensorboard's end"])
+def test_full_disk_while_logging(what, arguments, tmp_path, monkeypatch, capsys):
+
+    made = Tracker.__init__
+
+    def tracker(self, *args):
+        made(self, *args)
+        if what == "metrics":
+            self.file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
+        elif what == "tensorboard":
+            self.board.add_scalar = full
+        else:
+            self.board.close = full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "__init__", tracker)
+        assert main([*arguments(), "--runs-dir", str(tmp_path), "--name", "x"]) == 1
+    out, err = capsys.readouterr()
+    assert "No space left on device" in err and err.count("\n") == 1 and "rpd train --resume" in out
+    assert main(["train", "--resume", str(tmp_path / "x")]) == 0

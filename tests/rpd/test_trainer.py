@@ -1,0 +1,163 @@
+import json
+
+import pytest
+import torch
+import yaml
+
+from envs import registry
+from envs.tabletop.env import TabletopEnv
+from rpd.config import RunConfig
+from rpd.evaluate import evaluate
+from rpd.policies import StudentPolicy
+from rpd.track import read_metrics
+from rpd.trainer import FINAL_SEED, MAX_EVAL_ENVS, Trainer, eval_config
+from students.actor_critic import ActorCritic
+from teachers.policy import PolicyTeacher
+from teachers.scripted import ScriptedTeacher
+
+
+def test_a_run_leaves_what_it_promises(small, tmp_path):
+    config = small()
+    assert Trainer(config, tmp_path).run()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoints", "config.yaml", "env.json", "metrics.jsonl", "result.json", "tensorboard"
+    ]  # fmt: skip
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000000160", "000000192", "last"]
+    assert RunConfig.model_validate(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
+    info = json.loads((tmp_path / "env.json").read_text())
+    assert info["versions"]["torch"] == torch.__version__ and set(info) >= {"git", "machine", "time"}
+
+    metrics = read_metrics(tmp_path)
+    assert [m["step"] for m in metrics] == [32, 64, 96, 128, 160, 192]
+    assert [m["step"] for m in metrics if "eval/success" in m] == [64, 128, 192]
+    assert all({"ppo/policy_loss", "time/env", "time/update", "rollout/length"} <= m.keys() for m in metrics[1:])
+    # w = 2 (1 - t / 0.5): from half of the run on nobody asks the teacher
+    assert [m["teacher/queries"] for m in metrics] == [32, 64, 96, 96, 96, 96]
+    assert [m.get("distill/weight") for m in metrics] == pytest.approx([2.0, 4 / 3, 2 / 3, None, None, None])
+
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["steps"], result["teacher_queries"], result["mode"], result["seed"]) == (192, 96, "rpd", 0)
+    assert [row[0] for row in result["curve"]] == [64, 128, 192] and all(row[3] == 3 for row in result["curve"])
+    assert result["student"]["first_seed"] == result["teacher_eval"]["first_seed"] == FINAL_SEED
+    assert result["paired"]["n"] == 3
+
+    policy = ActorCritic.from_pretrained(tmp_path / "checkpoints" / "last" / "policy")
+    env = registry.make(config.task, eval_config(config.env, 3), "cpu", 1)
+    again = evaluate(env, StudentPolicy(policy), 3, FINAL_SEED)
+    assert again.to_dict() == result["student"]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(small, tmp_path):
+    runs = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        torch.manual_seed(len(runs))
+        assert Trainer(small(seed=seed, total_steps=64), tmp_path / name).run()
+        runs.append([{k: v for k, v in m.items() if not k.startswith("time/")} for m in read_metrics(tmp_path / name)])
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("mode", ["rpd", "dagger"])
+@pytest.mark.parametrize("fraction", [1.0, 0.25])
+def test_one_label_per_observation_and_none_in_the_epochs(mode, fraction, small, tmp_path, monkeypatch):
+    asked = []
+    label = ScriptedTeacher.label
+
+    def counted(self, obs, instructions, student_action=None):
+        asked.append(len(instructions))
+        return label(self, obs, instructions, student_action)
+
+    monkeypatch.setattr(ScriptedTeacher, "label", counted)
+    distill = {"label_fraction": fraction, "schedule": "constant"}
+    trainer = Trainer(small(mode=mode, ppo={"num_steps": 8, "epochs": 5}, distill=distill), tmp_path)
+    for iteration in (1, 2, 3):
+        metrics = trainer.iterate()
+        assert metrics["teacher/queries"] == trainer.collector.queries == sum(asked) == iteration * 8 * 4 * fraction
+        assert metrics["distill/labelled"] == fraction
+    assert len(asked) == 3 * 8
+    trainer.close()
+
+
+def test_ppo_asks_nobody(small, tmp_path):
+    trainer = Trainer(small(mode="ppo", teacher=None), tmp_path)
+    assert "teacher/queries" not in trainer.iterate() and trainer.collector.queries == 0
+    trainer.close()
+
+
+def test_the_teacher_is_frozen(small, tmp_path):
+    """A saved policy as teacher: trained from, evaluated, and bit-identical after it."""
+    assert Trainer(small(mode="ppo", teacher=None, total_steps=32), tmp_path / "first").run()
+    trainer = Trainer(small(teacher=f"policy:{tmp_path / 'first'}", distill={"divergence": "fkl"}), tmp_path / "second")
+    assert isinstance(trainer.teacher, PolicyTeacher)
+    before = {k: v.clone() for k, v in trainer.teacher.weights().items()}
+    student = {k: v.clone() for k, v in trainer.policy.state_dict().items()}
+    assert trainer.run()
+    after = trainer.teacher.weights()
+    assert before.keys() == after.keys() and len(before) > 8
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert not any(p.requires_grad for p in trainer.teacher.policy.parameters())
+    assert not all(torch.equal(student[k], v) for k, v in trainer.policy.state_dict().items())  # whereas this one learned
+
+
+def test_normaliser_moves_between_batches_only(small, tmp_path, monkeypatch):
+    trainer = Trainer(small(), tmp_path)
+    counts = [trainer.policy.state_normalizer.count.item()]
+    step = TabletopEnv.step
+
+    def stepped(self, action):
+        if self is trainer.env:
+            counts.append(trainer.policy.state_normalizer.count.item())
+        return step(self, action)
+
+    monkeypatch.setattr(TabletopEnv, "step", stepped)
+    trainer.iterate()
+    trainer.iterate()
+    trainer.close()
+    assert counts == [4] + [4] * 8 + [4 + 32] * 8  # the first observations, then one batch of 32
+
+
+def test_dagger_does_not_read_the_reward(small, tmp_path, monkeypatch):
+    weights = []
+    for factor in (1.0, -7.0):
+        step = TabletopEnv.step
+
+        def stepped(self, action, step=step, factor=factor):
+            result = step(self, action)
+            result.reward.mul_(factor)
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TabletopEnv, "step", stepped)
+            trainer = Trainer(small(mode="dagger"), tmp_path)
+            trainer.iterate()
+            trainer.close()
+        weights.append(trainer.policy.state_dict())
+    assert all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+
+
+def test_learning_rate_anneals(small, tmp_path):
+    trainer = Trainer(small(ppo={"num_steps": 8, "lr": 1e-3, "anneal_lr": True}), tmp_path)
+    for step, rate in ((0, 1e-3), (48, 0.75e-3), (96, 0.5e-3)):
+        trainer.step = step
+        trainer.iterate()
+        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+    trainer.close()
+
+
+def test_evaluation_has_at_most_so_many_environments(small):
+    env = small().env
+    assert eval_config(env, 3).num_envs == 3 and eval_config(env, 1000).num_envs == MAX_EVAL_ENVS
+
+
+@pytest.mark.parametrize("change", [{"mode": "ppo", "teacher": None}, {"teacher": "scripted:noisy"}], ids=["ppo", "rpd"])
+def test_it_learns(change, small, tmp_path):
+    """Reach from state, dense reward: seconds on one thread."""
+    config = small(
+        **change, env={"num_envs": 64, "max_episode_steps": None}, total_steps=20_000,
+        student={"hidden": (64, 64), "init_log_std": -1.0},
+        ppo={"num_steps": 25, "epochs": 5, "minibatches": 4}, eval_every=10**6, final_episodes=50, checkpoint_every=10**6,
+    )  # fmt: skip
+    assert Trainer(config, tmp_path).run()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["student"]["rate"] > 0.8
+    if config.mode == "rpd":
+        assert result["teacher_eval"]["rate"] < 0.75
