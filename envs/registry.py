@@ -78,6 +78,9 @@ def make(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_t
         for camera in config.cameras:
             if camera not in info.cameras:
                 raise unknown_name(f"camera for {task}", camera, info.cameras)
+    if config.obs == "state" and (config.cameras is not None or config.image_size is not None):
+        given = "env.cameras" if config.cameras is not None else "env.image_size"
+        raise ConfigError(f"{given} does nothing with env.obs state: add --env.obs image")
     return _module(task.split("/", 1)[0]).make(task, config, torch.device(device), num_threads)
 
 

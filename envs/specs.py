@@ -137,7 +137,7 @@ class Scene:
     """Layout of ``obs["privileged"]`` [N, Scene.dim] float32: what a privileged teacher may know.
 
     The same for every simulator that offers scripted teachers, in SI units and the robot's base frame.
-    Fields that a task does not have are zero.
+    Fields that a task does not have are zero; in Reach, which has no object, its fields repeat the target's.
 
     | field | size | meaning |
     |---|---|---|

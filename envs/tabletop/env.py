@@ -133,6 +133,7 @@ class TabletopEnv(VectorEnv):
         s["seed"][ids] = seeds
         for name in ("elapsed", "ret", "success_once", "pending"):
             s[name][ids] = 0
+        s["pending"][ids, :, 6] = 1.0  # what was commanded before the episode: stay, gripper open
         s["limit"][ids] = self.spec.max_episode_steps
         self._instructions = []
 

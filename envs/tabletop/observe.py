@@ -94,8 +94,10 @@ class Readings:
             commanded - tcp,
         ]
         if scene:
-            # Relative vectors: an MLP cannot see a centimetre in the difference of two positions.
-            entries += [pressing, obj - tcp, _facing(ik.quat_to_mat(obj_quat), hand), target - obj, target - tcp]
+            # Relative vectors: an MLP cannot see a centimetre in the difference of two positions. Clipped, because a cube
+            # that has left the table falls for the rest of the episode, and the observation normaliser would follow it.
+            way, goal = np.clip(obj - tcp, -1, 1), np.clip(target - obj, -1, 1)
+            entries += [pressing, way, _facing(ik.quat_to_mat(obj_quat), hand), goal, target - tcp]
         privileged = Scene.empty(len(ids))
         for name, value in {
             "tcp_pos": tcp,

@@ -158,7 +158,8 @@ def test_a_delayed_command_arrives_that_many_steps_late():
     assert set(delay.tolist()) == {0, 1, 2}
     rng = torch.Generator().manual_seed(0)
     commands = torch.rand(6, 16, 7, generator=rng) * 2 - 1
-    arrived = torch.zeros(2 + 6, 16, 7)  # nothing is on its way at first
+    arrived = torch.zeros(2 + 6, 16, 7)
+    arrived[:2, :, 6] = 1.0  # at first: stay, gripper open
     arrived[2:] = commands
     prompt.reset(0)
     for t, command in enumerate(commands):

@@ -84,3 +84,9 @@ def test_a_simulator_that_is_not_installed_has_no_tasks(monkeypatch):
     assert len(registry.list_tasks()) == len(TASKS)
     with pytest.raises(ConfigError, match="pip install"):
         registry.list_tasks("maniskill")
+
+
+@pytest.mark.parametrize("option", [{"cameras": ("front",)}, {"image_size": 64}])
+def test_image_options_without_images_are_refused(option):
+    with pytest.raises(ConfigError, match=r"does nothing with env.obs state: add --env.obs image"):
+        registry.make("tabletop/Reach", EnvConfig(num_envs=1, **option))

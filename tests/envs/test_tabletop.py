@@ -21,7 +21,8 @@ EVERYTHING = ("all",)
 
 
 def make(task: str = "PickCube", **options) -> TabletopEnv:
-    given = {"num_envs": 4, "image_size": 16, "cameras": CAMERAS if options.get("obs") == "image" else None, **options}
+    images = {"image_size": 16, "cameras": CAMERAS} if options.get("obs") == "image" else {}
+    given = {"num_envs": 4, **images, **options}
     env = registry.make(f"tabletop/{task}", EnvConfig(**given), num_threads=1)
     assert isinstance(env, TabletopEnv)
     return env
