@@ -13,6 +13,7 @@ from rpd import cli
 from rpd.arguments import parse
 from rpd.bench import BenchOptions
 from rpd.evaluation import EvalOptions
+from rpd.settings import train_options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -41,7 +42,7 @@ def test_command_is_understood(words, tmp_path, monkeypatch):
     verb, *args = words[1:]
     assert verb in cli.VERBS
     if verb == "train":
-        cli._train_options(args)
+        train_options(args)
     elif verb in ("eval", "bench"):
         parse({"eval": EvalOptions, "bench": BenchOptions}[verb], args, verb)
 
