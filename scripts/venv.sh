@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Make .venv and install the project into it: `core` is what the demo needs, `dev` everything. Safe to repeat.
+# `torch`: torch alone, into the folder RPD_VENV; wheel_smoke.sh puts the wheel there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=$1
-VENV=.venv
+VENV=${RPD_VENV:-.venv}
 PIP=("$VENV/bin/python" -m pip --disable-pip-version-check -qq)
 
 die() { printf 'venv: %s\n' "$@" >&2; exit 1; }
@@ -63,6 +64,7 @@ install_torch() {
 
 "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
 install_torch
+[ "$what" != torch ] || exit 0
 extra=""
 [ "$what" = core ] || extra="[$what]"
 echo "venv: installing rpd$extra"

@@ -10,10 +10,8 @@ wheel=("$work"/rpd-*.whl)
 missing=$(comm -23 <(find configs -name '*.yaml' | sort) <(.venv/bin/python -m zipfile -l "${wheel[0]}" | awk '{print $1}' | sort))
 [ -z "$missing" ] || { echo "wheel: lacks $missing" >&2; exit 1; }
 
-.venv/bin/python -m venv "$work/venv"
-PIP=("$work/venv/bin/python" -m pip --disable-pip-version-check -qq install -c constraints.txt)
-"${PIP[@]}" torch
-"${PIP[@]}" "${wheel[0]}"
+RPD_VENV="$work/venv" PYTHON="$PWD/.venv/bin/python" bash scripts/venv.sh torch
+"$work/venv/bin/python" -m pip --disable-pip-version-check -qq install -c constraints.txt "${wheel[0]}"
 
 cd "$work"
 "$work/venv/bin/rpd" list
