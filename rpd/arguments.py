@@ -93,9 +93,10 @@ def _unwrapped() -> Iterator[None]:
 
 
 def _explain(panel: str, model: type[BaseModel], prog: str) -> ConfigError:
-    """Say in one line what tyro says in a box: a message, a rule, and perhaps the help of the option."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in panel.splitlines()[1:-1]]
-    rule = next((i for i, line in enumerate(lines) if line and not line.strip("─")), len(lines))
+    """Say in one line what tyro says in a box, drawn or not: a message, a rule, and perhaps the help of the option."""
+    boxed = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in panel.splitlines()[1:-1]]
+    lines = "\n".join(line for line in boxed if line).lstrip("-\n").split("\n")
+    rule = next((i for i, line in enumerate(lines) if not line.strip("─-")), len(lines))
     message = " ".join(lines[:rule])
     if message.startswith("Unrecognized options: "):
         given = re.split(", |=", message.removeprefix("Unrecognized options: "))[0]

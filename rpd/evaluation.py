@@ -122,9 +122,12 @@ def _home(path: Path) -> tuple[str, EnvConfig]:
     if run is not None:
         config = validate(file_settings(run / "config.yaml"), str(run / "config.yaml"))
         return config.task, config.env
-    images = [k.removeprefix("image.") for k in spec.observations if k.startswith("image.")]
-    seen = {"obs": "image", "cameras": tuple(images), "image_size": spec.observations[f"image.{images[0]}"].shape[0]}
-    return spec.task, EnvConfig(robot=spec.embodiment.name, reward=spec.reward).model_copy(update=seen if images else {})
+    env = EnvConfig(robot=spec.embodiment.name, reward=spec.reward)
+    cameras = [key.removeprefix("image.") for key in spec.observations if key.startswith("image.")]
+    if cameras:
+        size = spec.observations[f"image.{cameras[0]}"].shape[0]
+        env = env.model_copy(update={"obs": "image", "cameras": tuple(cameras), "image_size": size})
+    return spec.task, env
 
 
 def _folders(options: EvalOptions, names: list[str]) -> list[Path]:

@@ -1,0 +1,36 @@
+import re
+
+import pytest
+
+from rpd.cli import main
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+
+
+def numbers(line):
+    return [float(x.replace(",", "")) for x in re.findall(r"[\d,]+(?= +│)", line)]
+
+
+def test_env(capsys):
+    args = ["--task", "tabletop/Reach", "--num-envs", "4", "--image-size", "8", "--rounds", "2", "--num-threads", "1"]
+    assert main(["bench", "env", *args]) == 0
+    out = capsys.readouterr().out
+    assert " cores, gpus: " in out and "tabletop/Reach, 4 environments" in out
+    for row in ("control steps/s, state", "images/s, 8 x 8"):
+        low, median, high = numbers(next(line for line in out.splitlines() if row in line))
+        assert 0 < low <= median <= high
+
+
+@pytest.mark.parametrize("obs", ["state", "image"])
+def test_train(obs, capsys, tmp_path):
+    args = ["--task", "tabletop/Reach", "--num-envs", "4", "--obs", obs, "--image-size", "16", "--rounds", "2"]
+    assert main(["bench", "train", *args]) == 0
+    out = capsys.readouterr().out
+    for part in ("env", "teacher", "inference", "update", "iteration"):
+        assert re.search(rf"│ {part} .*%", out), part
+    assert re.search(r"training loop: [\d,]+ steps/s", out)
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind

@@ -1,0 +1,176 @@
+"""Every mistake is one line that names it and what would be right, exit code 2, and nothing has been started."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rpd import __version__
+from rpd.cli import VERBS, main
+from rpd.trainer import Trainer
+from teachers.scripted import ScriptedTeacher
+
+REACH = "tabletop/Reach"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(args, capsys):
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("rpd") and err.count("\n") == 1 and "Traceback" not in err
+    assert os.listdir() == []
+    return err.strip()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("trian", "rpd: unknown verb 'trian': did you mean train?"),
+        ("train", "rpd train: which task? e.g. 'rpd train tabletop/PickCube"),
+        ("train tabletop/PickCub", "rpd train: unknown task 'tabletop/PickCub': did you mean tabletop/PickCube"),
+        ("train PickCube", "rpd train: unknown task 'PickCube': did you mean tabletop/PickCube"),
+        ("train foo/Bar", "rpd train: unknown task 'foo/Bar': valid: "),
+        (f"train {REACH} --ppo.lrr 1", "rpd train: unknown option '--ppo.lrr': did you mean --ppo.lr"),
+        (f"train {REACH} --num-envs 4", "rpd train: unknown option '--num-envs': did you mean --env.num-envs"),
+        (f"train --task {REACH}", "rpd train: unknown option '--task': write its value without a name"),
+        (f"train {REACH} --ppo.gamma 2", "rpd train: --ppo.gamma 2.0: Input should be less than or equal to 1"),
+        (f"train {REACH} --total-steps many", "rpd train: --total-steps takes INT, not 'many'"),
+        (f"train {REACH} --mode foo", "Expected one of ('rpd', 'ppo', 'dagger')"),
+        (f"train {REACH} --config none.yaml", "rpd train: cannot read none.yaml: No such file or directory"),
+        (f"train {REACH}", "rpd train: mode rpd needs a teacher: add --teacher"),
+        (f"train {REACH} --mode dagger", "rpd train: mode dagger needs a teacher: add --teacher"),
+        (f"train {REACH} --mode ppo --teacher scripted", "rpd train: mode ppo uses no teacher, but teacher is 'scripted'"),
+        (f"train {REACH} --teacher scriptd", "rpd train: unknown teacher 'scriptd': did you mean scripted?"),
+        (f"train {REACH} --teacher scripted:nois=1", "unknown option of teacher scripted 'nois': did you mean noise"),
+        (f"train {REACH} --teacher scripted:noise=9", "noise=9: Input should be less than or equal to 2"),
+        (f"train {REACH} --teacher scripted:noize", "unknown preset of teacher scripted 'noize': did you mean noisy?"),
+        (f"train {REACH} --teacher policy:/none", "rpd train: /none: does not exist: expected a run"),
+        (f"train {REACH} --teacher scripted --env.robot pand", "unknown robot for tabletop/Reach 'pand': did you mean panda?"),
+        (f"train {REACH} --teacher scripted --env.obs image --env.cameras fron", "'fron': did you mean front?"),
+        (f"train {REACH} --teacher scripted --env.control-mode x", "env.control_mode does not apply to tabletop/Reach"),
+        (f"train {REACH} --teacher scripted --device gpu", "unknown device 'gpu': use auto, cpu, cuda"),
+        (f"train {REACH} --teacher scripted --device cuda:99", "device 'cuda:99' does not exist"),
+        (f"train {REACH} --teacher scripted --distill.label-fraction 0.001", "of 128 environments is less than one label"),
+        (f"train {REACH} --teacher scripted --student.init-log-std 5", "init_log_std 5 must lie between"),
+        ("train --resume runs/none", "rpd train: runs/none is not a run that can be resumed: it has no config.yaml"),
+        ("train --resume runs/none --seed 3", "leave out seed"),
+        ("eval", "rpd eval: missing STR: Run, checkpoint or policy folder"),
+        ("eval zer", "rpd eval: unknown policy 'zer': did you mean zero?"),
+        ("eval runs/none", "rpd eval: unknown policy 'runs/none'"),
+        ("eval zero", "rpd eval: zero: on which task? add --task"),
+        ("eval zero --task tabletop/Reech", "rpd eval: unknown task 'tabletop/Reech': did you mean tabletop/Reach"),
+        (f"eval zero --task {REACH} --episodes 0", "rpd eval: --episodes 0: Input should be greater than or equal to 1"),
+        (f"eval teacher:scriptd --task {REACH}", "rpd eval: unknown teacher 'scriptd': did you mean scripted?"),
+        (f"eval zero zer --task {REACH}", "rpd eval: unknown policy 'zer': did you mean zero?"),
+        (f"eval . --task {REACH}", "expected a run with checkpoints, a checkpoint, or a policy folder"),
+        ("list foo", "rpd list: unexpected 'foo'"),
+        ("doctor --foo", "rpd doctor: unknown option '--foo'"),
+        ("report", "rpd report: "),
+        ("report none", "rpd report: none is not a run"),
+        ("bench", "rpd bench: missing {env,train}"),
+        ("bench all", "Expected one of ('env', 'train')"),
+        ("bench env --task tabletop/Reech", "rpd bench: unknown task 'tabletop/Reech': did you mean tabletop/Reach"),
+    ],
+)
+def test_refused(args, message, capsys):
+    assert message in refused(args.split(), capsys)
+
+
+def test_a_divergence_that_the_teacher_cannot_serve(monkeypatch, capsys):
+    init = ScriptedTeacher.__init__
+
+    def mean_only(self, *args):
+        init(self, *args)
+        self.provides = frozenset({"mean"})
+
+    monkeypatch.setattr(ScriptedTeacher, "__init__", mean_only)
+    args = ["train", REACH, "--teacher", "scripted", "--distill.divergence"]
+    expected = "divergence fkl needs the teacher's std, but teacher scripted provides only mean; use "
+    assert f"rpd train: {expected}" in refused([*args, "fkl"], capsys)
+    assert "gate entropy needs the teacher's std" in refused([*args, "mse", "--distill.gate", "entropy"], capsys)
+
+
+def test_a_policy_on_another_robot_or_as_its_teacher(small, tmp_path, monkeypatch, capsys):
+    assert Trainer(small(total_steps=32), tmp_path / "run").run()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    said = "robot differ: policy (tabletop/Reach) has panda; environment (tabletop/Reach) has so101"
+    assert said in refused(["eval", "../run", "--robot", "so101"], capsys)
+    assert said in refused(["train", REACH, "--env.robot", "so101", "--teacher", "policy:../run"], capsys)
+    said = refused(["eval", "../run", "--task", REACH, "--obs", "image"], capsys)
+    assert "observations differ" in said and "image.front[64, 64, 3]:uint8" in said and "state[" in said
+    assert "unknown policy '../rum': did you mean ../run" in refused(["eval", "../rum"], capsys)
+    assert "unknown run '../rum': did you mean ../run?" in refused(["train", "--resume", "../rum"], capsys)
+
+
+def test_a_folder_that_is_taken(arguments, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*arguments(), "--runs-dir", "file"]) == 2
+    assert "file is a file: runs need a folder" in capsys.readouterr().err
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "thesis.tex").write_text("")
+    assert main([*arguments(), "--name", "x"]) == 2
+    assert "runs/x exists already: choose another --name" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "runs" / "x") == ["thesis.tex"]
+
+
+def test_train_and_report(arguments, capsys):
+    assert main([*arguments(mode="ppo", teacher=None, total_steps=64), "--name", "x"]) == 0
+    out = capsys.readouterr().out
+    assert "PPO student" in out and "run: runs/x" in out and Path("runs/x/report.html").stat().st_size > 1000
+    assert main(["report", "runs/x", "--out", "y.html"]) == 0
+    assert capsys.readouterr().out.strip() == "y.html" and Path("y.html").exists()
+
+
+def test_usage(capsys):
+    for args in (["--help"], ["-h"], ["help"], []):
+        assert main(args) == 0
+        out = capsys.readouterr().out
+        assert all(verb in out for verb in VERBS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0 and f"usage: rpd {verb}" in capsys.readouterr().out
+
+
+def test_list(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("tabletop/PickCube", "maniskill/PickCube-v1", "so101", "scripted", "fkl", "entropy"))
+
+
+def test_system_errors_are_one_line(monkeypatch, capsys):
+    def write(*args):
+        raise PermissionError(13, "Permission denied", "/somewhere/x.html")
+
+    monkeypatch.setattr("rpd.report.write", write)
+    assert main(["report", "x"]) == 1
+    assert capsys.readouterr().err == "rpd report: /somewhere/x.html: Permission denied\n"
+
+
+def test_as_a_process():
+    """Exit code, streams, and a reader that stops reading."""
+    command = [sys.executable, "-m", "rpd.cli"]
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    wrong = subprocess.run([*command, "trian"], capture_output=True, text=True, env=environment, check=False)
+    assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
+    reader, writer = os.pipe()
+    os.close(reader)
+    deaf = subprocess.run(
+        [*command, "--version"], stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, check=False
+    )
+    os.close(writer)
+    assert deaf.stderr == ""
