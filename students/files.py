@@ -20,10 +20,12 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+        sync_folder(path.parent)
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a write or an fsync does not say of which file
         raise
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Trouble while a run is under way: it stops in one line, leaves evidence, and can go on."""
 
+import errno
 import json
 import os
 
@@ -92,7 +93,7 @@ def test_nan_stops_the_run_with_evidence(where, source, named, arguments, tmp_pa
 def test_evidence_must_not_hide_the_fault(arguments, tmp_path, monkeypatch, capsys):
 
     poison(monkeypatch, "reward")
-    monkeypatch.setattr(rpd.trainer, "write_bytes", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(rpd.trainer, "write_bytes", full)
     assert main([*arguments(), "--runs-dir", str(tmp_path)]) == 1
     assert "non-finite values from the environment" in capsys.readouterr().err
 
@@ -118,11 +119,8 @@ def test_dead_worker_is_named_and_the_run_resumable(arguments, tmp_path, monkeyp
     assert main(["train", "--resume", str(tmp_path / "x")]) == 0
 
 
-FULL = OSError(28, "No space left on device")
-
-
 def full(*args, **kwargs):
-    raise FULL
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("writes", [0, 1, 3, 9, 14, 20, 21])
@@ -134,7 +132,7 @@ def test_full_disk_leaves_the_last_good_checkpoint(writes, arguments, tmp_path, 
     def fsync(descriptor):
         calls.append(1)
         if len(calls) > 2 * writes:  # each file: itself, then its folder
-            raise FULL
+            full()
         real(descriptor)
 
     run_dir = tmp_path / "x"
@@ -143,7 +141,7 @@ def test_full_disk_leaves_the_last_good_checkpoint(writes, arguments, tmp_path, 
         patch.setattr(os, "fsync", fsync)
         assert main(args) == 1
     err = capsys.readouterr().err
-    assert err.startswith("rpd train: ") and "No space left on device" in err and err.count("\n") == 1
+    assert err.startswith("rpd train: ") and str(run_dir) in err and "No space left on device" in err and err.count("\n") == 1
     for path in (run_dir / "checkpoints").glob("0*"):
         checkpoint.load(path)
     if (run_dir / "config.yaml").exists():
