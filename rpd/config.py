@@ -19,9 +19,9 @@ class PPOConfig(BaseModel):
     """Control steps per environment and iteration."""
     epochs: int = Field(5, ge=1)
     """Passes over the batch per iteration."""
-    minibatches: int = Field(4, ge=1)
+    minibatches: int = Field(8, ge=1)
     """Minibatches per epoch."""
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(3e-4, gt=0)
     """Adam learning rate."""
     anneal_lr: bool = False
     """Decay the learning rate linearly to zero over the run."""
@@ -41,8 +41,9 @@ class PPOConfig(BaseModel):
     """Weight of the entropy bonus."""
     max_grad_norm: float = Field(0.5, gt=0)
     """Clip of the global gradient norm."""
-    target_kl: float | None = Field(0.1, gt=0)
-    """Stop the epochs of an iteration once KL(old || new) exceeds this; None: never."""
+    target_kl: float | None = Field(None, gt=0)
+    """Stop the epochs of an iteration once KL(old || new) exceeds this; None: never. A teacher's pull is meant to move the
+    policy far, so this suits mode ppo."""
 
 
 class DistillConfig(BaseModel):
@@ -50,7 +51,7 @@ class DistillConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    divergence: Literal["mse", "l1", "huber", "nll", "fkl", "rkl"] = "mse"
+    divergence: Literal["mse", "l1", "huber", "nll", "fkl", "rkl"] = "nll"
     """D; see rpd/distill/divergences.py."""
     weight: float = Field(2.0, ge=0)
     """w(0). With schedule=gradient-ratio: the ratio of gradient norms that is held at the start."""
