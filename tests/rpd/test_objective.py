@@ -18,7 +18,7 @@ ALL = {"mean", "std", "valid"}
 
 
 def objective(provides=ALL, use_reward: bool = True, **config) -> DistillObjective:
-    return DistillObjective(DistillConfig(**config), "policy:x", provides, DISCRETE, use_reward)
+    return DistillObjective(DistillConfig(**{"divergence": "mse", **config}), "policy:x", provides, DISCRETE, use_reward)
 
 
 def batch(gaps: list[float], valid: list[bool] | None = None, std: list[float] | None = None) -> TensorDict:
