@@ -71,6 +71,8 @@ class DistillConfig(BaseModel):
     """Floor of the teacher's standard deviation in fkl and rkl."""
     label_fraction: float = Field(1.0, gt=0, le=1)
     """Fraction of the collected observations that the teacher labels."""
+    replay: int = Field(0, ge=0)
+    """Labelled observations that are kept over the run; each minibatch distils as many of them as of new ones."""
 
 
 class RunConfig(BaseModel):

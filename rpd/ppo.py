@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from envs.errors import NonFiniteError
 from rpd.config import PPOConfig
-from rpd.distill import DistillObjective
+from rpd.distill import DistillObjective, Replay
 from students.actor_critic import ActorCritic
+from students.distribution import ActionDistribution
 
 
 def gae(
@@ -140,6 +141,7 @@ def update(
     generator: torch.Generator | None = None,
     objective: DistillObjective | None = None,
     use_reward: bool = True,
+    replay: Replay | None = None,
 ) -> dict[str, float]:
     """Improve the policy on one batch: epochs of shuffled minibatches.
 
@@ -154,6 +156,7 @@ def update(
         generator: shuffles; on the batch's device.
         objective: the distillation term, prepared for this batch; None: none.
         use_reward: False leaves the distillation term as the only loss.
+        replay: also distil as many earlier observations, in each minibatch.
 
     Returns:
         Means over the minibatches, by name.
@@ -174,7 +177,8 @@ def update(
         for index in order.tensor_split(splits):
             optimizer.zero_grad(set_to_none=True)
             # The gradients are compared on the first minibatch, where the ratio is still 1.
-            metrics = _backward(policy, _take(batch, index), config, objective, use_reward, compare=not rows)
+            earlier = None if replay is None else replay.sample(index.shape[0])
+            metrics = _backward(policy, _take(batch, index), earlier, config, objective, use_reward, compare=not rows)
             metrics["ppo/grad_norm"] = nn.utils.clip_grad_norm_(params, config.max_grad_norm, foreach=True)
             optimizer.step()
             names = list(metrics)
@@ -204,6 +208,7 @@ def _take(batch: TensorDict, index: Tensor) -> TensorDict:
 def _backward(
     policy: ActorCritic,
     minibatch: TensorDict,
+    earlier: TensorDict | None,
     config: PPOConfig,
     objective: DistillObjective | None,
     use_reward: bool,
@@ -212,7 +217,7 @@ def _backward(
     """Leave the gradient of the whole loss on one minibatch in the parameters; return scalars by name."""
     if not use_reward:
         assert objective is not None, "nothing to learn from: no reward and no teacher"
-        divergence = objective.mean_divergence(policy.distribution(minibatch["obs"]), minibatch)
+        divergence = _divergence(policy, objective, policy.distribution(minibatch["obs"]), minibatch, earlier)
         (objective.weight * divergence).backward()
         return {"distill/divergence": divergence}
 
@@ -235,13 +240,27 @@ def _backward(
     if objective is None:
         loss.backward()
         return metrics
-    divergence = objective.mean_divergence(distribution, minibatch)
+    divergence = _divergence(policy, objective, distribution, minibatch, earlier)
     metrics["distill/divergence"] = divergence
     if compare:
         _backward_apart(loss, divergence, objective, [p for p in policy.parameters() if p.requires_grad])
     else:
         (loss + objective.weight * divergence).backward()
     return metrics
+
+
+def _divergence(
+    policy: ActorCritic,
+    objective: DistillObjective,
+    distribution: ActionDistribution,
+    minibatch: TensorDict,
+    earlier: TensorDict | None,
+) -> Tensor:
+    """The mean divergence on new and, half and half, on earlier observations."""
+    divergence = objective.mean_divergence(distribution, minibatch)
+    if earlier is None:
+        return divergence
+    return (divergence + objective.mean_divergence(policy.distribution(earlier["obs"]), earlier)) / 2
 
 
 def _backward_apart(loss: Tensor, divergence: Tensor, objective: DistillObjective, params: list[nn.Parameter]) -> None:

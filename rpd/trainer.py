@@ -18,7 +18,7 @@ from envs.errors import ConfigError, NonFiniteError
 from rpd import checkpoint, ppo
 from rpd.atomic import write_json, write_text
 from rpd.config import RunConfig
-from rpd.distill import DistillObjective, GateContext
+from rpd.distill import DistillObjective, GateContext, Replay
 from rpd.evaluate import EvalResult, compare, evaluate
 from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
@@ -60,6 +60,7 @@ class Trainer:
         self.teacher = make_teacher(config, self.env)
         self.objective = make_objective(config, self.teacher, self.env)
         self.policy = ActorCritic(self.env.spec, config.student).to(self.device)
+        self.replay = Replay(config.distill.replay, self.generator) if self.objective and config.distill.replay else None
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
@@ -139,10 +140,17 @@ class Trainer:
         flat["advantage"], flat["returns"] = (x.flatten() for x in self._returns(batch, last_value))
         if objective is not None:
             teacher = None if self.teacher_result is None else self.teacher_result.rate
-            objective.prepare(flat, progress, GateContext(teacher, self.success))
+            context = GateContext(teacher, self.success)
+            objective.prepare(flat, progress, context)
+            if self.replay is not None:
+                self.replay.add(flat)
+                objective.mark(self.replay.rows, context)
+        else:
+            self.replay = None
         metrics = ppo.update(
-            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.mode != "dagger"
-        )
+            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.mode != "dagger",
+            replay=self.replay,
+        )  # fmt: skip
         # The normaliser moves between batches, never within one: stored log-probabilities stay those of the policy.
         self.policy.observe(flat["obs"])
         seconds = {**self.collector.times, "update": self.clock() - began}
@@ -212,6 +220,7 @@ class Trainer:
             **_prefixed("rng", checkpoint.rng_tensors(self.generator)),
             **_prefixed("env", self.env.state_dict()),
             **_prefixed("teacher", {} if self.teacher is None else self.teacher.state_dict()),
+            **_prefixed("replay", {} if self.replay is None else self.replay.state_dict()),
         }
         meta = {
             "wall": self.wall,
@@ -231,6 +240,8 @@ class Trainer:
         self.collector.obs = self.env.load_state_dict(_group(saved.tensors, "env"))
         if self.teacher is not None:
             self.teacher.load_state_dict(_group(saved.tensors, "teacher"))
+        if self.replay is not None:
+            self.replay.load_state_dict(_group(saved.tensors, "replay"), self.device)
         meta = saved.meta
         self.wall, self.success = meta["wall"], meta["success"]
         self.collector.queries, self.collector.owed = meta["queries"], meta["owed"]

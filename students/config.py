@@ -14,8 +14,8 @@ class StudentConfig(BaseModel):
     """Widths of the hidden layers of actor and critic."""
     image_features: int = Field(128, ge=8)
     """Size of the image encoder's output, per camera."""
-    image_channels: tuple[int, ...] = (16, 32, 32)
-    """Channels of the image encoder's stages; each halves the resolution after the stem."""
+    image_channels: tuple[int, ...] = (32, 32)
+    """Channels of the image encoder: of its patches, then of each 3 x 3 convolution."""
     init_log_std: float = -1.6
     """Initial log standard deviation of the continuous action dimensions."""
     min_log_std: float = -4.0

@@ -2,5 +2,6 @@
 
 from rpd.distill.gates import GateContext
 from rpd.distill.objective import DistillObjective
+from rpd.distill.replay import Replay
 
-__all__ = ["DistillObjective", "GateContext"]
+__all__ = ["DistillObjective", "GateContext", "Replay"]

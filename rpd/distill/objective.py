@@ -12,11 +12,9 @@ from envs.errors import ConfigError
 from rpd.config import DistillConfig
 from rpd.distill.divergences import DIVERGENCES
 from rpd.distill.gates import GATES, GateContext
+from rpd.distill.replay import PREFIX
 from rpd.distill.schedules import Schedule
 from students.distribution import ActionDistribution
-
-PREFIX = "teacher."
-"""Teacher fields in a batch are named teacher.mean, teacher.valid, ..."""
 
 
 class DistillObjective:
@@ -65,7 +63,7 @@ class DistillObjective:
         return self.schedule.active(progress)
 
     def prepare(self, batch: TensorDict, progress: float, context: GateContext) -> None:
-        """Start an iteration: compute the gates, and set the weight.
+        """Start an iteration: clean and gate the batch, and set the weight.
 
         Args:
             batch: [M] with the teacher's fields. Gets ``gate`` [M]; teacher values of rows that are not valid become 0,
@@ -73,20 +71,24 @@ class DistillObjective:
             progress: of the run, in [0, 1].
             context: what gates may know.
         """
+        self.mark(batch, context)
+        valid = batch[PREFIX + "valid"]
+        self.schedule.begin(progress, valid.device)
+        labelled = valid.sum()
+        self._metrics = {
+            "distill/gate": (batch["gate"] * valid).sum() / labelled.clamp_min(1),
+            "distill/labelled": labelled / valid.numel(),
+        }
+
+    def mark(self, batch: TensorDict, context: GateContext) -> None:
+        """Give a batch [M] its ``gate`` [M], and silence what is not valid; arguments as in `prepare`."""
         valid = batch[PREFIX + "valid"]
         teacher = _teacher(batch)
         for name, value in teacher.items():
             if name != "valid" and value.is_floating_point():
                 teacher[name] = value.where(valid.view(-1, *[1] * (value.ndim - 1)), 0.0)
                 batch[PREFIX + name] = teacher[name]
-        gate = self.gate.fn(teacher, self._discrete.to(valid.device), context, self.config)
-        batch["gate"] = gate
-        self.schedule.begin(progress, valid.device)
-        labelled = valid.sum()
-        self._metrics = {
-            "distill/gate": (gate * valid).sum() / labelled.clamp_min(1),
-            "distill/labelled": labelled / valid.numel(),
-        }
+        batch["gate"] = self.gate.fn(teacher, self._discrete.to(valid.device), context, self.config)
 
     def mean_divergence(self, student: ActionDistribution, minibatch: TensorDict) -> Tensor:
         """Return sum_n m g D / max(1, sum_n m g'), without the weight.

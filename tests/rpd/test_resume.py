@@ -25,7 +25,12 @@ KINDS = {
     "ppo": {"mode": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
     "dagger": {"mode": "dagger"},
     "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "randomize": ("all",)}},
-    "images": {"env": {"obs": "image", "image_size": 16, "max_episode_steps": 10}, "teacher": "scripted:flip=0.2"},
+    "replay": {"distill": {"replay": 100, "label_fraction": 0.5}},
+    "images": {
+        "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
+        "distill": {"replay": 50},
+        "teacher": "scripted:flip=0.2",
+    },
 }
 
 

@@ -3,7 +3,7 @@ import torch
 
 from students.encoders import ImageEncoder, init, mlp
 
-CHANNELS, FEATURES = (16, 32, 32), 128
+CHANNELS, FEATURES = (32, 32), 128
 
 
 @pytest.mark.parametrize("size", [8, 32, 64, 84, 128, 256])

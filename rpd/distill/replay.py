@@ -1,0 +1,74 @@
+"""Labelled observations of earlier batches, for students that see images."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+PREFIX = "teacher."
+"""Teacher fields in a batch are named teacher.mean, teacher.valid, ..."""
+
+
+class Replay:
+    """A uniform sample of every labelled observation so far (reservoir sampling: Vitter, 1985, algorithm R).
+
+    DAgger (Ross et al., 2011, arXiv 1011.0686) fits the aggregate of all its batches. A batch of 25 steps from 128
+    environments shows fewer than 200 scenes: an image encoder learns those by heart, and forgets them for the next.
+    """
+
+    def __init__(self, capacity: int, generator: torch.Generator) -> None:
+        """Keep at most `capacity` observations, drawn with `generator`, which lives on their device."""
+        self.capacity, self.generator = capacity, generator
+        self.seen = 0
+        """Labelled observations so far."""
+        self.rows = TensorDict()
+        """What is kept, [min(seen, capacity)]: ``obs`` as actors read it, and the teacher's fields."""
+        self._store: TensorDict | None = None  # [capacity], which `rows` is a view of
+
+    def add(self, batch: TensorDict) -> None:
+        """Offer the labelled rows of a batch [M]."""
+        fields = [str(key) for key in batch.keys() if str(key).startswith(PREFIX)]  # noqa: SIM118
+        new = batch.select("obs", *fields)
+        if "privileged" in new["obs"].keys():  # noqa: SIM118
+            new = new.exclude(("obs", "privileged"))  # no actor reads it
+        valid = batch[PREFIX + "valid"]
+        new = new[valid.nonzero()[:, 0]]
+        count = new.batch_size[0]
+        if self._store is None:
+            self._store = new.new_zeros(torch.Size([self.capacity]))
+        # The t-th row takes a random one of t + 1 slots, and is dropped where that lies outside.
+        t = torch.arange(self.seen, self.seen + count, device=valid.device)
+        drawn = torch.rand(count, generator=self.generator, device=valid.device, dtype=torch.float64)
+        slot = torch.where(t < self.capacity, t, (drawn * (t + 1)).long())
+        kept = (slot < self.capacity).nonzero()[:, 0]
+        self._store[slot[kept]] = new[kept]
+        self.seen += count
+        self.rows = self._store[: min(self.seen, self.capacity)]
+
+    def sample(self, count: int) -> TensorDict:
+        """Draw `count` rows with replacement."""
+        valid = self.rows[PREFIX + "valid"]
+        index = torch.randint(len(valid), (count,), generator=self.generator, device=valid.device)
+        return self.rows.apply(lambda x: x.index_select(0, index), batch_size=[count])  # type: ignore[return-value]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resume needs."""
+        if self._store is None:
+            return {}
+        rows = self._store[: len(self.rows)].flatten_keys("/")
+        return {"seen": torch.tensor(self.seen), **{f"rows/{key}": rows[key] for key in rows.keys()}}  # noqa: SIM118
+
+    def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """Restore `state_dict`, onto `device`."""
+        if not state:
+            return
+        fields = {name.removeprefix("rows/"): value.to(device) for name, value in state.items() if name != "seen"}
+        self.seen = int(state["seen"])
+        self._keep(TensorDict(fields, batch_size=[min(self.seen, self.capacity)]).unflatten_keys("/"))
+
+    def _keep(self, rows: TensorDict) -> None:
+        """Fill the first slots."""
+        self._store = rows.new_zeros(torch.Size([self.capacity]))
+        self._store[: len(rows)] = rows
+        self.rows = self._store[: len(rows)]
