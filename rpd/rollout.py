@@ -14,7 +14,7 @@ from torch import Tensor
 
 from envs.base import Episodes, Step, VectorEnv
 from envs.errors import ConfigError, NonFiniteError
-from rpd.distill.objective import PREFIX
+from rpd.batch import PREFIX
 from students.actor_critic import ActorCritic
 from teachers.base import Teacher, TeacherOutput
 

@@ -9,10 +9,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from envs.errors import ConfigError
+from rpd.batch import PREFIX, teacher_fields
 from rpd.config import DistillConfig
 from rpd.distill.divergences import DIVERGENCES
 from rpd.distill.gates import GATES, GateContext
-from rpd.distill.replay import PREFIX
 from rpd.distill.schedules import Schedule
 from students.distribution import ActionDistribution
 
@@ -71,8 +71,11 @@ class DistillObjective:
             progress: of the run, in [0, 1].
             context: what gates may know.
         """
-        self.mark(batch, context)
         valid = batch[PREFIX + "valid"]
+        for name, value in teacher_fields(batch).items():
+            if name != "valid" and value.is_floating_point():
+                batch[PREFIX + name] = value.where(valid.view(-1, *[1] * (value.ndim - 1)), 0.0)
+        self.mark(batch, context)
         self.schedule.begin(progress, valid.device)
         labelled = valid.sum()
         self._metrics = {
@@ -81,21 +84,16 @@ class DistillObjective:
         }
 
     def mark(self, batch: TensorDict, context: GateContext) -> None:
-        """Give a batch [M] its ``gate`` [M], and silence what is not valid; arguments as in `prepare`."""
-        valid = batch[PREFIX + "valid"]
-        teacher = _teacher(batch)
-        for name, value in teacher.items():
-            if name != "valid" and value.is_floating_point():
-                teacher[name] = value.where(valid.view(-1, *[1] * (value.ndim - 1)), 0.0)
-                batch[PREFIX + name] = teacher[name]
-        batch["gate"] = self.gate.fn(teacher, self._discrete.to(valid.device), context, self.config)
+        """Give a batch [M] its ``gate`` [M]."""
+        teacher = teacher_fields(batch)
+        batch["gate"] = self.gate.fn(teacher, self._discrete.to(teacher["valid"].device), context, self.config)
 
     def mean_divergence(self, student: ActionDistribution, minibatch: TensorDict) -> Tensor:
         """Return sum_n m g D / max(1, sum_n m g'), without the weight.
 
         m is `valid`; g' is 1, or g with `preserve_mean`: then a gate changes where is distilled, not how much.
         """
-        divergence = self.divergence.fn(student, _teacher(minibatch), self.config)
+        divergence = self.divergence.fn(student, teacher_fields(minibatch), self.config)
         mask = minibatch[PREFIX + "valid"].to(divergence.dtype)
         gated = mask * minibatch["gate"]
         return (gated * divergence).sum() / (gated if self.config.preserve_mean else mask).sum().clamp_min(1)
@@ -135,10 +133,6 @@ def gradient_norms(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, Te
     bb = torch.stack([y.square().sum() for y in b]).sum()
     ab = torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
     return torch.stack([aa, bb]).sqrt(), ab / (aa * bb).sqrt().clamp_min(1e-12)
-
-
-def _teacher(batch: TensorDict) -> dict[str, Tensor]:
-    return {str(key).removeprefix(PREFIX): batch[key] for key in batch.keys() if str(key).startswith(PREFIX)}  # noqa: SIM118
 
 
 def _check(kind: str, name: str, needs: dict[str, frozenset[str]], teacher: str, provides: frozenset[str]) -> None:

@@ -6,8 +6,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-PREFIX = "teacher."
-"""Teacher fields in a batch are named teacher.mean, teacher.valid, ..."""
+from rpd.batch import PREFIX, take, teacher_fields
 
 
 class Replay:
@@ -28,8 +27,7 @@ class Replay:
 
     def add(self, batch: TensorDict) -> None:
         """Offer the labelled rows of a batch [M]."""
-        fields = [str(key) for key in batch.keys() if str(key).startswith(PREFIX)]  # noqa: SIM118
-        new = batch.select("obs", *fields)
+        new = batch.select("obs", *(PREFIX + name for name in teacher_fields(batch)))
         if "privileged" in new["obs"].keys():  # noqa: SIM118
             new = new.exclude(("obs", "privileged"))  # no actor reads it
         valid = batch[PREFIX + "valid"]
@@ -50,7 +48,7 @@ class Replay:
         """Draw `count` rows with replacement."""
         valid = self.rows[PREFIX + "valid"]
         index = torch.randint(len(valid), (count,), generator=self.generator, device=valid.device)
-        return self.rows.apply(lambda x: x.index_select(0, index), batch_size=[count])  # type: ignore[return-value]
+        return take(self.rows, index)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a resume needs."""
@@ -65,10 +63,7 @@ class Replay:
             return
         fields = {name.removeprefix("rows/"): value.to(device) for name, value in state.items() if name != "seen"}
         self.seen = int(state["seen"])
-        self._keep(TensorDict(fields, batch_size=[min(self.seen, self.capacity)]).unflatten_keys("/"))
-
-    def _keep(self, rows: TensorDict) -> None:
-        """Fill the first slots."""
+        rows = TensorDict(fields, batch_size=[min(self.seen, self.capacity)]).unflatten_keys("/")
         self._store = rows.new_zeros(torch.Size([self.capacity]))
         self._store[: len(rows)] = rows
         self.rows = self._store[: len(rows)]
