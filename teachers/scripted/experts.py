@@ -30,6 +30,8 @@ FINGER = 0.012
 """Half the thickness of a closed gripper, m."""
 MAX_PUSH = 0.045
 """The target while pushing is at most this far ahead, m: faster, and the cube slides away."""
+FITS = 0.5
+"""Turned by less than this to the faces (rad), the cube fits between the open fingers: they go down, turning on the way."""
 COMMIT = 0.35
 """Closer than this to one of two grasp orientations (rad), a teacher with two modes has made up its mind."""
 
@@ -117,7 +119,7 @@ def _grasp(v: View, turn: Tensor) -> Plan:
     slack = torch.where(v.gripper < 0.85, 1.6, 1.0) * v.half  # closing has begun: finish it
     missed = v.gripper < 0.1  # nothing fits between the fingers: open and start again
     close = (aside < 0.6 * slack) & (way[:, 2].abs() < 0.6 * slack) & ~missed
-    misaligned = torch.maximum(_ramp(aside, 0.4 * v.half, v.half), _ramp(turn.abs(), 0.12, 0.2))
+    misaligned = torch.maximum(_ramp(aside, 0.4 * v.half, v.half), _ramp(turn.abs(), FITS, 0.2))
     raised = torch.where(v.gripper < 0.7, 1.0, misaligned) * ~close
     phase = torch.where(close, GRASP, torch.where(raised > 0.99, APPROACH, DESCEND))
     return Plan(_over(v.tcp, v.object, HOVER * v.half * raised), turn, ~close, phase)
