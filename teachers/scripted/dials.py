@@ -47,16 +47,16 @@ class Dials(Options):
 PRESETS: dict[str, dict[str, dict[str, str]]] = {
     "noisy": {
         "Reach": {"noise": "2"},
-        "PushCube": {"noise": "0.29"},
-        "PullCube": {"noise": "0.29"},
-        "PickCube": {"noise": "0.33"},
-        "StackCube": {"noise": "0.26"},
-        "PlaceInBin": {"noise": "0.36"},
+        "PushCube": {"noise": "0.5"},
+        "PullCube": {"noise": "0.53"},
+        "PickCube": {"noise": "0.4"},
+        "StackCube": {"noise": "0.29"},
+        "PlaceInBin": {"noise": "0.48"},
     },
     "biased": {
         "Reach": {"bias": "0.03"},
         "PushCube": {"bias": "0.028"},
-        "PullCube": {"bias": "0.028"},
+        "PullCube": {"bias": "0.0295"},
         "PickCube": {"bias": "0.036"},
         "StackCube": {"bias": "0.035"},
         "PlaceInBin": {"bias": "0.034"},

@@ -2,6 +2,10 @@
 
 Every phase is decided from geometry alone. Where a decision could chatter, its tolerance widens once the decision
 shows in the scene (the gripper has begun to close, the cube rests on its place).
+
+Experts are made to be imitated. A student that knows the cube's place to within a centimetre learns the mean of the
+actions for all places that it takes for possible; decisions are therefore as soft as the fingers allow, so that this
+mean still solves the task (measured in tests/teachers/test_scripted_tabletop.py).
 """
 
 from __future__ import annotations
@@ -104,11 +108,11 @@ def _ramp(x: Tensor, start: Tensor | float, width: Tensor | float) -> Tensor:
     return ((x - start) / width).clamp(0, 1)
 
 
-def _over(here: Tensor, there: Tensor, height: Tensor) -> Tensor:
-    """Way [N, 3] from here to `height` [N] above there; sideways only once high enough."""
+def _over(here: Tensor, there: Tensor, height: Tensor, slack: Tensor | float = 0.01) -> Tensor:
+    """Way [N, 3] from here to `height` [N] above there; sideways only once within `slack` (m) of that height."""
     way = there - here
     climb = way[:, 2] + height
-    sideways = 1 - _ramp(climb, 0.01, 0.02)
+    sideways = 1 - _ramp(climb, slack, 0.02)
     return torch.cat([way[:, :2] * sideways[:, None], climb[:, None]], -1)
 
 
@@ -118,11 +122,11 @@ def _grasp(v: View, turn: Tensor) -> Plan:
     aside = way[:, :2].norm(dim=-1)
     slack = torch.where(v.gripper < 0.85, 1.6, 1.0) * v.half  # closing has begun: finish it
     missed = v.gripper < 0.1  # nothing fits between the fingers: open and start again
-    close = (aside < 0.6 * slack) & (way[:, 2].abs() < 0.6 * slack) & ~missed
-    misaligned = torch.maximum(_ramp(aside, 0.4 * v.half, v.half), _ramp(turn.abs(), FITS, 0.2))
+    close = (aside < 0.8 * slack) & (way[:, 2].abs() < 0.6 * slack) & ~missed
+    misaligned = torch.maximum(_ramp(aside, 0.6 * v.half, 1.2 * v.half), _ramp(turn.abs(), FITS, 0.2))
     raised = torch.where(v.gripper < 0.7, 1.0, misaligned) * ~close
     phase = torch.where(close, GRASP, torch.where(raised > 0.99, APPROACH, DESCEND))
-    return Plan(_over(v.tcp, v.object, HOVER * v.half * raised), turn, ~close, phase)
+    return Plan(_over(v.tcp, v.object, HOVER * v.half * raised, v.half), turn, ~close, phase)
 
 
 def _either(condition: Tensor, yes: Plan, no: Plan) -> Plan:
@@ -215,13 +219,15 @@ def push(v: View, second_mode: bool = False) -> Plan:
     contact = v.half + FINGER
     height = v.object[:, 2] - v.tcp[:, 2]
 
-    behind = (along < -0.6 * v.half) & (along > -contact - 2.5 * v.half) & (aside.abs() < 0.7 * v.half)
+    behind = (along < -0.6 * v.half) & (along > -contact - 2.5 * v.half) & (aside.abs() < 1.5 * v.half)
     pushing = behind & (height.abs() < 0.8 * v.half)
-    step = (left + (-along - contact).clamp(min=0)).clamp(max=MAX_PUSH)
+    gap = -along - contact
+    centred = 1 - _ramp(aside.abs(), 0.5 * v.half, 0.7 * v.half)
+    step = torch.lerp(gap - 0.5 * v.half, (left + gap.clamp(min=0)).clamp(max=MAX_PUSH), centred)
     forward = ahead * step[:, None] - side * aside[:, None]
     there = torch.cat([v.object[:, :2] - ahead * (contact + v.half)[:, None], v.object[:, 2:]], -1)
-    raised = _ramp((there - v.tcp)[:, :2].norm(dim=-1), 0.25 * v.half, 0.75 * v.half)
-    around = _over(v.tcp, there, HOVER * v.half * raised)
+    raised = _ramp((there - v.tcp)[:, :2].norm(dim=-1), 0.8 * v.half, v.half)
+    around = _over(v.tcp, there, HOVER * v.half * raised, v.half)
     done = left < 0.5 * v.half
 
     move = torch.where(pushing[:, None], torch.cat([forward, height[:, None]], -1), around) * ~done[:, None]

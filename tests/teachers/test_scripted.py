@@ -177,8 +177,8 @@ def test_phases_of_a_pick() -> None:
     assert (phase, is_open) == (APPROACH, True)
     assert move[0] == 0 and move[2] > 0.05
     assert at(0.0, 0.0)[:2] == (GRASP, False)
-    assert at(0.015, 0.0)[:2] == (DESCEND, True)
-    assert at(0.015, 0.0, gripper=0.7)[:2] == (GRASP, False)  # closing has begun: no chattering
+    assert at(0.018, 0.0)[:2] == (DESCEND, True)
+    assert at(0.018, 0.0, gripper=0.7)[:2] == (GRASP, False)  # closing has begun: no chattering
     assert at(0.0, 0.0, gripper=0.0)[1]  # closed on nothing: open again
     phase, is_open, move = at(0.0, 0.0, 0.5, 1.0)
     assert (phase, is_open) == (CARRY, False)
