@@ -1,7 +1,7 @@
 """Results: run the experiments, and make the README's table and figure from the small files in results/.
 
-python scripts/results.py run [--only dense-state] [--jobs 2]   # hours on 2 cores; resumable, skips what is done
-python scripts/results.py readme                                # seconds: README table and docs/results.svg
+python scripts/results.py run [--only 'state-P.*rpd'] [--jobs 2]   # hours on 2 cores; resumable, skips what is done
+python scripts/results.py readme                                   # seconds: README table and docs/results.svg
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def experiments() -> list[Experiment]:
 
 def run(only: str, jobs: int) -> None:
     """Run what has no result yet, `jobs` at a time, each on one thread."""
-    todo = [e for e in experiments() if only in e.name and not (RESULTS / f"{e.name}.json").exists()]
+    todo = [e for e in experiments() if re.search(only, e.name) and not (RESULTS / f"{e.name}.json").exists()]
     with ThreadPoolExecutor(jobs) as pool:
         for e, message in zip(todo, pool.map(_run_one, todo), strict=True):
             print(f"{e.name}: {message}", flush=True)
@@ -180,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     runner = verbs.add_parser("run", help="run what has no result yet")
-    runner.add_argument("--only", default="", help="part of the experiments' names")
+    runner.add_argument("--only", default="", help="regular expression that finds part of the experiments' names")
     runner.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
     verbs.add_parser("readme", help="rewrite the README's table and docs/results.svg")
     options = parser.parse_args()
