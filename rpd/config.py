@@ -71,8 +71,6 @@ class DistillConfig(BaseModel):
     """Floor of the teacher's standard deviation in fkl and rkl."""
     label_fraction: float = Field(1.0, gt=0, le=1)
     """Fraction of the collected observations that the teacher labels."""
-    replay: int = Field(0, ge=0)
-    """Labelled observations that are kept over the run; each minibatch distils as many of them as of new ones."""
 
 
 class RunConfig(BaseModel):
@@ -90,6 +88,9 @@ class RunConfig(BaseModel):
     student: StudentConfig = Field(default_factory=StudentConfig)
     ppo: PPOConfig = Field(default_factory=PPOConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
+    replay: int = Field(0, ge=0)
+    """Observations, with their labels, that are kept over the run: each minibatch distils (and with student.predict_object
+    locates the object in) as many of them as of new ones."""
     total_steps: int = Field(500_000, ge=1)
     """Environment steps in all."""
     seed: int = Field(0, ge=0)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from envs.errors import NonFiniteError
 from rpd.batch import take
 from rpd.config import PPOConfig
-from rpd.distill import DistillObjective, Replay
-from students.actor_critic import ActorCritic
-from students.distribution import ActionDistribution
+from rpd.distill import DistillObjective
+from rpd.replay import Replay
+from students.actor_critic import ActorCritic, Outputs
 
 
 def gae(
@@ -156,7 +156,7 @@ def update(
         generator: shuffles; on the batch's device.
         objective: the distillation term, prepared for this batch; None: none.
         use_reward: False leaves the distillation term as the only loss.
-        replay: also distil as many earlier observations, in each minibatch.
+        replay: also learn from as many earlier observations, in each minibatch: from their labels and scenes.
 
     Returns:
         Means over the minibatches, by name.
@@ -210,18 +210,39 @@ def _backward(
     compare: bool,
 ) -> dict[str, Tensor]:
     """Leave the gradient of the whole loss on one minibatch in the parameters; return scalars by name."""
-    if not use_reward:
-        assert objective is not None, "nothing to learn from: no reward and no teacher"
-        divergence = _divergence(policy, objective, policy.distribution(minibatch["obs"]), minibatch, earlier)
-        (objective.weight * divergence).backward()
-        return {"distill/divergence": divergence}
+    assert use_reward or objective is not None, "nothing to learn from: no reward and no teacher"
+    new = policy(minibatch["obs"])
+    old = None if earlier is None else policy(earlier["obs"])
+    losses: list[Tensor] = []
+    metrics: dict[str, Tensor] = {}
+    if use_reward:
+        reward, metrics = _reward_loss(new, minibatch, config)
+        losses.append(reward)
+    if objective is not None:
+        divergence = objective.mean_divergence(new.distribution, minibatch)
+        if old is not None and earlier is not None:
+            divergence = (divergence + objective.mean_divergence(old.distribution, earlier)) / 2
+        metrics["distill/divergence"] = divergence
+        if use_reward and compare:
+            _compare(objective, divergence, reward, [p for p in policy.parameters() if p.requires_grad])
+        losses.append(objective.weight * divergence)
+    if new.object_error is not None:
+        error = new.object_error.mean()
+        if old is not None and old.object_error is not None:
+            error = (error + old.object_error.mean()) / 2
+        metrics["student/object_error"] = error.detach().sqrt() / 10  # root mean square, m
+        losses.append(policy.config.predict_object * error)
+    torch.stack(losses).sum().backward()
+    return metrics
 
-    distribution, value = policy(minibatch["obs"])
+
+def _reward_loss(outputs: Outputs, minibatch: TensorDict, config: PPOConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """PPO's loss, and scalars by name."""
+    distribution = outputs.distribution
     log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
     surrogate = policy_loss(log_ratio, minibatch["advantage"], config.clip)
-    critic = value_loss(value, minibatch["value"], minibatch["returns"], config.clip_value)
+    critic = value_loss(outputs.value, minibatch["value"], minibatch["returns"], config.clip_value)
     entropy = distribution.entropy().mean()
-    loss = surrogate + config.value_coef * critic - config.entropy_coef * entropy
     with torch.no_grad():
         continuous = ~distribution.discrete
         metrics = {
@@ -232,38 +253,14 @@ def _backward(
             "ppo/clip_fraction": (log_ratio.expm1().abs() > config.clip).float().mean(),
             "ppo/std": (distribution.std * continuous).mean(0).sum() / continuous.sum().clamp_min(1),
         }
-    if objective is None:
-        loss.backward()
-        return metrics
-    divergence = _divergence(policy, objective, distribution, minibatch, earlier)
-    metrics["distill/divergence"] = divergence
-    if compare:
-        _backward_apart(loss, divergence, objective, [p for p in policy.parameters() if p.requires_grad])
-    else:
-        (loss + objective.weight * divergence).backward()
-    return metrics
+    return surrogate + config.value_coef * critic - config.entropy_coef * entropy, metrics
 
 
-def _divergence(
-    policy: ActorCritic,
-    objective: DistillObjective,
-    distribution: ActionDistribution,
-    minibatch: TensorDict,
-    earlier: TensorDict | None,
-) -> Tensor:
-    """The mean divergence on new and, half and half, on earlier observations."""
-    divergence = objective.mean_divergence(distribution, minibatch)
-    if earlier is None:
-        return divergence
-    return (divergence + objective.mean_divergence(policy.distribution(earlier["obs"]), earlier)) / 2
-
-
-def _backward_apart(loss: Tensor, divergence: Tensor, objective: DistillObjective, params: list[nn.Parameter]) -> None:
-    """As (loss + w * divergence).backward(), but show both gradients to the objective first, which may then set w."""
-    by_divergence = torch.autograd.grad(divergence, params, retain_graph=True, allow_unused=True)
-    by_loss = torch.autograd.grad(loss, params, allow_unused=True)
+def _compare(objective: DistillObjective, divergence: Tensor, reward: Tensor, params: list[nn.Parameter]) -> None:
+    """Show both gradients to the objective, which may then set w."""
+    by_divergence, by_reward = (
+        torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True) for loss in (divergence, reward)
+    )
     # None marks parameters that D does not reach (the critic's): they say nothing about the balance.
-    shared = [(d, r) for d, r in zip(by_divergence, by_loss, strict=True) if d is not None and r is not None]
+    shared = [(d, r) for d, r in zip(by_divergence, by_reward, strict=True) if d is not None and r is not None]
     objective.observe([d for d, _ in shared], [r for _, r in shared])
-    for parameter, d, r in zip(params, by_divergence, by_loss, strict=True):
-        parameter.grad = r if d is None else objective.weight * d if r is None else r + objective.weight * d

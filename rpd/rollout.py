@@ -138,7 +138,7 @@ class Collector:
 
     def _act(self, label: bool) -> dict[str, Any]:
         """What the student does and the teacher would do, on the current observation."""
-        distribution, value = self._timed("inference", self.policy, self.obs)
+        distribution, value, _ = self._timed("inference", self.policy, self.obs)
         action = distribution.sample(self.generator) if self.explore else distribution.mode()
         row = {"obs": self.obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
         if label and self.teacher is not None:

@@ -18,11 +18,12 @@ from envs.errors import ConfigError, NonFiniteError
 from rpd import checkpoint, ppo
 from rpd.atomic import write_json, write_text
 from rpd.config import RunConfig
-from rpd.distill import DistillObjective, GateContext, Replay
+from rpd.distill import DistillObjective, GateContext
 from rpd.evaluate import EvalResult, compare, evaluate
 from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
 from rpd.policies import Policy, StudentPolicy
+from rpd.replay import Replay
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics
 from students.actor_critic import ActorCritic
@@ -60,7 +61,8 @@ class Trainer:
         self.teacher = make_teacher(config, self.env)
         self.objective = make_objective(config, self.teacher, self.env)
         self.policy = ActorCritic(self.env.spec, config.student).to(self.device)
-        self.replay = Replay(config.distill.replay, self.generator) if self.objective and config.distill.replay else None
+        useful = self.objective is not None or config.student.predict_object > 0
+        self.replay = Replay(config.replay, self.generator) if useful and config.replay else None
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
@@ -142,11 +144,13 @@ class Trainer:
             teacher = None if self.teacher_result is None else self.teacher_result.rate
             context = GateContext(teacher, self.success)
             objective.prepare(flat, progress, context)
-            if self.replay is not None:
+        if self.replay is not None:
+            if objective is not None or self.teacher is None:  # once the teacher is done, what it labelled stays
                 self.replay.add(flat)
+            if objective is not None:
                 objective.mark(self.replay.rows, context)
-        else:
-            self.replay = None
+            elif not config.student.predict_object:
+                self.replay = None
         metrics = ppo.update(
             self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.mode != "dagger",
             replay=self.replay,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from tensordict import TensorDict
@@ -16,12 +16,22 @@ from envs.specs import EnvSpec, Scene
 from students import pretrained
 from students.config import StudentConfig
 from students.distribution import ActionDistribution
-from students.encoders import ImageEncoder, mlp
+from students.encoders import ImageEncoder, init, mlp
 from students.normalizer import Normalizer
 
 Obs: TypeAlias = TensorDict | Mapping[str, Tensor]
 
 MAX_LOG_STD = 0.5  # beyond, most samples of an action in [-1, 1] are clipped
+
+
+class Outputs(NamedTuple):
+    """Of one forward pass over N observations."""
+
+    distribution: ActionDistribution
+    value: Tensor
+    """[N]."""
+    object_error: Tensor | None
+    """[N] squared error of the object's predicted place, dm²; None without `StudentConfig.predict_object`."""
 
 
 class ActorCritic(nn.Module):
@@ -46,6 +56,8 @@ class ActorCritic(nn.Module):
             )
         if config.asymmetric_critic and not spec.scene:
             raise ConfigError(f"asymmetric_critic needs privileged observations, and {spec.task} has none: leave it off")
+        if config.predict_object and not spec.scene:
+            raise ConfigError(f"predict_object needs privileged observations, and {spec.task} has none: leave it at 0")
         low, start = config.min_log_std, config.init_log_std
         if not low < start < MAX_LOG_STD:
             raise ConfigError(f"init_log_std {start:g} must lie between min_log_std {low:g} and {MAX_LOG_STD:g}")
@@ -63,15 +75,16 @@ class ActorCritic(nn.Module):
         critic_width = width + (Scene.dim if config.asymmetric_critic else 0)
         self.actor = mlp([width, *config.hidden, spec.action.dim], out_gain=0.01)
         self.critic = mlp([critic_width, *config.hidden, 1], out_gain=1.0)
+        self.object_head = init(nn.Linear(width, 3), gain=1.0) if config.predict_object else None
         # log sigma = low + (high - low) sigmoid(x): bounded without the dead gradient that a clamp has at its bounds
         fraction = (start - low) / (MAX_LOG_STD - low)
         self.log_std_logit = nn.Parameter(torch.full((spec.action.dim,), math.log(fraction / (1 - fraction))))
         self.register_buffer("discrete", torch.tensor(spec.action.discrete, dtype=torch.bool), persistent=False)
 
-    def forward(self, obs: Obs) -> tuple[ActionDistribution, Tensor]:
-        """Return the action distribution and the value [N]; images are encoded once."""
+    def forward(self, obs: Obs) -> Outputs:
+        """Return all that the losses need; images are encoded once."""
         features = self._encode(obs)
-        return self._distribution(features), self._value(features, obs)
+        return Outputs(self._distribution(features), self._value(features, obs), self._object_error(features, obs))
 
     def distribution(self, obs: Obs) -> ActionDistribution:
         """Return the action distribution."""
@@ -144,3 +157,10 @@ class ActorCritic(nn.Module):
         if self.privileged_normalizer is not None:
             features = torch.cat([features, self.privileged_normalizer(obs["privileged"])], dim=-1)
         return self.critic(features).squeeze(-1)
+
+    def _object_error(self, features: Tensor, obs: Obs) -> Tensor | None:
+        if self.object_head is None:
+            return None
+        scene = obs["privileged"]
+        way = Scene.get(scene, "object_pos") - Scene.get(scene, "tcp_pos")
+        return (self.object_head(features) - 10 * way).square().sum(-1)

@@ -87,7 +87,7 @@ class TabletopEnv(VectorEnv):
 
     def _make_spec(self, task: str, config: EnvConfig, size: int) -> EnvSpec:
         robot = self.robot
-        names = state_names(robot, scene=config.obs == "state")
+        names = state_names(robot, scene=config.obs == "state", goal=self.task.aerial)
         images = {key: ObsSpec(shape=(size, size, 3), dtype="uint8") for key in self._renderers}
         return EnvSpec(
             task=task,
@@ -255,7 +255,8 @@ class TabletopEnv(VectorEnv):
 
     def _observe(self, ids: np.ndarray) -> TensorDict:
         """Observation of the environments `ids` [K], as they are now."""
-        obs = self._now.observe(ids, self._state["target_pos"][ids], scene=self._config.obs == "state")
+        scene = self._config.obs == "state"
+        obs = self._now.observe(ids, self._state["target_pos"][ids], scene=scene, goal=self.task.aerial)
         for key, renderer in self._renderers.items():
             obs[key] = torch.from_numpy(self._picture(renderer, ids))
         return TensorDict(obs, batch_size=[len(ids)]).to(self.device)

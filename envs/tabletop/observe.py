@@ -17,15 +17,17 @@ PRESS = 1.0  # N: a finger presses on the object, it does not merely touch it
 ALIGNED = 0.85  # of the force at least is along the direction of closing; in a true grasp it is above 0.92
 
 
-def state_names(robot: Robot, scene: bool) -> tuple[str, ...]:
-    """One name per entry of ``state``; `scene` adds what only a simulator knows."""
+def state_names(robot: Robot, scene: bool, goal: bool) -> tuple[str, ...]:
+    """One name per entry of ``state``; `scene` adds what only a simulator knows, `goal` only where the goal is."""
     names = [f"q.{j}" for j in robot.joints] + [f"dq.{j}" for j in robot.joints] + ["gripper"]
     names += [f"tcp.{c}" for c in ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32")]
     names += [f"tcp_lag.{c}" for c in "xyz"]
     if scene:
         names += ["press.left", "press.right"]
         names += [f"object.{c}" for c in ("dx", "dy", "dz", "cos4", "sin4")]
-        names += [f"goal.{c}" for c in ("dx", "dy", "dz", "tcp_dx", "tcp_dy", "tcp_dz")]
+        names += [f"goal.{c}" for c in ("dx", "dy", "dz")]
+    if scene or goal:
+        names += [f"goal.{c}" for c in ("tcp_dx", "tcp_dy", "tcp_dz")]
     return tuple(names)
 
 
@@ -70,13 +72,14 @@ class Readings:
             half=self._robot.cube_half_size,
         )
 
-    def observe(self, ids: np.ndarray, commanded: np.ndarray, scene: bool) -> dict[str, Tensor]:
+    def observe(self, ids: np.ndarray, commanded: np.ndarray, scene: bool, goal: bool) -> dict[str, Tensor]:
         """The observation without its images.
 
         Args:
             ids: [K].
             commanded: [K, 3] where the controller wants the tcp.
             scene: whether ``state`` holds what only a simulator knows; see `state_names`.
+            goal: whether it holds at least the way from the tcp to the goal.
 
         Returns:
             ``state`` [K, S] and ``privileged`` [K, Scene.dim].
@@ -96,8 +99,10 @@ class Readings:
         if scene:
             # Relative vectors: an MLP cannot see a centimetre in the difference of two positions. Clipped, because a cube
             # that has left the table falls for the rest of the episode, and the observation normaliser would follow it.
-            way, goal = np.clip(obj - tcp, -1, 1), np.clip(target - obj, -1, 1)
-            entries += [pressing, way, _facing(ik.quat_to_mat(obj_quat), hand), goal, target - tcp]
+            way, left = np.clip(obj - tcp, -1, 1), np.clip(target - obj, -1, 1)
+            entries += [pressing, way, _facing(ik.quat_to_mat(obj_quat), hand), left]
+        if scene or goal:
+            entries.append(target - tcp)
         privileged = Scene.empty(len(ids))
         for name, value in {
             "tcp_pos": tcp,

@@ -89,6 +89,15 @@ class Task:
     has_object: bool = True
     max_steps: int = 50
 
+    @property
+    def aerial(self) -> bool:
+        """Whether the goal is a point in the air.
+
+        It is then given in numbers also beside images, as in ManiSkill3's PickCube: how far away a ball of three pixels
+        floats, no camera tells.
+        """
+        return self.marker == "ball"
+
 
 def _far(distance: Array) -> Array:
     """1 at distance zero, falling over decimetres: ManiSkill3's shaping. It says where to carry things."""

@@ -66,6 +66,7 @@ def test_tensors_are_as_the_spec_says(task, robot):
             assert seen["privileged"].shape == (2, Scene.dim) and seen["privileged"].dtype == torch.float32
         assert len(spec.state_names) == len(set(spec.state_names)) == spec.observations["state"].shape[0]
         assert any(name.startswith("object.") for name in spec.state_names) == (mode == "state")
+        assert ("goal.tcp_dx" in spec.state_names) == (mode == "state" or task in ("Reach", "PickCube"))
         assert [step.reward.dtype, step.terminated.dtype, step.truncated.dtype] == [torch.float32, torch.bool, torch.bool]
         assert step.reward.shape == step.terminated.shape == step.truncated.shape == (2,)
         assert (spec.task, spec.embodiment.name, spec.control_hz, spec.action.dim) == (f"tabletop/{task}", robot, 20, 7)

@@ -14,7 +14,8 @@ from envs.errors import NonFiniteError
 from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 from rpd import ppo
 from rpd.config import DistillConfig, PPOConfig
-from rpd.distill import DistillObjective, GateContext, Replay
+from rpd.distill import DistillObjective, GateContext
+from rpd.replay import Replay
 from students.actor_critic import ActorCritic
 from students.config import StudentConfig
 
@@ -45,7 +46,7 @@ def best_action(state: torch.Tensor) -> torch.Tensor:
 def collect(policy: ActorCritic, size: int, generator: torch.Generator, device: str = "cpu") -> TensorDict:
     """One step in each of `size` bandits, labelled by a perfect teacher."""
     state = (torch.rand(size, 3, generator=generator) * 2 - 1).to(device)
-    distribution, value = policy({"state": state})
+    distribution, value, _ = policy({"state": state})
     action = distribution.sample()
     target = best_action(state)
     reward = -(action[:, :2] - target[:, :2]).abs().sum(-1) - (action[:, 2] != target[:, 2]).float()

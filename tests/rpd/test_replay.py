@@ -1,9 +1,9 @@
-"""The sample of earlier labelled observations."""
+"""The sample of earlier observations and their labels."""
 
 import torch
 from tensordict import TensorDict
 
-from rpd.distill import Replay
+from rpd.replay import Replay
 
 
 def batch(values: list[int], valid: list[bool] | None = None) -> TensorDict:
@@ -25,7 +25,14 @@ def test_keeps_everything_while_there_is_room_but_not_what_was_not_labelled() ->
     replay.add(batch([3]))
     assert kept(replay) == [0, 2, 3] and replay.seen == 3
     assert set(replay.rows.keys()) == {"obs", "teacher.mean", "teacher.valid"}
-    assert set(replay.rows["obs"].keys()) == {"state"}
+    assert set(replay.rows["obs"].keys()) == {"state", "privileged"}
+
+
+def test_keeps_every_row_where_nobody_labels() -> None:
+    replay = Replay(5, torch.Generator())
+    replay.add(batch([0, 1, 2]).select("obs", "value"))
+    assert replay.rows["obs", "state"][:, 0].tolist() == [0, 1, 2]
+    assert set(replay.rows.keys()) == {"obs"}
 
 
 def test_every_row_is_as_likely_to_be_kept_as_any_other() -> None:

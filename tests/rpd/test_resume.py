@@ -25,11 +25,20 @@ KINDS = {
     "ppo": {"mode": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
     "dagger": {"mode": "dagger"},
     "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "randomize": ("all",)}},
-    "replay": {"distill": {"replay": 100, "label_fraction": 0.5}},
+    "replay": {"replay": 100, "distill": {"label_fraction": 0.5}},
     "images": {
         "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
-        "distill": {"replay": 50},
+        "student": {"predict_object": 10.0},
+        "replay": 50,
+        "distill": {"until": 0.5},
         "teacher": "scripted:flip=0.2",
+    },
+    "ppo from images": {
+        "mode": "ppo",
+        "teacher": None,
+        "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
+        "student": {"predict_object": 10.0},
+        "replay": 50,
     },
 }
 

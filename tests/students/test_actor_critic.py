@@ -48,7 +48,7 @@ def obs_for(policy, n=6):
 def test_shapes_and_one_answer_by_three_ways(policy):
     obs = obs_for(policy)
     policy.observe(obs)
-    dist, value = policy(obs)
+    dist, value, _ = policy(obs)
     assert dist.mean.shape == (6, 2) and value.shape == (6,)
     assert torch.equal(dist.mean, policy.distribution(obs).mean)
     assert torch.equal(value, policy.value(obs))
@@ -58,9 +58,23 @@ def test_shapes_and_one_answer_by_three_ways(policy):
 
 
 def test_every_parameter_gets_a_gradient(policy):
-    dist, value = policy(obs_for(policy))
+    dist, value, _ = policy(obs_for(policy))
     (dist.log_prob(torch.ones(6, 2)).sum() + value.square().sum()).backward()
     assert [n for n, p in policy.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_object_is_located_by_what_the_actor_sees():
+    torch.manual_seed(0)
+    policy = ActorCritic(make_spec(("hand",)), SMALL.model_copy(update={"predict_object": 1.0}))
+    obs = make_obs(3, ("hand",))
+    torch.nn.init.zeros_(policy.object_head.weight)
+    policy.object_head.bias.data = torch.tensor([1.0, 2.0, 3.0])  # dm
+    Scene.get(obs["privileged"], "tcp_pos")[:] = torch.tensor([[0.2, 0.0, 0.0], [0.2, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    Scene.get(obs["privileged"], "object_pos")[:] = torch.tensor([[0.3, 0.2, 0.3], [0.3, 0.2, 0.1], [0.3, 0.2, 0.3]])
+    torch.testing.assert_close(policy(obs).object_error, torch.tensor([0.0, 4.0, 9.0]))
+    policy.object_head.reset_parameters()
+    policy(obs).object_error.sum().backward()
+    assert policy.encoders[0].head[0].weight.grad.any() and policy.actor[0].weight.grad is None
 
 
 def test_only_the_critic_sees_privileged():
@@ -84,6 +98,8 @@ def test_log_std_is_bounded_and_never_stuck():
 def test_impossible_configurations():
     with pytest.raises(ConfigError, match=r"asymmetric_critic.*tabletop/PushCube"):
         ActorCritic(make_spec(scene=False), StudentConfig(asymmetric_critic=True))
+    with pytest.raises(ConfigError, match="predict_object needs privileged"):
+        ActorCritic(make_spec(scene=False), StudentConfig(predict_object=1.0))
     with pytest.raises(ConfigError, match="init_log_std -5"):
         ActorCritic(make_spec(), StudentConfig(init_log_std=-5))
 

@@ -1,4 +1,4 @@
-"""Labelled observations of earlier batches, for students that see images."""
+"""Observations of earlier batches and their labels, for students that see images."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from rpd.batch import PREFIX, take, teacher_fields
 
 
 class Replay:
-    """A uniform sample of every labelled observation so far (reservoir sampling: Vitter, 1985, algorithm R).
+    """A uniform sample of every observation so far that there is something to learn from.
 
-    DAgger (Ross et al., 2011, arXiv 1011.0686) fits the aggregate of all its batches. A batch of 25 steps from 128
-    environments shows fewer than 200 scenes: an image encoder learns those by heart, and forgets them for the next.
+    Reservoir sampling (Vitter, 1985, algorithm R). DAgger (Ross et al., 2011, arXiv 1011.0686) fits the aggregate of all
+    its batches. A batch of 25 steps from 128 environments shows fewer than 200 scenes: an image encoder learns those by
+    heart, and forgets them for the next.
     """
 
     def __init__(self, capacity: int, generator: torch.Generator) -> None:
         """Keep at most `capacity` observations, drawn with `generator`, which lives on their device."""
         self.capacity, self.generator = capacity, generator
         self.seen = 0
-        """Labelled observations so far."""
+        """Observations offered so far."""
         self.rows = TensorDict()
-        """What is kept, [min(seen, capacity)]: ``obs`` as actors read it, and the teacher's fields."""
+        """What is kept, [min(seen, capacity)]: ``obs`` and the teacher's fields."""
         self._store: TensorDict | None = None  # [capacity], which `rows` is a view of
 
     def add(self, batch: TensorDict) -> None:
-        """Offer the labelled rows of a batch [M]."""
-        new = batch.select("obs", *(PREFIX + name for name in teacher_fields(batch)))
-        if "privileged" in new["obs"].keys():  # noqa: SIM118
-            new = new.exclude(("obs", "privileged"))  # no actor reads it
-        valid = batch[PREFIX + "valid"]
-        new = new[valid.nonzero()[:, 0]]
-        count = new.batch_size[0]
+        """Offer the labelled rows of a batch [M]; all rows where nobody labels."""
+        teacher = teacher_fields(batch)
+        new = batch.select("obs", *(PREFIX + name for name in teacher))
+        if teacher:
+            new = new[teacher["valid"].nonzero()[:, 0]]
+        count, device = new.batch_size[0], self.generator.device
         if self._store is None:
             self._store = new.new_zeros(torch.Size([self.capacity]))
         # The t-th row takes a random one of t + 1 slots, and is dropped where that lies outside.
-        t = torch.arange(self.seen, self.seen + count, device=valid.device)
-        drawn = torch.rand(count, generator=self.generator, device=valid.device, dtype=torch.float64)
+        t = torch.arange(self.seen, self.seen + count, device=device)
+        drawn = torch.rand(count, generator=self.generator, device=device, dtype=torch.float64)
         slot = torch.where(t < self.capacity, t, (drawn * (t + 1)).long())
         kept = (slot < self.capacity).nonzero()[:, 0]
         self._store[slot[kept]] = new[kept]
@@ -46,8 +46,7 @@ class Replay:
 
     def sample(self, count: int) -> TensorDict:
         """Draw `count` rows with replacement."""
-        valid = self.rows[PREFIX + "valid"]
-        index = torch.randint(len(valid), (count,), generator=self.generator, device=valid.device)
+        index = torch.randint(len(self.rows), (count,), generator=self.generator, device=self.generator.device)
         return take(self.rows, index)
 
     def state_dict(self) -> dict[str, Tensor]:
