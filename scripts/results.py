@@ -72,7 +72,7 @@ def experiments() -> list[Experiment]:
                 cells.append(Experiment("dense-state", task, "rpd", teacher, seed, 250_000))
                 cells.append(Experiment("sparse-state", task, "rpd", teacher, seed, 400_000))
                 cells.append(Experiment("dense-state", task, "dagger", teacher, seed, 250_000))
-            cells.append(Experiment("dense-state", task, "ppo", None, seed, 500_000))
+            cells.append(Experiment("dense-state", task, "ppo", None, seed, 500_000 if "Push" in task else 900_000))
             cells.append(Experiment("sparse-state", task, "ppo", None, seed, 900_000))
     for seed in (0, 1):
         task = "maniskill/PushCube-v1"
@@ -82,7 +82,7 @@ def experiments() -> list[Experiment]:
         for task in ("tabletop/PushCube", "tabletop/PickCube"):
             for teacher in teachers:
                 cells += [Experiment("dense-image", task, mode, teacher, seed, 250_000) for mode in ("rpd", "dagger")]
-            cells.append(Experiment("dense-image", task, "ppo", None, seed, 800_000))
+            cells.append(Experiment("dense-image", task, "ppo", None, seed, 600_000))
     for seed in (0, 1, 2):
         for task in ("tabletop/StackCube", "tabletop/PlaceInBin"):
             cells.append(Experiment("dense-state", task, "rpd", "scripted:noisy", seed, 400_000))
