@@ -3,4 +3,4 @@
 from rpd.distill.gates import GateContext
 from rpd.distill.objective import DistillObjective
 
-__all__ = ["DistillObjective", "GateContext", "Replay"]
+__all__ = ["DistillObjective", "GateContext"]
