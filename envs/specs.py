@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar, Literal
 
 import torch
@@ -88,6 +89,11 @@ class EnvSpec(Spec):
     reward: str
     scene: bool = False
 
+    @property
+    def cameras(self) -> list[str]:
+        """Keys of the images among the observations."""
+        return sorted(key for key in self.observations if key.startswith("image."))
+
     def check_policy(self, policy: EnvSpec) -> None:
         """Refuse a policy that was made for another body, other observations or another action space.
 
@@ -152,6 +158,7 @@ class Scene:
 
     fields: ClassVar[dict[str, slice]] = {}
     dim: int = 0
+    relative_dim: ClassVar[int] = 9
 
     @classmethod
     def get(cls, privileged: Tensor, field: str) -> Tensor:
@@ -159,9 +166,44 @@ class Scene:
         return privileged[:, cls.fields[field]]
 
     @classmethod
+    def relative(cls, privileged: Tensor) -> Tensor:
+        """Return what a hand that acts in the scene has to know of it [N, relative_dim].
+
+        The way from the tcp to the object and from there to the target (3 + 3, m), how the object's faces are turned
+        against the fingers (cosine and sine of four times the angle), and whether it is grasped. Relative, because a
+        network cannot see a centimetre in the difference of two positions; the ways end at a metre, because an object
+        that has left the table falls for the rest of the episode.
+        """
+        get = functools.partial(cls.get, privileged)
+        way, left = get("object_pos") - get("tcp_pos"), get("target_pos") - get("object_pos")
+        return torch.cat([way.clamp(-1, 1), left.clamp(-1, 1), _turn(get("object_quat"), get("tcp_quat")), get("grasped")], -1)
+
+    @classmethod
     def empty(cls, num_envs: int, device: torch.device | str = "cpu") -> Tensor:
         """Return a zeroed privileged observation [num_envs, dim]."""
         return torch.zeros(num_envs, cls.dim, device=device)
+
+
+def _turn(cube: Tensor, hand: Tensor) -> Tensor:
+    """How a cube's faces are turned against the fingers: cosine and sine of four times the angle [N, 2].
+
+    A cube looks the same after a quarter turn, whichever face is up; the fourth power of a heading forgets such turns,
+    and an axis that stands upright has no heading. Arguments are quaternions wxyz [N, 4]; the fingers open along y.
+    """
+    heading = (torch.stack(_headings(cube)) ** 4).sum(0)
+    turn = heading * (_headings(hand)[1] ** 4).conj()
+    turn = turn / turn.abs().clamp_min(1e-9)
+    return torch.stack([turn.real, turn.imag], -1).to(cube.dtype)
+
+
+def _headings(quat: Tensor) -> list[Tensor]:
+    """Where the axes x, y, z of a frame point, seen from above: three complex x + iy [N], from a quaternion wxyz [N, 4]."""
+    w, x, y, z = quat.double().unbind(-1)
+    return [
+        torch.complex(1 - 2 * (y * y + z * z), 2 * (x * y + w * z)),
+        torch.complex(2 * (x * y - w * z), 1 - 2 * (x * x + z * z)),
+        torch.complex(2 * (x * z + w * y), 2 * (y * z - w * x)),
+    ]
 
 
 for _name, _size in {

@@ -21,7 +21,7 @@ from rpd.machine import environment_info
 from rpd.settings import train_options
 from rpd.trainer import Trainer, resolve_device
 
-PARTS = ("env", "teacher", "inference", "update")
+PARTS = ("env", "teacher", "inference", "update", "perception")
 
 
 class BenchOptions(BaseModel):
@@ -97,7 +97,7 @@ def _bench_train(options: BenchOptions) -> int:
         f"one iteration: {steps:,} steps, {config.ppo.epochs} epochs", "part", "min ms", "median ms", "max ms", "share"
     )
     median = statistics.median(row["iteration"] for row in rows)
-    for part in (*PARTS, "iteration"):
+    for part in (*(p for p in PARTS if any(row[p] for row in rows)), "iteration"):
         values = [1000 * row[part] for row in rows]
         cells = [f"{v:.0f}" for v in (min(values), statistics.median(values), max(values))]
         table.add_row(part, *cells, f"{statistics.median(values) / (10 * median):.0f} %")

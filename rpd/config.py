@@ -73,6 +73,21 @@ class DistillConfig(BaseModel):
     """Fraction of the collected observations that the teacher labels."""
 
 
+class PerceptionConfig(BaseModel):
+    """How a student with `student.perceive` learns to see: after each PPO update, from the newest and earlier images."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lr: float = Field(3e-3, gt=0)
+    """Adam learning rate at the start; falls linearly to a tenth over the run."""
+    minibatches: int = Field(48, ge=1)
+    """Minibatches per iteration."""
+    minibatch_size: int = Field(256, ge=2)
+    """Observations in each: half of the newest batch, half of those kept."""
+    keep: int = Field(50_000, ge=1)
+    """Observations that are kept over the run: one batch shows an encoder too few scenes, and it forgets them for the next."""
+
+
 class RunConfig(BaseModel):
     """One training run."""
 
@@ -88,9 +103,7 @@ class RunConfig(BaseModel):
     student: StudentConfig = Field(default_factory=StudentConfig)
     ppo: PPOConfig = Field(default_factory=PPOConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
-    replay: int = Field(0, ge=0)
-    """Observations, with their labels, that are kept over the run: each minibatch distils (and with student.predict_object
-    locates the object in) as many of them as of new ones."""
+    perception: PerceptionConfig = Field(default_factory=PerceptionConfig)
     total_steps: int = Field(500_000, ge=1)
     """Environment steps in all."""
     seed: int = Field(0, ge=0)

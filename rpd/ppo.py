@@ -16,7 +16,6 @@ from envs.errors import NonFiniteError
 from rpd.batch import take
 from rpd.config import PPOConfig
 from rpd.distill import DistillObjective
-from rpd.replay import Replay
 from students.actor_critic import ActorCritic, Outputs
 
 
@@ -128,9 +127,9 @@ def normalize(advantage: Tensor) -> Tensor:
     return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
 
 
-def make_optimizer(policy: nn.Module, config: PPOConfig) -> torch.optim.Adam:
+def make_optimizer(policy: ActorCritic, config: PPOConfig) -> torch.optim.Adam:
     """Return Adam with PPO's customary epsilon; fused, which for these small networks is 3 x as fast also on a CPU."""
-    return torch.optim.Adam(policy.parameters(), lr=config.lr, eps=1e-5, fused=True)
+    return torch.optim.Adam(policy.acting_parameters(), lr=config.lr, eps=1e-5, fused=True)
 
 
 def update(
@@ -141,7 +140,6 @@ def update(
     generator: torch.Generator | None = None,
     objective: DistillObjective | None = None,
     use_reward: bool = True,
-    replay: Replay | None = None,
 ) -> dict[str, float]:
     """Improve the policy on one batch: epochs of shuffled minibatches.
 
@@ -156,7 +154,6 @@ def update(
         generator: shuffles; on the batch's device.
         objective: the distillation term, prepared for this batch; None: none.
         use_reward: False leaves the distillation term as the only loss.
-        replay: also learn from as many earlier observations, in each minibatch: from their labels and scenes.
 
     Returns:
         Means over the minibatches, by name.
@@ -166,8 +163,8 @@ def update(
     """
     size = batch.batch_size[0]
     splits = min(config.minibatches, size)  # sizes differ by one at most, and no sample is dropped
-    device = next(policy.parameters()).device
-    params = [p for p in policy.parameters() if p.requires_grad]
+    device = policy.device
+    params = policy.acting_parameters()
     if use_reward:
         batch = batch.copy().set("advantage", normalize(batch["advantage"]))  # a shallow copy: the caller's is unchanged
     rows: list[Tensor] = []
@@ -176,9 +173,8 @@ def update(
         order = torch.randperm(size, generator=generator, device=device)
         for index in order.tensor_split(splits):
             optimizer.zero_grad(set_to_none=True)
-            earlier = None if replay is None else replay.sample(index.shape[0])
             # The gradients are compared on the first minibatch, where the ratio is still 1.
-            metrics = _backward(policy, take(batch, index), earlier, config, objective, use_reward, compare=not rows)
+            metrics = _backward(policy, take(batch, index), config, objective, use_reward, compare=not rows)
             metrics["ppo/grad_norm"] = nn.utils.clip_grad_norm_(params, config.max_grad_norm, foreach=True)
             optimizer.step()
             names = list(metrics)
@@ -203,7 +199,6 @@ def update(
 def _backward(
     policy: ActorCritic,
     minibatch: TensorDict,
-    earlier: TensorDict | None,
     config: PPOConfig,
     objective: DistillObjective | None,
     use_reward: bool,
@@ -212,7 +207,6 @@ def _backward(
     """Leave the gradient of the whole loss on one minibatch in the parameters; return scalars by name."""
     assert use_reward or objective is not None, "nothing to learn from: no reward and no teacher"
     new = policy(minibatch["obs"])
-    old = None if earlier is None else policy(earlier["obs"])
     losses: list[Tensor] = []
     metrics: dict[str, Tensor] = {}
     if use_reward:
@@ -220,18 +214,10 @@ def _backward(
         losses.append(reward)
     if objective is not None:
         divergence = objective.mean_divergence(new.distribution, minibatch)
-        if old is not None and earlier is not None:
-            divergence = (divergence + objective.mean_divergence(old.distribution, earlier)) / 2
         metrics["distill/divergence"] = divergence
         if use_reward and compare:
-            _compare(objective, divergence, reward, [p for p in policy.parameters() if p.requires_grad])
+            _compare(objective, divergence, reward, policy.acting_parameters())
         losses.append(objective.weight * divergence)
-    if new.object_error is not None:
-        error = new.object_error.mean()
-        if old is not None and old.object_error is not None:
-            error = (error + old.object_error.mean()) / 2
-        metrics["student/object_error"] = error.detach().sqrt() / 10  # root mean square, m
-        losses.append(policy.config.predict_object * error)
     torch.stack(losses).sum().backward()
     return metrics
 

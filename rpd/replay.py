@@ -1,20 +1,21 @@
-"""Observations of earlier batches and their labels, for students that see images."""
+"""Observations of earlier batches, for students that learn to see."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rpd.batch import PREFIX, take, teacher_fields
+from rpd.batch import take
 
 
 class Replay:
-    """A uniform sample of every observation so far that there is something to learn from.
+    """A uniform sample of every observation so far.
 
-    Reservoir sampling (Vitter, 1985, algorithm R). DAgger (Ross et al., 2011, arXiv 1011.0686) fits the aggregate of all
-    its batches. A batch of 25 steps from 128 environments shows fewer than 200 scenes: an image encoder learns those by
-    heart, and forgets them for the next.
+    Reservoir sampling (Vitter, 1985, algorithm R). A batch of 25 steps from 128 environments shows fewer than 200
+    scenes: an image encoder learns those by heart, and forgets them for the next.
     """
 
     def __init__(self, capacity: int, generator: torch.Generator) -> None:
@@ -23,24 +24,20 @@ class Replay:
         self.seen = 0
         """Observations offered so far."""
         self.rows = TensorDict()
-        """What is kept, [min(seen, capacity)]: ``obs`` and the teacher's fields."""
+        """What is kept, [min(seen, capacity)]."""
         self._store: TensorDict | None = None  # [capacity], which `rows` is a view of
 
-    def add(self, batch: TensorDict) -> None:
-        """Offer the labelled rows of a batch [M]; all rows where nobody labels."""
-        teacher = teacher_fields(batch)
-        new = batch.select("obs", *(PREFIX + name for name in teacher))
-        if teacher:
-            new = new[teacher["valid"].nonzero()[:, 0]]
-        count, device = new.batch_size[0], self.generator.device
+    def add(self, obs: TensorDict) -> None:
+        """Offer observations [M]."""
+        count, device = obs.batch_size[0], self.generator.device
         if self._store is None:
-            self._store = new.new_zeros(torch.Size([self.capacity]))
+            self._store = obs.new_zeros(torch.Size([self.capacity]))
         # The t-th row takes a random one of t + 1 slots, and is dropped where that lies outside.
         t = torch.arange(self.seen, self.seen + count, device=device)
         drawn = torch.rand(count, generator=self.generator, device=device, dtype=torch.float64)
         slot = torch.where(t < self.capacity, t, (drawn * (t + 1)).long())
         kept = (slot < self.capacity).nonzero()[:, 0]
-        self._store[slot[kept]] = new[kept]
+        self._store[slot[kept]] = obs[kept]
         self.seen += count
         self.rows = self._store[: min(self.seen, self.capacity)]
 
@@ -53,16 +50,15 @@ class Replay:
         """What a resume needs."""
         if self._store is None:
             return {}
-        rows = self._store[: len(self.rows)].flatten_keys("/")
-        return {"seen": torch.tensor(self.seen), **{f"rows/{key}": rows[key] for key in rows.keys()}}  # noqa: SIM118
+        return {"seen": torch.tensor(self.seen), **{f"rows.{name}": cast("Tensor", rows) for name, rows in self.rows.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Restore `state_dict`, onto `device`."""
         if not state:
             return
-        fields = {name.removeprefix("rows/"): value.to(device) for name, value in state.items() if name != "seen"}
+        fields = {name.removeprefix("rows."): value.to(device) for name, value in state.items() if name != "seen"}
         self.seen = int(state["seen"])
-        rows = TensorDict(fields, batch_size=[min(self.seen, self.capacity)]).unflatten_keys("/")
+        rows = TensorDict(fields, batch_size=[min(self.seen, self.capacity)])
         self._store = rows.new_zeros(torch.Size([self.capacity]))
         self._store[: len(rows)] = rows
         self.rows = self._store[: len(rows)]

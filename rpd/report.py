@@ -37,7 +37,13 @@ DIAGNOSTICS = (
     ("Entropy", "ppo/entropy", "step", False),
     ("Environment steps per second", "time/sps", "step", False),
 )
-TIMES = (("environment", "time/env"), ("teacher", "time/teacher"), ("inference", "time/inference"), ("update", "time/update"))
+TIMES = (
+    ("environment", "time/env"),
+    ("teacher", "time/teacher"),
+    ("inference", "time/inference"),
+    ("update", "time/update"),
+    ("perception", "time/perception"),
+)
 
 
 def write(runs: Path | Sequence[Path], out: Path | None = None) -> Path:

@@ -138,9 +138,10 @@ class Collector:
 
     def _act(self, label: bool) -> dict[str, Any]:
         """What the student does and the teacher would do, on the current observation."""
-        distribution, value, _ = self._timed("inference", self.policy, self.obs)
+        obs = self._timed("inference", self.policy.perceive, self.obs)
+        distribution, value = self._timed("inference", self.policy, obs)
         action = distribution.sample(self.generator) if self.explore else distribution.mode()
-        row = {"obs": self.obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
+        row = {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
         if label and self.teacher is not None:
             answer = self._timed("teacher", self._label, self.teacher, action)
             row |= {PREFIX + name: tensor for name, tensor in answer.items()}

@@ -22,8 +22,8 @@ from rpd.distill import DistillObjective, GateContext
 from rpd.evaluate import EvalResult, compare, evaluate
 from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
+from rpd.perception import PerceptionLearner
 from rpd.policies import Policy, StudentPolicy
-from rpd.replay import Replay
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics
 from students.actor_critic import ActorCritic
@@ -61,9 +61,8 @@ class Trainer:
         self.teacher = make_teacher(config, self.env)
         self.objective = make_objective(config, self.teacher, self.env)
         self.policy = ActorCritic(self.env.spec, config.student).to(self.device)
-        useful = self.objective is not None or config.student.predict_object > 0
-        self.replay = Replay(config.replay, self.generator) if useful and config.replay else None
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
+        self.sight = PerceptionLearner(self.policy, config.perception, self.generator) if config.student.perceive else None
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
             explore=config.mode != "dagger",
@@ -144,20 +143,19 @@ class Trainer:
             teacher = None if self.teacher_result is None else self.teacher_result.rate
             context = GateContext(teacher, self.success)
             objective.prepare(flat, progress, context)
-        if self.replay is not None:
-            if objective is not None or self.teacher is None:  # once the teacher is done, what it labelled stays
-                self.replay.add(flat)
-            if objective is not None:
-                objective.mark(self.replay.rows, context)
-            elif not config.student.predict_object:
-                self.replay = None
+        obs = flat["obs"]
+        if self.sight is not None:  # the policy reads beliefs, and the epochs need not carry the images
+            flat["obs"] = obs.exclude(*self.policy.spec.cameras)
         metrics = ppo.update(
-            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.mode != "dagger",
-            replay=self.replay,
-        )  # fmt: skip
+            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.mode != "dagger"
+        )
+        seconds = {**self.collector.times, "update": self.clock() - began}
+        if self.sight is not None:
+            began = self.clock()
+            metrics |= self.sight.update(obs, progress)
+            seconds["perception"] = self.clock() - began
         # The normaliser moves between batches, never within one: stored log-probabilities stay those of the policy.
         self.policy.observe(flat["obs"])
-        seconds = {**self.collector.times, "update": self.clock() - began}
         metrics |= {f"time/{name}": value for name, value in seconds.items()}
         metrics |= {f"rollout/{name}": value for name, value in self.collector.episodes.means.items()}
         if self.teacher is not None:
@@ -224,7 +222,7 @@ class Trainer:
             **_prefixed("rng", checkpoint.rng_tensors(self.generator)),
             **_prefixed("env", self.env.state_dict()),
             **_prefixed("teacher", {} if self.teacher is None else self.teacher.state_dict()),
-            **_prefixed("replay", {} if self.replay is None else self.replay.state_dict()),
+            **_prefixed("sight", {} if self.sight is None else self.sight.state_dict()),
         }
         meta = {
             "wall": self.wall,
@@ -244,8 +242,8 @@ class Trainer:
         self.collector.obs = self.env.load_state_dict(_group(saved.tensors, "env"))
         if self.teacher is not None:
             self.teacher.load_state_dict(_group(saved.tensors, "teacher"))
-        if self.replay is not None:
-            self.replay.load_state_dict(_group(saved.tensors, "replay"), self.device)
+        if self.sight is not None:
+            self.sight.load_state_dict(_group(saved.tensors, "sight"))
         meta = saved.meta
         self.wall, self.success = meta["wall"], meta["success"]
         self.collector.queries, self.collector.owed = meta["queries"], meta["owed"]

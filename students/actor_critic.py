@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, cast
 
 import torch
 from tensordict import TensorDict
@@ -16,10 +15,9 @@ from envs.specs import EnvSpec, Scene
 from students import pretrained
 from students.config import StudentConfig
 from students.distribution import ActionDistribution
-from students.encoders import ImageEncoder, init, mlp
+from students.encoders import mlp
 from students.normalizer import Normalizer
-
-Obs: TypeAlias = TensorDict | Mapping[str, Tensor]
+from students.perception import Cameras, Obs, Perception
 
 MAX_LOG_STD = 0.5  # beyond, most samples of an action in [-1, 1] are clipped
 
@@ -30,15 +28,14 @@ class Outputs(NamedTuple):
     distribution: ActionDistribution
     value: Tensor
     """[N]."""
-    object_error: Tensor | None
-    """[N] squared error of the object's predicted place, dm²; None without `StudentConfig.predict_object`."""
 
 
 class ActorCritic(nn.Module):
-    """pi(a | o) and V(o), with separate MLPs on one shared image encoder per camera.
+    """pi(a | o) and V(o), with separate MLPs on what both see.
 
-    Observations may have more keys than the policy reads. The actor reads ``state`` and ``image.<camera>``; the
-    critic reads the same, and ``privileged`` too where `StudentConfig.asymmetric_critic` is set.
+    That is the normalised ``state``, and with images either the features of an encoder per camera, which actor and
+    critic train, or with `StudentConfig.perceive` a belief about the scene, which is trained apart (`Perception`).
+    The critic also sees ``privileged`` where `StudentConfig.asymmetric_critic` is set. Observations may have more keys.
     """
 
     discrete: Tensor
@@ -56,26 +53,26 @@ class ActorCritic(nn.Module):
             )
         if config.asymmetric_critic and not spec.scene:
             raise ConfigError(f"asymmetric_critic needs privileged observations, and {spec.task} has none: leave it off")
-        if config.predict_object and not spec.scene:
-            raise ConfigError(f"predict_object needs privileged observations, and {spec.task} has none: leave it at 0")
+        if config.perceive and not spec.scene:
+            raise ConfigError(f"perceive needs privileged observations, and {spec.task} has none: leave it off")
+        if config.perceive and not spec.cameras:
+            raise ConfigError("perceive needs images to tell from, and env.obs is state: leave it off, or use --env.obs image")
         low, start = config.min_log_std, config.init_log_std
         if not low < start < MAX_LOG_STD:
             raise ConfigError(f"init_log_std {start:g} must lie between min_log_std {low:g} and {MAX_LOG_STD:g}")
         self.spec, self.config = spec, config
 
         state_dim = spec.observations["state"].shape[0]
-        self.cameras = sorted(k for k in spec.observations if k.startswith("image."))
-        self.encoders = nn.ModuleList(
-            ImageEncoder(spec.observations[k].shape, config.image_channels, config.image_features) for k in self.cameras
-        )
+        self.perception = Perception(spec, config) if config.perceive else None
+        self.cameras = Cameras(spec, config) if spec.cameras and not config.perceive else None
         self.state_normalizer = Normalizer(state_dim) if config.normalize_state else None
-        self.privileged_normalizer = Normalizer(Scene.dim) if config.asymmetric_critic else None
+        self.privileged_normalizer = Normalizer(Scene.relative_dim) if config.asymmetric_critic else None
 
-        width = state_dim + config.image_features * len(self.cameras)
-        critic_width = width + (Scene.dim if config.asymmetric_critic else 0)
+        sight = self.perception or self.cameras
+        width = state_dim + (0 if sight is None else sight.dim)
+        critic_width = width + (Scene.relative_dim if config.asymmetric_critic else 0)
         self.actor = mlp([width, *config.hidden, spec.action.dim], out_gain=0.01)
         self.critic = mlp([critic_width, *config.hidden, 1], out_gain=1.0)
-        self.object_head = init(nn.Linear(width, 3), gain=1.0) if config.predict_object else None
         # log sigma = low + (high - low) sigmoid(x): bounded without the dead gradient that a clamp has at its bounds
         fraction = (start - low) / (MAX_LOG_STD - low)
         self.log_std_logit = nn.Parameter(torch.full((spec.action.dim,), math.log(fraction / (1 - fraction))))
@@ -84,7 +81,19 @@ class ActorCritic(nn.Module):
     def forward(self, obs: Obs) -> Outputs:
         """Return all that the losses need; images are encoded once."""
         features = self._encode(obs)
-        return Outputs(self._distribution(features), self._value(features, obs), self._object_error(features, obs))
+        return Outputs(self._distribution(features), self._value(features, obs))
+
+    def perceive(self, obs: TensorDict) -> TensorDict:
+        """Return `obs` with what the policy makes of its images in ``belief``, so that it need not look again.
+
+        Without `StudentConfig.perceive` that is `obs` itself.
+        """
+        return obs if self.perception is None else cast("TensorDict", obs.copy()).set("belief", self.believe(obs))
+
+    def believe(self, obs: Obs) -> Tensor:
+        """Return the belief [N, B] about the scene, with its gradient; only with `StudentConfig.perceive`."""
+        assert self.perception is not None
+        return self.perception(self._state(obs), obs)
 
     def distribution(self, obs: Obs) -> ActionDistribution:
         """Return the action distribution."""
@@ -106,13 +115,17 @@ class ActorCritic(nn.Module):
         if self.state_normalizer is not None:
             self.state_normalizer.update(obs["state"])
         if self.privileged_normalizer is not None:
-            self.privileged_normalizer.update(obs["privileged"])
+            self.privileged_normalizer.update(Scene.relative(obs["privileged"]))
 
     @property
     def log_std(self) -> Tensor:
         """[A] log standard deviation, the same in every state."""
         low = self.config.min_log_std
         return low + (MAX_LOG_STD - low) * torch.sigmoid(self.log_std_logit)
+
+    def acting_parameters(self) -> list[nn.Parameter]:
+        """All that the policy's loss trains: what beliefs are made of is not among them."""
+        return [p for name, p in self.named_parameters() if not name.startswith("perception.")]
 
     @property
     def num_parameters(self) -> int:
@@ -141,26 +154,21 @@ class ActorCritic(nn.Module):
         pretrained.fill(policy, weights, folder)
         return policy.to(device)
 
+    def _state(self, obs: Obs) -> Tensor:
+        return obs["state"] if self.state_normalizer is None else self.state_normalizer(obs["state"])
+
     def _encode(self, obs: Obs) -> Tensor:
-        state = obs["state"]
-        if self.state_normalizer is not None:
-            state = self.state_normalizer(state)
-        if not self.cameras:
-            return state
-        images = [encoder(obs[k]) for k, encoder in zip(self.cameras, self.encoders, strict=True)]
-        return torch.cat([state, *images], dim=-1)
+        seen = [self._state(obs)]
+        if self.perception is not None:
+            seen.append(obs["belief"] if "belief" in obs.keys() else self.believe(obs).detach())  # noqa: SIM118
+        elif self.cameras is not None:
+            seen.append(self.cameras(obs))
+        return torch.cat(seen, dim=-1)
 
     def _distribution(self, features: Tensor) -> ActionDistribution:
         return ActionDistribution(self.actor(features), self.log_std, self.discrete)
 
     def _value(self, features: Tensor, obs: Obs) -> Tensor:
         if self.privileged_normalizer is not None:
-            features = torch.cat([features, self.privileged_normalizer(obs["privileged"])], dim=-1)
+            features = torch.cat([features, self.privileged_normalizer(Scene.relative(obs["privileged"]))], dim=-1)
         return self.critic(features).squeeze(-1)
-
-    def _object_error(self, features: Tensor, obs: Obs) -> Tensor | None:
-        if self.object_head is None:
-            return None
-        scene = obs["privileged"]
-        way = Scene.get(scene, "object_pos") - Scene.get(scene, "tcp_pos")
-        return (self.object_head(features) - 10 * way).square().sum(-1)

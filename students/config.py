@@ -24,6 +24,6 @@ class StudentConfig(BaseModel):
     """Whiten the state with running statistics, saved with the policy."""
     asymmetric_critic: bool = False
     """Let the critic see the simulator's privileged scene in training (the actor never does)."""
-    predict_object: float = Field(0.0, ge=0)
-    """Weight of an auxiliary loss in training: tell where the object is (squared error, dm²) from the encoder's features
-    by a linear layer. What noisy labels and returns teach an image encoder slowly, this teaches it fast."""
+    perceive: bool = False
+    """Learn from the simulator's privileged scenes to tell from images where things are, and act on that belief alone:
+    see `perception`. Needs a task whose scenes are known in training; the policy that comes out does not."""

@@ -87,22 +87,6 @@ class Readings:
         tcp, hand = self.tcp[ids], self.hand(ids)
         (obj, obj_quat), (target, target_quat) = self._object(ids), self._target(ids)
         opening, pressing = self._opening(ids)[:, None], self._pressing(ids)
-        entries = [
-            self.qpos[ids[:, None], self._world.arm],
-            self.qvel[ids[:, None], self._world.arm_dofs],
-            opening,
-            tcp,
-            hand[:, :, 0],
-            hand[:, :, 1],
-            commanded - tcp,
-        ]
-        if scene:
-            # Relative vectors: an MLP cannot see a centimetre in the difference of two positions. Clipped, because a cube
-            # that has left the table falls for the rest of the episode, and the observation normaliser would follow it.
-            way, left = np.clip(obj - tcp, -1, 1), np.clip(target - obj, -1, 1)
-            entries += [pressing, way, _facing(ik.quat_to_mat(obj_quat), hand), left]
-        if scene or goal:
-            entries.append(target - tcp)
         privileged = Scene.empty(len(ids))
         for name, value in {
             "tcp_pos": tcp,
@@ -116,6 +100,20 @@ class Readings:
             "grasped": self._grasped(pressing)[:, None],
         }.items():
             Scene.get(privileged, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
+        entries = [
+            self.qpos[ids[:, None], self._world.arm],
+            self.qvel[ids[:, None], self._world.arm_dofs],
+            opening,
+            tcp,
+            hand[:, :, 0],
+            hand[:, :, 1],
+            commanded - tcp,
+        ]
+        if scene:
+            relative = Scene.relative(privileged).numpy()
+            entries += [pressing, relative[:, :3], relative[:, 6:8], relative[:, 3:6]]
+        if scene or goal:
+            entries.append(target - tcp)
         return {"state": torch.from_numpy(np.concatenate(entries, axis=1).astype(np.float32)), "privileged": privileged}
 
     def _object(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -152,15 +150,3 @@ class Readings:
     def _grasped(pressing: np.ndarray) -> np.ndarray:
         """[K] both fingers press, given [K, 2] from `_pressing`."""
         return pressing[:, 0] & pressing[:, 1]
-
-
-def _facing(cube: np.ndarray, hand: np.ndarray) -> np.ndarray:
-    """How a cube's faces are turned against the fingers: cosine and sine of four times the angle [K, 2].
-
-    A cube looks the same after a quarter turn, whichever face is up; the fourth power of a heading forgets such turns,
-    and an axis that stands upright has no heading. Arguments are rotation matrices [K, 3, 3].
-    """
-    heading = ((cube[:, 0] + 1j * cube[:, 1]) ** 4).sum(axis=-1)
-    turn = heading * np.conj((hand[:, 0, 1] + 1j * hand[:, 1, 1]) ** 4)
-    turn /= np.maximum(np.abs(turn), 1e-9)
-    return np.stack([turn.real, turn.imag], axis=-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -79,3 +81,23 @@ def test_scene_fields_are_views():
     Scene.get(scene, "object_pos")[1] = torch.tensor([1.0, 2.0, 3.0])
     assert Scene.get(scene, "object_pos").tolist() == [[0, 0, 0], [1, 2, 3]]
     assert scene.sum() == 6
+
+
+def test_a_scene_seen_from_the_hand():
+    scene = Scene.empty(3)
+    put = lambda name, *rows: Scene.get(scene, name).copy_(torch.tensor(rows))  # noqa: E731
+    put("tcp_pos", [0.1, 0.2, 0.3], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    put("object_pos", [0.2, 0.2, 0.1], [0.0, 0.0, -9.0], [0.0, 0.0, 0.0])
+    put("target_pos", [0.2, 0.5, 0.1], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    put("grasped", [0.0], [0.0], [1.0])
+    half = math.pi / 16  # of an eighth of a turn's half: 4 x 22.5 degrees is a quarter
+    turned = [math.cos(half), 0.0, 0.0, math.sin(half)]
+    down = [0.0, 1.0, 0.0, 0.0]  # the hand, looking down: its fingers open along -y
+    put("tcp_quat", down, down, down)
+    put("object_quat", [1.0, 0.0, 0.0, 0.0], turned, [math.cos(math.pi / 4), 0.0, 0.0, math.sin(math.pi / 4)])
+    expected = [
+        [0.1, 0.0, -0.2, 0.0, 0.3, 0.0, 1.0, 0.0, 0.0],
+        [0.0, 0.0, -1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0],  # it fell: the way ends at a metre
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0],  # a quarter turn is none
+    ]
+    torch.testing.assert_close(Scene.relative(scene), torch.tensor(expected), atol=1e-6, rtol=0)

@@ -151,7 +151,7 @@ def test_resolve_policy(policy, tmp_path):
 def train(policy, optimizer, generator, n):
     for _ in range(n):
         obs = {"state": torch.randn(16, 3, generator=generator) + torch.rand(1) + np.random.rand()}
-        dist, value, _ = policy(obs)
+        dist, value = policy(obs)
         loss = value.square().mean() - dist.log_prob(dist.sample(generator)).mean() * 0.1
         optimizer.zero_grad()
         loss.backward()

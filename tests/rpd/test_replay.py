@@ -1,4 +1,4 @@
-"""The sample of earlier observations and their labels."""
+"""The sample of earlier observations."""
 
 import torch
 from tensordict import TensorDict
@@ -6,33 +6,21 @@ from tensordict import TensorDict
 from rpd.replay import Replay
 
 
-def batch(values: list[int], valid: list[bool] | None = None) -> TensorDict:
-    n = len(values)
+def batch(values: list[int]) -> TensorDict:
     numbers = torch.tensor(values, dtype=torch.float32)
-    obs = TensorDict({"state": numbers[:, None], "privileged": torch.zeros(n, 2)}, [n])
-    fields = {"teacher.mean": numbers[:, None], "teacher.valid": torch.tensor(valid or [True] * n), "value": numbers}
-    return TensorDict({"obs": obs, **fields}, [n])
+    return TensorDict({"state": numbers[:, None], "image.front": numbers.byte()[:, None]}, [len(values)])
 
 
 def kept(replay: Replay) -> list[int]:
-    assert torch.equal(replay.rows["teacher.mean"], replay.rows["obs", "state"])
-    return replay.rows["obs", "state"][:, 0].int().tolist()
+    assert torch.equal(replay.rows["image.front"], replay.rows["state"].byte())
+    return replay.rows["state"][:, 0].int().tolist()
 
 
-def test_keeps_everything_while_there_is_room_but_not_what_was_not_labelled() -> None:
+def test_keeps_everything_while_there_is_room() -> None:
     replay = Replay(5, torch.Generator())
-    replay.add(batch([0, 1, 2], [True, False, True]))
+    replay.add(batch([0, 1, 2]))
     replay.add(batch([3]))
-    assert kept(replay) == [0, 2, 3] and replay.seen == 3
-    assert set(replay.rows.keys()) == {"obs", "teacher.mean", "teacher.valid"}
-    assert set(replay.rows["obs"].keys()) == {"state", "privileged"}
-
-
-def test_keeps_every_row_where_nobody_labels() -> None:
-    replay = Replay(5, torch.Generator())
-    replay.add(batch([0, 1, 2]).select("obs", "value"))
-    assert replay.rows["obs", "state"][:, 0].tolist() == [0, 1, 2]
-    assert set(replay.rows.keys()) == {"obs"}
+    assert kept(replay) == [0, 1, 2, 3] and replay.seen == 4
 
 
 def test_every_row_is_as_likely_to_be_kept_as_any_other() -> None:
@@ -52,8 +40,8 @@ def test_samples_rows_as_they_were_stored() -> None:
     replay.add(batch(list(range(8))))
     drawn = replay.sample(400)
     assert drawn.batch_size == torch.Size([400])
-    assert torch.equal(drawn["obs", "state"], drawn["teacher.mean"])
-    assert set(drawn["teacher.mean"][:, 0].int().tolist()) == set(range(8))
+    assert torch.equal(drawn["image.front"], drawn["state"].byte())
+    assert set(drawn["state"][:, 0].int().tolist()) == set(range(8))
 
 
 def test_resumes() -> None:

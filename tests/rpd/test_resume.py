@@ -25,20 +25,17 @@ KINDS = {
     "ppo": {"mode": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
     "dagger": {"mode": "dagger"},
     "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "randomize": ("all",)}},
-    "replay": {"replay": 100, "distill": {"label_fraction": 0.5}},
     "images": {
         "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
-        "student": {"predict_object": 10.0},
-        "replay": 50,
+        "student": {"perceive": True, "asymmetric_critic": True},
+        "perception": {"minibatches": 3, "minibatch_size": 16, "keep": 50},
         "distill": {"until": 0.5},
         "teacher": "scripted:flip=0.2",
     },
-    "ppo from images": {
+    "ppo from images, end to end": {
         "mode": "ppo",
         "teacher": None,
         "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
-        "student": {"predict_object": 10.0},
-        "replay": 50,
     },
 }
 

@@ -120,7 +120,7 @@ def test_batch_holds_what_happened():
     assert batch["terminated"][:, 0].tolist() == [False, True, False, True, False]
     assert batch["truncated"][:, 1].tolist() == [False, False, True, False, False]
     # the batch's values and log-probabilities are those of the policy on the stored observations
-    distribution, value, _ = made.policy(batch["obs"].flatten())
+    distribution, value = made.policy(batch["obs"].flatten())
     assert torch.allclose(batch["value"].flatten(), value, atol=1e-6)
     assert torch.allclose(batch["log_prob"].flatten(), distribution.log_prob(batch["action"].flatten(0, 1)), atol=1e-6)
     assert torch.equal(last_value, made.policy.value(made.obs).detach())

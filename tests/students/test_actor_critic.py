@@ -34,21 +34,22 @@ def make_obs(n=6, cameras=()):
     return TensorDict({"state": torch.randn(n, 5), "privileged": torch.randn(n, Scene.dim), **images}, batch_size=[n])
 
 
-@pytest.fixture(params=["state", "images", "asymmetric"])
+@pytest.fixture(params=["state", "images", "asymmetric", "perceive"])
 def policy(request):
     torch.manual_seed(0)
-    config = SMALL.model_copy(update={"asymmetric_critic": request.param == "asymmetric"})
-    return ActorCritic(make_spec(("hand", "base") if request.param == "images" else ()), config)
+    kinds = {"asymmetric_critic": request.param == "asymmetric", "perceive": request.param == "perceive"}
+    cameras = ("hand", "base") if request.param in ("images", "perceive") else ()
+    return ActorCritic(make_spec(cameras), SMALL.model_copy(update=kinds))
 
 
 def obs_for(policy, n=6):
-    return make_obs(n, [c.removeprefix("image.") for c in policy.cameras])
+    return make_obs(n, [c.removeprefix("image.") for c in policy.spec.cameras])
 
 
 def test_shapes_and_one_answer_by_three_ways(policy):
     obs = obs_for(policy)
     policy.observe(obs)
-    dist, value, _ = policy(obs)
+    dist, value = policy(obs)
     assert dist.mean.shape == (6, 2) and value.shape == (6,)
     assert torch.equal(dist.mean, policy.distribution(obs).mean)
     assert torch.equal(value, policy.value(obs))
@@ -58,23 +59,26 @@ def test_shapes_and_one_answer_by_three_ways(policy):
 
 
 def test_every_parameter_gets_a_gradient(policy):
-    dist, value, _ = policy(obs_for(policy))
+    dist, value = policy(obs_for(policy))
     (dist.log_prob(torch.ones(6, 2)).sum() + value.square().sum()).backward()
-    assert [n for n, p in policy.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert all(p.grad is not None and p.grad.any() for p in policy.acting_parameters())
+    rest = [p for n, p in policy.named_parameters() if n.startswith("perception.")]
+    assert len(rest) + len(policy.acting_parameters()) == len(list(policy.parameters()))
+    assert all(p.grad is None for p in rest)
 
 
-def test_object_is_located_by_what_the_actor_sees():
+def test_acts_on_what_it_believes():
     torch.manual_seed(0)
-    policy = ActorCritic(make_spec(("hand",)), SMALL.model_copy(update={"predict_object": 1.0}))
+    policy = ActorCritic(make_spec(("hand",)), SMALL.model_copy(update={"perceive": True}))
     obs = make_obs(3, ("hand",))
-    torch.nn.init.zeros_(policy.object_head.weight)
-    policy.object_head.bias.data = torch.tensor([1.0, 2.0, 3.0])  # dm
-    Scene.get(obs["privileged"], "tcp_pos")[:] = torch.tensor([[0.2, 0.0, 0.0], [0.2, 0.0, 0.0], [0.5, 0.0, 0.0]])
-    Scene.get(obs["privileged"], "object_pos")[:] = torch.tensor([[0.3, 0.2, 0.3], [0.3, 0.2, 0.1], [0.3, 0.2, 0.3]])
-    torch.testing.assert_close(policy(obs).object_error, torch.tensor([0.0, 4.0, 9.0]))
-    policy.object_head.reset_parameters()
-    policy(obs).object_error.sum().backward()
-    assert policy.encoders[0].head[0].weight.grad.any() and policy.actor[0].weight.grad is None
+    looked = policy.perceive(obs)
+    assert "belief" not in set(obs.keys()) and torch.equal(looked["belief"], policy.believe(obs))
+    blind = looked.exclude("image.hand")  # a belief stands for the images
+    assert torch.equal(policy.distribution(blind).mean, policy.distribution(obs).mean)
+    blind["belief"] = blind["belief"] + 1
+    assert not torch.equal(policy.distribution(blind).mean, policy.distribution(obs).mean)
+    plain, state = ActorCritic(make_spec(), SMALL), make_obs(2)
+    assert plain.perceive(state) is state
 
 
 def test_only_the_critic_sees_privileged():
@@ -98,8 +102,10 @@ def test_log_std_is_bounded_and_never_stuck():
 def test_impossible_configurations():
     with pytest.raises(ConfigError, match=r"asymmetric_critic.*tabletop/PushCube"):
         ActorCritic(make_spec(scene=False), StudentConfig(asymmetric_critic=True))
-    with pytest.raises(ConfigError, match="predict_object needs privileged"):
-        ActorCritic(make_spec(scene=False), StudentConfig(predict_object=1.0))
+    with pytest.raises(ConfigError, match="perceive needs privileged"):
+        ActorCritic(make_spec(("hand",), scene=False), StudentConfig(perceive=True))
+    with pytest.raises(ConfigError, match="perceive needs images"):
+        ActorCritic(make_spec(), StudentConfig(perceive=True))
     with pytest.raises(ConfigError, match="init_log_std -5"):
         ActorCritic(make_spec(), StudentConfig(init_log_std=-5))
 
