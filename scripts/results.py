@@ -79,10 +79,11 @@ def experiments() -> list[Experiment]:
         cells += [Experiment("maniskill", task, "rpd", "scripted:noisy", seed, 150_000)]
         cells += [Experiment("maniskill", task, "ppo", None, seed, 150_000)]
     for seed in (0, 1, 2):
-        for task in ("tabletop/PushCube", "tabletop/PickCube"):
+        for task, steps in (("tabletop/PushCube", 200_000), ("tabletop/PickCube", 300_000)):
             for teacher in teachers:
-                cells += [Experiment("dense-image", task, mode, teacher, seed, 250_000) for mode in ("rpd", "dagger")]
-            cells.append(Experiment("dense-image", task, "ppo", None, seed, 600_000))
+                cells.append(Experiment("dense-image", task, "rpd", teacher, seed, steps))
+                cells.append(Experiment("dense-image", task, "dagger", teacher, seed, 150_000))
+            cells.append(Experiment("dense-image", task, "ppo", None, seed, 2 * steps))
     for seed in (0, 1, 2):
         for task in ("tabletop/StackCube", "tabletop/PlaceInBin"):
             cells.append(Experiment("dense-state", task, "rpd", "scripted:noisy", seed, 400_000))
