@@ -79,7 +79,7 @@ def experiments() -> list[Experiment]:
         cells += [Experiment("maniskill", task, "rpd", "scripted:noisy", seed, 150_000)]
         cells += [Experiment("maniskill", task, "ppo", None, seed, 150_000)]
     for seed in (0, 1, 2):
-        for task, steps in (("tabletop/PushCube", 200_000), ("tabletop/PickCube", 300_000)):
+        for task, steps in (("tabletop/PushCube", 250_000), ("tabletop/PickCube", 300_000)):
             for teacher in teachers:
                 cells.append(Experiment("dense-image", task, "rpd", teacher, seed, steps))
                 cells.append(Experiment("dense-image", task, "dagger", teacher, seed, 150_000))
