@@ -84,8 +84,9 @@ class PerceptionConfig(BaseModel):
     """Minibatches per iteration."""
     minibatch_size: int = Field(256, ge=2)
     """Observations in each: half of the newest batch, half of those kept."""
-    keep: int = Field(50_000, ge=1)
-    """Observations that are kept over the run: one batch shows an encoder too few scenes, and it forgets them for the next."""
+    keep: int = Field(20_000, ge=1)
+    """Observations that are kept over the run, in memory and in each checkpoint (12 kB per 64 x 64 image): one batch shows
+    an encoder too few scenes, and it forgets them for the next."""
 
 
 class RunConfig(BaseModel):
