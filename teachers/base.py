@@ -28,9 +28,9 @@ class TeacherOutput:
     samples: Tensor | None = None
     """[N, S, A]."""
     bin_logits: Tensor | None = None
-    """[N, A, 256]."""
+    """[N, A, B] log-probabilities of the B bins of each dimension, whose edges are `Teacher.bin_edges`."""
     log_prob: Tensor | None = None
-    """[N] log-probability (density) of the student's action."""
+    """[N] log-density of the student's action; discrete dimensions count with the probability of their sign."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The fields that are present, by name: what a rollout stores."""
@@ -48,6 +48,8 @@ class Teacher(ABC):
 
     name: str
     provides: frozenset[str]
+    bin_edges: Tensor | None = None
+    """[A, B + 1] ascending edges of the bins of `TeacherOutput.bin_logits`, in the environment's normalised action space."""
 
     @abstractmethod
     def check_env(self, spec: EnvSpec) -> None:
