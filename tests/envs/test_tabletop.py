@@ -364,3 +364,26 @@ def test_actions_are_clipped():
     one.reset(0), two.reset(0)
     action = torch.full((4, 7), 5.0)
     assert equal(one.step(action).obs, two.step(action.clamp(-1, 1)).obs)
+
+
+def test_what_only_a_teacher_sees_is_apart_from_the_observation():
+    env = make("PickCube", teacher_cameras=("front",), teacher_image_size=24)
+    obs = env.reset(3)
+    assert set(obs.keys()) == {"state", "privileged"} == set(env.spec.observations) | {"privileged"}
+    view = env.look()["view.front"]
+    assert view.shape == (4, 24, 24, 3)
+    assert torch.equal(env.look(torch.tensor([1, 3]))["view.front"], view[[1, 3]])
+    watched = make("PickCube", obs="image", image_size=24, cameras=("front",))
+    assert torch.equal(watched.reset(3)["image.front"], view)
+    before = view
+    env.step(actions(1, 4)[0])
+    assert not torch.equal(env.look()["view.front"], before)
+
+
+def test_a_camera_that_the_student_has_is_not_rendered_twice():
+    same = make("PickCube", obs="image", teacher_cameras=("front", "side"))
+    assert set(same.look()) == {"view.side"}
+    larger = make("PickCube", obs="image", teacher_cameras=("front",), teacher_image_size=32)
+    larger.reset(0)
+    assert larger.look()["view.front"].shape == (4, 32, 32, 3)
+    assert make("PickCube").look() == {}
