@@ -387,3 +387,21 @@ def test_a_camera_that_the_student_has_is_not_rendered_twice():
     larger.reset(0)
     assert larger.look()["view.front"].shape == (4, 32, 32, 3)
     assert make("PickCube").look() == {}
+
+
+def test_what_a_simulator_knows_is_scaled_and_the_rest_is_not():
+    def scaled(env):
+        return [n for n, yes in zip(env.spec.state_names, env.spec.state_scaled, strict=True) if yes]
+
+    everything = scaled(make("PickCube"))
+    assert everything[:2] == ["touch.left", "touch.right"] and {n.split(".")[0] for n in everything} == {
+        "touch",
+        "object",
+        "goal",
+    }
+    assert scaled(make("PickCube", obs="image")) == ["goal.tcp_dx", "goal.tcp_dy", "goal.tcp_dz"]
+    env = make("PickCube")
+    obs = env.reset(0)
+    way = Scene.get(obs["privileged"], "object_pos") - Scene.get(obs["privileged"], "tcp_pos")
+    first = env.spec.state_names.index("object.dx")
+    torch.testing.assert_close(obs["state"][:, first : first + 3], 10 * way)  # decimetres
