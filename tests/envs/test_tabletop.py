@@ -116,9 +116,9 @@ def test_state_entries_are_what_their_names_say():
     tcp, cube, goal = (Scene.get(scene, name) for name in ("tcp_pos", "object_pos", "target_pos"))
     for i, axis in enumerate("xyz"):
         torch.testing.assert_close(column[f"tcp.{axis}"], tcp[:, i])
-        torch.testing.assert_close(column[f"object.d{axis}"], (cube - tcp)[:, i], atol=1e-6, rtol=0)
-        torch.testing.assert_close(column[f"goal.d{axis}"], (goal - cube)[:, i], atol=1e-6, rtol=0)
-        torch.testing.assert_close(column[f"goal.tcp_d{axis}"], (goal - tcp)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"object.d{axis}"], 10 * (cube - tcp)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"goal.d{axis}"], 10 * (goal - cube)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"goal.tcp_d{axis}"], 10 * (goal - tcp)[:, i], atol=1e-6, rtol=0)
     torch.testing.assert_close(column["object.cos4"] ** 2 + column["object.sin4"] ** 2, torch.ones(4))
     torch.testing.assert_close(column["gripper"], Scene.get(scene, "gripper")[:, 0])
 
