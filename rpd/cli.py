@@ -28,6 +28,13 @@ def evaluate(args: list[str]) -> int:
     return evaluation.main(parse(evaluation.EvalOptions, args, "rpd eval"))
 
 
+def collect(args: list[str]) -> int:
+    """Record demonstrations."""
+    from rpd import collect as recording
+
+    return recording.main(recording.collect_options(args))
+
+
 def list_(args: list[str]) -> int:
     """List tasks, robots, teachers and settings."""
     from rpd import listing
@@ -67,6 +74,7 @@ def doctor(args: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "collect": collect,
     "list": list_,
     "report": report,
     "bench": bench,
