@@ -35,6 +35,14 @@ def collect(args: list[str]) -> int:
     return recording.main(recording.collect_options(args))
 
 
+def demos(args: list[str]) -> int:
+    """Show demonstrations, or export them for LeRobot."""
+    from rpd.arguments import parse
+    from rpd.demos import command
+
+    return command.main(parse(command.DemosOptions, args, "rpd demos"))
+
+
 def list_(args: list[str]) -> int:
     """List tasks, robots, teachers and settings."""
     from rpd import listing
@@ -75,6 +83,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "collect": collect,
+    "demos": demos,
     "list": list_,
     "report": report,
     "bench": bench,

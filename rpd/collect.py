@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Literal
 
@@ -143,7 +143,7 @@ def main(options: CollectOptions) -> int:
     return 0
 
 
-def _stages(tasks: list[str], options: CollectOptions) -> Iterator[tuple[VectorEnv, Policy]]:
+def _stages(tasks: list[str], options: CollectOptions) -> Generator[tuple[VectorEnv, Policy], None, None]:
     """Environment and policy of one task after the other; before the first, what is wrong with any of them has been said."""
     device = resolve_device(options.device)
     for number, task in enumerate(tasks):

@@ -1,7 +1,7 @@
 """A folder of demonstrations that grows by whole rounds.
 
-    demos/x/dataset.json                              settings, and the rounds that are complete; written last
-            trajectory.<task>.<round>.h5, .json       the episodes of one round
+demos/x/dataset.json                              settings, and the rounds that are complete; written last
+        trajectory.<task>.<round>.h5, .json       the episodes of one round
 """
 
 from __future__ import annotations

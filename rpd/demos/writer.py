@@ -143,4 +143,3 @@ class RoundWriter:
 
 def _name(play: int, env: int) -> str:
     return f"play_{play}_{env}"
-
