@@ -176,7 +176,7 @@ def test_refused(recorded, collect, tmp_path, monkeypatch, capsys):
         "collect tabletop/Reach --teacher scripted --out y --noise -1": "--noise -1.0: Input should be greater",
         "collect tabletop/Reach --teacher scripted --out thesis": "thesis has something else in it: choose another --out",
         "collect tabletop/Reach --teacher scripted --out thesis/chapter.tex": "has something else in it",
-        f"collect tabletop/Reach --teacher scripted --out {x}": "has demonstrations already: choose another --out, or use --resume",
+        f"collect tabletop/Reach --teacher scripted --out {x}": "has demonstrations already: choose another --out, or",
         f"collect --resume {x} --noise 0.1": "continues with its own settings: leave out noise",
         f"collect --resume {x} --out y": "continues with its own settings: leave out out",
         f"collect --resume {x} --env.image-size 32": "continues with its own settings: leave out env",
