@@ -104,7 +104,8 @@ def _resumed(args: list[str], folder: Path) -> CollectOptions:
     options = parse(CollectOptions, args, "rpd collect", saved)
     for name in {**CollectConfig.model_fields, "out": None}:
         if getattr(options, name) != getattr(saved, name) and name != "episodes":
-            raise ConfigError(f"--resume {folder} continues with its own settings: leave out {name.replace('_', '-')}")
+            option = "the tasks" if name == "tasks" else f"--{name.replace('_', '-')}"
+            raise ConfigError(f"--resume {folder} continues with its own settings: leave out {option}")
     if options.episodes < saved.episodes:
         raise ConfigError(f"--episodes {options.episodes}: {folder} was to have {saved.episodes}, and can only grow")
     return options
