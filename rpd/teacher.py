@@ -53,7 +53,8 @@ def show(options: ShowOptions) -> int:
         spec = env.spec
     described = teachers.describe(options.name, spec, envs.task_info(options.task).instruction)
     console = Console()
-    facts = Table(title=f"{options.name} in {spec.task} · {spec.embodiment.name}", title_justify="left", show_header=False)
+    console.print(f"{options.name} in {spec.task} · {spec.embodiment.name}", highlight=False, soft_wrap=True)
+    facts = Table(show_header=False)
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in described.facts.items():

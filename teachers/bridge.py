@@ -17,52 +17,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from envs.errors import ConfigError, SpecMismatch, unknown_name
 from envs.specs import EnvSpec
 
 FILE = "bridge.yaml"
+GRIPPER = "open or closed"
+"""Unit of a discrete dimension, in messages."""
 
 
-class Continuous(BaseModel):
-    """A dimension that is a physical quantity, per control step where it is a delta."""
+class Dimension(BaseModel):
+    """One dimension of a teacher's action: a physical quantity (per control step where it is a delta), or a gripper."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    unit: str
+    unit: str | None = None
     """E.g. m or rad; as in `ActionSpec.units`."""
     scale: float = 1.0
     """What the teacher's 1 means in that unit; negative where it turns the other way."""
-
-    @field_validator("scale")
-    @classmethod
-    def _not_zero(cls, value: float) -> float:
-        if value == 0 or not np.isfinite(value):
-            raise ValueError("has to be a finite number other than 0")
-        return value
-
-
-class Gripper(BaseModel):
-    """A dimension that opens and closes; half-way between the two values the sign changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    open: float
-    """What the teacher says to open the gripper."""
-    closed: float
+    open: float | None = None
+    """What the teacher says to open the gripper. Half-way to `closed` the sign changes."""
+    closed: float | None = None
     """What it says to close it."""
 
-    @field_validator("closed")
-    @classmethod
-    def _differs(cls, value: float, info: Any) -> float:
-        if value == info.data.get("open"):
-            raise ValueError("open and closed have to differ")
-        return value
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Dimension:
+        kinds = (self.unit is None, self.open is None, self.closed is None)
+        if kinds not in ((False, True, True), (True, False, False)):
+            raise ValueError("needs a unit, or open and closed")
+        if self.unit is None and (self.open == self.closed or "scale" in self.model_fields_set):
+            raise ValueError("a gripper needs open and closed that differ, and no scale")
+        if self.scale == 0:
+            raise ValueError("scale 0 would mean that the teacher never moves")
+        return self
 
 
 class Bridge(BaseModel):
@@ -70,8 +62,8 @@ class Bridge(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    action: Literal["env"] | dict[str, Continuous | Gripper]
-    """``env``, or the teacher's dimensions by the environment's names, in order."""
+    action: dict[str, Dimension] | None
+    """The teacher's dimensions by the environment's names, in order; None (in YAML: env): the environment's own actions."""
     frame: str = "base"
     """Frame of Cartesian deltas; with ``action: env`` that of the environment."""
     control_hz: float | None = Field(None, gt=0)
@@ -84,6 +76,15 @@ class Bridge(BaseModel):
     """Height and width to render for it, pixels; the teacher resizes to what its model sees."""
     crop: float | None = Field(None, gt=0, le=1)
     """Fraction of the image's area to look at: 0.9 for fine-tunes with OpenVLA's image augmentation."""
+
+    @field_validator("action", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if value == "env":
+            return None
+        if not isinstance(value, dict):
+            raise ValueError("has to be env, or the teacher's dimensions by name")
+        return value
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ def parse_bridge(content: bytes, where: str) -> Bridge:
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {f'{field}: ' if field else ''}{message}") from None
 
 
 def shipped() -> list[str]:
@@ -160,17 +163,20 @@ def connect(bridge: Bridge, dim: int, spec: EnvSpec, teacher: str) -> ActionMap:
 
     if bridge.control_hz is not None:
         check("control rates", f"{bridge.control_hz:g} Hz", f"{spec.control_hz:g} Hz")
-    if bridge.action == "env":
+    if bridge.action is None:
         check("numbers of action dimensions", dim, action.dim)
         return ActionMap(np.ones(dim), np.zeros(dim))
-    check("numbers of action dimensions", f"{dim} in its statistics", f"{len(bridge.action)} in its bridge")
+    if len(bridge.action) != dim:
+        raise SpecMismatch(
+            f"teacher '{teacher}' does not fit its bridge: statistics have {dim} action dimensions, the bridge names "
+            f"{len(bridge.action)}: {' '.join(bridge.action)}"
+        )
     check("action dimensions", " ".join(bridge.action), " ".join(action.names))
     check("action frames", bridge.frame, action.frame)
     gain, offset = np.ones(dim), np.zeros(dim)
     for i, (name, theirs) in enumerate(bridge.action.items()):
-        unit = "open or closed" if isinstance(theirs, Gripper) else theirs.unit
-        check(f"units of '{name}'", unit, "open or closed" if action.discrete[i] else action.units[i])
-        if isinstance(theirs, Gripper):  # open -> +1, closed -> -1
+        check(f"units of '{name}'", theirs.unit or GRIPPER, GRIPPER if action.discrete[i] else action.units[i])
+        if theirs.open is not None and theirs.closed is not None:  # open -> +1, closed -> -1
             gain[i] = 2 / (theirs.open - theirs.closed)
             offset[i] = -(theirs.open + theirs.closed) / (theirs.open - theirs.closed)
         else:

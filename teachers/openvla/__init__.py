@@ -34,7 +34,7 @@ def needs(argument: str | None, options: dict[str, str]) -> Views:
 
 
 def describe(argument: str | None, options: dict[str, str], spec: EnvSpec, instruction: str) -> Description:
-    """See `teachers.openvla.describe`."""
-    from teachers.openvla.describe import describe as describe_setup
+    """See `teachers.openvla.explain`."""
+    from teachers.openvla.explain import explain
 
-    return describe_setup(resolve(argument, options), spec, instruction)
+    return explain(resolve(argument, options), spec, instruction)

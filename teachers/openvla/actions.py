@@ -80,7 +80,8 @@ def select(statistics: Mapping[str, Any], key: str | None, where: str) -> tuple[
         raise ConfigError(f"{where}: has no action statistics: no norm_stats, and no dataset_statistics.json")
     if key is None and len(statistics) > 1:
         raise ConfigError(
-            f"{where}: has action statistics of {len(statistics)} data sets: add unnorm_key=, one of {', '.join(sorted(statistics))}"
+            f"{where}: has action statistics of {len(statistics)} data sets: add unnorm_key=, "
+            f"one of {', '.join(sorted(statistics))}"
         )
     key = next(iter(statistics)) if key is None else key
     if key not in statistics:
@@ -89,6 +90,7 @@ def select(statistics: Mapping[str, Any], key: str | None, where: str) -> tuple[
         chosen = ActionStatistics.model_validate(statistics[key]["action"])
     except (ValidationError, KeyError, TypeError):
         raise ConfigError(f"{where}: the action statistics of '{key}' need q01 and q99, lists of numbers") from None
-    if not (chosen.dim == len(chosen.q99) == len(chosen.mask or chosen.q01)) or not np.isfinite([chosen.q01, chosen.q99]).all():
-        raise ConfigError(f"{where}: the action statistics of '{key}' are not finite numbers, equally many in q01, q99 and mask")
+    equal = chosen.dim == len(chosen.q99) == len(chosen.mask or chosen.q01)
+    if not equal or not np.isfinite([chosen.q01, chosen.q99]).all():
+        raise ConfigError(f"{where}: the action statistics of '{key}' need finite numbers, as many in q01 as in q99 and mask")
     return key, chosen

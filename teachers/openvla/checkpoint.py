@@ -52,7 +52,7 @@ class Checkpoint:
         documents = {
             PREPROCESSOR: self.processor.model_dump(mode="json"),
             STATISTICS: dict(self.statistics),
-            CONFIG: self.config.model_dump(mode="json", exclude_none=True),
+            CONFIG: self.config.to_json(),
         }
         return {**self.files, **{name: (json.dumps(value, indent=2) + "\n").encode() for name, value in documents.items()}}
 

@@ -97,6 +97,13 @@ class OpenVLAConfig(BaseModel):
     tiny_vit_kwargs: list[TinyViT] | None = None
     """Extension: backbones that timm has no name for, in the order of `timm_model_ids`."""
 
+    def to_json(self) -> dict[str, Any]:
+        """What to write as config.json; what timm is not told keeps timm's defaults."""
+        values = self.model_dump(mode="json")
+        if self.tiny_vit_kwargs is not None:
+            values["tiny_vit_kwargs"] = [tiny.model_dump(mode="json", exclude_unset=True) for tiny in self.tiny_vit_kwargs]
+        return {k: v for k, v in values.items() if v is not None}
+
     def vits(self) -> list[ViTConfig]:
         """The vision backbones.
 

@@ -60,7 +60,9 @@ def prefill(model: OpenVLA, visual: Tensor, input_ids: Tensor, mask: Tensor) -> 
 
 def greedy(model: OpenVLA, context: Context, dim: int) -> Answer:
     """Choose `dim` tokens, each the most likely of the whole vocabulary given those before it, as OpenVLA acts."""
-    hidden, tokens, every = context.hidden, [], []
+    hidden = context.hidden
+    tokens: list[Tensor] = []
+    every: list[Tensor] = []
     for d in range(dim):
         if d > 0:
             hidden = _continue(model, context, tokens[-1][:, None], d - 1)[:, 0]

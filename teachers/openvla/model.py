@@ -64,9 +64,7 @@ class OpenVLA(nn.Module):
         """Visual tokens of images: [N, 3 * backbones, S, S] -> [N, P, hidden]."""
         return self.projector(self.vision_backbone(pixels.to(self.dtype)))
 
-    def read(
-        self, embeddings: Tensor, mask: Tensor | None, positions: Tensor, cache: DynamicCache | None = None
-    ) -> Tensor:
+    def read(self, embeddings: Tensor, mask: Tensor | None, positions: Tensor, cache: DynamicCache | None = None) -> Tensor:
         """Run the language model's blocks.
 
         Args:

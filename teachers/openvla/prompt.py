@@ -37,10 +37,7 @@ class Prompter:
 
     def __init__(self, tokenizer: Tokenizer, template: str, max_tokens: int) -> None:
         self.tokenizer, self.template, self.max_tokens = tokenizer, template, max_tokens
-        ids = [tokenizer.token_to_id(token) for token in (BOS, SPACE)]
-        if None in ids:
-            raise ConfigError(f"the tokenizer has no token '{(BOS, SPACE)[ids.index(None)]}': it is not a Llama tokenizer")
-        self._bos, self._space = ids
+        self._bos, self._space = (_token(tokenizer, token) for token in (BOS, SPACE))
         self._known: dict[str, list[int]] = {}
 
     def text(self, instruction: str) -> str:
@@ -75,6 +72,13 @@ class Prompter:
                 )
             self._known[instruction] = ids
         return self._known[instruction]
+
+
+def _token(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ConfigError(f"the tokenizer has no token '{token}': it is not a Llama tokenizer")
+    return found
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "left") -> tuple[Tensor, Tensor]:

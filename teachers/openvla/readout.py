@@ -63,6 +63,9 @@ class Readout:
         self.discrete, self.flat, self.flipped = (tensor(v, torch.bool) for v in (np.array(discrete), flat, flipped))
         self._low, self._range = tensor(low, torch.float64), tensor(np.where(flat, 1, high - low), torch.float64)
         self._bin_edges = tensor(bins.edges, torch.float64)
+        executed = np.where(flat[:, None], centers[:, :1], to_env(bins.edges)).clip(-1, 1)  # edges [A, B + 1], clipped
+        self._executed = tensor((executed[:, :-1] + executed[:, 1:]) / 2)
+        self._variance = tensor(np.diff(executed) ** 2 / 12)  # of a bin that is evenly filled
         column = np.digitize(centers[:, 0].clip(-1, 1), bins.edges[1:-1])
         self._point = torch.nn.functional.one_hot(tensor(column, torch.long), len(bins.centers))
 
@@ -82,10 +85,9 @@ class Readout:
 
     def std(self, columns: Tensor) -> Tensor:
         """Standard deviation [N, A] of what the environment executes, bins taken as evenly filled."""
-        p, value = columns.exp(), self.centers.clamp(-1, 1)
-        mean = (p * value).sum(-1, keepdim=True)
-        width = (self.edges[:, 1] - self.edges[:, 0]).masked_fill(self.flat, 0.0)
-        return ((p * (value - mean).square()).sum(-1) + width.square() / 12).sqrt()
+        p = columns.exp()
+        mean = (p * self._executed).sum(-1, keepdim=True)
+        return (p * ((self._executed - mean).square() + self._variance)).sum(-1).sqrt()
 
     def opening(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of +1 and of -1 [N, A] in the discrete dimensions."""

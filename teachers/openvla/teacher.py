@@ -117,13 +117,13 @@ class OpenVLATeacher(Teacher):
         Raises:
             ConfigError: there are none, or they are no images.
         """
-        keys = [f"{kind}.{self.setup.camera}" for kind in ("view", "image")]
-        key = next((key for key in keys if key in obs.keys()), None)  # noqa: SIM118  (a TensorDict iterates over rows)
+        camera, names = self.setup.camera, [str(key) for key in obs.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
+        key = next((key for key in (f"view.{camera}", f"image.{camera}") if key in names), None)
         if key is None:
-            there = sorted(k for k in obs.keys() if k.startswith(("view.", "image.")))  # noqa: SIM118
+            there = ", ".join(sorted(name for name in names if name.startswith(("view.", "image."))))
             raise ConfigError(
-                f"teacher {self.name} looks through camera '{self.setup.camera}', but is shown {', '.join(there) or 'no image'}: "
-                f"add --env.teacher-cameras {self.setup.camera}, or camera= to the teacher's name"
+                f"teacher {self.name} looks through camera '{camera}', but is shown {there or 'no image'}: "
+                f"add --env.teacher-cameras {camera}, or camera= to the teacher's name"
             )
         processing.check_images(obs[key], f"{key}, shown to teacher {self.name},")
         return obs[key].to(self.device)
@@ -174,7 +174,8 @@ def load_teacher(setup: Setup, spec: EnvSpec, device: torch.device) -> OpenVLATe
 
 
 def precision(name: str, device: torch.device) -> tuple[torch.dtype, Bits | None]:
-    """The dtype and the quantisation that an option means on a device."""
-    if name == "int8" or name == "nf4":
-        return torch.bfloat16, name
+    """The dtype and the quantisation that `OpenVLAOptions.dtype` means on a device."""
+    few: dict[str, Bits] = {"int8": "int8", "nf4": "nf4"}
+    if name in few:
+        return torch.bfloat16, few[name]
     return DTYPES[name if name != "auto" else "bf16" if device.type == "cuda" else "fp32"], None

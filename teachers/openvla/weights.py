@@ -54,7 +54,7 @@ def load(
     expected = {name: list(p.shape) for name, p in model.named_parameters()}
     with ExitStack() as stack:
         shards = [stack.enter_context(_open(file)) for file in _files(folder)]
-        where = {name: shard for shard in shards for name in shard.keys()}
+        where = {name: shard for shard in shards for name in shard.keys()}  # noqa: SIM118  (no mapping)
         _check_names(set(expected), set(where), checkpoint.config, folder)
         if bits is not None:
             quantize.prepare(model.language_model.model, bits, dtype)
@@ -88,11 +88,12 @@ def save(checkpoint: Checkpoint, model: OpenVLA, folder: Path, shard_bytes: int 
     temporary.mkdir(parents=True)
     try:
         shards = list(_sharded({name: p.detach() for name, p in model.named_parameters()}, shard_bytes))
-        files = [MODEL] if len(shards) == 1 else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+        count = len(shards)
+        files = [MODEL] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
         for file, shard in zip(files, shards, strict=True):
             content = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
             write_bytes(temporary / file, save_tensors(content, metadata={"format": "pt"}))
-        if len(shards) > 1:
+        if count > 1:
             total = sum(t.numel() * t.element_size() for shard in shards for t in shard.values())
             names = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
@@ -145,7 +146,7 @@ def _check_names(expected: set[str], found: set[str], config: OpenVLAConfig, fol
         raise ConfigError(f"{folder}: tensor '{missing[0]}' is missing" + _others(missing))
     ignored = unused(config)
     if extra := sorted(name for name in found - expected if not ignored.match(name)):
-        raise ConfigError(f"{folder}: unexpected tensor '{extra[0]}'{_others(extra)}: not of the model that config.json describes")
+        raise ConfigError(f"{folder}: unexpected tensor '{extra[0]}'{_others(extra)}: config.json describes no such thing")
 
 
 def _others(names: list[str]) -> str:

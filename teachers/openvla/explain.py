@@ -7,14 +7,14 @@ import torch
 
 from envs.specs import EnvSpec
 from teachers.base import Description
-from teachers.bridge import Gripper, connect
+from teachers.bridge import connect
 from teachers.openvla.config import ProcessorConfig
 from teachers.openvla.model import OpenVLA
 from teachers.openvla.readout import FLAT
 from teachers.openvla.setup import Setup
 
 
-def describe(setup: Setup, spec: EnvSpec, instruction: str) -> Description:
+def explain(setup: Setup, spec: EnvSpec, instruction: str) -> Description:
     """Describe a teacher in an environment.
 
     Args:
@@ -60,22 +60,19 @@ def _actions(setup: Setup, spec: EnvSpec) -> list[dict[str, str]]:
     in_env = action_map.to_env(ends)
     rows = []
     for i, name in enumerate(action.names):
-        theirs = "env" if setup.bridge.action == "env" else setup.bridge.action[name]
+        theirs = None if setup.bridge.action is None else setup.bridge.action[name]
         low, high = in_env[:, i]
-        if isinstance(theirs, Gripper):
-            rule = f"{theirs.open:g} opens, {theirs.closed:g} closes"
-        elif action.discrete[i]:
-            rule = "above 0 opens"
+        if action.discrete[i]:
+            rule = "above 0 opens" if theirs is None else f"{theirs.open:g} opens, {theirs.closed:g} closes"
         elif abs(high - low) / 2 < FLAT:
             rule = "never moves"
         else:
-            rule = "normalised as here" if theirs == "env" else f"1 = {theirs.scale:g} {theirs.unit}"
+            rule = "normalised as here" if theirs is None else f"1 = {theirs.scale:g} {theirs.unit}"
+        ours = "closes, opens" if action.discrete[i] else f"{-action.scale[i]:g}, {action.scale[i]:g} {action.units[i]}"
         rows.append(
             {
                 "dimension": name,
-                "environment's -1 and +1": "closes, opens"
-                if action.discrete[i]
-                else f"∓{action.scale[i]:g} {action.units[i]}".replace("∓-", "±"),
+                "environment's -1 and +1": ours,
                 "teacher's unit": rule,
                 "model's -1 and +1": f"{ends[0, i]:.4g}, {ends[1, i]:.4g}",
                 "in the environment": f"{low:.3g}, {high:.3g}",
