@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from teachers.openvla.model import DynamicCache, OpenVLA, interleave, last_column, positions
+from teachers.openvla.vision import KeyValue
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Answer:
     """[N, D] ids: chosen, or given to be scored."""
     logits: Tensor
     """[N, D, bins] float32 of the action tokens, from the lowest action to the highest: column k is token V - 1 - k."""
-    total: Tensor
+    total: Tensor | None = None
     """[N, D] logsumexp over the whole vocabulary: exp(logsumexp(logits) - total) is the mass of the action tokens."""
 
 
@@ -58,18 +59,49 @@ def prefill(model: OpenVLA, visual: Tensor, input_ids: Tensor, mask: Tensor) -> 
     return Context(cache, full if padded else None, full.sum(1), full.shape[1], last)
 
 
-def greedy(model: OpenVLA, context: Context, dim: int) -> Answer:
-    """Choose `dim` tokens, each the most likely of the whole vocabulary given those before it, as OpenVLA acts."""
+def prefill_text(model: OpenVLA, prefix: list[KeyValue], input_ids: Tensor, mask: Tensor) -> Context:
+    """Read prompts whose images have been read, see `cache.VisualTokenCache`.
+
+    Args:
+        model: the network.
+        prefix: keys and values of [BOS] [patches] per layer, N rows.
+        input_ids: [N, L] prompts, padded on the right.
+        mask: [N, L] bool, False at padding.
+    """
+    cache = DynamicCache(config=model.language_model.config)
+    for layer, (keys, values) in enumerate(prefix):
+        cache.update(keys, values, layer)
+    before = prefix[0][0].shape[2]
+    full = torch.cat([mask.new_ones(len(mask), before), mask[:, 1:]], 1)
+    known = None if bool(mask.all()) else full
+    hidden = model.read(model.embed(input_ids[:, 1:]), known, positions(full)[:, before:], cache)
+    last = hidden[torch.arange(len(hidden), device=hidden.device), last_column(full) - before]
+    return Context(cache, known, full.sum(1), full.shape[1], last)
+
+
+def greedy(model: OpenVLA, context: Context, dim: int, total: bool = False) -> Answer:
+    """Choose `dim` tokens, each the most likely of the whole vocabulary given those before it, as OpenVLA acts.
+
+    Args:
+        model: the network.
+        context: what it has read.
+        dim: action dimensions D.
+        total: whether to compute `Answer.total`, which costs as much again as the choice.
+    """
     hidden = context.hidden
     tokens: list[Tensor] = []
-    every: list[Tensor] = []
+    window: list[Tensor] = []
+    mass: list[Tensor] = []
     for d in range(dim):
         if d > 0:
             hidden = _continue(model, context, tokens[-1][:, None], d - 1)[:, 0]
-        every.append(model.logits(hidden))
-        tokens.append(every[-1].argmax(-1))
+        logits = model.logits(hidden)
+        tokens.append(logits.argmax(-1))
+        window.append(logits[:, model.action_tokens].flip(-1))
+        if total:
+            mass.append(logits.logsumexp(-1))
     _rewind(context)
-    return _answer(model, torch.stack(tokens, 1), torch.stack(every, 1))
+    return Answer(torch.stack(tokens, 1), torch.stack(window, 1), torch.stack(mass, 1) if total else None)
 
 
 def score(model: OpenVLA, context: Context, tokens: Tensor) -> Answer:
@@ -78,7 +110,7 @@ def score(model: OpenVLA, context: Context, tokens: Tensor) -> Answer:
     if tokens.shape[1] > 1:
         hidden = torch.cat([hidden, _continue(model, context, tokens[:, :-1], 0)], 1)
         _rewind(context)
-    return _answer(model, tokens, model.logits(hidden))
+    return Answer(tokens, model.action_logits(hidden).flip(-1))
 
 
 def _continue(model: OpenVLA, context: Context, tokens: Tensor, done: int) -> Tensor:
@@ -96,8 +128,3 @@ def _rewind(context: Context) -> None:
     extra = context.cache.get_seq_length() - context.columns
     if extra > 0:
         context.cache.crop(-extra)
-
-
-def _answer(model: OpenVLA, tokens: Tensor, logits: Tensor) -> Answer:
-    vocab, bins = model.config.vocab, model.config.n_action_bins
-    return Answer(tokens, logits[..., vocab - bins : vocab].flip(-1), logits.logsumexp(-1))

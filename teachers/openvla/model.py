@@ -69,7 +69,8 @@ class OpenVLA(nn.Module):
 
         Args:
             embeddings: [N, K, hidden] of what follows on the cache.
-            mask: [N, all so far] bool, False at padding; None: there is none.
+            mask: [N, all so far] bool, False at padding; None: there is none. Or in full, [N, 1, K, all so far], to be added
+                to attention scores.
             positions: [N, K] of each token in its row, without padding.
             cache: keys and values of what came before; it grows.
 
@@ -77,7 +78,7 @@ class OpenVLA(nn.Module):
             [N, K, hidden] after the final norm.
         """
         output = self.language_model.model(
-            inputs_embeds=embeddings, attention_mask=None if mask is None else mask.long(), position_ids=positions,
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=positions,
             past_key_values=cache, use_cache=cache is not None,
         )  # fmt: skip
         return output.last_hidden_state
@@ -89,6 +90,15 @@ class OpenVLA(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary and its padding rows, float32: [..., hidden] -> [..., V + padding]."""
         return self.language_model.lm_head(hidden).float()
+
+    @property
+    def action_tokens(self) -> slice:
+        """Ids of the action tokens, the highest action first."""
+        return slice(self.config.vocab - self.config.n_action_bins, self.config.vocab)
+
+    def action_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the action tokens alone, float32: [..., hidden] -> [..., bins]."""
+        return F.linear(hidden, self.language_model.lm_head.weight[self.action_tokens]).float()
 
     def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor, actions: Tensor) -> Tensor:
         """Predict each action token from the image, the prompt and the action tokens before it: what training needs.

@@ -31,13 +31,16 @@ class Prompter:
         template: `TEMPLATE` or `TEMPLATE_V01`.
         max_tokens: longest prompt, tokens.
 
+    Attributes:
+        bos: id of the token that every prompt begins with.
+
     Raises:
         ConfigError: a tokenizer without the tokens that prompts begin and end with.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: str, max_tokens: int) -> None:
         self.tokenizer, self.template, self.max_tokens = tokenizer, template, max_tokens
-        self._bos, self._space = (_token(tokenizer, token) for token in (BOS, SPACE))
+        self.bos, self._space = (_token(tokenizer, token) for token in (BOS, SPACE))
         self._known: dict[str, list[int]] = {}
 
     def text(self, instruction: str) -> str:
@@ -61,8 +64,8 @@ class Prompter:
         """
         if instruction not in self._known:
             ids = list(self.tokenizer.encode(self.text(instruction)).ids)
-            if ids[0] != self._bos:
-                ids.insert(0, self._bos)
+            if ids[0] != self.bos:
+                ids.insert(0, self.bos)
             if ids[-1] != self._space:
                 ids.append(self._space)
             if len(ids) > self.max_tokens:

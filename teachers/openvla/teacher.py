@@ -14,10 +14,9 @@ from teachers.base import Teacher, TeacherOutput
 from teachers.bridge import connect
 from teachers.openvla import decode, processing, weights
 from teachers.openvla.actions import ActionBins
-from teachers.openvla.cache import VisualTokenCache
 from teachers.openvla.model import OpenVLA
-from teachers.openvla.prompt import pad
 from teachers.openvla.quantize import Bits
+from teachers.openvla.reading import CachedReader, Reader
 from teachers.openvla.readout import Readout
 from teachers.openvla.setup import Setup
 
@@ -45,8 +44,9 @@ class OpenVLATeacher(Teacher):
     def __init__(self, model: OpenVLA, setup: Setup, spec: EnvSpec) -> None:
         self.model, self.setup, self.name = model, setup, setup.name
         self.prompter = setup.checkpoint.prompter(setup.statistics.dim)
-        eps = setup.options.cache
-        self.cache = None if eps is None else VisualTokenCache(model.vision_backbone, eps)
+        options = setup.options
+        eyes = (model, setup.checkpoint.processor, options.batch, setup.crop)
+        self.reader = Reader(*eyes) if options.cache is None else CachedReader(*eyes, self.prompter.bos, options.cache)
         self.check_env(spec)
 
     def check_env(self, spec: EnvSpec) -> None:
@@ -99,8 +99,7 @@ class OpenVLATeacher(Teacher):
 
     def reset(self, mask: Tensor) -> None:
         """Forget the visual tokens of episodes that ended."""
-        if self.cache is not None:
-            self.cache.forget(mask.to(self.device))
+        self.reader.forget(mask.to(self.device))
 
     def weights(self) -> dict[str, Tensor]:
         """The network's parameters."""
@@ -128,39 +127,11 @@ class OpenVLATeacher(Teacher):
         processing.check_images(obs[key], f"{key}, shown to teacher {self.name},")
         return obs[key].to(self.device)
 
-    def see(self, images: Tensor) -> Tensor:
-        """Visual tokens [N, P, hidden] of images uint8 [N, H, W, 3]. Equal images are computed once."""
-        if self.setup.crop is not None:
-            images = processing.crop_area(images, self.setup.crop)
-        config = self.setup.checkpoint.processor
-        if self.cache is not None:
-            images = processing.resize(images, config)
-            pixels = processing.normalize(images, config).to(self.model.dtype)
-            return self.model.projector(self.cache(images, pixels))
-        first, which = distinct(images)
-        some = processing.resize(images[first], config)
-        tokens = [self.model.see(processing.normalize(part, config)) for part in some.split(self.setup.options.batch)]
-        return torch.cat(tokens)[which]
-
     def _read(self, obs: TensorDict, instructions: list[str]) -> Iterator[tuple[Tensor, decode.Context]]:
-        """Read images and prompts in batches, rows [K] and their context at a time: short prompts first, to pad little."""
+        """Read what is seen and said, see `Reader.read`."""
         said = self.setup.options.instruction
         prompts = [self.prompter.ids(instruction if said is None else said) for instruction in instructions]
-        visual = self.see(self.images(obs))
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for start in range(0, len(order), self.setup.options.batch):
-            some = order[start : start + self.setup.options.batch]
-            rows = torch.tensor(some, device=self.device)
-            ids, mask = (t.to(self.device) for t in pad([prompts[i] for i in some], self.model.config.pad_token_id))
-            yield rows, decode.prefill(self.model, visual[rows], ids, mask)
-
-
-def distinct(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Find equal images: indices [U] of the first of each kind, and the kind [N] of each image [N, ...]."""
-    kinds: dict[bytes, int] = {}
-    which = [kinds.setdefault(image.tobytes(), len(kinds)) for image in images.cpu().numpy()]
-    first = [which.index(kind) for kind in range(len(kinds))]
-    return torch.tensor(first, device=images.device), torch.tensor(which, device=images.device)
+        return self.reader.read(self.images(obs), prompts)
 
 
 def load_teacher(setup: Setup, spec: EnvSpec, device: torch.device) -> OpenVLATeacher:

@@ -11,7 +11,8 @@ from envs.errors import ConfigError, SpecMismatch
 from teachers import registry
 from teachers.base import Views
 from teachers.openvla import teacher as module
-from teachers.openvla.teacher import distinct, precision
+from teachers.openvla.reading import distinct
+from teachers.openvla.teacher import precision
 
 FIELDS = {"mean", "std", "bin_logits", "log_prob"}
 
