@@ -7,7 +7,7 @@ and values of all others. What the language model remembers is that of [BOS] [pa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +111,7 @@ class VisualTokenCache:
             cache = DynamicCache(config=self.model.language_model.config)
             places = torch.arange(length, device=visual.device).expand(n, -1)
             self.model.read(torch.cat([bos, visual], 1), None, places, cache)
-            return [(layer.keys, layer.values) for layer in cache.layers]
+            return [(layer.keys, layer.values) for layer in cast("list[Any]", cache.layers)]
         places = patches + 1
         sees = torch.arange(length, device=visual.device) <= places[:, :, None]  # [rows, K, 1 + P]: all before, and itself
         mask = torch.zeros(sees.shape, dtype=visual.dtype, device=visual.device)

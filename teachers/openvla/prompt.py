@@ -84,8 +84,12 @@ def _token(tokenizer: Tokenizer, token: str) -> int:
     return found
 
 
-def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "left") -> tuple[Tensor, Tensor]:
-    """Prompts of different length as one tensor [N, L], and its mask [N, L] bool, False at padding."""
+def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right") -> tuple[Tensor, Tensor]:
+    """Prompts of different length as one tensor [N, L], and its mask [N, L] bool, False at padding.
+
+    Everything here takes padding on either side. On the right, every token has something to attend to; on the left, a pad
+    has nothing, and it is up to the attention kernel what comes of that.
+    """
     length = max(len(row) for row in rows)
     ids = torch.full((len(rows), length), pad_id)
     mask = torch.zeros(len(rows), length, dtype=torch.bool)

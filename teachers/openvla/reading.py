@@ -77,7 +77,7 @@ class CachedReader(Reader):
                 self.caches.append(VisualTokenCache(self.model, self.bos, self.eps))
             some = self.prepare(images[rows])
             prefix = self.caches[i](some, processing.normalize(some, self.processor).to(self.model.dtype))
-            ids, mask = pad([prompts[j] for j in rows.tolist()], self.model.config.pad_token_id, "right")
+            ids, mask = pad([prompts[j] for j in rows.tolist()], self.model.config.pad_token_id)
             yield rows, prefill_text(self.model, prefix, ids.to(images.device), mask.to(images.device))
 
     def forget(self, mask: Tensor) -> None:

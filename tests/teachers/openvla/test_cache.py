@@ -80,7 +80,7 @@ def test_it_is_what_the_prompt_attends_to(checkpoint, model):
     prompts = [checkpoint.prompter(7).ids(text) for text in ("lift it", "pick up the cube", "close the door")]
     plain = decode.prefill(model, model.see(pixels), *pad(prompts, 32000))
     prefix = VisualTokenCache(model, BOS, 0.0)(images, pixels)
-    behind = decode.prefill_text(model, prefix, *pad(prompts, 32000, "right"))
+    behind = decode.prefill_text(model, prefix, *pad(prompts, 32000))
     torch.testing.assert_close(behind.hidden, plain.hidden, atol=1e-5, rtol=0)
     given = torch.tensor([[31900, 31800, 31750]] * 3)
     for path in (lambda c: decode.score(model, c, given), lambda c: decode.greedy(model, c, 3)):

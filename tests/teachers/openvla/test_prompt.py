@@ -48,9 +48,9 @@ def test_long_instruction(checkpoint):
 
 
 def test_pad():
-    ids, mask = pad([[1, 5, 6], [1, 7]], 0)
+    ids, mask = pad([[1, 5, 6], [1, 7]], 0, "left")
     assert ids.tolist() == [[1, 5, 6], [0, 1, 7]] and mask.tolist() == [[True] * 3, [False, True, True]]
-    ids, mask = pad([[1, 5, 6], [1, 7]], 0, "right")
+    ids, mask = pad([[1, 5, 6], [1, 7]], 0)
     assert ids.tolist() == [[1, 5, 6], [1, 7, 0]] and mask.tolist() == [[True] * 3, [True, True, False]]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -261,6 +263,14 @@ def test_an_environment_that_does_not_fit_is_refused_before_weights_are_read(bro
     other = spec.model_copy(update={"action": spec.action.model_copy(update={"frame": "tool"})})
     with pytest.raises(SpecMismatch, match=r"teacher 'openvla:.*' does not fit environment: action frames differ"):
         registry.make(f"openvla:{broken},bridge=metres,unnorm_key=tiny_bridge", other)
+
+
+def test_without_transformers(name, spec, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    for loaded in [m for m in sys.modules if m.startswith("teachers.openvla.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    with pytest.raises(ConfigError, match=r"needs transformers, which is not installed: pip install 'rpd\[vla\]'"):
+        registry.make(name, spec)
 
 
 def test_precision():
