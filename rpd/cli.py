@@ -52,6 +52,13 @@ def list_(args: list[str]) -> int:
     return listing.main()
 
 
+def teacher(args: list[str]) -> int:
+    """Show what a teacher sees and what its actions mean."""
+    from rpd import teacher as teachers
+
+    return teachers.main(args)
+
+
 def report(args: list[str]) -> int:
     """Write an HTML report of one or several runs."""
     from rpd.arguments import ReportOptions, parse
@@ -85,6 +92,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "collect": collect,
     "demos": demos,
     "list": list_,
+    "teacher": teacher,
     "report": report,
     "bench": bench,
     "doctor": doctor,

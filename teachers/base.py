@@ -12,6 +12,25 @@ from torch import Tensor
 from envs.specs import EnvSpec
 
 
+@dataclass(frozen=True)
+class Views:
+    """Images that a teacher must see and a student need not: what to ask the environment for."""
+
+    cameras: tuple[str, ...] = ()
+    image_size: int | None = None
+    """Height and width, pixels; None: the environment's own."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A teacher for people, see `rpd teacher show`."""
+
+    facts: dict[str, str]
+    """In the order in which they are shown."""
+    actions: list[dict[str, str]]
+    """One row per action dimension, columns by name."""
+
+
 @dataclass
 class TeacherOutput:
     """A teacher's answer for N observations, in the environment's normalised action space.
@@ -54,6 +73,21 @@ class Teacher(ABC):
     bin_edges: Tensor | None = None
     """[A, B + 1] ascending edges of the bins of `TeacherOutput.bin_logits`, in the environment's normalised action space."""
 
+    _wanted: frozenset[str] | None = None
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Fields of `provides` that the run reads; until it says so, all.
+
+        A teacher may leave out the others where they cost something. `mean` is always there, but where it is not wanted it
+        may be any finite action.
+        """
+        return self.provides if self._wanted is None else self._wanted
+
+    @wanted.setter
+    def wanted(self, fields: frozenset[str]) -> None:
+        self._wanted = frozenset(fields)
+
     @abstractmethod
     def check_env(self, spec: EnvSpec) -> None:
         """Refuse an environment that this teacher cannot act in.
@@ -69,7 +103,7 @@ class Teacher(ABC):
         Args:
             obs: [N] observations.
             instructions: N strings.
-            student_action: [N, A], for teachers that provide ``log_prob``.
+            student_action: [N, A], for teachers that provide ``log_prob``; without it they leave it out.
         """
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from types import ModuleType
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -11,14 +12,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from envs.errors import ConfigError, unknown_name
 from envs.specs import EnvSpec
-from teachers.base import Teacher
+from teachers.base import Description, Teacher, Views
 
 
 class Family(NamedTuple):
     """One kind of teacher."""
 
     module: str
-    """Module with ``from_string(argument, options, spec, device) -> Teacher``."""
+    """Module with ``from_string(argument, options, spec, device) -> Teacher``, and optionally
+    ``needs(argument, options) -> Views`` and ``describe(argument, options, spec, instruction) -> Description``."""
     pattern: str
     """How to write its name."""
     description: str
@@ -32,6 +34,11 @@ FAMILIES = {
         "the task's privileged expert, with dials that make it weak in a chosen way",
     ),
     "policy": Family("teachers.policy", "policy:RUN", "a saved student: a run, a checkpoint or a policy folder"),
+    "openvla": Family(
+        "teachers.openvla",
+        "openvla:FOLDER_OR_HUB_ID[,bridge=NAME][,unnorm_key=KEY][,camera=NAME]...",
+        "an OpenVLA checkpoint, read natively; sees images and instructions",
+    ),
     "sb3": Family("teachers.sb3", "sb3:FILE.zip", "a stable-baselines3 policy (PPO, A2C, SAC, TD3) on vector states"),
 }
 
@@ -111,20 +118,51 @@ def make(name: str, spec: EnvSpec, device: torch.device | str = "cpu") -> Teache
         ConfigError: an unknown family or option, a bad value, or a missing file.
         SpecMismatch: the teacher was made for another environment.
     """
-    family, argument, options = parse(name)
-    if family not in FAMILIES:
-        raise unknown_name("teacher", family, FAMILIES)
-    teacher: Teacher = importlib.import_module(FAMILIES[family].module).from_string(
-        argument, options, spec, torch.device(device)
-    )
+    module, argument, options = _find(name)
+    teacher: Teacher = module.from_string(argument, options, spec, torch.device(device))
     teacher.name = name
     teacher.check_env(spec)
     return teacher
 
 
+def needs(name: str) -> Views:
+    """Say what a teacher must see, before there is an environment; reads no weights.
+
+    Raises:
+        ConfigError: see `make`.
+    """
+    module, argument, options = _find(name)
+    return module.needs(argument, options) if hasattr(module, "needs") else Views()
+
+
+def describe(name: str, spec: EnvSpec, instruction: str) -> Description:
+    """Describe a teacher in an environment, without its weights where it can do without.
+
+    Args:
+        name: see `make`.
+        spec: the environment.
+        instruction: an instruction of its task, as an example.
+
+    Raises:
+        ConfigError: see `make`.
+    """
+    module, argument, options = _find(name)
+    if hasattr(module, "describe"):
+        return module.describe(argument, options, spec, instruction)
+    return Description({"provides": ", ".join(sorted(make(name, spec).provides))}, [])
+
+
 def list_teachers() -> list[tuple[str, str]]:
     """Return (how to write it, one-line description) of every family."""
     return [(family.pattern, family.description) for family in FAMILIES.values()]
+
+
+def _find(name: str) -> tuple[ModuleType, str | None, dict[str, str]]:
+    """The module of a teacher's family, its argument and its options."""
+    family, argument, options = parse(name)
+    if family not in FAMILIES:
+        raise unknown_name("teacher", family, FAMILIES)
+    return importlib.import_module(FAMILIES[family].module), argument, options
 
 
 def _valid_range(model: type[Options], key: str) -> str:

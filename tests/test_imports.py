@@ -60,7 +60,7 @@ def test_core_stays_light():
     """A fresh interpreter imports the command line and the registries without any heavy package."""
     code = f"""
 import sys
-import rpd.cli, envs.registry, teachers.registry, teachers.policy, teachers.sb3, students.actor_critic
+import rpd.cli, envs.registry, teachers.registry, teachers.policy, teachers.sb3, teachers.openvla, students.actor_critic
 print(*sorted(set({HEAVY!r}) & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

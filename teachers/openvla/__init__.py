@@ -1,0 +1,40 @@
+"""OpenVLA checkpoints as teachers, read natively: no code from the checkpoint, no timm, no torchvision.
+
+This module stays light; what needs transformers is imported when a teacher is built.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from envs.specs import EnvSpec
+from teachers.base import Description, Teacher, Views
+from teachers.bridge import connect
+from teachers.openvla.setup import resolve
+
+
+def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, device: torch.device) -> Teacher:
+    """Build ``openvla:FOLDER_OR_HUB_ID,...``; see `teachers.registry` and `OpenVLAOptions`.
+
+    Raises:
+        ConfigError: see `resolve` and `weights.load`.
+        SpecMismatch: its actions do not fit the environment; said before weights are read.
+    """
+    setup = resolve(argument, options, weights=True)
+    connect(setup.bridge, setup.statistics.dim, spec, setup.name)
+    from teachers.openvla.teacher import load_teacher
+
+    return load_teacher(setup, spec, device)
+
+
+def needs(argument: str | None, options: dict[str, str]) -> Views:
+    """The camera that the teacher looks through."""
+    setup = resolve(argument, options)
+    return Views((setup.camera,), setup.image_size)
+
+
+def describe(argument: str | None, options: dict[str, str], spec: EnvSpec, instruction: str) -> Description:
+    """See `teachers.openvla.explain`."""
+    from teachers.openvla.explain import explain
+
+    return explain(resolve(argument, options), spec, instruction)

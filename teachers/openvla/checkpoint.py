@@ -1,0 +1,114 @@
+"""A checkpoint in the official layout, without its weights: where it is, and what its small files say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from envs.errors import ConfigError
+from teachers.bridge import FILE as BRIDGE
+from teachers.openvla.config import CONFIG, PREPROCESSOR, STATISTICS, OpenVLAConfig, ProcessorConfig, read
+from teachers.openvla.prompt import TEMPLATE, TEMPLATE_V01, TOKENIZER, Prompter, load_tokenizer
+
+KEPT = (
+    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
+    "generation_config.json", BRIDGE,
+)  # fmt: skip
+"""Files that are carried over as they are when a checkpoint is saved again."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything but the weights. `weights.save` writes it, with them, in the official layout."""
+
+    name: str
+    """As a person wrote it, for messages."""
+    config: OpenVLAConfig
+    processor: ProcessorConfig
+    statistics: Mapping[str, Any]
+    """By data set; dataset_statistics.json over the configuration's norm_stats: fine-tunes add theirs only to the file."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Content of the other small files, by name: at least tokenizer.json."""
+
+    def prompter(self, action_dim: int) -> Prompter:
+        """The prompts of this model, which leave room for the image and `action_dim` action tokens.
+
+        Raises:
+            ConfigError: no tokenizer, or one that does not fit.
+        """
+        positions = self.config.text_config.get("max_position_embeddings", 2048)
+        room = min(self.config.llm_max_length, positions) - self.config.num_patches - action_dim
+        old = self.config.llm_backbone_id.startswith("vicuna") or "v01" in Path(self.name).name
+        if TOKENIZER not in self.files:
+            raise ConfigError(f"{self.name}: not an OpenVLA checkpoint: no {TOKENIZER}")
+        return Prompter(load_tokenizer(self.files[TOKENIZER], self.name), TEMPLATE_V01 if old else TEMPLATE, room)
+
+    def small_files(self) -> dict[str, bytes]:
+        """What to write beside the weights, by name."""
+        documents = {
+            PREPROCESSOR: self.processor.model_dump(mode="json"),
+            STATISTICS: dict(self.statistics),
+            CONFIG: self.config.to_json(),
+        }
+        return {**self.files, **{name: (json.dumps(value, indent=2) + "\n").encode() for name, value in documents.items()}}
+
+
+def read_checkpoint(folder: Path, name: str) -> Checkpoint:
+    """Read the small files of a checkpoint folder and check that they fit together.
+
+    Args:
+        folder: where it is.
+        name: what to call it.
+
+    Raises:
+        ConfigError: it is no OpenVLA checkpoint, or one that is not supported; names the file and what is wrong.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{name}: not an OpenVLA checkpoint: no {CONFIG}")
+    config, processor = read(OpenVLAConfig, folder / CONFIG), read(ProcessorConfig, folder / PREPROCESSOR)
+    try:
+        config.check()
+        processor.check(config)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    statistics = dict(config.norm_stats or {})
+    if (folder / STATISTICS).is_file():
+        try:
+            statistics |= json.loads((folder / STATISTICS).read_bytes())
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{folder / STATISTICS}: not valid JSON ({error}): truncated or altered?") from None
+    files = {file: (folder / file).read_bytes() for file in KEPT if (folder / file).is_file()}
+    return Checkpoint(name, config, processor, statistics, files)
+
+
+def locate(name: str, weights: bool) -> Path:
+    """Find a checkpoint's folder: a local one, or from the Hugging Face hub through its cache.
+
+    Args:
+        name: a folder, ``org/model``, ``hf://org/model`` or either with ``@revision``.
+        weights: whether to download the weights too, or only what describes them.
+
+    Raises:
+        ConfigError: there is no such folder or model, or the hub cannot be reached and the cache does not have it.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    match = re.fullmatch(r"(hf://)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name)
+    if match is None:
+        what = "is a file" if Path(name).exists() else "does not exist"
+        raise ConfigError(f"{name}: {what}: expected a folder with an OpenVLA checkpoint, or hf://organisation/model")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ConfigError("teacher openvla needs huggingface_hub, which is not installed: pip install 'rpd[vla]'") from None
+    patterns = ["*.json", "*.yaml", "tokenizer.model"] + (["*.safetensors"] if weights else [])
+    try:
+        return Path(snapshot_download(match[2], revision=match[3], allow_patterns=patterns))
+    except (OSError, ValueError) as error:  # all of the hub's errors are one or the other
+        kind = "" if match[1] else "no such folder here, and "
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{name}: {kind}not to be had from the hub or its cache ({type(error).__name__}: {reason})") from None

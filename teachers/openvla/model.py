@@ -1,0 +1,158 @@
+"""OpenVLA as a network: eyes, a projector, and a Llama that reads [BOS] [patches] [prompt] and answers with action tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from envs.errors import ConfigError
+from teachers.openvla.config import OpenVLAConfig
+from teachers.openvla.vision import VisionBackbone
+
+try:
+    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+except ImportError:
+    raise ConfigError("teacher openvla needs transformers, which is not installed: pip install 'rpd[vla]'") from None
+
+
+class Projector(nn.Module):
+    """Visual features to the language model's embeddings: two layers behind one backbone, three behind two."""
+
+    def __init__(self, width: int, hidden: int, fused: bool) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width if fused else hidden)
+        self.fc2 = nn.Linear(4 * width if fused else hidden, hidden)
+        if fused:
+            self.fc3 = nn.Linear(hidden, hidden)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, P, width] -> [N, P, hidden]."""
+        x = self.fc2(F.gelu(self.fc1(features)))
+        return self.fc3(F.gelu(x)) if hasattr(self, "fc3") else x
+
+
+class OpenVLA(nn.Module):
+    """The network of a configuration, with random weights; `teachers.openvla.load` fills them."""
+
+    def __init__(self, config: OpenVLAConfig) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        llama = LlamaConfig(**{k: v for k, v in config.text_config.items() if k not in ("model_type", "torch_dtype", "dtype")})
+        self.vision_backbone = VisionBackbone(config)
+        self.projector = Projector(self.vision_backbone.width, llama.hidden_size, config.use_fused_vision_backbone)
+        self.language_model = LlamaForCausalLM(llama)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.projector.fc1.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its activations."""
+        return self.projector.fc1.weight.dtype
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of what inference uses."""
+        return sum(p.numel() for p in self.parameters())
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Visual tokens of images: [N, 3 * backbones, S, S] -> [N, P, hidden]."""
+        return self.projector(self.vision_backbone(pixels.to(self.dtype)))
+
+    def read(self, embeddings: Tensor, mask: Tensor | None, positions: Tensor, cache: DynamicCache | None = None) -> Tensor:
+        """Run the language model's blocks.
+
+        Args:
+            embeddings: [N, K, hidden] of what follows on the cache.
+            mask: [N, all so far] bool, False at padding; None: there is none. Or in full, [N, 1, K, all so far], to be added
+                to attention scores.
+            positions: [N, K] of each token in its row, without padding.
+            cache: keys and values of what came before; it grows.
+
+        Returns:
+            [N, K, hidden] after the final norm.
+        """
+        output = self.language_model.model(
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=positions,
+            past_key_values=cache, use_cache=cache is not None,
+        )  # fmt: skip
+        return output.last_hidden_state
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings of tokens: [..., ] -> [..., hidden]."""
+        return self.language_model.model.embed_tokens(tokens)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary and its padding rows, float32: [..., hidden] -> [..., V + padding]."""
+        return self.language_model.lm_head(hidden).float()
+
+    @property
+    def action_tokens(self) -> slice:
+        """Ids of the action tokens, the highest action first."""
+        return slice(self.config.vocab - self.config.n_action_bins, self.config.vocab)
+
+    def action_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the action tokens alone, float32: [..., hidden] -> [..., bins]."""
+        return F.linear(hidden, self.language_model.lm_head.weight[self.action_tokens]).float()
+
+    def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor, actions: Tensor) -> Tensor:
+        """Predict each action token from the image, the prompt and the action tokens before it: what training needs.
+
+        Args:
+            pixels: [N, 3 * backbones, S, S], see `processing.normalize`.
+            input_ids: [N, L] prompts, padded on either side; see `prompt.pad`.
+            attention_mask: [N, L] bool, False at padding.
+            actions: [N, D] token ids.
+
+        Returns:
+            [N, D, V + padding] logits: entry d is the distribution of ``actions[:, d]``.
+        """
+        prompt, mask = interleave(self.embed(input_ids), attention_mask, self.see(pixels))
+        earlier = self.embed(actions[:, :-1])
+        mask = torch.cat([mask, mask.new_ones(earlier.shape[:2])], 1)
+        hidden = self.read(torch.cat([prompt, earlier], 1), mask, positions(mask))
+        last = last_column(mask[:, : prompt.shape[1]])
+        read_out = torch.cat([hidden[torch.arange(len(last)), last][:, None], hidden[:, prompt.shape[1] :]], 1)
+        return self.logits(read_out)
+
+    def rebuild_rotary(self, device: torch.device) -> None:
+        """Compute the rotary frequencies, which no checkpoint holds: left on meta they would be garbage, not an error."""
+        self.language_model.model.rotary_emb = LlamaRotaryEmbedding(self.language_model.config).to(device)
+
+
+def interleave(text: Tensor, mask: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+    """Put the patches behind the first token of each row, wherever its padding is.
+
+    Padding happens here, among embeddings: a tokenizer that pads first would put the patches behind a pad.
+
+    Args:
+        text: [N, L, hidden] embedded prompts, padded left or right.
+        mask: [N, L] bool, False at padding.
+        visual: [N, P, hidden].
+
+    Returns:
+        [N, L + P, hidden] with zeros at padding, and its mask [N, L + P].
+    """
+    (n, length, _), patches = text.shape, visual.shape[1]
+    column = torch.arange(length + patches, device=text.device).expand(n, -1)
+    first = mask.int().argmax(1, keepdim=True)  # of the row's own tokens
+    is_text_before, is_text_after = column <= first, column > first + patches
+    source = torch.where(is_text_before, column, torch.where(is_text_after, column - patches, length + column - first - 1))
+    padded = torch.cat([mask, mask.new_ones(n, patches)], 1).gather(1, source)
+    mixed = torch.cat([text, visual], 1).gather(1, source[:, :, None].expand(-1, -1, text.shape[2]))
+    return mixed * padded[:, :, None], padded
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position of each token in its own row, counted without padding: [N, L] bool -> [N, L] int64."""
+    return (mask.cumsum(1) - 1).clamp_min(0)
+
+
+def last_column(mask: Tensor) -> Tensor:
+    """Column of the last token of each row: [N, L] bool -> [N]."""
+    return mask.shape[1] - 1 - mask.flip(1).int().argmax(1)

@@ -1,0 +1,115 @@
+"""A new OpenVLA of any size, untrained: its configuration, its processor and a tokenizer for its instructions.
+
+Llama's 32,000 tokens cost a small model most of its parameters, so that a new one gets a vocabulary of its own. Its ids are
+not Llama's: this package reads them from tokenizer.json, the original code does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from envs.errors import ConfigError
+from teachers.openvla.checkpoint import Checkpoint
+from teachers.openvla.config import Normalize, OpenVLAConfig, ProcessorConfig, TinyViT
+from teachers.openvla.prompt import BOS, SPACE, TEMPLATE, TOKENIZER
+
+UNK, EOS, PAD = "<unk>", "</s>", "<PAD>"
+BYTES = [f"<0x{i:02X}>" for i in range(256)]
+"""What a word that no piece covers is spelt with, as in Llama."""
+IMAGENET = Normalize(mean=(0.484375, 0.455078125, 0.40625), std=(0.228515625, 0.2236328125, 0.224609375))
+"""Of DINOv2 backbones, rounded to bfloat16 as in the official checkpoints."""
+HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+"""Of SigLIP backbones."""
+PADDING_ROWS = 64
+
+
+def new_checkpoint(
+    name: str,
+    instructions: Iterable[str],
+    statistics: Mapping[str, Any],
+    image_size: int,
+    vits: Sequence[TinyViT],
+    llama: Mapping[str, Any],
+    bins: int = 256,
+    files: Mapping[str, bytes] | None = None,
+) -> Checkpoint:
+    """Describe a new model. `model.OpenVLA(checkpoint.config)` builds it with random weights; `weights.save` writes both.
+
+    Args:
+        name: what to call it.
+        instructions: what it will be told, for its vocabulary; others are spelt.
+        statistics: of the actions by data set, as in dataset_statistics.json: ``{key: {"action": {"q01", "q99", "mask"}}}``.
+        image_size: height and width of what it sees, pixels; a multiple of the patch size.
+        vits: one vision backbone, or two that are fused. One with registers is normalised like DINOv2, another like SigLIP.
+        llama: transformers' LlamaConfig, without the vocabulary: hidden_size, num_hidden_layers, ...
+        bins: action tokens per dimension.
+        files: more small files to keep with it, e.g. a bridge.yaml.
+    """
+    content = build_tokenizer(instructions, bins)
+    vocab = len(json.loads(content)["model"]["vocab"])
+    config = OpenVLAConfig(
+        timm_model_ids=[f"vit_{vit.embed_dim}x{vit.depth}" for vit in vits],
+        timm_override_act_layers=[None] * len(vits),
+        image_sizes=[image_size] * len(vits),
+        use_fused_vision_backbone=len(vits) == 2,
+        text_config={**llama, "model_type": "llama", "vocab_size": vocab + PADDING_ROWS, "pad_token_id": vocab},
+        llm_backbone_id="llama",
+        llm_max_length=llama.get("max_position_embeddings", 2048),
+        pad_token_id=vocab,
+        pad_to_multiple_of=PADDING_ROWS,
+        n_action_bins=bins,
+        tiny_vit_kwargs=list(vits),
+    )
+    config.check()
+    processor = ProcessorConfig.of(config, [IMAGENET if vit.reg_tokens else HALF for vit in vits])
+    kept = {TOKENIZER: content, "tokenizer_config.json": _tokenizer_config(), **(files or {})}
+    return Checkpoint(name, config, processor, dict(statistics), kept)
+
+
+def build_tokenizer(instructions: Iterable[str], bins: int = 256, pieces: int = 1000) -> bytes:
+    """Make a Llama-like tokenizer.json from instructions: byte-pair pieces of whole prompts, with bytes to fall back on.
+
+    Ids: the special tokens, 256 bytes, the pieces, and the action tokens at the end.
+
+    Args:
+        instructions: texts; a word of theirs is seldom more than one token.
+        bins: action tokens.
+        pieces: most pieces to learn.
+
+    Raises:
+        ConfigError: tokenizers is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    except ImportError:
+        raise ConfigError("a new VLA needs tokenizers, which is not installed: pip install 'rpd[vla]'") from None
+
+    llama_like = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    prompts = sorted({TEMPLATE.format(text.lower()).replace("\n", "") for text in instructions})
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = llama_like
+    learner.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")  # no piece spans two words
+    alphabet = [SPACE, *"abcdefghijklmnopqrstuvwxyz0123456789.,:?'-"]
+    learner.train_from_iterator(
+        prompts, trainers.BpeTrainer(vocab_size=pieces, initial_alphabet=alphabet, special_tokens=[], show_progress=False)
+    )
+    learnt = json.loads(learner.to_str())["model"]
+    words = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
+    vocab = {w: i for i, w in enumerate([UNK, BOS, EOS, *BYTES, *words, *(f"<action_{i}>" for i in reversed(range(bins)))])}
+    tokenizer = Tokenizer(
+        models.BPE(vocab, [tuple(m) for m in learnt["merges"]], unk_token=UNK, fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.normalizer = llama_like
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, vocab[BOS])])
+    tokenizer.add_special_tokens([UNK, BOS, EOS, PAD])  # <PAD> gets the first id behind the vocabulary
+    return tokenizer.to_str(pretty=True).encode()
+
+
+def _tokenizer_config() -> bytes:
+    values = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True, "add_eos_token": False, "unk_token": UNK,
+        "bos_token": BOS, "eos_token": EOS, "pad_token": PAD, "padding_side": "right", "clean_up_tokenization_spaces": False,
+    }  # fmt: skip
+    return (json.dumps(values, indent=2) + "\n").encode()

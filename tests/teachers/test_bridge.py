@@ -1,0 +1,134 @@
+"""Bridges: a teacher's units, frame and gripper to an environment's, by hand-computed numbers; what does not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from envs.errors import ConfigError, SpecMismatch
+from envs.specs import ActionSpec, Embodiment, EnvSpec
+from teachers.bridge import connect, load_bridge, parse_bridge, shipped
+
+NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+
+
+def make_spec(names=NAMES, units=("m",) * 3 + ("rad",) * 3 + ("open",), scale=(0.1,) * 6 + (1.0,), frame="base") -> EnvSpec:
+    return EnvSpec(
+        task="toy/Toy",
+        embodiment=Embodiment(name="toy", num_joints=7, descriptor={}),
+        observations={},
+        state_names=(),
+        action=ActionSpec(
+            names=names, units=units, scale=scale, discrete=tuple(n == "gripper" for n in names), frame=frame
+        ),
+        control_hz=20,
+        max_episode_steps=50,
+        reward="sparse",
+    )  # fmt: skip
+
+
+def act(bridge, action, spec=None):
+    spec = spec or make_spec()
+    return connect(load_bridge(bridge), spec.action.dim, spec, "vla").to_env(np.array(action)).tolist()
+
+
+def test_the_environment_s_own_actions():
+    assert act("env", [0.5, 0, 0, 0, 0, -0.2, -1]) == [0.5, 0, 0, 0, 0, -0.2, -1]
+
+
+def test_metres():
+    """0.05 m where 1 is 0.1 m; a gripper at 0, half-way and 1."""
+    assert act("metres", [0.05, 0, -0.2, 0, 0.01, 0, 1]) == pytest.approx([0.5, 0, -2, 0, 0.1, 0, 1])
+    assert [act("metres", [0] * 6 + [g])[-1] for g in (0, 0.5, 0.75)] == [-1, 0, 0.5]
+
+
+def test_libero():
+    """1 is 0.05 m or 0.5 rad; -1 opens."""
+    assert act("libero", [1, -0.5, 0, 0.1, 0, 0, -1]) == pytest.approx([0.5, -0.25, 0, 0.5, 0, 0, 1])
+    assert act("libero", [0] * 6 + [1])[-1] == -1
+    assert [act("libero-rlds", [0] * 6 + [g])[-1] for g in (0, 1)] == [-1, 1]
+
+
+def test_an_environment_that_turns_the_other_way():
+    """ManiSkill's rotations have a negative scale."""
+    spec = make_spec(scale=(0.1, 0.1, 0.1, -0.1, -0.1, -0.1, 1.0))
+    assert act("metres", [0, 0, 0, 0.05, 0, 0, 0], spec)[3] == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_bridge_fits_an_arm(name):
+    connect(load_bridge(name), 7, make_spec(), "vla")
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (
+            make_spec(units=("mm",) * 3 + ("rad",) * 3 + ("open",)),
+            r"units of 'x' differ: teacher has m; environment \(toy/Toy\) has mm",
+        ),
+        (make_spec(frame="tool"), r"action frames differ: teacher has base; environment \(toy/Toy\) has tool"),
+        (
+            make_spec(names=("x", "y", "z", "rx", "ry", "rz", "gripper")),
+            r"action dimensions differ: teacher has x y z roll pitch yaw gripper; environment \(toy/Toy\) has x y z rx",
+        ),
+        (
+            make_spec(names=("x", "y", "z", "roll", "pitch", "yaw", "finger")),
+            r"action dimensions differ: .* yaw gripper; environment",
+        ),
+    ],
+)
+def test_what_does_not_fit(spec, said):
+    with pytest.raises(SpecMismatch, match=f"teacher 'vla' does not fit environment: {said}"):
+        connect(load_bridge("metres"), 7, spec, "vla")
+
+
+def test_grippers_and_rates_that_do_not_fit():
+    bridge = parse_bridge(b"action: {gripper: {unit: m}}", "b")
+    with pytest.raises(SpecMismatch, match=r"units of 'gripper' differ: teacher has m; environment .* has open or closed"):
+        connect(bridge, 1, make_spec(("gripper",), ("open",), (1.0,)), "vla")
+    bridge = parse_bridge(b"action: {x: {open: 1, closed: 0}}", "b")
+    with pytest.raises(SpecMismatch, match=r"units of 'x' differ: teacher has open or closed; environment .* has m"):
+        connect(bridge, 1, make_spec(("x",), ("m",), (1.0,)), "vla")
+    with pytest.raises(SpecMismatch, match=r"control rates differ: teacher has 5 Hz; environment \(toy/Toy\) has 20 Hz"):
+        connect(parse_bridge(b"{action: env, control_hz: 5}", "b"), 7, make_spec(), "vla")
+
+
+def test_as_many_dimensions_as_the_statistics():
+    with pytest.raises(SpecMismatch, match=r"statistics have 8 action dimensions, the bridge names 7: x y z"):
+        connect(load_bridge("metres"), 8, make_spec(), "vla")
+    with pytest.raises(SpecMismatch, match=r"numbers of action dimensions differ: teacher has 8; environment .* has 7"):
+        connect(load_bridge("env"), 8, make_spec(), "vla")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("action: [", r"b.yaml: not valid YAML"),
+        ("", r"b.yaml: Input should be a valid"),
+        ("frame: base", r"b.yaml: action: Field required"),
+        ("action: metres", r"b.yaml: action: has to be env, or the teacher's dimensions by name"),
+        ("action: {x: {unit: m, scale: 0}}", r"b.yaml: action.x: scale 0 would mean"),
+        ("action: {x: {unit: m, scale: .inf}}", r"b.yaml: action.x.scale: .*finite"),
+        ("action: {x: {unit: m, scal: 2}}", r"b.yaml: action.x.scal: Extra inputs"),
+        ("action: {x: {scale: 2}}", r"b.yaml: action.x: needs a unit, or open and closed"),
+        ("action: {x: {unit: m, open: 1, closed: 0}}", r"b.yaml: action.x: needs a unit, or open and closed"),
+        ("action: {gripper: {open: 1, closed: 1}}", r"b.yaml: action.gripper: a gripper needs open and closed that differ"),
+        ("action: {gripper: {open: 1}}", r"b.yaml: action.gripper: needs a unit, or open and closed"),
+        ("{action: env, cam: x}", r"b.yaml: cam: Extra inputs"),
+    ],
+)
+def test_mistakes_in_a_bridge(text, said):
+    with pytest.raises(ConfigError, match=said) as error:
+        parse_bridge(text.encode(), "b.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_bridges_by_name_and_by_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("action: env")
+    assert load_bridge("mine.yaml") == load_bridge("env")
+    with pytest.raises(ConfigError, match=r"unknown bridge 'metre': did you mean metres"):
+        load_bridge("metre")
+    with pytest.raises(ConfigError, match=r"no.yaml: cannot be read .*; shipped bridges: env, libero"):
+        load_bridge("no.yaml")
