@@ -28,6 +28,21 @@ def evaluate(args: list[str]) -> int:
     return evaluation.main(parse(evaluation.EvalOptions, args, "rpd eval"))
 
 
+def collect(args: list[str]) -> int:
+    """Record demonstrations."""
+    from rpd import collect as recording
+
+    return recording.main(recording.collect_options(args))
+
+
+def demos(args: list[str]) -> int:
+    """Show demonstrations, or export them for LeRobot."""
+    from rpd.arguments import parse
+    from rpd.demos import command
+
+    return command.main(parse(command.DemosOptions, args, "rpd demos"))
+
+
 def list_(args: list[str]) -> int:
     """List tasks, robots, teachers and settings."""
     from rpd import listing
@@ -74,6 +89,8 @@ def doctor(args: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "collect": collect,
+    "demos": demos,
     "list": list_,
     "teacher": teacher,
     "report": report,

@@ -12,11 +12,14 @@ import pytest
 from rpd import cli
 from rpd.arguments import parse
 from rpd.bench import BenchOptions
+from rpd.collect import CollectOptions
+from rpd.demos.command import DemosOptions
 from rpd.evaluation import EvalOptions
 from rpd.settings import train_options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+OPTIONS = {"eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions}
 TINY = shlex.split("--total-steps 128 --env.num-envs 8 --ppo.num-steps 8 --eval-episodes 4 --final-episodes 4 --num-threads 1")
 
 
@@ -43,8 +46,8 @@ def test_command_is_understood(words, tmp_path, monkeypatch):
     assert verb in cli.VERBS
     if verb == "train":
         train_options(args)
-    elif verb in ("eval", "bench"):
-        parse({"eval": EvalOptions, "bench": BenchOptions}[verb], args, verb)
+    elif verb in OPTIONS:
+        parse(OPTIONS[verb], args, verb)
 
 
 def test_every_verb_and_make_target_is_shown():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rpd.cli import main
 from rpd.config import RunConfig
 
 SMALL = {
@@ -46,3 +47,29 @@ def arguments():
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+COLLECT = {"teacher": "scripted", "episodes": 6, "per-file": 4, "noise": 0.3, "env.num-envs": 2, "env.image-size": 16}
+
+
+@pytest.fixture(scope="session")
+def collect():
+    """Record demonstrations of two tasks, in files of 4; keywords replace or add options, None leaves one out."""
+
+    def run(out, *tasks, **options):
+        flat = (
+            COLLECT | {"out": out, "num-threads": 1} | {k.replace("__", ".").replace("_", "-"): v for k, v in options.items()}
+        )
+        words = [str(x) for k, v in flat.items() if v is not None for x in (f"--{k}", v)]
+        return main(["collect", *(tasks or ("tabletop/Reach", "tabletop/PushCube")), *words])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def recorded(collect, tmp_path_factory):
+    """A folder of such demonstrations."""
+    pytest.importorskip("h5py")
+    folder = tmp_path_factory.mktemp("demos") / "x"
+    assert collect(folder) == 0
+    return folder

@@ -1,0 +1,176 @@
+"""Trajectory files of ManiSkill's layout, read: those of `rpd collect`, and those of ManiSkill's own RecordEpisode."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from envs.errors import ConfigError, unknown_name
+from envs.maniskill.tasks import instruction
+from envs.specs import EnvSpec
+from rpd.demos.episode import STEP_KEYS, Array, EpisodeInfo, require
+from rpd.demos.recording import read_index
+from rpd.demos.writer import STEPS
+
+OPEN_FILES = 64
+"""Files that are kept open for random access."""
+
+MANISKILL_HZ = 20.0
+"""ManiSkill's control rate, unless a task was built with another: its files do not say."""
+
+Layout = dict[str, list[str]]
+"""Where in an episode's group a key is: one dataset, or several that are put beside each other."""
+
+
+class TrajectoryFiles:
+    """The episodes of trajectory files; see `rpd.demos.reader.Source`.
+
+    What ManiSkill observes beside images, e.g. ``obs/agent/qpos`` and ``obs/extra/tcp_pose``, is put together into ``state``,
+    in the order of the file, as its FlattenRGBDObservationWrapper does. Depth and segmentation are left out.
+
+    Args:
+        paths: ``*.h5``, each with its ``*.json`` beside it.
+
+    Raises:
+        ConfigError: one of them is missing, damaged, or has another layout; names it.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        h5py = require("h5py")
+        self._open = functools.lru_cache(OPEN_FILES)(lambda path: h5py.File(path, "r"))
+        self._paths, self._firsts = list(paths), [0]
+        self._names: list[str] = []
+        self._layouts: list[Layout] = []  # by file, as are:
+        self._states: list[tuple[str, ...]] = []
+        self.episodes: list[EpisodeInfo] = []
+        self.specs: dict[str, EnvSpec] = {}
+        for path in paths:
+            try:
+                self._index(path)
+            except OSError as error:
+                name = error.filename or path
+                raise ConfigError(f"{name}: cannot be read: {error.strerror or ' '.join(str(error).split())}") from None
+            except (ValueError, KeyError, TypeError, ValidationError) as error:
+                what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+                raise ConfigError(f"{path} and its .json are not a trajectory file as ManiSkill's: {what}") from None
+            self._firsts.append(len(self.episodes))
+
+    def keys(self, episode: int) -> list[str]:
+        """See `rpd.demos.reader.Source`."""
+        return list(self._layouts[self._file(episode)])
+
+    def state_names(self, episode: int) -> tuple[str, ...]:
+        """See `rpd.demos.reader.Source`."""
+        return self._states[self._file(episode)]
+
+    def control_hz(self, episode: int) -> float:
+        """See `rpd.demos.reader.Source`."""
+        spec = self.specs.get(self.episodes[episode].task)
+        return MANISKILL_HZ if spec is None else spec.control_hz
+
+    def read(self, episode: int, key: str, steps: Sequence[int] | None = None) -> Array:
+        """See `rpd.demos.reader.Source`."""
+        number = self._file(episode)
+        layout, file = self._layouts[number], self._open(self._paths[number])
+        if key not in layout:
+            raise unknown_name(f"part of {self._paths[number]}", key, layout)
+        sets = [file[f"{self._names[episode]}/{path}"] for path in layout[key]]
+        parts = [data[:] if steps is None else np.stack([data[t] for t in steps]) for data in sets]
+        if len(parts) > 1:
+            parts = [np.concatenate([part.reshape(len(part), -1).astype(np.float32) for part in parts], axis=1)]
+        return parts[0].astype(STEP_KEYS.get(key, parts[0].dtype), copy=False)
+
+    def _index(self, path: Path) -> None:
+        """Enter the episodes of one file."""
+        meta = json.loads(path.with_suffix(".json").read_text())
+        file, info = self._open(path), meta["env_info"]
+        task = f"maniskill/{info['env_id']}"
+        if "env_spec" in info:
+            spec = EnvSpec.model_validate(info["env_spec"])
+            task = spec.task
+            self.specs[task] = spec
+        for entry in meta["episodes"]:
+            name = f"traj_{entry['episode_id']}"
+            if name not in file:
+                raise ValueError(f"there is no {name}")
+            seed, success = entry.get("episode_seed", entry.get("reset_kwargs", {}).get("seed")), entry.get("success")
+            self.episodes.append(
+                EpisodeInfo(
+                    task,
+                    entry.get("instruction") or instruction(info["env_id"]),
+                    None if seed is None else int(np.ravel(seed)[0]),
+                    None if success is None else bool(success),
+                    int(entry["elapsed_steps"]),
+                )
+            )
+            self._names.append(name)
+        layout = _layout(file[self._names[-1]]) if meta["episodes"] else {}
+        self._layouts.append(layout)
+        named = (_entry_names(path, file[self._names[-1]][path]) for path in layout.get("state", []))
+        self._states.append(self.specs[task].state_names if task in self.specs else tuple(itertools.chain(*named)))
+
+    def _file(self, episode: int) -> int:
+        return bisect.bisect_right(self._firsts, episode) - 1
+
+
+def recorded_files(folder: Path) -> list[Path]:
+    """Return the trajectory files of a folder that `rpd collect` writes, in the order in which they were recorded.
+
+    Raises:
+        ConfigError: one is missing, or not as it was written.
+    """
+    paths = []
+    for result in (r for rounds in read_index(folder)["rounds"].values() for r in rounds):
+        if result.file is not None:
+            path = folder / result.file
+            size = path.stat().st_size if path.exists() else None
+            if size != result.size:
+                what = "is missing" if size is None else f"is truncated or altered: {size} bytes instead of {result.size}"
+                raise ConfigError(f"{path}: {what}")
+            paths.append(path)
+    return paths
+
+
+def _layout(group: Any) -> Layout:
+    """Find what is where in an episode's group."""
+    names = {**STEPS, "label": "labels" if "labels" in group else "actions"}
+    layout: Layout = {key: [names.get(key, key)] for key in STEP_KEYS if names.get(key, key) in group}
+    if not hasattr(group["actions"], "shape"):
+        raise ValueError("its actions are those of several agents")
+    state: list[str] = []
+    for path in _leaves(group, "obs"):
+        parts = path.split("/")
+        if parts[1:2] == ["sensor_data"]:
+            if parts[-1] == "rgb":
+                layout[f"image.{'.'.join(parts[2:-1])}"] = [path]
+        elif parts[1:2] == ["privileged"]:
+            layout["privileged"] = [path]
+        elif parts[1:2] != ["sensor_param"]:
+            state.append(path)
+    return layout | ({"state": state} if state else {})
+
+
+def _leaves(group: Any, name: str) -> Iterator[str]:
+    """Paths of the datasets below `name`, in the order in which the file lists them."""
+    if name not in group:
+        return
+    if hasattr(group[name], "shape"):
+        yield name
+    else:
+        for child in group[name]:
+            yield from _leaves(group, f"{name}/{child}")
+
+
+def _entry_names(path: str, values: Any) -> list[str]:
+    """Name the entries of one dataset [T, ...], e.g. ``agent.qpos.0``."""
+    stem, width = path.removeprefix("obs/").replace("/", "."), math.prod(values.shape[1:])
+    return [stem] if width == 1 else [f"{stem}.{i}" for i in range(width)]
