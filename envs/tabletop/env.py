@@ -15,7 +15,7 @@ from envs.errors import NonFiniteError
 from envs.specs import ActionSpec, EnvSpec, ObsSpec
 from envs.tabletop import ik, randomize
 from envs.tabletop.camera import Camera, Renderer
-from envs.tabletop.observe import Readings, state_names
+from envs.tabletop.observe import SCALED, Readings, state_names
 from envs.tabletop.robots import ROBOTS
 from envs.tabletop.tasks import COLORS, TASKS
 from envs.tabletop.views import cameras, people_camera
@@ -100,6 +100,7 @@ class TabletopEnv(VectorEnv):
             embodiment=robot.embodiment(),
             observations={"state": ObsSpec(shape=(len(names),), dtype="float32"), **images},
             state_names=names,
+            state_scaled=tuple(name.startswith(SCALED) for name in names),
             action=ActionSpec(
                 names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
                 units=("m", "m", "m", "rad", "rad", "rad", "open"),

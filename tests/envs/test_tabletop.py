@@ -116,9 +116,9 @@ def test_state_entries_are_what_their_names_say():
     tcp, cube, goal = (Scene.get(scene, name) for name in ("tcp_pos", "object_pos", "target_pos"))
     for i, axis in enumerate("xyz"):
         torch.testing.assert_close(column[f"tcp.{axis}"], tcp[:, i])
-        torch.testing.assert_close(column[f"object.d{axis}"], (cube - tcp)[:, i], atol=1e-6, rtol=0)
-        torch.testing.assert_close(column[f"goal.d{axis}"], (goal - cube)[:, i], atol=1e-6, rtol=0)
-        torch.testing.assert_close(column[f"goal.tcp_d{axis}"], (goal - tcp)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"object.d{axis}"], 10 * (cube - tcp)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"goal.d{axis}"], 10 * (goal - cube)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"goal.tcp_d{axis}"], 10 * (goal - tcp)[:, i], atol=1e-6, rtol=0)
     torch.testing.assert_close(column["object.cos4"] ** 2 + column["object.sin4"] ** 2, torch.ones(4))
     torch.testing.assert_close(column["gripper"], Scene.get(scene, "gripper")[:, 0])
 
@@ -387,3 +387,21 @@ def test_a_camera_that_the_student_has_is_not_rendered_twice():
     larger.reset(0)
     assert larger.look()["view.front"].shape == (4, 32, 32, 3)
     assert make("PickCube").look() == {}
+
+
+def test_what_a_simulator_knows_is_scaled_and_the_rest_is_not():
+    def scaled(env):
+        return [n for n, yes in zip(env.spec.state_names, env.spec.state_scaled, strict=True) if yes]
+
+    everything = scaled(make("PickCube"))
+    assert everything[:2] == ["touch.left", "touch.right"] and {n.split(".")[0] for n in everything} == {
+        "touch",
+        "object",
+        "goal",
+    }
+    assert scaled(make("PickCube", obs="image")) == ["goal.tcp_dx", "goal.tcp_dy", "goal.tcp_dz"]
+    env = make("PickCube")
+    obs = env.reset(0)
+    way = Scene.get(obs["privileged"], "object_pos") - Scene.get(obs["privileged"], "tcp_pos")
+    first = env.spec.state_names.index("object.dx")
+    torch.testing.assert_close(obs["state"][:, first : first + 3], 10 * way)  # decimetres
