@@ -59,7 +59,7 @@ def play_round(
     left = [plays] * env.num_envs
     for _ in range(plays * env.spec.max_episode_steps):
         with torch.no_grad():
-            label = policy.act(obs, env.instructions).clamp(-1, 1)
+            label = policy.act(obs.copy().update(env.look()) if policy.looks else obs, env.instructions).clamp(-1, 1)
         if not torch.isfinite(label).all():
             raise NonFiniteError(f"policy {policy.name}", f"action of environment {int((~label.isfinite()).nonzero()[0, 0])}")
         action = disturb(label)
