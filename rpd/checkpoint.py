@@ -12,7 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -22,8 +22,7 @@ from torch import Tensor
 from envs.errors import ConfigError, RunFault
 from rpd.atomic import write_json
 from rpd.training_state import load_optimizer, load_rng, optimizer_tensors, rng_tensors
-from students.actor_critic import ActorCritic
-from students.files import digest, mismatch, sync_folder, write_bytes
+from students.files import file_digest, mismatch, sync_folder, write_bytes
 from students.locate import checkpoint_steps, resolve_policy
 
 __all__ = [
@@ -32,7 +31,13 @@ __all__ = [
 ]  # fmt: skip
 
 TENSORS, STATE, MANIFEST = "training_state/tensors.safetensors", "training_state/state.json", "manifest.json"
-FILES = ("policy/config.json", "policy/model.safetensors", TENSORS, STATE)
+
+
+class Saveable(Protocol):
+    """A policy, or another model that is trained."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write it into a folder, which may not exist yet."""
 
 
 class CorruptCheckpoint(RunFault):
@@ -46,14 +51,12 @@ class Checkpoint:
     step: int
     """Environment steps taken."""
     policy_dir: Path
-    """Folder for `ActorCritic.from_pretrained`."""
+    """Folder that `Saveable.save_pretrained` wrote."""
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
 
 
-def save(
-    run_dir: Path, step: int, policy: ActorCritic, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 3
-) -> Path:
+def save(run_dir: Path, step: int, policy: Saveable, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 3) -> Path:
     """Write a checkpoint, point ``last`` at it, and prune old ones.
 
     Checkpoints of later steps are removed: a run that is at `step` has abandoned them.
@@ -61,7 +64,7 @@ def save(
     Args:
         run_dir: the run's folder.
         step: environment steps taken.
-        policy: saved with `ActorCritic.save_pretrained`.
+        policy: what is trained.
         tensors: the rest of the training state, by name; any device.
         meta: the rest of it, as JSON.
         keep: newest checkpoints that stay.
@@ -99,10 +102,10 @@ def load(path: Path) -> Checkpoint:
         CorruptCheckpoint: naming the file that is missing, truncated or altered.
     """
     path = Path(path).resolve()  # ``last`` may move on while we read
-    content = _verified(path)
+    _verify(path)
     try:
-        state = json.loads(content[STATE])
-        return Checkpoint(state["step"], path / "policy", load_tensors(content[TENSORS]), state["meta"])
+        state = json.loads((path / STATE).read_bytes())
+        return Checkpoint(state["step"], path / "policy", load_tensors((path / TENSORS).read_bytes()), state["meta"])
     except (ValueError, KeyError, TypeError, SafetensorError) as error:  # digests fit, so another version wrote it
         raise CorruptCheckpoint(f"{path}: not a checkpoint of this version of rpd: {error!r}") from None
 
@@ -131,32 +134,28 @@ def newest_sound(run_dir: Path) -> tuple[Checkpoint, list[str]]:
     raise ConfigError(f"{run_dir}: no sound checkpoint to resume from: {reason}")
 
 
-def _write(folder: Path, step: int, policy: ActorCritic, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+def _write(folder: Path, step: int, policy: Saveable, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     policy.save_pretrained(folder / "policy")
     (folder / "training_state").mkdir()
     # copies, because views of one storage cannot be saved together
     write_bytes(folder / TENSORS, save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}))
     write_json(folder / STATE, {"step": step, "meta": meta})
-    write_json(folder / MANIFEST, {"files": {name: digest((folder / name).read_bytes()) for name in FILES}})
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json(folder / MANIFEST, {"files": {str(path.relative_to(folder)): file_digest(path) for path in files}})
 
 
-def _verified(path: Path) -> dict[str, bytes]:
-    """Read a checkpoint's files, each checked against the manifest."""
-    content: dict[str, bytes] = {}
-    digests: Any = None
-    for name in (MANIFEST, *FILES):
-        try:
-            content[name] = (path / name).read_bytes()
-        except OSError as error:
-            raise CorruptCheckpoint(f"{path / name}: cannot be read: {error.strerror}") from None
-        if name == MANIFEST:
-            try:
-                digests = dict(json.loads(content[name])["files"])
-            except (ValueError, KeyError, TypeError):
-                raise CorruptCheckpoint(f"{path / name}: truncated or altered: not a manifest") from None
-        elif problem := mismatch(content[name], digests.get(name)):
-            raise CorruptCheckpoint(f"{path / name}: {problem}")
-    return content
+def _verify(path: Path) -> None:
+    """Check a checkpoint's files against its manifest."""
+    name = MANIFEST
+    try:
+        digests = dict(json.loads((path / MANIFEST).read_bytes())["files"])
+        for name in {TENSORS: None, STATE: None, **digests}:
+            if problem := mismatch(file_digest(path / name), digests.get(name)):
+                raise CorruptCheckpoint(f"{path / name}: {problem}")
+    except OSError as error:
+        raise CorruptCheckpoint(f"{path / name}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise CorruptCheckpoint(f"{path / name}: truncated or altered: not a manifest") from None
 
 
 def _link(link: Path, target: str) -> None:

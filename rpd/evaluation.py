@@ -26,6 +26,7 @@ from rpd.runs import run_of
 from rpd.settings import file_settings, validate
 from rpd.trainer import MAX_EVAL_ENVS, resolve_device
 from rpd.video import GridRecorder, side_by_side
+from rpd.views import shown_to
 from students import pretrained
 from students.actor_critic import ActorCritic
 from students.locate import resolve_policy
@@ -108,10 +109,12 @@ def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[Env
     chosen = {key: value for key in ("robot", "randomize") if (value := getattr(options, key)) is not None}
     base = base.model_copy(update={**chosen, "num_envs": min(options.episodes, MAX_EVAL_ENVS)})
     configs = []
-    for home in homes:
+    for name, home in zip(names, homes, strict=True):
         seen = home[1] if home else base
         observed = {key: getattr(seen, key) for key in ("obs", "cameras", "image_size")}
-        configs.append(base.model_copy(update=observed | ({"obs": options.obs} if options.obs else {})))
+        config = base.model_copy(update=observed | ({"obs": options.obs} if options.obs else {}))
+        own = config.model_copy(update={"teacher_cameras": (), "teacher_image_size": None})
+        configs.append(shown_to(name.removeprefix("teacher:") if name.startswith("teacher:") else None, own))
     return options.task or task, configs
 
 

@@ -15,6 +15,7 @@ SHOWN: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("time/sps", lambda v: f"{v:,.0f} steps/s"),
     ("rollout/success", lambda v: f"success {v:.0%}"),
     ("rollout/return", lambda v: f"return {v:.2f}"),
+    ("clone/action", lambda v: f"loss {v:.3f}"),
     ("distill/weight", lambda v: f"distill {v:.2f}"),
 )
 

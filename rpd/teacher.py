@@ -1,4 +1,4 @@
-"""`rpd teacher show`: what a teacher is, sees, and means by its actions in one environment."""
+"""`rpd teacher`: `show` what a teacher is, sees, and means by its actions in one environment; `train` one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from envs.errors import ConfigError, unknown_name
 from rpd.arguments import parse
 from teachers import registry as teachers
 
-USAGE = "usage: rpd teacher show NAME --task TASK   (rpd teacher show --help for its options)"
+USAGE = "usage: rpd teacher show NAME --task TASK, or rpd teacher train DEMOS ...   (--help after either for its options)"
 
 
 class ShowOptions(BaseModel):
@@ -40,8 +40,13 @@ def main(args: list[str]) -> int:
     if what in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0)
+    if what == "train":
+        from rpd.cloning import command
+        from rpd.cloning.config import CloneOptions
+
+        return command.main(parse(CloneOptions, rest, "rpd teacher train"))
     if what != "show":
-        raise unknown_name("verb of rpd teacher", what, ["show"])
+        raise unknown_name("verb of rpd teacher", what, ["show", "train"])
     return show(parse(ShowOptions, rest, "rpd teacher show"))
 
 

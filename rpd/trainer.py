@@ -26,6 +26,7 @@ from rpd.perception import PerceptionLearner
 from rpd.policies import Policy, StudentPolicy
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics
+from rpd.views import shown_to
 from students.actor_critic import ActorCritic
 from students.files import write_bytes
 from teachers import registry as teachers
@@ -50,14 +51,15 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
-        self.config, self.run_dir = config, Path(run_dir)
+        env_config = shown_to(config.teacher, config.env)
+        self.config, self.run_dir = config.model_copy(update={"env": env_config}), Path(run_dir)
         self.device = torch.device(resolve_device(config.device))
         torch.set_num_threads(config.num_threads or 1)
         torch.manual_seed(config.seed)
         np.random.seed(config.seed % 2**32)  # nothing here draws from it, but a simulator may
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
 
-        self.env = envs.make(config.task, config.env, self.device, config.num_threads)
+        self.env = envs.make(config.task, env_config, self.device, config.num_threads)
         self.teacher = make_teacher(config, self.env)
         self.objective = make_objective(config, self.teacher, self.env)
         self.policy = ActorCritic(self.env.spec, config.student).to(self.device)
@@ -67,7 +69,7 @@ class Trainer:
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
             explore=config.mode != "dagger",
         )  # fmt: skip
-        self.eval_env = envs.make(config.task, eval_config(config.env, config.eval_episodes), self.device, config.num_threads)
+        self.eval_env = envs.make(config.task, eval_config(env_config, config.eval_episodes), self.device, config.num_threads)
         self.clock = time.perf_counter
         self.step, self.wall = 0, 0.0
         self.success: float | None = None  # of the newest evaluation

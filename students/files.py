@@ -42,9 +42,17 @@ def digest(data: bytes) -> dict[str, int | str]:
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def mismatch(data: bytes, expected: object) -> str | None:
-    """Say in a few words how content differs from the `digest` that was kept, or None."""
-    actual = digest(data)
+def file_digest(path: Path) -> dict[str, int | str]:
+    """The `digest` of a file, which need not fit into memory."""
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return {"size": path.stat().st_size, "sha256": total.hexdigest()}
+
+
+def mismatch(actual: dict[str, int | str], expected: object) -> str | None:
+    """Say in a few words how a `digest` differs from the one that was kept, or None."""
     if actual == expected:
         return None
     size = expected.get("size") if isinstance(expected, dict) else None

@@ -72,7 +72,7 @@ def load(class_name: str, folder: Path) -> tuple[EnvSpec, StudentConfig, dict[st
 
     path = folder / MODEL
     weights = _read(path)
-    if problem := mismatch(weights, head.model):
+    if problem := mismatch(digest(weights), head.model):
         raise ConfigError(f"{path}: {problem}")
     try:
         return head.spec, head.student, load_tensors(weights)

@@ -64,6 +64,13 @@ class ActionStatistics(BaseModel):
         mask = np.ones(self.dim, bool) if self.mask is None else np.array(self.mask)
         return np.where(mask, 0.5 * (normalized + 1) * (high - low) + low, normalized)
 
+    def normalize(self, actions: np.ndarray) -> np.ndarray:
+        """The inverse of `unnormalize`; a dimension without any range is 0."""
+        low, high = np.array(self.q01), np.array(self.q99)
+        mask = np.ones(self.dim, bool) if self.mask is None else np.array(self.mask)
+        span = np.where(high > low, high - low, np.inf)
+        return np.where(mask, 2 * (actions - low) / span - np.where(high > low, 1, 0), actions)
+
 
 def select(statistics: Mapping[str, Any], key: str | None, where: str) -> tuple[str, ActionStatistics]:
     """Choose the statistics of one data set.

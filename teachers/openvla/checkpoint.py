@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class Checkpoint:
         if TOKENIZER not in self.files:
             raise ConfigError(f"{self.name}: not an OpenVLA checkpoint: no {TOKENIZER}")
         return Prompter(load_tokenizer(self.files[TOKENIZER], self.name), TEMPLATE_V01 if old else TEMPLATE, room)
+
+    def with_data(self, statistics: Mapping[str, Any], files: Mapping[str, bytes]) -> Checkpoint:
+        """The same model after fine-tuning: statistics of new data beside those it has, and new small files."""
+        return replace(self, statistics={**self.statistics, **statistics}, files={**self.files, **files})
 
     def small_files(self) -> dict[str, bytes]:
         """What to write beside the weights, by name."""

@@ -112,7 +112,11 @@ class OpenVLA(nn.Module):
         Returns:
             [N, D, V + padding] logits: entry d is the distribution of ``actions[:, d]``.
         """
-        prompt, mask = interleave(self.embed(input_ids), attention_mask, self.see(pixels))
+        return self.predict(self.see(pixels), input_ids, attention_mask, actions)
+
+    def predict(self, visual: Tensor, input_ids: Tensor, attention_mask: Tensor, actions: Tensor) -> Tensor:
+        """As `forward`, from visual tokens [N, P, hidden]."""
+        prompt, mask = interleave(self.embed(input_ids), attention_mask, visual)
         earlier = self.embed(actions[:, :-1])
         mask = torch.cat([mask, mask.new_ones(earlier.shape[:2])], 1)
         hidden = self.read(torch.cat([prompt, earlier], 1), mask, positions(mask))

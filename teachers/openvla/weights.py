@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,15 @@ def load(
     return model.eval().requires_grad_(False)
 
 
-def save(checkpoint: Checkpoint, model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+def save(checkpoint: Checkpoint, tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     """Write a checkpoint in the official layout, which `load` reads again. The folder appears when it is whole.
 
     What inference does not use is not written: the original code fills it at random, and does not use it either.
 
     Args:
         checkpoint: everything but the weights.
-        model: of the checkpoint's configuration; written in its own dtype.
+        tensors: the model's parameters by name, in the dtype in which they are to be written; at most `shard_bytes` of them
+            are in memory at a time.
         folder: where to write; it may not exist yet.
         shard_bytes: largest file.
 
@@ -87,15 +88,18 @@ def save(checkpoint: Checkpoint, model: OpenVLA, folder: Path, shard_bytes: int 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        shards = list(_sharded({name: p.detach() for name, p in model.named_parameters()}, shard_bytes))
-        count = len(shards)
+        sizes: list[dict[str, int]] = []  # bytes of each tensor, by shard
+        for shard in _sharded(tensors, shard_bytes):
+            content = {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
+            write_bytes(temporary / f"{len(sizes)}.part", save_tensors(content, metadata={"format": "pt"}))
+            sizes.append({name: tensor.nbytes for name, tensor in shard.items()})
+        count = len(sizes)
         files = [MODEL] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
-        for file, shard in zip(files, shards, strict=True):
-            content = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
-            write_bytes(temporary / file, save_tensors(content, metadata={"format": "pt"}))
+        for i, file in enumerate(files):
+            os.rename(temporary / f"{i}.part", temporary / file)
         if count > 1:
-            total = sum(t.numel() * t.element_size() for shard in shards for t in shard.values())
-            names = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
+            names = {name: file for file, shard in zip(files, sizes, strict=True) for name in shard}
+            total = sum(sum(shard.values()) for shard in sizes)
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
             write_bytes(temporary / INDEX, (json.dumps(index, indent=2) + "\n").encode())
         for file, data in checkpoint.small_files().items():
@@ -161,15 +165,14 @@ def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
     setattr(module, leaf, quantize.parameter(module, tensor) if few else nn.Parameter(tensor, requires_grad=False))
 
 
-def _sharded(tensors: dict[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:
+def _sharded(tensors: Iterable[tuple[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:
     """Split tensors, in order, into groups of at most `limit` bytes (a tensor that is larger has one of its own)."""
     shard: dict[str, Tensor] = {}
     size = 0
-    for name, tensor in tensors.items():
-        more = tensor.numel() * tensor.element_size()
-        if shard and size + more > limit:
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > limit:
             yield shard
             shard, size = {}, 0
         shard[name] = tensor
-        size += more
+        size += tensor.nbytes
     yield shard

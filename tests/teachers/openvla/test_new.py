@@ -62,7 +62,7 @@ def test_it_learns_and_survives_saving(checkpoint, tmp_path):
     assert all(p.grad is not None for name, p in model.named_parameters())
     assert loss < 0.5
 
-    weights.save(checkpoint, model, tmp_path / "vla")
+    weights.save(checkpoint, model.named_parameters(), tmp_path / "vla")
     back = read_checkpoint(tmp_path / "vla", "vla")
     assert back.files["bridge.yaml"] == b"action: env\n"
     assert json.loads((tmp_path / "vla" / "config.json").read_text())["tiny_vit_kwargs"][-1]["class_token"] is False

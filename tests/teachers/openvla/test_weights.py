@@ -102,7 +102,7 @@ def test_a_tensor_of_another_shape(checkpoint, broken):
 @pytest.mark.parametrize("shard_bytes", [10**9, 3_000_000, 1])
 def test_saved_and_read_again(checkpoint, model, tmp_path, shard_bytes, folder):
     out = tmp_path / "deep" / "copy"
-    weights.save(checkpoint, model, out, shard_bytes)
+    weights.save(checkpoint, model.named_parameters(), out, shard_bytes)
     again = read_checkpoint(out, "tiny")
     for name in ("config.json", "preprocessor_config.json", "dataset_statistics.json", "tokenizer_config.json"):
         assert json.loads((out / name).read_text()) == json.loads((folder / name).read_text()), name
@@ -122,7 +122,7 @@ def test_saved_and_read_again(checkpoint, model, tmp_path, shard_bytes, folder):
 
 def test_a_checkpoint_is_not_written_over(checkpoint, model, tmp_path):
     with pytest.raises(ConfigError, match="exists already: a checkpoint is written to a new folder"):
-        weights.save(checkpoint, model, tmp_path)
+        weights.save(checkpoint, model.named_parameters(), tmp_path)
 
 
 def test_an_interrupted_save_leaves_nothing(checkpoint, model, tmp_path, monkeypatch):
@@ -131,7 +131,7 @@ def test_an_interrupted_save_leaves_nothing(checkpoint, model, tmp_path, monkeyp
 
     monkeypatch.setattr(weights, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        weights.save(checkpoint, model, tmp_path / "vla")
+        weights.save(checkpoint, model.named_parameters(), tmp_path / "vla")
     assert os.listdir(tmp_path) == []
 
 

@@ -1,0 +1,105 @@
+"""Demonstrations as minibatches: in memory, resized once, and balanced over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs.errors import ConfigError
+from envs.specs import ActionSpec
+from rpd.demos.reader import Demos
+from rpd.demos.rows import Rows
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """N observations and what was answered to them."""
+
+    images: Tensor
+    """uint8 [N, H, W, 3]."""
+    instructions: list[str]
+    actions: Tensor
+    """[N, A]."""
+    scene: Tensor | None
+    """[N, Scene.dim]."""
+
+
+class CloneData:
+    """Rows of demonstrations, split by episode into those that are learnt from and those that are not.
+
+    Attributes:
+        camera: key of the images.
+        train: [R] rows to learn from.
+        held_out: [V] the others.
+    """
+
+    def __init__(self, demos: Demos, camera: str, scene: bool, validation: float, max_bytes: int) -> None:
+        """Load what fits into `max_bytes`; every 1 / `validation`-th episode of each task is held out.
+
+        Raises:
+            ConfigError: a task with too few episodes to hold one out.
+        """
+        self.camera, self._scene = camera, scene
+        self.rows = Rows(demos, (camera, "label", *(["privileged"] if scene else [])), max_bytes)
+        task_of = torch.tensor([demos.tasks.index(episode.task) for episode in demos.episodes])
+        held = torch.zeros(len(demos), dtype=torch.bool)
+        for task, name in enumerate(demos.tasks):
+            episodes = (task_of == task).nonzero()[:, 0]
+            if len(episodes) < 2:
+                raise ConfigError(f"{name}: {len(episodes)} episode: at least 2 are needed, one to learn from and one to check")
+            held[episodes[:: max(2, round(1 / validation))]] = True
+        self.train = (~held)[self.rows.episode].nonzero()[:, 0]
+        self.held_out = held[self.rows.episode].nonzero()[:, 0]
+        tasks = task_of[self.rows.episode[self.train]]
+        share = 1 / torch.bincount(tasks, minlength=len(demos.tasks)).double()
+        self._cumulative = share[tasks].cumsum(0)
+
+    def prepare(self, resize: Callable[[Tensor], Tensor]) -> None:
+        """Resize the images that are in memory, once."""
+        images = self.rows.tensors.get(self.camera)
+        if images is not None:
+            self.rows.tensors[self.camera] = torch.cat([resize(part) for part in images.split(4096)])
+
+    def sample(self, count: int, generator: torch.Generator) -> Minibatch:
+        """Draw rows to learn from with replacement, each task equally often."""
+        drawn = torch.rand(count, generator=generator, dtype=torch.float64) * self._cumulative[-1]
+        return self.batch(self.train[torch.searchsorted(self._cumulative, drawn).clamp_max(len(self.train) - 1)])
+
+    def batch(self, index: Tensor) -> Minibatch:
+        """The rows `index` [N]."""
+        rows = self.rows[index]
+        scene = rows["privileged"] if self._scene else None
+        return Minibatch(rows[self.camera], self.rows.instructions(index), rows["label"], scene)
+
+
+def camera_of(demos: Demos, wanted: str | None) -> str:
+    """The key of the images to learn from.
+
+    Raises:
+        ConfigError: there is no such camera, or none at all.
+    """
+    if not demos.cameras:
+        raise ConfigError("these demonstrations have no images: record them with --env.obs image")
+    key = demos.cameras[0] if wanted is None else f"image.{wanted}"
+    if key not in demos.cameras:
+        have = ", ".join(c.removeprefix("image.") for c in demos.cameras)
+        raise ConfigError(f"camera '{wanted}' was not recorded in all of these demonstrations; recorded: {have}")
+    return key
+
+
+def action_space(demos: Demos) -> ActionSpec:
+    """The action space that all tasks share.
+
+    Raises:
+        ConfigError: the files do not say, or tasks differ: one model cannot mean two things by the same number.
+    """
+    if missing := [task for task in demos.tasks if task not in demos.specs]:
+        raise ConfigError(f"nothing says what the actions of {', '.join(missing)} mean: record them with `rpd collect`")
+    (first, space), *others = ((task, demos.specs[task].action) for task in demos.tasks)
+    for task, other in others:
+        if other != space:
+            raise ConfigError(f"the actions of {first} and {task} differ in names, units or scale: train a model for each")
+    return space

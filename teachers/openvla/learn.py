@@ -1,0 +1,116 @@
+"""An OpenVLA that learns: behaviour cloning with the cross-entropy of action tokens (arXiv 2406.09246, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from envs.specs import Scene
+from students.perception import TOLERANCE
+from teachers.learner import Learner
+from teachers.openvla import decode, lora, processing, weights
+from teachers.openvla.actions import ActionBins, ActionStatistics
+from teachers.openvla.checkpoint import Checkpoint
+from teachers.openvla.model import OpenVLA
+from teachers.openvla.prompt import pad
+
+
+class OpenVLALearner(Learner):
+    """A network of any size, new or given, all of it or low-rank adapters of it.
+
+    Args:
+        checkpoint: everything about it but the weights.
+        model: the network.
+        key: the statistics that normalise the actions, of `checkpoint.statistics`.
+        smoothing: standard deviation of the targets over neighbouring bins. 0 is the plain cross-entropy, to which the next
+            bin is as wrong as any other; a model that starts from nothing learns much sooner with some.
+        scene_weight: of an auxiliary loss that tells `Scene.relative` from the visual tokens. It takes the place of the
+            pre-training that a new vision backbone has not had, and leaves no trace in the checkpoint.
+        rank: of the adapters (LoRA); 0 trains every weight.
+        dtype: of the weights that `export` writes.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: OpenVLA,
+        key: str,
+        smoothing: float = 0.0,
+        scene_weight: float = 0.0,
+        rank: int = 0,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self.checkpoint, self.model, self.dtype = checkpoint, model, dtype
+        self.smoothing, self.scene_weight, self.rank = smoothing, scene_weight, rank
+        self.needs_scene = scene_weight > 0
+        self.statistics = ActionStatistics.model_validate(checkpoint.statistics[key]["action"])
+        self.bins = ActionBins(checkpoint.config.vocab, checkpoint.config.n_action_bins)
+        self.prompter = checkpoint.prompter(self.statistics.dim)
+        model.requires_grad_(rank == 0)
+        if rank > 0:
+            lora.add(model, rank)
+        width = model.language_model.config.hidden_size * checkpoint.config.num_patches
+        self.scene_head = nn.Linear(width, Scene.relative_dim, device=model.device) if self.needs_scene else None
+        self.module = nn.ModuleDict({"model": model} | ({"scene": self.scene_head} if self.scene_head else {}))
+        self.tolerance = torch.tensor(TOLERANCE, device=model.device)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """See `Learner.prepare`."""
+        return processing.resize(images, self.checkpoint.processor)
+
+    def loss(self, images: Tensor, instructions: list[str], actions: Tensor, scene: Tensor | None) -> dict[str, Tensor]:
+        """See `Learner.loss`."""
+        normalized = self.statistics.normalize(actions.cpu().double().numpy())
+        tokens = torch.from_numpy(self.bins.encode(normalized)).to(self.model.device)
+        ids, mask = self._prompts(instructions)
+        visual = self._see(images)
+        logits = self.model.predict(visual, ids, mask, tokens)
+        losses = {"action": cross_entropy(logits, tokens, self.bins, self.smoothing)}
+        if self.scene_head is not None and scene is not None:
+            error = self.scene_head(visual.flatten(1).float()) - Scene.relative(scene)
+            losses["scene"] = self.scene_weight * (self.tolerance * error).square().sum(-1).mean()
+        return losses
+
+    @torch.no_grad()
+    def act(self, images: Tensor, instructions: list[str]) -> Tensor:
+        """See `Learner.act`: greedy."""
+        context = decode.prefill(self.model, self._see(images), *self._prompts(instructions))
+        tokens = decode.greedy(self.model, context, self.statistics.dim).tokens
+        values = self.statistics.unnormalize(self.bins.decode(tokens.cpu().numpy()))
+        return torch.from_numpy(values.astype(np.float32))
+
+    def export(self, folder: Path) -> None:
+        """See `Learner.export`: the official layout; adapters are merged into the weights."""
+        tensors = ((name, tensor.to(self.dtype)) for name, tensor in lora.merged(self.model))
+        config = self.checkpoint.config.model_copy(update={"torch_dtype": str(self.dtype).removeprefix("torch.")})
+        weights.save(replace(self.checkpoint, config=config), tensors, folder)
+
+    def _see(self, images: Tensor) -> Tensor:
+        return self.model.see(processing.normalize(images.to(self.model.device), self.checkpoint.processor))
+
+    def _prompts(self, instructions: list[str]) -> tuple[Tensor, Tensor]:
+        ids, mask = pad([self.prompter.ids(text) for text in instructions], self.checkpoint.config.pad_token_id)
+        return ids.to(self.model.device), mask.to(self.model.device)
+
+
+def cross_entropy(logits: Tensor, tokens: Tensor, bins: ActionBins, smoothing: float) -> Tensor:
+    """-sum_k q_k log p_k over the vocabulary, mean over tokens.
+
+    q is all on the token, or with `smoothing` a discretised Gaussian around it over the action tokens.
+
+    Args:
+        logits: [N, D, V + padding].
+        tokens: [N, D] ids of action tokens.
+        bins: which tokens are actions.
+        smoothing: standard deviation of q, bins.
+    """
+    if smoothing == 0:
+        return F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+    ids = torch.arange(bins.vocab - bins.bins, bins.vocab, device=tokens.device)
+    q = torch.softmax(-0.5 * ((ids - tokens[..., None]) / smoothing).square(), -1)
+    return -(q * logits.log_softmax(-1)[..., bins.vocab - bins.bins : bins.vocab]).sum(-1).mean()

@@ -1,0 +1,119 @@
+"""`rpd teacher train` end to end: minibatches, a run, its resume, its model as a teacher, and what it refuses."""
+
+import json
+import math
+
+import pytest
+import torch
+import yaml
+
+from envs.errors import ConfigError
+from rpd.cli import main
+from rpd.cloning.data import CloneData, camera_of
+from rpd.cloning.trainer import progress_rate
+from rpd.demos.reader import open_demos
+from rpd.track import read_metrics
+
+pytest.importorskip("transformers")
+pytest.importorskip("h5py")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A size of a new model that takes no time."""
+    size = {
+        "image_size": 16,
+        "vits": [{"depth": 2, "embed_dim": 16, "num_heads": 2, "patch_size": 8, "class_token": False}],
+        "llama": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+    }
+    folder = tmp_path_factory.mktemp("sizes")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(size))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def sizes(tiny, monkeypatch):
+    monkeypatch.setattr("rpd.cloning.learners._folder", lambda: tiny)
+
+
+def train(runs, data, *more):
+    steps = ["--steps", "60", "--batch-size", "8", "--eval-every", "20", "--checkpoint-every", "20", "--eval-episodes", "2"]
+    return main(["teacher", "train", str(data), "--init", "tiny", "--runs-dir", str(runs), "--num-threads", "1", *steps, *more])
+
+
+def test_the_learning_rate_rises_and_falls():
+    assert math.isclose(progress_rate(0, 100, 10), 0.1)
+    assert progress_rate(9, 100, 10) > 0.97
+    assert math.isclose(progress_rate(50, 100, 0), 0.505)
+    assert math.isclose(progress_rate(100, 100, 10), 0.01)
+
+
+def test_minibatches_draw_tasks_equally_and_hold_episodes_out(recorded):
+    demos = open_demos(recorded)
+    data = CloneData(demos, "image.front", False, 0.25, 2**30)
+    rows = data.rows
+    assert not set(rows.episode[data.train].tolist()) & set(rows.episode[data.held_out].tolist())
+    assert len(data.train) + len(data.held_out) == len(rows)
+    drawn = torch.Generator().manual_seed(0)
+    said = [text for _ in range(20) for text in data.sample(100, drawn).instructions]
+    pushing = sum(" cube" in text for text in said) / len(said)  # Reach has far fewer steps
+    assert abs(pushing - 0.5) < 0.05
+    with pytest.raises(ConfigError, match="'side' was not recorded in all of these demonstrations; recorded: front"):
+        camera_of(demos, "side")
+
+
+def test_a_run_its_resume_and_its_model(recorded, tmp_path, capsys, monkeypatch):
+    assert train(tmp_path, recorded, "--name", "whole") == 0
+    assert "as a teacher: openvla:" in capsys.readouterr().out
+    whole = tmp_path / "whole"
+    result = json.loads((whole / "result.json").read_text())
+    assert [(p["task"], p["n"]) for p in result["played"]] == [("tabletop/Reach", 2), ("tabletop/PushCube", 2)]
+    assert {"check/loss", "check/error", "check/gripper"} < set(read_metrics(whole)[0])
+    assert "<svg" in (whole / "report.html").read_text()
+
+    stop = iter([False, False, True])
+    asked = property(lambda self: next(stop), lambda self, value: None)
+    with monkeypatch.context() as patch:
+        patch.setattr("rpd.interrupt.Interrupt.requested", asked, raising=False)
+        assert train(tmp_path, recorded, "--name", "halves") == 130
+    halves = tmp_path / "halves"
+    assert main(["teacher", "train", "--resume", str(halves)]) == 0
+    for name in ("model.safetensors", "bridge.yaml", "dataset_statistics.json"):
+        assert (halves / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
+    numbers = [
+        [{k: v for k, v in m.items() if "time/" not in k} for m in read_metrics(tmp_path / n)] for n in ("whole", "halves")
+    ]
+    assert numbers[0] == numbers[1]
+
+    bridge = yaml.safe_load((whole / "model" / "bridge.yaml").read_text())
+    assert bridge["action"]["x"] == {"unit": "m", "scale": 0.03} and bridge["image_size"] == 16
+    options = ["--episodes", "2", "--video", "False", "--out", str(tmp_path / "eval")]
+    assert main(["eval", f"teacher:openvla:{whole / 'model'}", "--task", "tabletop/Reach", *options]) == 0
+    assert main(["teacher", "show", f"openvla:{whole / 'model'}", "--task", "tabletop/PushCube"]) == 0
+
+
+def test_fine_tuning_keeps_the_statistics_of_before(recorded, tmp_path):
+    assert train(tmp_path, recorded, "--name", "first", "--steps", "20", "--eval-episodes", "0") == 0
+    model = str(tmp_path / "first" / "model")
+    tuned = ["--init", model, "--lora", "2", "--key", "second", "--steps", "20", "--eval-episodes", "0", "--name", "tuned"]
+    assert train(tmp_path, recorded, *tuned) == 0
+    statistics = json.loads((tmp_path / "tuned" / "model" / "dataset_statistics.json").read_text())
+    assert set(statistics) == {"demos", "second"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--init", "tiney"], "unknown size of a new model 'tiney': did you mean tiny?"),
+        (["--init", "/nowhere/vla"], "/nowhere/vla: does not exist"),
+        (["--scene-weight", "1"], "--scene-weight needs the scenes, which were not recorded"),
+        (["--camera", "side"], "camera 'side' was not recorded"),
+        (["--lora", "4"], "--lora 4 adapts a given model, and --init tiny is a new one"),
+        (["--resume", "/nowhere"], "/nowhere is not a run that can be resumed"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(recorded, tmp_path, capsys, options, says):
+    assert train(tmp_path, recorded, *options) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
