@@ -42,7 +42,7 @@ class Teacher(ABC):
 
     Attributes:
         name: the string that `teachers.registry.make` built it from.
-        provides: fields of `TeacherOutput` that it fills, e.g. ``{"mean", "std"}``. A divergence or a gate
+        provides: fields of `TeacherOutput` that it can fill, e.g. ``{"mean", "std"}``. A divergence or a gate
             names the fields that it needs, and a mismatch fails before the run starts.
     """
 
@@ -50,6 +50,20 @@ class Teacher(ABC):
     provides: frozenset[str]
     bin_edges: Tensor | None = None
     """[A, B + 1] ascending edges of the bins of `TeacherOutput.bin_logits`, in the environment's normalised action space."""
+    _wanted: frozenset[str] | None = None
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The fields that the run reads: all of `provides`, until a trainer sets what its objective needs.
+
+        A label may leave out the others, and a rollout does not store them. `mean`, which is always there, may then hold
+        anything, except in a label without `student_action`, as when the teacher acts.
+        """
+        return self.provides if self._wanted is None else self._wanted
+
+    @wanted.setter
+    def wanted(self, fields: frozenset[str]) -> None:
+        self._wanted = fields
 
     @abstractmethod
     def check_env(self, spec: EnvSpec) -> None:
@@ -66,7 +80,7 @@ class Teacher(ABC):
         Args:
             obs: [N] observations.
             instructions: N strings.
-            student_action: [N, A], for teachers that provide ``log_prob``.
+            student_action: [N, A] that the student takes, not clipped; for teachers that provide ``log_prob``.
         """
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
