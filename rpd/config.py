@@ -55,9 +55,9 @@ class DistillConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    divergence: Annotated[
-        Literal["mse", "l1", "huber", "nll", "fkl", "rkl", "opd"], tyro.conf.arg(aliases=("--distill",))
-    ] = "nll"
+    divergence: Annotated[Literal["mse", "l1", "huber", "nll", "fkl", "rkl", "opd"], tyro.conf.arg(aliases=("--distill",))] = (
+        "nll"
+    )
     """D; see docs/distillation.md."""
     weight: float = Field(2.0, ge=0)
     """w(0). With schedule=gradient-ratio: the ratio of gradient norms that is held at the start."""

@@ -50,20 +50,21 @@ class Teacher(ABC):
     provides: frozenset[str]
     bin_edges: Tensor | None = None
     """[A, B + 1] ascending edges of the bins of `TeacherOutput.bin_logits`, in the environment's normalised action space."""
+
     _wanted: frozenset[str] | None = None
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The fields that the run reads: all of `provides`, until a trainer sets what its objective needs.
+        """Fields of `provides` that the run reads; until it says so, all. Others are not stored.
 
-        A label may leave out the others, and a rollout does not store them. `mean`, which is always there, may then hold
-        anything, except in a label without `student_action`, as when the teacher acts.
+        A teacher may leave out the others where they cost something. `mean` is always there, but where it is not wanted it
+        may be any finite action, except in a label without `student_action`, as when the teacher acts.
         """
         return self.provides if self._wanted is None else self._wanted
 
     @wanted.setter
     def wanted(self, fields: frozenset[str]) -> None:
-        self._wanted = fields
+        self._wanted = frozenset(fields)
 
     @abstractmethod
     def check_env(self, spec: EnvSpec) -> None:
@@ -80,7 +81,8 @@ class Teacher(ABC):
         Args:
             obs: [N] observations.
             instructions: N strings.
-            student_action: [N, A] that the student takes, not clipped; for teachers that provide ``log_prob``.
+            student_action: [N, A] that the student takes, not clipped, for teachers that provide ``log_prob``; without it
+                they leave it out.
         """
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:

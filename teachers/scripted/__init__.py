@@ -90,9 +90,9 @@ class ScriptedTeacher(Teacher):
             std = (std.square() + ((first - second) / 2).square()).sqrt()
             answer = TeacherOutput(self._disturb((first + second) / 2), valid, std, samples=self._disturb(samples))
         if self.bin_edges is not None and self.wanted & {"bin_logits", "log_prob"}:
-            half = torch.zeros_like(first) if second is None else (second - first) / 2
-            modes = [to_bins(answer.mean + way * half, spread, self.bin_edges) for way in (-1, 1)]
-            answer.bin_logits = torch.logaddexp(*modes) - math.log(2)
+            ways = (0,) if second is None else ((first - second) / 2, (second - first) / 2)
+            modes = [to_bins(answer.mean + way, spread, self.bin_edges) for way in ways]
+            answer.bin_logits = torch.stack(modes).logsumexp(0) - math.log(len(modes))
             if student_action is not None:
                 answer.log_prob = log_prob(answer.bin_logits, self.bin_edges, answer.mean[:, -1], student_action)
         return answer

@@ -149,7 +149,7 @@ def test_resume_takes_no_other_options():
 def test_the_divergence_has_a_short_name():
     assert train_options(["tabletop/Reach", "--distill", "rkl", "--distill.weight", "3"]).distill.divergence == "rkl"
     assert train_options(["tabletop/Reach", "--distill=opd"]).distill.divergence == "opd"
-    with pytest.raises(ConfigError, match="invalid choice 'kl' for argument '--distill/--distill.divergence'"):
+    with pytest.raises(ConfigError, match=r"invalid choice 'kl' for argument '--distill/--distill.divergence'"):
         train_options(["tabletop/Reach", "--distill", "kl"])
 
 
