@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
 from envs.base import EnvConfig
@@ -47,12 +48,17 @@ class PPOConfig(BaseModel):
 
 
 class DistillConfig(BaseModel):
-    """w(t) * mean_n[ gate(n) * D(student, teacher)(n) ], added to the PPO loss (RPD, arXiv 2503.05833)."""
+    """w(t) * mean_n[ gate(n) * D(student, teacher)(n) ], added to the PPO loss (RPD, arXiv 2503.05833).
+
+    With divergence=opd: w(t) * gate(n) * A_D(n), added to PPO's advantage (VLA-OPD, arXiv 2603.26666).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    divergence: Literal["mse", "l1", "huber", "nll", "fkl", "rkl"] = "nll"
-    """D; see rpd/distill/divergences.py."""
+    divergence: Annotated[Literal["mse", "l1", "huber", "nll", "fkl", "rkl", "opd"], tyro.conf.arg(aliases=("--distill",))] = (
+        "nll"
+    )
+    """D; see docs/distillation.md."""
     weight: float = Field(2.0, ge=0)
     """w(0). With schedule=gradient-ratio: the ratio of gradient norms that is held at the start."""
     schedule: Literal["constant", "linear", "cosine", "gradient-ratio"] = "linear"
@@ -68,7 +74,13 @@ class DistillConfig(BaseModel):
     detach_std: bool = True
     """Keep D from moving the student's standard deviation (divergences that see it: nll, fkl, rkl)."""
     teacher_std: float = Field(0.2, gt=0)
-    """Floor of the teacher's standard deviation in fkl and rkl."""
+    """Floor of a Gaussian teacher's standard deviation in fkl, rkl and opd; how a score falls beyond a teacher's bins."""
+    bin_blur: float = Field(0.03, gt=0)
+    """Standard deviation, in normalised action units, of the Gaussian that a teacher's bins are blurred with (fkl, rkl)."""
+    bin_floor: float = Field(1e-3, gt=0, lt=1)
+    """Part of a teacher's bins that is spread evenly over all of them (fkl, rkl): what a mistake costs has a bound."""
+    opd_clip: float = Field(10.0, gt=0)
+    """opd: bound of |A_D|, nats."""
     label_fraction: float = Field(1.0, gt=0, le=1)
     """Fraction of the collected observations that the teacher labels."""
 

@@ -17,6 +17,7 @@ from rpd.batch import take
 from rpd.config import PPOConfig
 from rpd.distill import DistillObjective
 from students.actor_critic import ActorCritic, Outputs
+from students.distribution import ActionDistribution
 
 
 def gae(
@@ -149,11 +150,12 @@ def update(
         policy: the student.
         optimizer: over its parameters.
         batch: [M] with ``obs`` (nested), ``action``, ``log_prob``, ``value``, ``advantage``, ``returns``; with an
-            objective also what `DistillObjective.prepare` leaves. Without reward only ``obs`` and the objective's.
+            objective also what `DistillObjective.prepare` leaves. Without reward only ``obs``, the objective's, and for a
+            score ``action`` and ``log_prob``.
         config: of PPO.
         generator: shuffles; on the batch's device.
         objective: the distillation term, prepared for this batch; None: none.
-        use_reward: False leaves the distillation term as the only loss.
+        use_reward: False leaves the distillation term as the only loss, a score as the only advantage.
 
     Returns:
         Means over the minibatches, by name.
@@ -179,7 +181,7 @@ def update(
             optimizer.step()
             names = list(metrics)
             rows.append(torch.stack([x.detach() for x in metrics.values()]))
-        if use_reward and config.target_kl is not None and epochs < config.epochs:
+        if "ppo/approx_kl" in names and config.target_kl is not None and epochs < config.epochs:
             kl = torch.stack(rows[-splits:])[:, names.index("ppo/approx_kl")].mean()
             if not kl.item() <= config.target_kl:  # the one wait per epoch; NaN stops too
                 break
@@ -207,46 +209,73 @@ def _backward(
     """Leave the gradient of the whole loss on one minibatch in the parameters; return scalars by name."""
     assert use_reward or objective is not None, "nothing to learn from: no reward and no teacher"
     new = policy(minibatch["obs"])
+    scores = objective is not None and objective.scores
+    if objective is not None and use_reward and compare:
+        _compare(objective, new, minibatch, config, policy.acting_parameters())
     losses: list[Tensor] = []
     metrics: dict[str, Tensor] = {}
+    if use_reward or scores:
+        surrogate, metrics = _policy_term(new.distribution, minibatch, _advantage(minibatch, objective, use_reward), config)
+        losses.append(surrogate)
     if use_reward:
-        reward, metrics = _reward_loss(new, minibatch, config)
-        losses.append(reward)
-    if objective is not None:
+        critic, more = _critic_term(new, minibatch, config)
+        losses.append(critic)
+        metrics |= more
+    if objective is not None and not scores:
         divergence = objective.mean_divergence(new.distribution, minibatch)
-        metrics["distill/divergence"] = divergence
-        if use_reward and compare:
-            _compare(objective, divergence, reward, policy.acting_parameters())
         losses.append(objective.weight * divergence)
+        metrics["distill/divergence"] = divergence
     torch.stack(losses).sum().backward()
     return metrics
 
 
-def _reward_loss(outputs: Outputs, minibatch: TensorDict, config: PPOConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """PPO's loss, and scalars by name."""
-    distribution = outputs.distribution
+def _advantage(minibatch: TensorDict, objective: DistillObjective | None, use_reward: bool) -> Tensor:
+    """A* [M] = norm(A) + w g A_D: the reward's alone is normalised, so that w weighs nats against its deviations."""
+    terms = [minibatch["advantage"]] if use_reward else []
+    if objective is not None and objective.scores:
+        terms.append(objective.weight * objective.advantage(minibatch))
+    return torch.stack(terms).sum(0)
+
+
+def _policy_term(
+    distribution: ActionDistribution, minibatch: TensorDict, advantage: Tensor, config: PPOConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The clipped surrogate of an advantage [M], and scalars by name."""
     log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
-    surrogate = policy_loss(log_ratio, minibatch["advantage"], config.clip)
-    critic = value_loss(outputs.value, minibatch["value"], minibatch["returns"], config.clip_value)
-    entropy = distribution.entropy().mean()
+    surrogate = policy_loss(log_ratio, advantage, config.clip)
     with torch.no_grad():
         continuous = ~distribution.discrete
         metrics = {
             "ppo/policy_loss": surrogate,
-            "ppo/value_loss": critic,
-            "ppo/entropy": entropy,
             "ppo/approx_kl": approx_kl(log_ratio),
             "ppo/clip_fraction": (log_ratio.expm1().abs() > config.clip).float().mean(),
             "ppo/std": (distribution.std * continuous).mean(0).sum() / continuous.sum().clamp_min(1),
         }
-    return surrogate + config.value_coef * critic - config.entropy_coef * entropy, metrics
+    return surrogate, metrics
 
 
-def _compare(objective: DistillObjective, divergence: Tensor, reward: Tensor, params: list[nn.Parameter]) -> None:
-    """Show both gradients to the objective, which may then set w."""
-    by_divergence, by_reward = (
-        torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True) for loss in (divergence, reward)
-    )
-    # None marks parameters that D does not reach (the critic's): they say nothing about the balance.
-    shared = [(d, r) for d, r in zip(by_divergence, by_reward, strict=True) if d is not None and r is not None]
+def _critic_term(outputs: Outputs, minibatch: TensorDict, config: PPOConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """The rest of PPO's loss: of the value, and the entropy bonus; and scalars by name."""
+    critic = value_loss(outputs.value, minibatch["value"], minibatch["returns"], config.clip_value)
+    entropy = outputs.distribution.entropy().mean()
+    metrics = {"ppo/value_loss": critic, "ppo/entropy": entropy}
+    return config.value_coef * critic - config.entropy_coef * entropy, metrics
+
+
+def _compare(
+    objective: DistillObjective, outputs: Outputs, minibatch: TensorDict, config: PPOConfig, params: list[nn.Parameter]
+) -> None:
+    """Show the objective the gradients of its own term and of PPO's, from which it may then set w."""
+
+    def surrogate(advantage: Tensor) -> Tensor:
+        return _policy_term(outputs.distribution, minibatch, advantage, config)[0]
+
+    by_reward = surrogate(minibatch["advantage"]) + _critic_term(outputs, minibatch, config)[0]
+    if objective.scores:
+        by_teacher = surrogate(objective.advantage(minibatch))
+    else:
+        by_teacher = objective.mean_divergence(outputs.distribution, minibatch)
+    gradients = [torch.autograd.grad(x, params, retain_graph=True, allow_unused=True) for x in (by_teacher, by_reward)]
+    # None marks parameters that the teacher does not reach (the critic's): they say nothing about the balance.
+    shared = [(d, r) for d, r in zip(*gradients, strict=True) if d is not None and r is not None]
     objective.observe([d for d, _ in shared], [r for _, r in shared])

@@ -16,7 +16,7 @@ from envs.base import Episodes, Step, VectorEnv
 from envs.errors import ConfigError, NonFiniteError
 from rpd.batch import PREFIX
 from students.actor_critic import ActorCritic
-from teachers.base import Teacher, TeacherOutput
+from teachers.base import Teacher
 
 T = TypeVar("T")
 
@@ -153,14 +153,14 @@ class Collector:
         instructions = self.env.instructions
         if self.label_fraction >= 1:
             self.queries += n
-            return _to(teacher.label(self._shown(teacher), instructions, action), device)
+            return _read(teacher, self._shown(teacher), instructions, action)
         self.owed += self.label_fraction * n
         count = int(self.owed + 1e-9)  # 49 times 1/49 is a little less than 1
         self.owed -= count
         self.queries += count
         rows = torch.randperm(n, generator=self.generator, device=device)[:count].sort().values
         some = [instructions[i] for i in rows.tolist()]
-        answer = _to(teacher.label(self._shown(teacher, rows), some, action[rows]), device)
+        answer = _read(teacher, self._shown(teacher, rows), some, action[rows])
         full = {k: torch.zeros(n, *v.shape[1:], dtype=v.dtype, device=device) for k, v in answer.items()}
         for name, value in answer.items():
             full[name][rows] = value
@@ -192,8 +192,10 @@ class Collector:
         return result
 
 
-def _to(answer: TeacherOutput, device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in answer.tensors().items()}
+def _read(teacher: Teacher, obs: TensorDict, instructions: list[str], action: Tensor) -> dict[str, Tensor]:
+    """A label's fields that the run reads, on the student's device."""
+    answer = teacher.label(obs.to(teacher.device), instructions, action.to(teacher.device)).tensors()
+    return {name: tensor.to(action.device) for name, tensor in answer.items() if name in teacher.wanted | {"valid"}}
 
 
 def _check_finite(batch: TensorDict) -> None:

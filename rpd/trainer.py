@@ -62,12 +62,14 @@ class Trainer:
         self.env = envs.make(config.task, env_config, self.device, config.num_threads)
         self.teacher = make_teacher(config, self.env)
         self.objective = make_objective(config, self.teacher, self.env)
+        if self.teacher is not None and self.objective is not None:
+            self.teacher.wanted = self.objective.wanted
         self.policy = ActorCritic(self.env.spec, config.student).to(self.device)
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
         self.sight = PerceptionLearner(self.policy, config.perception, self.generator) if config.student.perceive else None
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
-            explore=config.mode != "dagger",
+            explore=config.mode != "dagger" or (self.objective is not None and self.objective.scores),
         )  # fmt: skip
         self.eval_env = envs.make(config.task, eval_config(env_config, config.eval_episodes), self.device, config.num_threads)
         self.clock = time.perf_counter
@@ -289,8 +291,9 @@ def make_objective(config: RunConfig, teacher: Teacher | None, env: VectorEnv) -
     if teacher is None:
         return None
     return DistillObjective(
-        config.distill, teacher.name, teacher.provides, env.spec.action.discrete, use_reward=config.mode != "dagger"
-    )
+        config.distill, teacher.name, teacher.provides, env.spec.action.discrete,
+        use_reward=config.mode != "dagger", bin_edges=teacher.bin_edges,
+    )  # fmt: skip
 
 
 def resolve_device(name: str) -> str:

@@ -61,7 +61,7 @@ class Teacher(ABC):
 
     Attributes:
         name: the string that `teachers.registry.make` built it from.
-        provides: fields of `TeacherOutput` that it fills, e.g. ``{"mean", "std"}``. A divergence or a gate
+        provides: fields of `TeacherOutput` that it can fill, e.g. ``{"mean", "std"}``. A divergence or a gate
             names the fields that it needs, and a mismatch fails before the run starts.
     """
 
@@ -77,10 +77,10 @@ class Teacher(ABC):
 
     @property
     def wanted(self) -> frozenset[str]:
-        """Fields of `provides` that the run reads; until it says so, all.
+        """Fields of `provides` that the run reads; until it says so, all. Others are not stored.
 
         A teacher may leave out the others where they cost something. `mean` is always there, but where it is not wanted it
-        may be any finite action.
+        may be any finite action, except in a label without `student_action`, as when the teacher acts.
         """
         return self.provides if self._wanted is None else self._wanted
 
@@ -103,7 +103,8 @@ class Teacher(ABC):
         Args:
             obs: [N] observations.
             instructions: N strings.
-            student_action: [N, A], for teachers that provide ``log_prob``; without it they leave it out.
+            student_action: [N, A] that the student takes, not clipped, for teachers that provide ``log_prob``; without it
+                they leave it out.
         """
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the README shows works: its commands parse, its links lead somewhere, its programs run."""
+"""What the README and docs show works: their commands parse, links lead somewhere, programs run."""
 
 import importlib.util
 import re
@@ -20,15 +20,16 @@ from rpd.settings import train_options
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 OPTIONS = {"eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions}
+PAGES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 TINY = shlex.split("--total-steps 128 --env.num-envs 8 --ppo.num-steps 8 --eval-episodes 4 --final-episodes 4 --num-threads 1")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[list[str]]:
-    lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    lines = "".join(blocks("sh", PAGES)).replace("\\\n", " ").splitlines()
     return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
 
 

@@ -3,7 +3,10 @@
 Convention: every divergence is a **sum over action dimensions**. RPD (arXiv 2503.05833) averages instead, so its
 lambda = 1 with A dimensions is a weight of 1/A here.
 
-Continuous dimensions compare Gaussians: student N(mu, sigma²), teacher N(m, s²) with s floored at `teacher_std`.
+Continuous dimensions compare the student's Gaussian N(mu, sigma²) with the teacher's: a Gaussian N(m, s²) with s floored at
+`teacher_std`, or the distribution q~ over the cells of a grid that its bins are blurred onto (`rpd.distill.bins`).
+A divergence may have several forms, which differ in what they need of the teacher; the first that it can serve is used.
+
 Discrete dimensions (a gripper) compare Bernoullis: a squared error to a sign teaches a gripper slowly. There p is the
 probability of +1 on each side, the teacher's being (mean + 1) / 2.
 
@@ -21,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rpd.config import DistillConfig
+from rpd.distill import bins
 from students.distribution import LOG_2PI, ActionDistribution
 
 Teacher = dict[str, Tensor]
@@ -31,25 +35,27 @@ SOFT_CLIP = 10.0
 HUBER_DELTA = 0.1
 """huber: the gap, in normalised action units, above which it grows linearly."""
 MIN_PROB = 0.05
-"""Reverse KL: floor of the teacher's probability of either value, so that a sure teacher is not infinitely far."""
+"""rkl and opd: floor of the teacher's probability of either value, so that a sure teacher is not infinitely far."""
 
 
 @dataclass(frozen=True)
-class Divergence:
-    """A registered divergence: `fn(student, teacher, config) -> [N]`."""
+class Form:
+    """One form of a divergence, or of a score (`rpd.distill.scores`)."""
 
-    name: str
-    fn: Callable[[ActionDistribution, Teacher, DistillConfig], Tensor]
+    fn: Callable[..., Tensor]
     needs: frozenset[str]
     """Fields of `TeacherOutput` that it reads."""
+    digest: Callable[[Tensor], dict[str, Tensor]] | None = None
+    """With ``bin_logits``: what `fn` reads in their place, made once per observation from log q~ [N, A, CELLS]."""
 
 
-DIVERGENCES: dict[str, Divergence] = {}
+DIVERGENCES: dict[str, list[Form]] = {}
+"""Forms by name, the preferred one first; functions are `fn(student, teacher, config) -> [N]`."""
 
 
-def _register(name: str, *needs: str) -> Callable[[Callable], Callable]:
+def _register(name: str, *needs: str, digest: Callable[[Tensor], dict[str, Tensor]] | None = None) -> Callable:
     def add(fn: Callable) -> Callable:
-        DIVERGENCES[name] = Divergence(name, fn, frozenset(needs))
+        DIVERGENCES.setdefault(name, []).append(Form(fn, frozenset(needs), digest))
         return fn
 
     return add
@@ -85,7 +91,27 @@ def nll(student: ActionDistribution, teacher: Teacher, config: DistillConfig) ->
     sigma = _sigma(student, config)
     # 1/2 ((m - mu) / sigma)² + log sigma + 1/2 log 2 pi
     density = 0.5 * (_gap(student, teacher) / sigma).square() + sigma.log() + 0.5 * LOG_2PI
-    return _sum(student, _soft_clip(density), _cross_entropy(student.logits, _probability(teacher)))
+    return _sum(student, _soft_clip(density), _cross_entropy(student.logits, probability(teacher)))
+
+
+@_register("fkl", "bin_logits", "mean", digest=bins.moments)
+def fkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """KL(T || S) = sum_d sum_b q~_b (log q~_b - log P_b), P_b the student's mass in cell b; needs moments of q~ only."""
+    kl = teacher["neg_entropy"] + bins.cross_entropy(teacher, student.mean, _sigma(student, config))
+    return _sum(student, _soft_clip(kl), _bernoulli_forward(student, teacher))
+
+
+@_register("rkl", "bin_logits", "mean", digest=bins.steps)
+def rkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """KL(S || T) = sum_d sum_b P_b (log P_b - log q~_b): VLA-OPD's direction, on the bins themselves; picks a mode.
+
+    A mean beyond [-1, 1], where all of P is in the outermost cell and nothing pulls any more, is brought back by
+    `bins.overshoot`, with `teacher_std` as its scale.
+    """
+    mean, sigma = student.mean, _sigma(student, config)
+    kl = bins.neg_entropy(mean, sigma) - bins.expected(teacher, mean, sigma)
+    kl = kl + bins.overshoot(mean, -1, 1, config.teacher_std)
+    return _sum(student, _soft_clip(kl), _bernoulli_reverse(student, teacher))
 
 
 @_register("fkl", "mean", "std")
@@ -129,7 +155,8 @@ def _teacher_sigma(student: ActionDistribution, teacher: Teacher, config: Distil
     return teacher["std"].masked_fill(student.discrete, 1.0).clamp_min(config.teacher_std)
 
 
-def _probability(teacher: Teacher) -> Tensor:
+def probability(teacher: Teacher) -> Tensor:
+    """The teacher's p(+1) [N, A]; in continuous dimensions without meaning, but finite."""
     return ((teacher["mean"] + 1) / 2).clamp(0, 1)
 
 
@@ -145,13 +172,13 @@ def _cross_entropy(logits: Tensor, p: Tensor) -> Tensor:
 
 def _bernoulli_forward(student: ActionDistribution, teacher: Teacher) -> Tensor:
     """KL(T || S): the cross-entropy less the teacher's own entropy, so that it is zero iff equal."""
-    p = _probability(teacher)
+    p = probability(teacher)
     return _cross_entropy(student.logits, p) - bernoulli_entropy(p)
 
 
 def _bernoulli_reverse(student: ActionDistribution, teacher: Teacher) -> Tensor:
     """KL(S || T) = p_S log(p_S / p_T) + (1 - p_S) log((1 - p_S) / (1 - p_T))."""
-    p, logits = _probability(teacher).clamp(MIN_PROB, 1 - MIN_PROB), student.logits
+    p, logits = probability(teacher).clamp(MIN_PROB, 1 - MIN_PROB), student.logits
     plus = logits.sigmoid() * (F.logsigmoid(logits) - p.log())
     minus = (-logits).sigmoid() * (F.logsigmoid(-logits) - (1 - p).log())
     return plus + minus

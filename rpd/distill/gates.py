@@ -42,7 +42,7 @@ class Gate:
 
 def everywhere(teacher: dict[str, Tensor], discrete: Tensor, context: GateContext, config: DistillConfig) -> Tensor:
     """Distil everywhere: g = 1."""
-    return torch.ones_like(teacher["mean"][:, 0])
+    return torch.ones_like(teacher["valid"], dtype=torch.float32)
 
 
 def success_surpassed(teacher: dict[str, Tensor], discrete: Tensor, context: GateContext, config: DistillConfig) -> Tensor:
@@ -57,7 +57,7 @@ def success_surpassed(teacher: dict[str, Tensor], discrete: Tensor, context: Gat
     if context.teacher_success is None:
         raise ConfigError("gate success-surpassed needs the teacher's success rate: evaluate the teacher before the run")
     ahead = (context.teacher_success - (context.student_success or 0.0)) / max(context.teacher_success, MIN_SUCCESS)
-    return torch.full_like(teacher["mean"][:, 0], min(max(ahead + MARGIN, 0.0), 1.0))
+    return torch.full_like(teacher["valid"], min(max(ahead + MARGIN, 0.0), 1.0), dtype=torch.float32)
 
 
 def entropy(teacher: dict[str, Tensor], discrete: Tensor, context: GateContext, config: DistillConfig) -> Tensor:
@@ -76,6 +76,6 @@ GATES = {
     for gate in (
         Gate("none", everywhere),
         Gate("success-surpassed", success_surpassed, needs_success=True),
-        Gate("entropy", entropy, needs=frozenset({"std"})),
+        Gate("entropy", entropy, needs=frozenset({"mean", "std"})),
     )
 }

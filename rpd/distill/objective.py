@@ -1,8 +1,12 @@
-"""The distillation term of the loss: w(t) * mean_n[ g(n) D(n) ], with what it needs checked before the run."""
+"""The distillation term, with what it needs checked before the run.
+
+A divergence enters the loss: w(t) * mean_n[ g(n) D(n) ]. A score enters the advantage: w(t) * g(n) * A_D(n).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 import torch
 from tensordict import TensorDict
@@ -11,16 +15,26 @@ from torch import Tensor
 from envs.errors import ConfigError
 from rpd.batch import PREFIX, teacher_fields
 from rpd.config import DistillConfig
-from rpd.distill.divergences import DIVERGENCES
-from rpd.distill.gates import GATES, GateContext
+from rpd.distill import bins
+from rpd.distill.divergences import DIVERGENCES, Form
+from rpd.distill.gates import GATES, Gate, GateContext
 from rpd.distill.schedules import Schedule
+from rpd.distill.scores import SCORES, opd_advantage
 from students.distribution import ActionDistribution
+
+FormT = TypeVar("FormT", Form, Gate)
 
 
 class DistillObjective:
     """Composes one divergence, one gate and one schedule.
 
-    Per iteration: `prepare` once, then `mean_divergence` (or `loss`) per minibatch, which never waits for the device.
+    Per iteration: `prepare` once, then `mean_divergence` (or `loss`) or `advantage` per minibatch, which never wait for the
+    device.
+
+    Attributes:
+        wanted: fields of `TeacherOutput` that it reads.
+        scores: whether the teacher acts through the advantage. The student then learns from what it tries, so it has to
+            explore, also without a reward.
     """
 
     def __init__(
@@ -30,6 +44,7 @@ class DistillObjective:
         provides: Iterable[str],
         discrete: Sequence[bool],
         use_reward: bool = True,
+        bin_edges: Tensor | None = None,
     ) -> None:
         """Check that the teacher provides what is asked for.
 
@@ -39,18 +54,24 @@ class DistillObjective:
             provides: fields of `TeacherOutput` that the teacher fills (`Teacher.provides`).
             discrete: which action dimensions are discrete (`ActionSpec.discrete`).
             use_reward: False where D is the only loss (dagger): w then stays constant, as nothing else would be left.
+            bin_edges: of the teacher's bins (`Teacher.bin_edges`), where it has any.
 
         Raises:
             ConfigError: naming what is needed, what the teacher provides, and what would work.
         """
-        provides = frozenset(provides)
-        _check("divergence", config.divergence, {d.name: d.needs for d in DIVERGENCES.values()}, teacher, provides)
-        _check("gate", config.gate, {g.name: g.needs for g in GATES.values()}, teacher, provides)
+        forms = DIVERGENCES | SCORES
+        self.form = _choose("divergence", config.divergence, forms, teacher, frozenset(provides))
+        self.gate = _choose("gate", config.gate, {name: [gate] for name, gate in GATES.items()}, teacher, frozenset(provides))
         self.config = config if use_reward else config.model_copy(update={"schedule": "constant"})
-        self.divergence = DIVERGENCES[config.divergence]
-        self.gate = GATES[config.gate]
+        self.scores = config.divergence in SCORES
+        self.wanted = self.form.needs | self.gate.needs
         self.schedule = Schedule(self.config)
         self._discrete = torch.tensor(list(discrete), dtype=torch.bool)
+        self._bin_edges = bin_edges
+        self._blur = torch.empty(0)
+        if self.form.digest is not None:
+            assert bin_edges is not None, "a teacher of bins has edges"
+            self._blur = bins.blur_operator(bin_edges, config.bin_blur)
         self._metrics: dict[str, Tensor] = {}
 
     @property
@@ -66,12 +87,14 @@ class DistillObjective:
         """Start an iteration: clean and gate the batch, and set the weight.
 
         Args:
-            batch: [M] with the teacher's fields. Gets ``gate`` [M]; teacher values of rows that are not valid become 0,
-                so that whatever they held cannot reach a gradient.
+            batch: [M] with the teacher's fields, and for a score with ``action`` and ``log_prob``. Gets ``gate`` [M], what the
+                form reads in place of bins, and for a score ``distill_advantage`` [M]; teacher values of rows that are
+                not valid become 0, so that whatever they held cannot reach a gradient.
             progress: of the run, in [0, 1].
             context: what gates may know.
         """
         valid = batch[PREFIX + "valid"]
+        self._digest(batch)
         for name, value in teacher_fields(batch).items():
             if name != "valid" and value.is_floating_point():
                 batch[PREFIX + name] = value.where(valid.view(-1, *[1] * (value.ndim - 1)), 0.0)
@@ -82,6 +105,8 @@ class DistillObjective:
             "distill/gate": (batch["gate"] * valid).sum() / labelled.clamp_min(1),
             "distill/labelled": labelled / valid.numel(),
         }
+        if self.scores:
+            self._score(batch)
 
     def mark(self, batch: TensorDict, context: GateContext) -> None:
         """Give a batch [M] its ``gate`` [M]."""
@@ -93,14 +118,43 @@ class DistillObjective:
 
         m is `valid`; g' is 1, or g with `preserve_mean`: then a gate changes where is distilled, not how much.
         """
-        divergence = self.divergence.fn(student, teacher_fields(minibatch), self.config)
+        divergence = self.form.fn(student, teacher_fields(minibatch), self.config)
         mask = minibatch[PREFIX + "valid"].to(divergence.dtype)
         gated = mask * minibatch["gate"]
         return (gated * divergence).sum() / (gated if self.config.preserve_mean else mask).sum().clamp_min(1)
 
+    def advantage(self, minibatch: TensorDict) -> Tensor:
+        """Return g A_D of a score, 0 where nothing was labelled: [M], without the weight.
+
+        With `preserve_mean` it is divided by the mean gate of the labelled rows of the batch.
+        """
+        return minibatch["distill_advantage"]
+
     def loss(self, student: ActionDistribution, minibatch: TensorDict) -> Tensor:
         """Return the weighted term."""
         return self.weight * self.mean_divergence(student, minibatch)
+
+    def _digest(self, batch: TensorDict) -> None:
+        """Replace bins by what the form reads, once per observation."""
+        if self.form.digest is not None:
+            logits = cast("Tensor", batch.pop(PREFIX + "bin_logits"))
+            log_mass = bins.blur(logits, self._blur.to(logits.device), self.config.bin_floor)
+            for name, value in self.form.digest(log_mass).items():
+                batch[PREFIX + name] = value
+
+    def _score(self, batch: TensorDict) -> None:
+        """Leave the advantage that the teacher sees in each action, in place of what it said."""
+        valid, gate, teacher = batch[PREFIX + "valid"], batch["gate"], teacher_fields(batch)
+        for name in teacher.keys() - {"valid"}:
+            batch.pop(PREFIX + name)
+        if self._bin_edges is not None:
+            teacher["bin_edges"] = self._bin_edges.to(valid.device)
+        log_teacher = self.form.fn(batch["action"], self._discrete.to(valid.device), teacher, self.config)
+        advantage, kl = opd_advantage(log_teacher, batch["log_prob"], valid, self.config.opd_clip)
+        if self.config.preserve_mean:
+            gate = gate / self._metrics["distill/gate"].clamp_min(1e-8)
+        batch["distill_advantage"] = gate * advantage
+        self._metrics["distill/divergence"] = kl
 
     def observe(self, grad_distill: Sequence[Tensor], grad_reward: Sequence[Tensor]) -> None:
         """Compare the gradients of D (unweighted) and of the RL loss on one minibatch, before the weight is used.
@@ -135,11 +189,13 @@ def gradient_norms(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, Te
     return torch.stack([aa, bb]).sqrt(), ab / (aa * bb).sqrt().clamp_min(1e-12)
 
 
-def _check(kind: str, name: str, needs: dict[str, frozenset[str]], teacher: str, provides: frozenset[str]) -> None:
-    missing = needs[name] - provides
-    if missing:
-        fitting = sorted(other for other, fields in needs.items() if fields <= provides)
+def _choose(kind: str, name: str, forms: Mapping[str, Sequence[FormT]], teacher: str, provides: frozenset[str]) -> FormT:
+    """The first form that the teacher can serve."""
+    served = {other for other, all_ in forms.items() if any(form.needs <= provides for form in all_)}
+    if name not in served:
+        missing = " or ".join(" and ".join(sorted(form.needs - provides)) for form in forms[name])
         raise ConfigError(
-            f"{kind} {name} needs the teacher's {' and '.join(sorted(missing))}, but teacher {teacher} provides only "
-            f"{', '.join(sorted(provides))}; use {' or '.join(fitting) if fitting else 'another teacher'}"
+            f"{kind} {name} needs the teacher's {missing}, but teacher {teacher} provides only "
+            f"{', '.join(sorted(provides))}; use {' or '.join(sorted(served)) or 'another teacher'}"
         )
+    return next(form for form in forms[name] if form.needs <= provides)

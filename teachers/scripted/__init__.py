@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,7 @@ from teachers.base import Teacher, TeacherOutput
 from teachers.registry import parse_options
 from teachers.scripted.dials import PRESETS, Dials, believe, forget
 from teachers.scripted.experts import EXPERTS, GRASP, PHASES, View, base_name, expert, gain, to_action
+from teachers.scripted.tokens import log_prob, to_bins
 
 __all__ = ["Dials", "ScriptedTeacher", "expert", "from_string"]
 
@@ -35,7 +37,13 @@ class ScriptedTeacher(Teacher):
     def __init__(self, spec: EnvSpec, dials: Dials, device: torch.device | str = "cpu") -> None:
         self.name = "scripted"
         self.dials = dials
-        self.provides = frozenset({"mean", "std"} | ({"samples"} if dials.modes == 2 else set()))
+        self.provides = frozenset(
+            {"mean", "std"}
+            | ({"samples"} if dials.modes == 2 else set())
+            | ({"bin_logits", "log_prob"} if dials.bins else set())
+        )
+        if dials.bins is not None:
+            self.bin_edges = torch.linspace(-1, 1, dials.bins + 1, device=device).expand(spec.action.dim, -1)
         self._spec, self._device = spec, torch.device(device)
         self._rng = torch.Generator(self._device).manual_seed(0)
 
@@ -67,19 +75,27 @@ class ScriptedTeacher(Teacher):
     def label(self, obs: TensorDict, instructions: list[str], student_action: Tensor | None = None) -> TeacherOutput:
         """Label N observations. Only ``obs["privileged"]`` is read.
 
-        With two modes, the mean averages them, and `samples` hold one mode each.
+        With two modes, the mean averages them, and `samples` hold one mode each; with bins, both are in these.
         """
         first, second = self._modes(obs)
         n = len(first)
-        std = torch.full_like(first, self.dials.declared_std)
+        std = spread = torch.full_like(first, self.dials.declared_std)
         valid = torch.ones(n, dtype=torch.bool, device=first.device)
         if second is None:
-            return TeacherOutput(self._disturb(first), valid, std)
-        pick = torch.rand(n, self.dials.samples, 1, generator=self._rng, device=self._device) < 0.5
-        samples = torch.where(pick, first[:, None], second[:, None])
-        # Variance of an even mixture: s^2 + ((a - b) / 2)^2
-        std = (std.square() + ((first - second) / 2).square()).sqrt()
-        return TeacherOutput(self._disturb((first + second) / 2), valid, std, samples=self._disturb(samples))
+            answer = TeacherOutput(self._disturb(first), valid, std)
+        else:
+            pick = torch.rand(n, self.dials.samples, 1, generator=self._rng, device=self._device) < 0.5
+            samples = torch.where(pick, first[:, None], second[:, None])
+            # Variance of an even mixture: s^2 + ((a - b) / 2)^2
+            std = (std.square() + ((first - second) / 2).square()).sqrt()
+            answer = TeacherOutput(self._disturb((first + second) / 2), valid, std, samples=self._disturb(samples))
+        if self.bin_edges is not None and self.wanted & {"bin_logits", "log_prob"}:
+            ways = (0,) if second is None else ((first - second) / 2, (second - first) / 2)
+            modes = [to_bins(answer.mean + way, spread, self.bin_edges) for way in ways]
+            answer.bin_logits = torch.stack(modes).logsumexp(0) - math.log(len(modes))
+            if student_action is not None:
+                answer.log_prob = log_prob(answer.bin_logits, self.bin_edges, answer.mean[:, -1], student_action)
+        return answer
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
         """Act [N, 7] as badly as it labels; with two modes, in one of them."""

@@ -37,6 +37,8 @@ class Dials(Options):
     mirror image of the scene instead. Episodes that the environment marks as out of distribution are treated alike."""
     std: float | None = Field(None, gt=0)
     """Standard deviation that the teacher declares; default: its noise, at least 0.1."""
+    bins: int | None = Field(None, ge=2, le=1024)
+    """Answer as a VLA that speaks in tokens does: with a distribution over this many bins of each dimension."""
 
     @property
     def declared_std(self) -> float:

@@ -1,4 +1,7 @@
-"""Divergences against torch.distributions, and what every one of them must satisfy."""
+"""Divergences from a mean and a std against torch.distributions, and what every one of them must satisfy.
+
+Those from bins: test_bins.py.
+"""
 
 import math
 
@@ -8,11 +11,13 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from rpd.config import DistillConfig
 from rpd.distill.divergences import DIVERGENCES, MIN_PROB, SOFT_CLIP
+from rpd.distill.scores import SCORES
 from students.distribution import ActionDistribution
 
 DISCRETE = torch.tensor([False, False, True])
 CONFIG = DistillConfig(teacher_std=0.05, detach_std=False)
-ALL = sorted(DIVERGENCES)
+FORMS = {name: next(form for form in forms if form.digest is None) for name, forms in DIVERGENCES.items()}
+ALL = sorted(FORMS)
 PROPER = sorted(set(ALL) - {"nll"})  # nll is a likelihood: smallest, but not zero, where equal
 
 
@@ -28,7 +33,7 @@ def teacher(mean=(0.1, 0.4), std=(0.2, 0.3), p=0.8) -> dict[str, torch.Tensor]:
 
 
 def value(name: str, s: ActionDistribution, t: dict[str, torch.Tensor], config: DistillConfig = CONFIG) -> torch.Tensor:
-    return DIVERGENCES[name].fn(s, t, config)
+    return FORMS[name].fn(s, t, config)
 
 
 def gripper_kl(p: float, logit: float) -> float:
@@ -77,7 +82,7 @@ def test_zero_iff_equal(name: str) -> None:
     equal = student(mean=(0.1, 0.4), std=(0.2, 0.3), logit=math.log(0.8 / 0.2))
     assert value(name, equal, teacher()).item() == pytest.approx(0, abs=1e-6)
     different = [{"mean": (0.15, 0.4)}, {"mean": (0.1, 0.3)}, {"logit": 1.0}, {"logit": 2.0}]
-    if "std" in DIVERGENCES[name].needs:
+    if "std" in FORMS[name].needs:
         different += [{"std": (0.25, 0.3)}, {"std": (0.2, 0.2)}]
     for change in different:
         other = student(**{"mean": (0.1, 0.4), "std": (0.2, 0.3), "logit": math.log(0.8 / 0.2)} | change)
@@ -159,4 +164,4 @@ def test_rows_are_independent() -> None:
 
 
 def test_names_are_those_of_the_configuration() -> None:
-    assert set(ALL) == set(DistillConfig.model_fields["divergence"].annotation.__args__)
+    assert {*DIVERGENCES, *SCORES} == set(DistillConfig.model_fields["divergence"].annotation.__args__)

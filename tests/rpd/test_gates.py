@@ -17,8 +17,12 @@ def gate(name: str, teacher: dict[str, torch.Tensor], context: GateContext | Non
     return GATES[name].fn(teacher, DISCRETE, context or GateContext(), CONFIG).tolist()
 
 
+def valid(n: int) -> dict[str, torch.Tensor]:
+    return {"valid": torch.ones(n, dtype=torch.bool)}
+
+
 def test_none_is_one() -> None:
-    assert gate("none", {"mean": torch.zeros(3, 2)}) == [1.0, 1.0, 1.0]
+    assert gate("none", valid(3)) == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -36,14 +40,14 @@ def test_none_is_one() -> None:
     ],
 )
 def test_success_surpassed(teacher: float, student: float | None, expected: float) -> None:
-    values = gate("success-surpassed", {"mean": torch.zeros(2, 2)}, GateContext(teacher, student))
+    values = gate("success-surpassed", valid(2), GateContext(teacher, student))
     assert values == pytest.approx([expected, expected], abs=1e-6)
 
 
 def test_success_surpassed_needs_the_teachers_rate() -> None:
     assert GATES["success-surpassed"].needs_success
     with pytest.raises(ConfigError, match="evaluate the teacher"):
-        gate("success-surpassed", {"mean": torch.zeros(1, 2)})
+        gate("success-surpassed", valid(1))
 
 
 def test_entropy() -> None:
@@ -51,7 +55,7 @@ def test_entropy() -> None:
     mean = torch.tensor([[0.5, 1.0], [0.5, -1.0], [0.5, 0.0], [0.5, 0.0]])
     std = torch.tensor([[0.01, math.nan], [0.4, math.nan], [0.2, math.nan], [0.4, math.nan]])
     assert gate("entropy", {"mean": mean, "std": std}) == pytest.approx([1.0, 1 / 2, 1 / 2, 1 / 4])
-    assert GATES["entropy"].needs == {"std"}
+    assert GATES["entropy"].needs == {"mean", "std"}
 
 
 def test_names_are_those_of_the_configuration() -> None:

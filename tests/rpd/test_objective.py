@@ -17,8 +17,9 @@ DISCRETE = (False, True)
 ALL = {"mean", "std", "valid"}
 
 
-def objective(provides=ALL, use_reward: bool = True, **config) -> DistillObjective:
-    return DistillObjective(DistillConfig(**{"divergence": "mse", **config}), "policy:x", provides, DISCRETE, use_reward)
+def objective(provides=ALL, use_reward: bool = True, bin_edges=None, **config) -> DistillObjective:
+    chosen = DistillConfig(**{"divergence": "mse", **config})
+    return DistillObjective(chosen, "policy:x", provides, DISCRETE, use_reward, bin_edges)
 
 
 def batch(gaps: list[float], valid: list[bool] | None = None, std: list[float] | None = None) -> TensorDict:
@@ -47,13 +48,32 @@ def test_refuses_a_divergence_that_the_teacher_cannot_serve() -> None:
     with pytest.raises(ConfigError) as e:
         objective({"mean"}, divergence="rkl")
     assert str(e.value) == (
-        "divergence rkl needs the teacher's std, but teacher policy:x provides only mean; use huber or l1 or mse or nll"
+        "divergence rkl needs the teacher's bin_logits or std, but teacher policy:x provides only mean; "
+        "use huber or l1 or mse or nll"
     )
 
 
 def test_refuses_a_gate_that_the_teacher_cannot_serve() -> None:
     with pytest.raises(ConfigError, match=r"gate entropy needs the teacher's std, .* use none or success-surpassed"):
         objective({"mean"}, gate="entropy")
+
+
+def test_the_form_is_chosen_by_what_the_teacher_provides() -> None:
+    edges = torch.linspace(-1, 1, 6).expand(2, -1)
+    for provides, wanted in (
+        ({"mean", "std", "bin_logits"}, {"mean", "bin_logits"}),
+        ({"mean", "std", "log_prob"}, {"mean", "std"}),
+    ):
+        assert objective(provides, divergence="rkl", bin_edges=edges).wanted == wanted
+    for provides, wanted in (
+        ({"mean", "std", "bin_logits", "log_prob"}, {"log_prob"}),
+        ({"mean", "std", "bin_logits"}, {"mean", "bin_logits"}),
+        ({"mean", "std"}, {"mean", "std"}),
+    ):
+        assert objective(provides, divergence="opd", bin_edges=edges).wanted == wanted
+    assert objective({"mean", "std", "log_prob"}, divergence="opd", gate="entropy").wanted == {"mean", "std", "log_prob"}
+    with pytest.raises(ConfigError, match="opd needs the teacher's log_prob or bin_logits or std"):
+        objective({"mean"}, divergence="opd")
 
 
 def test_weighted_mean_over_the_labelled_rows() -> None:
@@ -78,6 +98,61 @@ def test_unlabelled_rows_cannot_poison_the_gradient() -> None:
         assert torch.isfinite(s.raw.grad).all()
         assert torch.equal(s.raw.grad[1], torch.zeros(2))
         assert all(torch.isfinite(x) for x in o.metrics().values())
+
+
+def with_bins(n: int) -> TensorDict:
+    """A teacher that provides everything, and what the student did."""
+    g = torch.Generator().manual_seed(0)
+    given = batch([0.1] * n)
+    given["teacher.bin_logits"] = torch.randn(n, 2, 9, generator=g).log_softmax(-1)
+    given["teacher.log_prob"] = torch.randn(n, generator=g)
+    given["action"], given["log_prob"] = torch.randn(n, 2, generator=g), torch.randn(n, generator=g)
+    return given
+
+
+@pytest.mark.parametrize("divergence", ["fkl", "rkl", "opd"])
+def test_bins_are_digested_once_and_unlabelled_rows_leave_no_trace(divergence: str) -> None:
+    edges = torch.linspace(-1, 1, 10).expand(2, -1)
+    for provides in ({"mean", "bin_logits"}, {"mean", "std", "bin_logits", "log_prob"}):
+        o = objective(provides, divergence=divergence, bin_edges=edges)
+        whole, holed = with_bins(4), with_bins(4)
+        holed["teacher.valid"][1] = False
+        for name in ("mean", "bin_logits", "log_prob"):
+            holed["teacher." + name][1] = math.nan
+        for b in (whole, holed):
+            for name in {"teacher.mean", "teacher.std", "teacher.bin_logits", "teacher.log_prob"}:
+                if name.removeprefix("teacher.") not in o.wanted:
+                    b.pop(name)
+            o.prepare(b, 0.0, GateContext())
+            assert "teacher.bin_logits" not in b.keys()  # noqa: SIM118
+        if o.scores:
+            assert holed["distill_advantage"].isfinite().all() and holed["distill_advantage"][1] == 0
+            assert not {"teacher.mean", "teacher.log_prob", "teacher.log_mass"} & set(holed.keys())
+        else:
+            s, rows = student(4), torch.tensor([0, 2, 3])
+            o.mean_divergence(s, holed).backward()
+            assert s.raw.grad.isfinite().all() and s.raw.grad[1].tolist() == [0, 0]
+            expected = o.mean_divergence(student(3), whole[rows])
+            torch.testing.assert_close(o.mean_divergence(student(4), holed), expected)
+
+
+def test_scores_are_gated_and_weighted() -> None:
+    # x = 1, 3, 5, of which the second is not labelled: mean 3; the entropy gate is 1 and 1/2
+    b = batch([0.0] * 3, valid=[True, False, True], std=[0.2, 0.2, 0.4])
+    b["teacher.log_prob"], b["log_prob"] = torch.tensor([1.0, 3.0, 5.0]), torch.zeros(3)
+    b["action"] = torch.zeros(3, 2)
+    gated = {"divergence": "opd", "gate": "entropy", "gate_beta": 2.0, "weight": 3.0}
+    o = objective(ALL | {"log_prob"}, **gated)
+    first, second = b.clone(), b.clone()
+    o.prepare(first, 0.25, GateContext())
+    assert o.scores and o.advantage(first).tolist() == pytest.approx([-2.0, 0.0, 1.0])
+    assert o.weight.item() == 1.5  # half-way to `until`
+    assert {k: v.item() for k, v in o.metrics().items()} == pytest.approx(
+        {"distill/weight": 1.5, "distill/gate": 0.75, "distill/labelled": 2 / 3, "distill/divergence": -3.0}
+    )
+    o = objective(ALL | {"log_prob"}, preserve_mean=True, **gated)
+    o.prepare(second, 0.25, GateContext())
+    assert o.advantage(second).tolist() == pytest.approx([-2.0 / 0.75, 0.0, 1.0 / 0.75])
 
 
 def test_gate_scales_or_redistributes() -> None:

@@ -58,6 +58,7 @@ def collect(policy: ActorCritic, size: int, generator: torch.Generator, device: 
             "advantage": reward - value,
             "returns": reward,
             "teacher.mean": target,
+            "teacher.std": torch.full_like(target, 0.2),
             "teacher.valid": torch.ones(size, dtype=torch.bool, device=device),
         },
         [size],
@@ -65,7 +66,7 @@ def collect(policy: ActorCritic, size: int, generator: torch.Generator, device: 
 
 
 def make_objective(use_reward: bool = True, **config) -> DistillObjective:
-    return DistillObjective(DistillConfig(**config), "perfect", {"mean", "valid"}, DISCRETE, use_reward)
+    return DistillObjective(DistillConfig(**config), "perfect", {"mean", "std"}, DISCRETE, use_reward)
 
 
 def error(policy: ActorCritic) -> tuple[float, float]:
@@ -162,11 +163,57 @@ def test_dagger_learns_from_the_teacher_alone_and_leaves_the_critic() -> None:
     }  # fmt: skip
 
 
-def test_comparing_gradients_does_not_change_the_step() -> None:
+def test_opd_learns_from_the_teacher_alone_and_leaves_the_critic() -> None:
+    """Policy gradient on A_D: no reward, no value, no discount."""
+    policy = make_policy()
+    critic = [p.clone() for p in policy.critic.parameters()]
+    before = error(policy)
+    metrics = train(policy, 40, make_objective(use_reward=False, divergence="opd"), use_reward=False)
+    after = error(policy)
+    assert after[0] < 0.4 * before[0] and after[1] < 0.15, (before, after)
+    assert all(torch.equal(a, b) for a, b in zip(critic, policy.critic.parameters(), strict=True))
+    assert set(metrics) == {
+        "distill/divergence", "distill/weight", "distill/gate", "distill/labelled", "ppo/grad_norm", "ppo/epochs",
+        "ppo/policy_loss", "ppo/approx_kl", "ppo/clip_fraction", "ppo/std",
+    }  # fmt: skip
+    assert 0 < metrics["distill/divergence"] < 3  # KL(S || T), which began above 20
+
+
+def test_opd_speeds_ppo_up() -> None:
+    alone, taught = make_policy(), make_policy()
+    train(alone, 10)
+    train(taught, 10, make_objective(divergence="opd", schedule="constant", weight=0.5))
+    assert error(taught)[0] < 0.8 * error(alone)[0]
+
+
+def test_the_teachers_advantage_joins_the_normalised_one() -> None:
+    """A* = norm(A) + w g A_D: the sum is not normalised again, and with w = 0 the step is PPO's."""
+    objective = make_objective(divergence="opd", weight=0.5, schedule="constant")
+    batch = collect(make_policy(), 64, torch.Generator().manual_seed(0))
+    objective.prepare(batch, 0.0, GateContext())
+    rewards = ppo.normalize(batch["advantage"])
+    row = batch.clone().set("advantage", rewards)
+    expected = rewards + 0.5 * batch["distill_advantage"]
+    torch.testing.assert_close(ppo._advantage(row, objective, use_reward=True), expected)
+    torch.testing.assert_close(ppo._advantage(row, objective, use_reward=False), 0.5 * batch["distill_advantage"])
+    torch.testing.assert_close(ppo._advantage(row, None, use_reward=True), rewards)
+    weights = []
+    for given in (None, make_objective(divergence="opd", weight=0.0)):
+        policy, config = make_policy(), PPOConfig(epochs=2, minibatches=2)
+        again = collect(policy, 64, torch.Generator().manual_seed(0))
+        if given is not None:
+            given.prepare(again, 0.0, GateContext())
+        ppo.update(policy, ppo.make_optimizer(policy, config), again, config, torch.Generator().manual_seed(0), given)
+        weights.append(list(policy.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize("divergence", ["nll", "opd"])
+def test_comparing_gradients_does_not_change_the_step(divergence: str) -> None:
     config = PPOConfig(epochs=1, minibatches=1)
     gradients = []
     for compare in (True, False):
-        policy, objective = make_policy(), make_objective()
+        policy, objective = make_policy(), make_objective(divergence=divergence)
         torch.manual_seed(3)
         batch = collect(policy, 64, torch.Generator().manual_seed(0))
         objective.prepare(batch, 0.0, GateContext())
@@ -176,8 +223,9 @@ def test_comparing_gradients_does_not_change_the_step() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_gradient_ratio_holds_the_ratio_in_the_first_update() -> None:
-    policy, objective = make_policy(), make_objective(schedule="gradient-ratio", weight=0.5)
+@pytest.mark.parametrize("divergence", ["nll", "opd"])
+def test_gradient_ratio_holds_the_ratio_in_the_first_update(divergence: str) -> None:
+    policy, objective = make_policy(), make_objective(divergence=divergence, schedule="gradient-ratio", weight=0.5)
     batch = collect(policy, 64, torch.Generator().manual_seed(0))
     objective.prepare(batch, 0.0, GateContext())
     metrics = ppo.update(policy, ppo.make_optimizer(policy, PPOConfig()), batch, PPOConfig(), None, objective)
@@ -270,9 +318,13 @@ class _Waits(TorchFunctionMode):
         self.inner.__exit__(*args)
 
 
-def count_waits(config: PPOConfig, use_reward: bool) -> Counter[str]:
-    policy, objective = make_policy(), make_objective(use_reward)
+def count_waits(config: PPOConfig, use_reward: bool, divergence: str) -> Counter[str]:
+    bins = {"mean", "bin_logits"} if divergence in ("rkl", "fkl") else {"mean", "std"}
+    edges = torch.linspace(-1, 1, 10).expand(3, -1)
+    chosen = DistillConfig(divergence=divergence)
+    policy, objective = make_policy(), DistillObjective(chosen, "perfect", bins, DISCRETE, use_reward, edges)
     batch = collect(policy, 64, torch.Generator().manual_seed(0))
+    batch["teacher.bin_logits"] = torch.zeros(64, 3, 9).log_softmax(-1)
     objective.prepare(batch, 0.0, GateContext())
     optimizer = ppo.make_optimizer(policy, config)
     with _Waits() as waits:
@@ -290,12 +342,13 @@ def test_the_counter_counts() -> None:
 
 
 @pytest.mark.parametrize("use_reward", [True, False])
-def test_no_wait_per_minibatch(use_reward: bool) -> None:
-    few = count_waits(PPOConfig(epochs=3, minibatches=2, target_kl=None), use_reward)
-    many = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=None), use_reward)
+@pytest.mark.parametrize("divergence", ["nll", "fkl", "rkl", "opd"])
+def test_no_wait_per_minibatch(use_reward: bool, divergence: str) -> None:
+    few = count_waits(PPOConfig(epochs=3, minibatches=2, target_kl=None), use_reward, divergence)
+    many = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=None), use_reward, divergence)
     assert few == many == {"tolist": 1}
-    with_kl = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=1e9), use_reward)
-    assert with_kl["item"] == (2 if use_reward else 0)  # between epochs
+    with_kl = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=1e9), use_reward, divergence)
+    assert with_kl["item"] == (2 if use_reward or divergence == "opd" else 0)  # between epochs
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

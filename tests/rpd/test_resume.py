@@ -24,6 +24,9 @@ KINDS = {
     "balanced": {"distill": {"divergence": "nll", "schedule": "gradient-ratio", "gate": "success-surpassed", "until": 1.0}},
     "ppo": {"mode": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
     "dagger": {"mode": "dagger"},
+    "bins": {"teacher": "scripted:noise=0.5,bins=32", "distill": {"divergence": "rkl", "label_fraction": 0.5}},
+    "scores": {"teacher": "scripted:noise=0.5,bins=32", "distill": {"divergence": "opd", "schedule": "gradient-ratio"}},
+    "scores alone": {"teacher": "scripted:bins=32", "distill": {"divergence": "opd"}, "mode": "dagger"},
     "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "randomize": ("all",)}},
     "images": {
         "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},

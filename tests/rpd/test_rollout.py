@@ -164,6 +164,25 @@ def test_every_observation_is_labelled_once():
     assert made.queries == T * N and len(teacher.asked) == T
 
 
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_only_what_the_run_reads_is_stored(fraction):
+    class Talkative(Counting):
+        provides = frozenset({"mean", "std", "log_prob"})
+
+        def label(self, obs, instructions, student_action=None):
+            answer = super().label(obs, instructions, student_action)
+            answer.std, answer.log_prob = answer.mean * nan, student_action[:, 0]
+            return answer
+
+    teacher = Talkative()
+    assert teacher.wanted == teacher.provides
+    teacher.wanted = frozenset({"log_prob"})
+    batch, _ = collector(teacher, fraction).collect(label=True)  # and what nobody reads may be NaN
+    assert {k for k in batch.keys() if k.startswith("teacher.")} == {"teacher.valid", "teacher.log_prob"}  # noqa: SIM118
+    valid = batch["teacher.valid"]
+    assert torch.equal(batch["teacher.log_prob"][valid], batch["action"][..., 0][valid])  # of the very action
+
+
 @pytest.mark.parametrize(("fraction", "per_step"), [(0.5, [2] * 5), (0.3, [1, 1, 1, 1, 2]), (0.75, [3] * 5)])
 def test_label_fraction_is_exact(fraction, per_step):
     teacher = Counting()

@@ -146,6 +146,13 @@ def test_resume_takes_no_other_options():
         train_options(["--resume", "runs/x", "--total-steps", "3", "--ppo.lr", "1"])
 
 
+def test_the_divergence_has_a_short_name():
+    assert train_options(["tabletop/Reach", "--distill", "rkl", "--distill.weight", "3"]).distill.divergence == "rkl"
+    assert train_options(["tabletop/Reach", "--distill=opd"]).distill.divergence == "opd"
+    with pytest.raises(ConfigError, match=r"invalid choice 'kl' for argument '--distill/--distill.divergence'"):
+        train_options(["tabletop/Reach", "--distill", "kl"])
+
+
 def test_no_task():
     with pytest.raises(ConfigError, match="which task"):
         train_options(["--mode", "ppo"])

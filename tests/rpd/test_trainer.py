@@ -58,7 +58,8 @@ def test_the_same_seed_gives_the_same_run_and_another_another(small, tmp_path):
 
 @pytest.mark.parametrize("mode", ["rpd", "dagger"])
 @pytest.mark.parametrize("fraction", [1.0, 0.25])
-def test_one_label_per_observation_and_none_in_the_epochs(mode, fraction, small, tmp_path, monkeypatch):
+@pytest.mark.parametrize("divergence", ["nll", "rkl", "opd"])
+def test_one_label_per_observation_and_none_in_the_epochs(mode, fraction, divergence, small, tmp_path, monkeypatch):
     asked = []
     label = ScriptedTeacher.label
 
@@ -67,14 +68,38 @@ def test_one_label_per_observation_and_none_in_the_epochs(mode, fraction, small,
         return label(self, obs, instructions, student_action)
 
     monkeypatch.setattr(ScriptedTeacher, "label", counted)
-    distill = {"label_fraction": fraction, "schedule": "constant"}
-    trainer = Trainer(small(mode=mode, ppo={"num_steps": 8, "epochs": 5}, distill=distill), tmp_path)
+    distill = {"divergence": divergence, "label_fraction": fraction, "schedule": "constant"}
+    ppo = {"num_steps": 8, "epochs": 5}
+    trainer = Trainer(small(mode=mode, teacher="scripted:bins=32", ppo=ppo, distill=distill), tmp_path)
     for iteration in (1, 2, 3):
         metrics = trainer.iterate()
         assert metrics["teacher/queries"] == trainer.collector.queries == sum(asked) == iteration * 8 * 4 * fraction
         assert metrics["distill/labelled"] == fraction
     assert len(asked) == 3 * 8
     trainer.close()
+
+
+@pytest.mark.parametrize(
+    ("divergence", "fields"),
+    [("mse", {"mean"}), ("rkl", {"mean", "bin_logits"}), ("opd", {"log_prob"})],
+)
+def test_the_teacher_knows_what_is_read_and_nothing_else_is_kept(divergence, fields, small, tmp_path):
+    trainer = Trainer(small(teacher="scripted:bins=32", distill={"divergence": divergence}), tmp_path)
+    assert trainer.teacher.wanted == fields
+    trainer.iterate()
+    trainer.close()
+    kept = {k.removeprefix("teacher.") for k in trainer.collector.batch.keys() if k.startswith("teacher.")}  # noqa: SIM118
+    assert kept == fields | {"valid"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "divergence", "explore"),
+    [("rpd", "mse", True), ("dagger", "mse", False), ("dagger", "opd", True), ("rpd", "opd", True)],
+)
+def test_who_learns_from_what_it_tries_explores(mode, divergence, explore, small, tmp_path):
+    trainer = Trainer(small(mode=mode, distill={"divergence": divergence}), tmp_path)
+    trainer.close()
+    assert trainer.collector.explore is explore
 
 
 def test_ppo_asks_nobody(small, tmp_path):
@@ -148,11 +173,20 @@ def test_evaluation_has_at_most_so_many_environments(small):
     assert eval_config(env, 3).num_envs == 3 and eval_config(env, 1000).num_envs == MAX_EVAL_ENVS
 
 
-@pytest.mark.parametrize("change", [{"mode": "ppo", "teacher": None}, {"teacher": "scripted:noisy"}], ids=["ppo", "rpd"])
-def test_it_learns(change, small, tmp_path):
+LESSONS = {
+    "ppo": {"mode": "ppo", "teacher": None},
+    "rpd": {"teacher": "scripted:noisy"},
+    "rpd, through the advantage": {"teacher": "scripted:biased,bins=255", "distill": {"divergence": "opd"}},
+    "through the advantage alone": {"mode": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "opd"}},
+    "from bins alone": {"mode": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "rkl"}},
+}
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_it_learns(lesson, small, tmp_path):
     """Reach from state, dense reward: seconds on one thread."""
     config = small(
-        **change, env={"num_envs": 64, "max_episode_steps": None}, total_steps=20_000,
+        **LESSONS[lesson], env={"num_envs": 64, "max_episode_steps": None}, total_steps=20_000,
         student={"hidden": (64, 64), "init_log_std": -1.0},
         ppo={"num_steps": 25, "epochs": 5, "minibatches": 4}, eval_every=10**6, final_episodes=50, checkpoint_every=10**6,
     )  # fmt: skip

@@ -299,6 +299,46 @@ def test_two_modes_average_to_neither() -> None:
     assert teacher("modes=2").label(observe(scene), []).samples[0, :, 5].std() == 0
 
 
+def test_bins_hold_its_gaussian() -> None:
+    scene = scenes(16, "PickCube")
+    one = teacher("bins=255,std=0.2")
+    assert one.provides == {"mean", "std", "bin_logits", "log_prob"} and one.bin_edges.shape == (7, 256)
+    out = one.label(observe(scene), [])
+    assert out.bin_logits.shape == (16, 7, 255) and out.log_prob is None  # nobody has acted
+    torch.testing.assert_close(out.bin_logits.exp().sum(-1), torch.ones(16, 7))
+    middle = (one.bin_edges[0, 1:] + one.bin_edges[0, :-1]) / 2
+    free = (out.mean.abs() < 0.2) & (torch.arange(7) < 6)  # whose tails the range does not cut
+    mean = (out.bin_logits.exp() @ middle)[free]
+    variance = (out.bin_logits.exp() * (middle - out.mean[..., None]).square()).sum(-1)[free]
+    torch.testing.assert_close(mean, out.mean[free], atol=1e-3, rtol=0)
+    torch.testing.assert_close(variance.sqrt(), torch.full_like(mean, 0.2), atol=1e-3, rtol=0)
+
+
+def test_two_modes_are_both_in_the_bins() -> None:
+    scene = scenes(1, "PickCube")
+    Scene.get(scene, "tcp_quat")[:] = down(torch.zeros(1))
+    Scene.get(scene, "object_quat")[:] = about_z(torch.tensor([0.7]))
+    out = teacher("modes=2,bins=21,std=0.05").label(observe(scene), [])
+    turn = out.bin_logits[0, 5].exp()
+    assert turn[0].item() == pytest.approx(0.5, abs=0.1) and turn[-1].item() == pytest.approx(0.5, abs=0.1)
+    assert turn[10] < 1e-6
+
+
+def test_it_scores_what_the_student_did() -> None:
+    scene = scenes(1, "PickCube").expand(3, -1)
+    one = teacher("bins=101,std=0.2")
+    action = one.label(observe(scene), []).mean.clone()
+    action[1, 0] = 7.0  # in the outermost bin
+    action[2, 6] *= -1
+    out = one.label(observe(scene), [], action)
+    index = ((action[:, :6] + 1) / (2 / 101)).long().clamp(0, 100)
+    of_bins = (out.bin_logits[:, :6].gather(-1, index[..., None])[..., 0] - math.log(2 / 101)).sum(-1)
+    torch.testing.assert_close(out.log_prob, of_bins + torch.tensor([0.95, 0.95, 0.05]).log())
+    assert out.log_prob[0] > out.log_prob[1]
+    one.wanted = frozenset({"mean"})
+    assert one.label(observe(scene), [], action).bin_logits is None
+
+
 def test_out_of_distribution_it_is_sure_of_the_mirror_image() -> None:
     scene = scenes(32, "PickCube")
     Scene.get(scene, "object_pos")[:16, 1] = 0.08

@@ -1,0 +1,158 @@
+"""A teacher's bins against the student's Gaussian: blurred onto one grid per observation, then compared in closed form.
+
+A teacher's bins [A, B] lie where its training data did: within less than what the environment accepts (-1 to 1), beyond it,
+or all in one point in a dimension that it never moves. They are brought onto a grid of `CELLS` equal cells over [-1, 1];
+the student's mass beyond it is in the outermost cells, as the environment clips. With P_b the student's mass in cell b and
+q~_b the teacher's, what depends on both is
+
+    sum_b P_b log q~_b      `expected`         (reverse KL)        sum_b P_b log P_b      `neg_entropy`
+    -sum_b q~_b log P_b     `cross_entropy`    (forward KL)
+
+Within a cell log P_b is taken from the density, which is exact for a sigma of several cells and goes on pulling where
+Phi(x_{b+1}) - Phi(x_b) has become 0; the outermost cells, which absorb the tails, are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.special import log_ndtr, ndtr
+
+from students.distribution import LOG_2PI
+
+CELLS = 128
+"""Cells of the grid, 1/64 wide: no wider than any useful blur or a student's smallest sigma."""
+WIDTH = 2 / CELLS
+EDGE = 1 - WIDTH
+"""Where the last cell begins; the first ends at -EDGE."""
+TAIL = 0.5
+"""Standard deviation of what `blur` spreads widely: a quarter of the range."""
+TINY = 1e-30
+"""Floor of a mass in a logarithm."""
+
+
+def blur_operator(bin_edges: Tensor, std: float) -> Tensor:
+    """K [A, B, CELLS]: the mass in each cell of N(c, std²), c the middle of a teacher's bin; its rows sum to 1.
+
+    Args:
+        bin_edges: [A, B + 1] ascending, in the environment's normalised action space.
+        std: of the blur, in the same units.
+    """
+    middle = (bin_edges[:, :-1] + bin_edges[:, 1:]) / 2
+    below = ndtr((_edges(bin_edges) - middle[..., None]) / std)  # [A, B, CELLS - 1]
+    return torch.cat([below[..., :1], below.diff(dim=-1), 1 - below[..., -1:]], dim=-1)
+
+
+def blur(bin_logits: Tensor, operator: Tensor, floor: float) -> Tensor:
+    """Log q~, q~ = (1 - floor) q K + floor N(mean of q, TAIL²): the teacher's mass in each cell, nowhere zero.
+
+    Where a teacher never goes, its log q is as low as it likes, and reverse KL would see nothing else. The floor bounds it.
+    Spread evenly, as is customary, it would be flat, and a student that starts a few sigma away from a sure teacher would
+    stay there, as nothing pulls.
+
+    Args:
+        bin_logits: [N, A, B] log-probabilities.
+        operator: K, from `blur_operator`.
+        floor: in (0, 1).
+
+    Returns:
+        [N, A, CELLS].
+    """
+    mass = torch.einsum("nab,abc->nac", bin_logits.exp(), operator)
+    x = _centres(mass)
+    tail = (-0.5 * ((x - (mass @ x)[..., None]) / TAIL).square()).softmax(-1)
+    return ((1 - floor) * mass + floor * tail).clamp_min(TINY).log()
+
+
+def log_density(log_mass: Tensor, action: Tensor) -> Tensor:
+    """Log of q~'s density at actions [N, A], in the outermost cell if beyond it: [N, A].
+
+    Args:
+        log_mass: [N, A, CELLS], from `blur`.
+        action: [N, A].
+    """
+    cell = ((action + 1) / WIDTH).long().clamp(0, CELLS - 1)
+    return log_mass.gather(-1, cell[..., None])[..., 0] - math.log(WIDTH)
+
+
+def overshoot(x: Tensor, low: Tensor | float, high: Tensor | float, std: float) -> Tensor:
+    """1/2 (distance of x to [low, high] / std)²: what the outermost bin, which goes on for ever, does not say."""
+    return 0.5 * ((x - high).clamp_min(0) + (low - x).clamp_min(0)).square() / std**2
+
+
+def steps(log_mass: Tensor) -> dict[str, Tensor]:
+    """What `expected` reads of log q~ [N, A, CELLS]: the mean of its two ends, and its steps from cell to cell."""
+    return {"ends": (log_mass[..., 0] + log_mass[..., -1]) / 2, "steps": log_mass.diff(dim=-1)}
+
+
+def expected(steps: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> Tensor:
+    """sum_b P_b log q~_b [N, A], summed by parts: ends + 1/2 sum_e step_e erf((mean - x_e) / (std sqrt 2)).
+
+    Over the edges x_e between cells: erf once per edge, no small difference, a gradient that is finite everywhere.
+
+    Args:
+        steps: of log q~, from `steps`.
+        mean: [N, A].
+        std: [N, A].
+    """
+    above = torch.erf((mean[..., None] - _edges(mean)) * (math.sqrt(0.5) / std)[..., None])
+    return steps["ends"] + 0.5 * (steps["steps"] * above).sum(-1)
+
+
+def neg_entropy(mean: Tensor, std: Tensor) -> Tensor:
+    """sum_b P_b log P_b [N, A]: between l = -EDGE and u = EDGE, the integral of p log(p w), w the width of a cell.
+
+    That is (log w - log std - 1/2 log 2 pi - 1/2) P(l < x < u) + 1/2 (z_u phi(z_u) - z_l phi(z_l)), z standardised.
+    """
+    low, high = (-EDGE - mean) / std, (EDGE - mean) / std
+    first, last = ndtr(low), ndtr(-high)
+    moment = (high * (-0.5 * high.square()).exp() - low * (-0.5 * low.square()).exp()) * math.exp(-0.5 * LOG_2PI)
+    between = (math.log(WIDTH) - std.log() - 0.5 * LOG_2PI - 0.5) * (1 - first - last) + 0.5 * moment
+    return between + sum(p * p.clamp_min(TINY).log() for p in (first, last))
+
+
+def moments(log_mass: Tensor) -> dict[str, Tensor]:
+    """What `cross_entropy` reads of log q~ [N, A, CELLS], and sum_b q~_b log q~_b; each [N, A].
+
+    The mass of the first and of the last cell, and of what lies between the mean and the variance.
+    """
+    mass = log_mass.exp()
+    between, x = mass[..., 1:-1], _centres(mass)[1:-1]
+    total = between.sum(-1)
+    mean = between @ x / total
+    variance = (between * (x - mean[..., None]).square()).sum(-1) / total
+    negative = (mass * log_mass).sum(-1)
+    return {
+        "first": mass[..., 0],
+        "last": mass[..., -1],
+        "mean_between": mean,
+        "var_between": variance,
+        "neg_entropy": negative,
+    }
+
+
+def cross_entropy(moments: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> Tensor:
+    """-sum_b q~_b log P_b [N, A], P_b = w p(centre) between the outermost cells.
+
+    Args:
+        moments: of q~, from `moments`.
+        mean: [N, A].
+        std: [N, A].
+    """
+    first, last = moments["first"], moments["last"]
+    square = (moments["var_between"] + (moments["mean_between"] - mean).square()) / std.square()
+    between = (1 - first - last) * (std.log() + 0.5 * LOG_2PI + 0.5 * square - math.log(WIDTH))
+    return between - first * log_ndtr((-EDGE - mean) / std) - last * log_ndtr((mean - EDGE) / std)
+
+
+def _edges(like: Tensor) -> Tensor:
+    """The [CELLS - 1] edges between cells, on the device of `like`."""
+    return torch.linspace(-EDGE, EDGE, CELLS - 1, device=like.device)
+
+
+def _centres(like: Tensor) -> Tensor:
+    """The [CELLS] middles of cells, on the device of `like`."""
+    return torch.linspace(-1 + WIDTH / 2, 1 - WIDTH / 2, CELLS, device=like.device)
