@@ -28,6 +28,14 @@ def evaluate(args: list[str]) -> int:
     return evaluation.main(parse(evaluation.EvalOptions, args, "rpd eval"))
 
 
+def serve(args: list[str]) -> int:
+    """Serve a policy over a websocket."""
+    from rpd.arguments import parse
+    from rpd.serve import main as serving
+
+    return serving.main(parse(serving.ServeOptions, args, "rpd serve"))
+
+
 def list_(args: list[str]) -> int:
     """List tasks, robots, teachers and settings."""
     from rpd import listing
@@ -67,6 +75,7 @@ def doctor(args: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "serve": serve,
     "list": list_,
     "report": report,
     "bench": bench,

@@ -32,6 +32,11 @@ FAMILIES = {
         "the task's privileged expert, with dials that make it weak in a chosen way",
     ),
     "policy": Family("teachers.policy", "policy:RUN", "a saved student: a run, a checkpoint or a policy folder"),
+    "remote": Family(
+        "teachers.remote",
+        "remote:ws://HOST:PORT[,token_file=FILE][,timeout=S][,retries=N]",
+        "a policy behind `rpd serve`, or behind openpi's server (see teachers/openpi.py)",
+    ),
     "sb3": Family("teachers.sb3", "sb3:FILE.zip", "a stable-baselines3 policy (PPO, A2C, SAC, TD3) on vector states"),
 }
 
