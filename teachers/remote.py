@@ -60,7 +60,7 @@ class RemoteTeacher(Teacher):
         try:
             self.spec = EnvSpec.model_validate(metadata["spec"])
             self.provides = frozenset(metadata["provides"]) & FIELDS.keys()
-            self.keys = tuple(metadata["observations"])
+            self.required, self.optional = tuple(metadata["observations"]), tuple(metadata["optional"])
             self.served = str(metadata["name"])
             self._remembers = bool(metadata["remembers"])
             self.bin_edges = _tensor(metadata["bin_edges"]).to(device) if "bin_edges" in metadata else None
@@ -121,7 +121,8 @@ class RemoteTeacher(Teacher):
 
     def _arrays(self, obs: TensorDict) -> dict[str, np.ndarray]:
         """What the server reads of an observation."""
-        return {key: _array(obs[key]) for key in self.keys}
+        optional = [key for key in self.optional if key in obs.keys()]  # noqa: SIM118  (of a TensorDict)
+        return {key: _array(obs[key]) for key in (*self.required, *optional)}
 
     def _field(self, name: str, value: Any, sizes: dict[str, int]) -> Tensor:
         expected = FIELDS[name]

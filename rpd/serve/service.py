@@ -48,7 +48,8 @@ class PolicyService:
             "protocol": PROTOCOL,
             "name": self.name,
             "spec": self.spec.model_dump(mode="json"),
-            "observations": [*self.required, *self.optional],
+            "observations": [*self.required],
+            "optional": [*self.optional],
             "provides": sorted(self.teacher.provides),
             "remembers": type(self.teacher).reset is not Teacher.reset,
             **({} if edges is None else {"bin_edges": edges.cpu().numpy()}),
@@ -64,7 +65,7 @@ class PolicyService:
         with torch.inference_mode():
             if kind is None:
                 return self._infer(message)
-            if kind not in self._requests:
+            if type(kind) is not str or kind not in self._requests:
                 raise unknown_name("request", str(kind)[:40], self._requests)
             return self._requests[kind](message)
 

@@ -70,6 +70,7 @@ class Client:
         """
         self.url, self.timeout, self.retries, self.on_retry = url, timeout, retries, on_retry
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._open = contextlib.ExitStack()
         self._socket: ClientConnection | None = None
         self._block: OwnBlock | None = None
         self._share, self._shares = share, False
@@ -108,15 +109,17 @@ class Client:
                 delay = min(0.5 * 2**attempt, 8.0)
                 self.on_retry(f"policy server {self.url}: {error}; retry {attempt + 1} of {self.retries} in {delay:g} s")
                 time.sleep(delay)
+            except BaseException:  # an answer that nobody waited for must not be taken for the next one's
+                self.close()
+                raise
         if isinstance(answer, str):  # openpi's is a traceback
             raise ServerLost(f"policy server {self.url} answers: {(answer.strip() or 'error').splitlines()[-1]}")
         return answer
 
     def close(self) -> None:
         """Hang up; the next request connects again."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError, WebSocketException):
-                self._socket.close()
+        with contextlib.suppress(OSError, WebSocketException):
+            self._open.close()
         if self._block is not None:
             self._block.close()
         self._socket = self._block = None
@@ -128,10 +131,11 @@ class Client:
             ServerLost: another policy is served there than before.
         """
         try:
-            self._socket = connect(
+            connection = connect(
                 self.url, additional_headers=self._headers, compression=None, proxy=None, max_size=MAX_REPLY,
                 open_timeout=self.timeout, close_timeout=1, ping_interval=None,  # openpi's server is deaf while it computes
             )  # fmt: skip
+            self._socket = self._open.enter_context(connection)
         except InvalidStatus as error:
             if error.response.status_code == 401:
                 raise _Denied from None
@@ -156,8 +160,15 @@ class Client:
         assert self._socket is not None
         if arena is not None:
             arena.used = 0
+        data, limits = encode(message, arena), self.metadata.get("limits")
+        most = limits.get("message_bytes") if isinstance(limits, dict) else None
+        if isinstance(most, int) and len(data) > most:
+            raise ServerLost(
+                f"policy server {self.url}: a request of {len(data):,} bytes, and it takes {most:,}: "
+                "ask about fewer observations, or start it with a larger --max-message-mb"
+            )
         try:
-            self._socket.send(encode(message, arena))
+            self._socket.send(data)
         except (OSError, WebSocketException) as error:
             raise _Lost(str(error)) from None
         return self._receive(arena)

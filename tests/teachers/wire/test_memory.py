@@ -39,7 +39,9 @@ def test_a_question_and_its_answer(pair):
     assert encode({"image": 0 * image}, own) and (question["image"] == image).all()  # copies: what was seen does not change
 
 
-@pytest.mark.parametrize(("offset", "size"), [(-64, 64), (2**18 - 63, 64), (2**40, 64), (0, 2**19), (True, 4), ("0", 4), (None, 4)])
+@pytest.mark.parametrize(
+    ("offset", "size"), [(-64, 64), (2**18 - 63, 64), (2**40, 64), (0, 2**19), (True, 4), ("0", 4), (None, 4)]
+)
 def test_outside_of_the_block(pair, offset, size):
     fields = {b"__ndarray__": True, b"offset": offset, b"dtype": "|u1", b"shape": [size]}
     with pytest.raises(MalformedMessage, match="outside of the shared memory"):
