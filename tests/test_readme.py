@@ -13,6 +13,7 @@ from rpd import cli
 from rpd.arguments import parse
 from rpd.bench import BenchOptions
 from rpd.evaluation import EvalOptions
+from rpd.serve.main import ServeOptions
 from rpd.settings import train_options
 
 ROOT = Path(__file__).parent.parent
@@ -43,8 +44,8 @@ def test_command_is_understood(words, tmp_path, monkeypatch):
     assert verb in cli.VERBS
     if verb == "train":
         train_options(args)
-    elif verb in ("eval", "bench"):
-        parse({"eval": EvalOptions, "bench": BenchOptions}[verb], args, verb)
+    elif verb in ("eval", "bench", "serve"):
+        parse({"eval": EvalOptions, "bench": BenchOptions, "serve": ServeOptions}[verb], args, verb)
 
 
 def test_every_verb_and_make_target_is_shown():

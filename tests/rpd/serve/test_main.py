@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,9 +17,11 @@ import torch
 from envs.base import EnvConfig
 from envs.registry import make
 from rpd import checkpoint
+from rpd.arguments import parse
 from rpd.cli import main
 from rpd.serve.main import ServeOptions, load
 from rpd.serve.status import Status
+from rpd.settings import train_options
 from teachers import registry
 from teachers.remote import RemoteTeacher
 from teachers.wire.client import Client
@@ -110,6 +113,17 @@ def test_a_teacher_of_images():
     teacher, spec = load(options)
     assert spec.observations["image.front"].shape == (32, 32, 3) and spec.embodiment.name == "ur5e"
     assert teacher.name == "scripted"
+
+
+def test_what_the_documentation_shows(serving):
+    text = (ROOT / "docs" / "serving.md").read_text()
+    shown = [shlex.split(line, comments=True) for line in "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()]
+    for _, verb, *args in (words for words in shown if words[0] == "rpd"):
+        train_options(args) if verb == "train" else parse(ServeOptions, args, verb)
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(program.replace("ws://127.0.0.1:8000", serving().url), found := {})
+    assert found["action"].shape == (3,)
+    found["client"].close()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
