@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +138,8 @@ class Client:
                 open_timeout=self.timeout, close_timeout=1, ping_interval=None,  # openpi's server is deaf while it computes
             )  # fmt: skip
             self._socket = self._open.enter_context(connection)
+            wait = struct.pack("ll", int(self.timeout), int(self.timeout % 1 * 1e6))  # a struct timeval
+            self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)  # recv has a timeout of its own
         except InvalidStatus as error:
             if error.response.status_code == 401:
                 raise _Denied from None

@@ -1,12 +1,17 @@
 """A teacher behind a server is the teacher; trouble on the way is retried, and then named."""
 
+import base64
+import hashlib
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,6 +136,30 @@ def test_does_not_wait_for_ever(serving, oracle, toy_spec, toy_obs, naps):
     remote = registry.make(f"remote:{serving(Slow()).url},timeout=0.1,retries=1", toy_spec())
     with pytest.raises(ServerLost, match=r"no answer after 1 retries \(no answer in 0.1 s\)"):
         remote.label(toy_obs(1), ["a"])
+
+
+def test_a_server_that_stops_reading():
+    """Frozen after the handshake: a request larger than the socket's buffers is not waited for either."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def freeze():
+            connection, _ = listener.accept()
+            with connection:
+                key = re.search(rb"Sec-WebSocket-Key: (\S+)", connection.recv(4096))[1]
+                accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+                upgrade = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                connection.sendall(upgrade + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + b"\x82\x01\x80")  # {}
+                done.wait(10)
+
+        done = threading.Event()
+        thread = threading.Thread(target=freeze)
+        thread.start()
+        client = Client(f"ws://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5, retries=0)
+        assert client.metadata == {}
+        with pytest.raises(ServerLost, match="no answer after 0 retries"):
+            client.request({"image": np.zeros(2**25, np.uint8)})
+        done.set()
+        thread.join()
 
 
 def test_a_policy_that_fails_is_not_asked_again(serving, toy_spec, toy_obs, naps):
