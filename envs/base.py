@@ -31,6 +31,10 @@ class EnvConfig(BaseModel):
     """Cameras to observe with obs=image, by name."""
     image_size: int | None = Field(None, ge=8, le=1024)
     """Height and width of an observed image, pixels."""
+    teacher_cameras: tuple[str, ...] = ()
+    """Cameras that only the teacher looks through, by name; default: those that the teacher asks for."""
+    teacher_image_size: int | None = Field(None, ge=8, le=1024)
+    """Height and width of an image that only the teacher sees, pixels."""
     max_episode_steps: int | None = Field(None, ge=1)
     """Control steps before an episode is truncated."""
     randomize: tuple[str, ...] = ()
@@ -119,6 +123,21 @@ class VectorEnv(ABC):
             NonFiniteError: if the action or the simulation is not finite.
             WorkerDied: if a worker process ended.
         """
+
+    def look(self, envs: Tensor | None = None) -> dict[str, Tensor]:
+        """Look through the cameras that only a teacher sees (`EnvConfig.teacher_cameras`), at what was observed last.
+
+        Apart from the observation, because a student that sees no images, or others, need not wait for them, and a teacher
+        is not asked about every observation.
+
+        Args:
+            envs: [K] indices, ascending; None: all.
+
+        Returns:
+            ``view.<camera>`` uint8 [K, H, W, 3]. A camera that the student has at the same size is left out: its image is
+            part of the observation.
+        """
+        return {}
 
     @abstractmethod
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:

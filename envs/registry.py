@@ -74,10 +74,11 @@ def make(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_t
     info = task_info(task)
     if config.robot is not None and config.robot not in info.robots:
         raise unknown_name(f"robot for {task}", config.robot, info.robots)
-    if config.cameras is not None and info.cameras:
-        for camera in config.cameras:
-            if camera not in info.cameras:
-                raise unknown_name(f"camera for {task}", camera, info.cameras)
+    for camera in (*(config.cameras or ()), *config.teacher_cameras):
+        if info.cameras and camera not in info.cameras:
+            raise unknown_name(f"camera for {task}", camera, info.cameras)
+    if config.teacher_image_size is not None and not config.teacher_cameras:
+        raise ConfigError("env.teacher_image_size does nothing without env.teacher_cameras: name a camera")
     if config.obs == "state" and (config.cameras is not None or config.image_size is not None):
         given = "env.cameras" if config.cameras is not None else "env.image_size"
         raise ConfigError(f"{given} does nothing with env.obs state: add --env.obs image")

@@ -72,6 +72,8 @@ class EnvSpec(Spec):
         observations: what a student may see, by key: ``"state"``, ``"image.<camera>"``. The key
             ``"privileged"`` is never listed: it is for teachers (see `Scene`).
         state_names: one name per entry of ``"state"``.
+        state_scaled: which of its entries are of order one as they are (none where empty) and must not be whitened with
+            running statistics: those blow up what seldom changes, such as a touch or a goal, when it does.
         action: the action space.
         control_hz: control steps per second.
         max_episode_steps: control steps before an episode is truncated.
@@ -83,6 +85,7 @@ class EnvSpec(Spec):
     embodiment: Embodiment
     observations: dict[str, ObsSpec]
     state_names: tuple[str, ...]
+    state_scaled: tuple[bool, ...] = ()
     action: ActionSpec
     control_hz: float
     max_episode_steps: int
@@ -159,6 +162,8 @@ class Scene:
     fields: ClassVar[dict[str, slice]] = {}
     dim: int = 0
     relative_dim: ClassVar[int] = 9
+    WAY: ClassVar[float] = 0.1
+    """m: the unit of the ways in `relative`, in which a task of this size is of order one."""
 
     @classmethod
     def get(cls, privileged: Tensor, field: str) -> Tensor:
@@ -169,14 +174,15 @@ class Scene:
     def relative(cls, privileged: Tensor) -> Tensor:
         """Return what a hand that acts in the scene has to know of it [N, relative_dim].
 
-        The way from the tcp to the object and from there to the target (3 + 3, m), how the object's faces are turned
-        against the fingers (cosine and sine of four times the angle), and whether it is grasped. Relative, because a
-        network cannot see a centimetre in the difference of two positions; the ways end at a metre, because an object
-        that has left the table falls for the rest of the episode.
+        The way from the tcp to the object and from there to the target (3 + 3, in units of `WAY`), how the object's faces
+        are turned against the fingers (cosine and sine of four times the angle), and whether it is grasped. Relative,
+        because a network cannot see a centimetre in the difference of two positions; the ways end at a metre, because an
+        object that has left the table falls for the rest of the episode.
         """
         get = functools.partial(cls.get, privileged)
-        way, left = get("object_pos") - get("tcp_pos"), get("target_pos") - get("object_pos")
-        return torch.cat([way.clamp(-1, 1), left.clamp(-1, 1), _turn(get("object_quat"), get("tcp_quat")), get("grasped")], -1)
+        ways = torch.cat([get("object_pos") - get("tcp_pos"), get("target_pos") - get("object_pos")], dim=-1)
+        turn = _turn(get("object_quat"), get("tcp_quat"))
+        return torch.cat([ways.clamp(-1, 1) / cls.WAY, turn, get("grasped")], dim=-1)
 
     @classmethod
     def empty(cls, num_envs: int, device: torch.device | str = "cpu") -> Tensor:

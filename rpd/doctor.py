@@ -165,7 +165,9 @@ def ffmpeg() -> Check:
 
 def extras() -> list[Check]:
     """The optional packages, one line each."""
-    packages = {"maniskill": "mani-skill", "sb3": "stable-baselines3"}
+    packages = {
+        "maniskill": "mani-skill", "sb3": "stable-baselines3", "vla": "transformers", "demos": "h5py", "serve": "websockets"
+    }  # fmt: skip
     checks = []
     for extra, package in packages.items():
         found = _version(package)

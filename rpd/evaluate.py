@@ -151,7 +151,7 @@ def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFr
     if on_frame:
         on_frame(env, running, success)
     for _ in range(env.spec.max_episode_steps):
-        action = policy.act(obs, env.instructions)
+        action = policy.act(obs.update(env.look()) if policy.looks else obs, env.instructions)
         if not torch.isfinite(action).all():
             raise NonFiniteError(f"policy {policy.name}", f"action of {_rows(~torch.isfinite(action).all(-1))}")
         step = env.step(action)

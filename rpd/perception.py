@@ -15,6 +15,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from envs.errors import NonFiniteError
+from envs.specs import Scene
 from rpd.batch import take
 from rpd.config import PerceptionConfig
 from rpd.replay import Replay
@@ -88,5 +89,6 @@ class PerceptionLearner:
         self.module.loss(error).backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0, foreach=True)
         self.optimizer.step()
-        square = (error.detach() / self.module.scale).square().mean(0)
-        return torch.stack([part.sum() for part in square.split([3, 3, 2, 1])])
+        way, left, turn, grasped = error.detach().square().mean(0).split([3, 3, 2, 1])
+        metres = Scene.WAY**2
+        return torch.stack([metres * way.sum(), metres * left.sum(), turn.sum(), grasped.sum()])

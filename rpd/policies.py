@@ -22,6 +22,8 @@ class Policy(Protocol):
 
     name: str
     """How it is called in results."""
+    looks: bool
+    """Whether its observations hold what only a teacher sees, `VectorEnv.look`."""
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
         """Return actions [N, A] in [-1, 1] for N observations and instructions."""
@@ -34,7 +36,9 @@ class Policy(Protocol):
 
 
 class Memoryless:
-    """A policy without memory or chance."""
+    """A policy without memory or chance, that sees what a student sees."""
+
+    looks = False
 
     def reset(self, mask: Tensor) -> None:
         """Nothing to forget."""

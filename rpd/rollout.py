@@ -153,18 +153,25 @@ class Collector:
         instructions = self.env.instructions
         if self.label_fraction >= 1:
             self.queries += n
-            return _to(teacher.label(self.obs.to(teacher.device), instructions, action), device)
+            return _to(teacher.label(self._shown(teacher), instructions, action), device)
         self.owed += self.label_fraction * n
         count = int(self.owed + 1e-9)  # 49 times 1/49 is a little less than 1
         self.owed -= count
         self.queries += count
         rows = torch.randperm(n, generator=self.generator, device=device)[:count].sort().values
         some = [instructions[i] for i in rows.tolist()]
-        answer = _to(teacher.label(self.obs[rows].to(teacher.device), some, action[rows]), device)
+        answer = _to(teacher.label(self._shown(teacher, rows), some, action[rows]), device)
         full = {k: torch.zeros(n, *v.shape[1:], dtype=v.dtype, device=device) for k, v in answer.items()}
         for name, value in answer.items():
             full[name][rows] = value
         return full
+
+    def _shown(self, teacher: Teacher, rows: Tensor | None = None) -> TensorDict:
+        """What the teacher sees of the current observation, of all environments or of `rows` [K]."""
+        obs = self.obs.copy() if rows is None else self.obs[rows]
+        if teacher.looks:
+            obs.update(self.env.look(rows))
+        return obs.to(teacher.device)
 
     def _outcome(self, step: Step) -> dict[str, Any]:
         """What came of an action; looks after the episodes that ended."""

@@ -65,8 +65,7 @@ class ActorCritic(nn.Module):
         state_dim = spec.observations["state"].shape[0]
         self.perception = Perception(spec, config) if config.perceive else None
         self.cameras = Cameras(spec, config) if spec.cameras and not config.perceive else None
-        self.state_normalizer = Normalizer(state_dim) if config.normalize_state else None
-        self.privileged_normalizer = Normalizer(Scene.relative_dim) if config.asymmetric_critic else None
+        self.state_normalizer = Normalizer(state_dim, spec.state_scaled) if config.normalize_state else None
 
         sight = self.perception or self.cameras
         width = state_dim + (0 if sight is None else sight.dim)
@@ -111,11 +110,9 @@ class ActorCritic(nn.Module):
         return action.clamp(-1, 1)
 
     def observe(self, obs: Obs) -> None:
-        """Update the normalisers with observations that were collected."""
+        """Update the normaliser with observations that were collected."""
         if self.state_normalizer is not None:
             self.state_normalizer.update(obs["state"])
-        if self.privileged_normalizer is not None:
-            self.privileged_normalizer.update(Scene.relative(obs["privileged"]))
 
     @property
     def log_std(self) -> Tensor:
@@ -169,6 +166,6 @@ class ActorCritic(nn.Module):
         return ActionDistribution(self.actor(features), self.log_std, self.discrete)
 
     def _value(self, features: Tensor, obs: Obs) -> Tensor:
-        if self.privileged_normalizer is not None:
-            features = torch.cat([features, self.privileged_normalizer(Scene.relative(obs["privileged"]))], dim=-1)
+        if self.config.asymmetric_critic:
+            features = torch.cat([features, Scene.relative(obs["privileged"])], dim=-1)
         return self.critic(features).squeeze(-1)

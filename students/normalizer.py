@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -13,18 +15,21 @@ class Normalizer(nn.Module):
     """(x - mean) / std, clipped to ±10, with the mean and variance of everything seen by `update`.
 
     Statistics are merged batch by batch (Chan, Golub and LeVeque, 1983) in double precision and on the device.
-    Before the first update it is the identity.
+    Before the first update it is the identity, and for `scaled` entries always.
     """
 
     mean: Tensor
     var: Tensor
     count: Tensor
+    scaled: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, scaled: Sequence[bool] = ()) -> None:
+        """For rows of `dim` entries; `scaled` marks those that need no whitening, none where empty."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim, dtype=torch.float64))
         self.register_buffer("var", torch.ones(dim, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("scaled", torch.tensor(scaled or [False] * dim, dtype=torch.bool), persistent=False)
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
@@ -42,4 +47,4 @@ class Normalizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Whiten [N, dim]."""
         mean, std = self.mean.float(), self.var.float().sqrt().clamp(min=MIN_STD)
-        return ((x - mean) / std).clamp(-CLIP, CLIP)
+        return torch.where(self.scaled, x, (x - mean) / std).clamp(-CLIP, CLIP)

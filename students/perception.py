@@ -16,8 +16,6 @@ from students.encoders import ImageEncoder, mlp
 Obs: TypeAlias = TensorDict | Mapping[str, Tensor]
 
 HIDDEN = 256
-SCALE = (10.0,) * 6 + (1.0,) * 3
-"""Of `Scene.relative` in a belief: decimetres, so that every entry is of order one."""
 TOLERANCE = (1.0,) * 6 + (0.15,) * 2 + (0.2,)
 """Weight of each entry's error: half a turn between the faces of a cube matters as much as a centimetre or two."""
 
@@ -47,7 +45,6 @@ class Perception(nn.Module):
     move under it, and noisy labels and returns teach them slowly.
     """
 
-    scale: Tensor
     tolerance: Tensor
 
     def __init__(self, spec: EnvSpec, config: StudentConfig) -> None:
@@ -56,7 +53,6 @@ class Perception(nn.Module):
         state_dim = spec.observations["state"].shape[0]
         self.head = mlp([state_dim + self.cameras.dim, HIDDEN, Scene.relative_dim], out_gain=1.0)
         self.dim = Scene.relative_dim
-        self.register_buffer("scale", torch.tensor(SCALE), persistent=False)
         self.register_buffer("tolerance", torch.tensor(TOLERANCE), persistent=False)
 
     def forward(self, state: Tensor, obs: Obs) -> Tensor:
@@ -64,8 +60,8 @@ class Perception(nn.Module):
         return self.head(torch.cat([state, self.cameras(obs)], dim=-1))
 
     def error(self, belief: Tensor, privileged: Tensor) -> Tensor:
-        """How far beliefs [N, dim] are from the truth in privileged [N, Scene.dim], in the units of a belief."""
-        return belief - self.scale * Scene.relative(privileged)
+        """How far beliefs [N, dim] are from the truth in privileged [N, Scene.dim], in the units of `Scene.relative`."""
+        return belief - Scene.relative(privileged)
 
     def loss(self, error: Tensor) -> Tensor:
         """Mean squared error, of errors [N, dim] weighted by what matters."""

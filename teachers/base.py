@@ -48,6 +48,9 @@ class Teacher(ABC):
 
     name: str
     provides: frozenset[str]
+    looks: bool = False
+    """Whether its observations hold ``view.<camera>`` images (`envs.base.VectorEnv.look`). Where the student has the same
+    camera at the same size, it is found under ``image.<camera>`` instead."""
     bin_edges: Tensor | None = None
     """[A, B + 1] ascending edges of the bins of `TeacherOutput.bin_logits`, in the environment's normalised action space."""
 

@@ -76,7 +76,7 @@ class Workers:
             layout = self._layout(hello)
             self._call("attach", layout=layout)
             self._arrays = {k: torch.from_numpy(v) for k, v in memory.attach(self._fd, layout).items()}
-            self._obs = list(hello["obs"])
+            self._obs, self._views = list(hello["obs"]), list(hello["views"])
         except BaseException:
             for worker in self._workers:
                 worker.process.kill()  # one that still builds its scenes would not notice that we hang up
@@ -99,6 +99,12 @@ class Workers:
         self._arrays["seed"][envs] = torch.tensor(seeds)
         self._call("reset", envs)
         return self._observation()
+
+    def look(self, envs: list[int]) -> dict[str, Tensor]:
+        """Look through the teacher's cameras: ``view.<camera>`` uint8 [len(envs), H, W, 3]."""
+        if self._views:
+            self._call("look", envs)
+        return {key: self._arrays[key][envs] for key in self._views}
 
     def render(self, envs: list[int]) -> Tensor:
         """Render environments: uint8 [len(envs), H, W, 3]."""
@@ -143,7 +149,7 @@ class Workers:
             "sim": ("float32", (n, hello["state"])),
             "image": ("uint8", (n, *hello["image"])),
         }
-        return layout | {key: (dtype, (n, *shape)) for key, (dtype, shape) in hello["obs"].items()}
+        return layout | {key: (dtype, (n, *shape)) for key, (dtype, shape) in (hello["obs"] | hello["views"]).items()}
 
     def _observation(self) -> dict[str, Tensor]:
         return {key: self._arrays[key] for key in self._obs}

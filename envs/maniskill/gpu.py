@@ -64,6 +64,10 @@ class DeviceSim:
                 base.reset(options={"env_idx": torch.tensor(some, device=self.device)})
         return self.sim.observe()
 
+    def look(self, envs: list[int]) -> dict[str, Tensor]:
+        """Look through the teacher's cameras: ``view.<camera>`` uint8 [len(envs), H, W, 3]."""
+        return {key: image[envs] for key, image in self.sim.look().items()}
+
     def render(self, envs: list[int]) -> Tensor:
         """Render environments: uint8 [len(envs), H, W, 3]."""
         return self.sim.render()[envs]

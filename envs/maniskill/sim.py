@@ -59,6 +59,7 @@ class Sim:
         self.actions, bounds = controllers.describe(self.agents)
         self._bounds = None if bounds is None else tuple(torch.as_tensor(v, device=self.base.device) for v in bounds)
         self._cameras = self._choose_cameras()
+        self._views = [name for name in config.teacher_cameras if name not in self._cameras]
         self._roles = scene.ROLES.get(task) if self.base.robot_uids in scene.ROBOTS else None
         self.spec = self._describe(registered.max_episode_steps)
 
@@ -101,6 +102,10 @@ class Sim:
             out["scene"] = scene.raw(self.base, self._roles, info)
         return out
 
+    def look(self) -> dict[str, Tensor]:
+        """Look through the cameras that only a teacher sees: ``view.<camera>`` uint8 [B, H, W, 3]."""
+        return {f"view.{name}": image for name, image in self._photograph(self._views).items()} if self._views else {}
+
     def render(self) -> Tensor:
         """Look through the human render camera (or the first one): uint8 [B, H, W, 3]."""
         name = self._viewpoint
@@ -109,9 +114,12 @@ class Sim:
     @property
     def render_shape(self) -> tuple[int, int, int]:
         """H, W, 3 of `render`. The first picture that a process takes compiles shaders for seconds: this takes none."""
-        stage = self.base.scene
-        config = (stage.human_render_cameras | stage.sensors)[self._viewpoint].config
-        return config.height, config.width, 3
+        return self._shape(self._viewpoint)
+
+    @property
+    def view_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """H, W, 3 of what `look` returns, by key."""
+        return {f"view.{name}": self._shape(name) for name in self._views}
 
     def get_state(self) -> Tensor:
         """Copy poses and velocities of everything that moves [B, D]."""
@@ -151,13 +159,18 @@ class Sim:
             images[name] = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
         return images
 
+    def _shape(self, camera: str) -> tuple[int, int, int]:
+        stage = self.base.scene
+        config = (stage.human_render_cameras | stage.sensors)[camera].config
+        return config.height, config.width, 3
+
     def _choose_cameras(self) -> list[str]:
-        if self.config.obs == "state":
-            return []
         available = [*self.base.scene.human_render_cameras, *self.base.scene.sensors]
-        for name in self.config.cameras or ():
+        for name in (*(self.config.cameras or ()), *self.config.teacher_cameras):
             if name not in available:
                 raise unknown_name(f"camera for {tasks.PREFIX}{self.task}", name, available)
+        if self.config.obs == "state":
+            return []
         if not available:
             raise ConfigError(f"task '{tasks.PREFIX}{self.task}' has no camera: use --env.obs state")
         return list(self.config.cameras or available[:1])
@@ -203,8 +216,14 @@ class Sim:
 def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render_backend: str) -> Any:
     import gymnasium
 
-    size = {} if config.image_size is None else {"width": config.image_size, "height": config.image_size}
     observed = config.obs == "image"
+    pixels = config.image_size if observed else config.teacher_image_size
+    if observed and config.teacher_image_size not in (None, pixels):
+        raise ConfigError(
+            f"{tasks.PREFIX}{task}: all cameras have one size, and env.teacher_image_size {config.teacher_image_size} is not "
+            f"env.image_size {pixels}: make them equal"
+        )
+    size = {} if pixels is None else {"width": pixels, "height": pixels}
     options: dict[str, Any] = {
         "num_envs": num_envs,
         # With obs=image the cameras are read here, only those that are asked for.
@@ -214,7 +233,7 @@ def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render
         "sim_backend": sim_backend,
         "render_backend": render_backend,
         "sensor_configs": dict(size),
-        "human_render_camera_configs": {"width": RENDER_SIZE, "height": RENDER_SIZE} | (size if observed else {}),
+        "human_render_camera_configs": {"width": RENDER_SIZE, "height": RENDER_SIZE} | size,
     }
     if config.robot is not None:
         options["robot_uids"] = config.robot

@@ -30,6 +30,8 @@ class Backend(Protocol):
 
     def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]: ...  # noqa: D102
 
+    def look(self, envs: list[int]) -> dict[str, Tensor]: ...  # noqa: D102
+
     def render(self, envs: list[int]) -> Tensor: ...  # noqa: D102
 
     def get_state(self) -> Tensor: ...  # noqa: D102
@@ -122,6 +124,11 @@ class ManiSkillEnv(VectorEnv):
         fresh = self._checked(self.backend.reset(ended, [self._episode_seed(e) for e in ended], exact=False))
         obs[env] = fresh[env]
         return Step(obs, reward, terminated, truncated, final_obs, episode)
+
+    def look(self, envs: Tensor | None = None) -> dict[str, Tensor]:
+        """See `VectorEnv.look`."""
+        images = self.backend.look(list(range(self.num_envs)) if envs is None else envs.tolist())
+        return {key: image.to(self.device, copy=True) for key, image in images.items()}
 
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
         """Look through ManiSkill's human render camera."""

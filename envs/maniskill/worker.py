@@ -45,6 +45,7 @@ class Worker:
         return {
             "spec": sim.spec.model_dump(mode="json"),
             "obs": obs,
+            "views": {key: ("uint8", shape) for key, shape in sim.view_shapes.items()},
             "state": sim.get_state().shape[1],
             "image": sim.render_shape,
         }
@@ -66,6 +67,11 @@ class Worker:
         """Begin the episodes whose seeds the parent wrote."""
         for env in envs:
             self._write(env, self.sims[env - self.first].reset(int(self.arrays["seed"][env])))
+
+    def look(self, envs: list[int]) -> None:
+        """Look through the teacher's cameras."""
+        for env in envs:
+            self._write(env, self.sims[env - self.first].look())
 
     def render(self, envs: list[int]) -> None:
         """Render environments for people."""

@@ -15,7 +15,7 @@ from envs.errors import NonFiniteError
 from envs.specs import ActionSpec, EnvSpec, ObsSpec
 from envs.tabletop import ik, randomize
 from envs.tabletop.camera import Camera, Renderer
-from envs.tabletop.observe import Readings, state_names
+from envs.tabletop.observe import SCALED, Readings, state_names
 from envs.tabletop.robots import ROBOTS
 from envs.tabletop.tasks import COLORS, TASKS
 from envs.tabletop.views import cameras, people_camera
@@ -60,6 +60,12 @@ class TabletopEnv(VectorEnv):
         views = cameras(self.robot)
         observed = (config.cameras or DEFAULT_CAMERAS) if config.obs == "image" else ()
         self._renderers = {f"image.{name}": Renderer(self._batch, views[name], size) for name in observed}
+        view_size = config.teacher_image_size or size
+        self._views = {
+            f"view.{name}": Renderer(self._batch, views[name], view_size)
+            for name in config.teacher_cameras
+            if not (name in observed and view_size == size)
+        }
         self._people: dict[int, Renderer] = {}
         self._state = self._initial_state()
         self._instructions: list[str] = []
@@ -94,6 +100,7 @@ class TabletopEnv(VectorEnv):
             embodiment=robot.embodiment(),
             observations={"state": ObsSpec(shape=(len(names),), dtype="float32"), **images},
             state_names=names,
+            state_scaled=tuple(name.startswith(SCALED) for name in names),
             action=ActionSpec(
                 names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
                 units=("m", "m", "m", "rad", "rad", "rad", "open"),
@@ -278,6 +285,12 @@ class TabletopEnv(VectorEnv):
         hand = self._now.hand()
         position = self._now.tcp + hand @ camera.position + shift[:, :3]
         return position, turn @ hand @ camera.rotation
+
+    def look(self, envs: Tensor | None = None) -> dict[str, Tensor]:
+        """See `VectorEnv.look`."""
+        ids = np.arange(self.num_envs) if envs is None else envs.cpu().numpy()
+        pictures = {key: self._picture(renderer, ids) for key, renderer in self._views.items()}
+        return {key: torch.from_numpy(picture).to(self.device) for key, picture in pictures.items()}
 
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
         """See `VectorEnv.render`. Casts shadows, which observed images do without."""

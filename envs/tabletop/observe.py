@@ -14,16 +14,21 @@ from envs.tabletop.tasks import Frame
 from envs.tabletop.world import World
 
 PRESS = 1.0  # N: a finger presses on the object, it does not merely touch it
+SCALED = ("touch.", "object.", "goal.")
+"""Beginnings of the names of state entries that `EnvSpec.state_scaled` marks."""
 ALIGNED = 0.85  # of the force at least is along the direction of closing; in a true grasp it is above 0.92
 
 
 def state_names(robot: Robot, scene: bool, goal: bool) -> tuple[str, ...]:
-    """One name per entry of ``state``; `scene` adds what only a simulator knows, `goal` only where the goal is."""
+    """One name per entry of ``state``; `scene` adds what only a simulator knows, `goal` only where the goal is.
+
+    What the robot measures of itself is in SI units; what begins with one of `SCALED` is scaled, see `Scene.relative`.
+    """
     names = [f"q.{j}" for j in robot.joints] + [f"dq.{j}" for j in robot.joints] + ["gripper"]
     names += [f"tcp.{c}" for c in ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32")]
     names += [f"tcp_lag.{c}" for c in "xyz"]
     if scene:
-        names += ["press.left", "press.right"]
+        names += ["touch.left", "touch.right"]
         names += [f"object.{c}" for c in ("dx", "dy", "dz", "cos4", "sin4")]
         names += [f"goal.{c}" for c in ("dx", "dy", "dz")]
     if scene or goal:
@@ -113,7 +118,7 @@ class Readings:
             relative = Scene.relative(privileged).numpy()
             entries += [pressing, relative[:, :3], relative[:, 6:8], relative[:, 3:6]]
         if scene or goal:
-            entries.append(target - tcp)
+            entries.append((target - tcp) / Scene.WAY)
         return {"state": torch.from_numpy(np.concatenate(entries, axis=1).astype(np.float32)), "privileged": privileged}
 
     def _object(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -212,6 +212,18 @@ def _yaw(q):
 class TestImages:
     pytestmark = needs_vulkan
 
+    def test_what_only_a_teacher_sees(self):
+        env = _env(num_envs=3, num_workers=2, teacher_cameras=("base_camera",), teacher_image_size=16)
+        try:
+            assert set(env.reset(0).keys()) == {"state", "privileged"}
+            every = env.look()["view.base_camera"]
+            assert every.shape == (3, 16, 16, 3) and every.float().std() > 5
+            assert torch.equal(env.look(torch.tensor([0, 2]))["view.base_camera"], every[[0, 2]])
+        finally:
+            env.close()
+        with pytest.raises(ConfigError, match="make them equal"):
+            _env(num_envs=1, obs="image", image_size=32, teacher_cameras=("base_camera",), teacher_image_size=16)
+
     def test_proprioception_and_cameras_only(self):
         env = _env("StackCube-v1", num_envs=1, obs="image", cameras=("hand_camera", "render_camera"), image_size=32)
         try:
@@ -224,6 +236,7 @@ class TestImages:
             out = env.step(torch.full((1, 7), 1.0))
             assert not torch.equal(out.obs["image.hand_camera"], obs["image.hand_camera"])
             assert env.render(size=48).shape == (1, 48, 48, 3)
+            assert env.look() == {}
             # Cubes stand at an angle: object and lower cube, on the table, one half edge up.
             scene = obs["privileged"]
             for field in ("object_pos", "target_pos"):

@@ -90,3 +90,10 @@ def test_a_simulator_that_is_not_installed_has_no_tasks(monkeypatch):
 def test_image_options_without_images_are_refused(option):
     with pytest.raises(ConfigError, match=r"does nothing with env.obs state: add --env.obs image"):
         registry.make("tabletop/Reach", EnvConfig(num_envs=1, **option))
+
+
+def test_what_the_teacher_sees_is_checked():
+    with pytest.raises(ConfigError, match=r"camera for tabletop/Reach 'frnt'.*front"):
+        registry.make("tabletop/Reach", EnvConfig(num_envs=1, teacher_cameras=("frnt",)))
+    with pytest.raises(ConfigError, match=r"teacher_image_size does nothing without env.teacher_cameras"):
+        registry.make("tabletop/Reach", EnvConfig(num_envs=1, teacher_image_size=32))

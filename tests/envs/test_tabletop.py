@@ -116,9 +116,9 @@ def test_state_entries_are_what_their_names_say():
     tcp, cube, goal = (Scene.get(scene, name) for name in ("tcp_pos", "object_pos", "target_pos"))
     for i, axis in enumerate("xyz"):
         torch.testing.assert_close(column[f"tcp.{axis}"], tcp[:, i])
-        torch.testing.assert_close(column[f"object.d{axis}"], (cube - tcp)[:, i], atol=1e-6, rtol=0)
-        torch.testing.assert_close(column[f"goal.d{axis}"], (goal - cube)[:, i], atol=1e-6, rtol=0)
-        torch.testing.assert_close(column[f"goal.tcp_d{axis}"], (goal - tcp)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"object.d{axis}"], 10 * (cube - tcp)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"goal.d{axis}"], 10 * (goal - cube)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"goal.tcp_d{axis}"], 10 * (goal - tcp)[:, i], atol=1e-6, rtol=0)
     torch.testing.assert_close(column["object.cos4"] ** 2 + column["object.sin4"] ** 2, torch.ones(4))
     torch.testing.assert_close(column["gripper"], Scene.get(scene, "gripper")[:, 0])
 
@@ -364,3 +364,44 @@ def test_actions_are_clipped():
     one.reset(0), two.reset(0)
     action = torch.full((4, 7), 5.0)
     assert equal(one.step(action).obs, two.step(action.clamp(-1, 1)).obs)
+
+
+def test_what_only_a_teacher_sees_is_apart_from_the_observation():
+    env = make("PickCube", teacher_cameras=("front",), teacher_image_size=24)
+    obs = env.reset(3)
+    assert set(obs.keys()) == {"state", "privileged"} == set(env.spec.observations) | {"privileged"}
+    view = env.look()["view.front"]
+    assert view.shape == (4, 24, 24, 3)
+    assert torch.equal(env.look(torch.tensor([1, 3]))["view.front"], view[[1, 3]])
+    watched = make("PickCube", obs="image", image_size=24, cameras=("front",))
+    assert torch.equal(watched.reset(3)["image.front"], view)
+    before = view
+    env.step(actions(1, 4)[0])
+    assert not torch.equal(env.look()["view.front"], before)
+
+
+def test_a_camera_that_the_student_has_is_not_rendered_twice():
+    same = make("PickCube", obs="image", teacher_cameras=("front", "side"))
+    assert set(same.look()) == {"view.side"}
+    larger = make("PickCube", obs="image", teacher_cameras=("front",), teacher_image_size=32)
+    larger.reset(0)
+    assert larger.look()["view.front"].shape == (4, 32, 32, 3)
+    assert make("PickCube").look() == {}
+
+
+def test_what_a_simulator_knows_is_scaled_and_the_rest_is_not():
+    def scaled(env):
+        return [n for n, yes in zip(env.spec.state_names, env.spec.state_scaled, strict=True) if yes]
+
+    everything = scaled(make("PickCube"))
+    assert everything[:2] == ["touch.left", "touch.right"] and {n.split(".")[0] for n in everything} == {
+        "touch",
+        "object",
+        "goal",
+    }
+    assert scaled(make("PickCube", obs="image")) == ["goal.tcp_dx", "goal.tcp_dy", "goal.tcp_dz"]
+    env = make("PickCube")
+    obs = env.reset(0)
+    way = Scene.get(obs["privileged"], "object_pos") - Scene.get(obs["privileged"], "tcp_pos")
+    first = env.spec.state_names.index("object.dx")
+    torch.testing.assert_close(obs["state"][:, first : first + 3], 10 * way)  # decimetres

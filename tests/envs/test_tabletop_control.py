@@ -146,7 +146,7 @@ def test_a_cube_that_is_squeezed_and_lifted_is_grasped(robot):
         held = command(env, 0, 0, 0.5, gripper=CLOSED, steps=2)
         assert grasped(held).all()
     assert (Scene.get(held, "object_pos")[:, 2] > half + 1.0 * env.robot.max_delta_pos).all()
-    assert env.spec.state_names[-13:-11] == ("press.left", "press.right")
+    assert env.spec.state_names[-13:-11] == ("touch.left", "touch.right")
     released = command(env, gripper=OPEN, steps=3)
     assert not grasped(released).any()
     settle(env)

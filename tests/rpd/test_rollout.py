@@ -67,6 +67,10 @@ class CountEnv(VectorEnv):
     def _obs(self):
         return TensorDict({"state": torch.stack([torch.arange(N), self.count], 1).float()}, batch_size=[N])
 
+    def look(self, envs=None):
+        view = (10 * torch.arange(N) + self.count).to(torch.uint8)
+        return {"view.eye": view if envs is None else view[envs]}
+
     def render(self, envs=None, size=256):
         raise NotImplementedError
 
@@ -239,3 +243,16 @@ def test_policy_is_named_and_the_batch_keeps_what_it_did():
     with pytest.raises(NonFiniteError, match=r"from the policy: .*action.*, step 1 of the batch"):
         made.collect(label=False)
     assert made.filled == 1 and made.batch["action"][0].isnan().any()
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_a_teacher_that_looks_sees_what_the_student_does_not(fraction):
+    teacher = Counting()
+    teacher.looks = True
+    seen = []
+    label = teacher.label
+    teacher.label = lambda obs, *rest: (seen.append(obs), label(obs, *rest))[1]
+    batch, _ = collector(teacher, fraction).collect(label=True)
+    for obs in seen:
+        assert obs["view.eye"].tolist() == (10 * obs["state"][:, 0] + obs["state"][:, 1]).tolist()
+    assert len(seen) == T and set(batch["obs"].keys()) == {"state"}

@@ -25,3 +25,9 @@ def test_whitens_and_clips():
 def test_identity_before_the_first_update():
     x = torch.tensor([[0.5, -2.0]])
     assert torch.equal(Normalizer(2)(x), x)
+
+
+def test_what_is_scaled_is_left_alone():
+    normalizer = Normalizer(2, scaled=(False, True))
+    normalizer.update(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))  # a touch, for example, that has not yet happened
+    assert torch.equal(normalizer(torch.tensor([[4.0, 1.0]])), torch.tensor([[2.0, 1.0]]))

@@ -4,7 +4,7 @@ import torch
 
 from envs.specs import Scene
 from students.config import StudentConfig
-from students.perception import SCALE, TOLERANCE, Perception
+from students.perception import TOLERANCE, Perception
 from tests.students.test_actor_critic import make_obs, make_spec
 
 SMALL = StudentConfig(image_features=16, image_channels=(8, 8))
@@ -22,7 +22,7 @@ def test_error_is_in_decimetres_and_weighted() -> None:
     torch.testing.assert_close(perception.error(torch.zeros(1, 9), scene), -truth)
     error = torch.tensor([[0.1, 0, 0, 0, 0, 0, 2.0, 0, 1.0]])
     torch.testing.assert_close(perception.loss(error).item(), 0.1**2 + 0.3**2 + 0.2**2)
-    assert len(SCALE) == len(TOLERANCE) == Scene.relative_dim
+    assert len(TOLERANCE) == Scene.relative_dim
 
 
 def test_beliefs_come_from_state_and_every_camera() -> None:
