@@ -4,14 +4,15 @@ The wire has no names that all its policies share, so the teacher's options say 
 
 | option | default | meaning |
 |---|---|---|
-| images | ``observation/image``, with one camera | ``camera:key`` of each, joined by ``+`` |
+| images | ``observation/image``, if the student has one camera | ``camera:key`` of each, joined by ``+`` |
 | state | ``observation/state`` | key of the state |
 | prompt | ``prompt`` | key of the instruction |
 
-For example ``remote:ws://host:8000,images=front:observation/image+wrist:observation/wrist_image``.
+For example ``remote:ws://host:8000,images=front:observation/image+wrist:observation/wrist_image``. Cameras are the
+teacher's own (``env.teacher_cameras``) or the student's. Images are sent as they are rendered, uint8 [H, W, 3].
 
-Images are sent as they are rendered, uint8 [H, W, 3]. The first action of each chunk is the label. It has to be in the
-environment's normalised action space, with +1 to open the gripper.
+The first action of each chunk is the label. It has to be in the environment's normalised action space, with +1 to open
+the gripper.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class OpenPITeacher(Teacher):
     """Labels with the actions of a policy that openpi serves. Each label is as many round trips as observations."""
 
     provides = frozenset({"mean"})
+    looks = True
 
     def __init__(
         self,
@@ -46,11 +48,11 @@ class OpenPITeacher(Teacher):
         """Take over a connection; see the table above.
 
         Raises:
-            ConfigError: a camera that the environment does not have, or has and that is not named.
+            ConfigError: the student has several cameras and none is named, or a name is not ``camera:key``.
         """
         self.name = f"remote:{client.url}"
-        self.client, self._device, self._prompt = client, device, prompt
-        self._keys = _image_keys(images, spec) | ({"state": state} if "state" in spec.observations else {})
+        self.client, self._device = client, device
+        self._cameras, self._state, self._prompt = _cameras(images, spec), state, prompt
 
     def check_env(self, spec: EnvSpec) -> None:
         """Ask once, about an observation that is all zeros: openpi's metadata say nothing about actions.
@@ -58,7 +60,8 @@ class OpenPITeacher(Teacher):
         Raises:
             SpecMismatch: the policy cannot read the observation, or answers with another number of dimensions.
         """
-        blank = {key: np.zeros(spec.observations[key].shape, spec.observations[key].dtype) for key in self._keys}
+        blank = {key: np.zeros((224, 224, 3), np.uint8) for key in self._cameras.values()}
+        blank[self._state] = np.zeros(spec.observations["state"].shape, np.float32)
         try:
             dim = len(self._ask(blank, ""))
         except ServerLost as error:
@@ -73,9 +76,11 @@ class OpenPITeacher(Teacher):
         """Ask about each observation.
 
         Raises:
+            ConfigError: there is no image of one of the teacher's cameras.
             ServerLost: there is no answer, or none with actions.
         """
-        arrays = {key: obs[key].cpu().numpy() for key in self._keys}
+        arrays = {key: self._images(obs, camera) for camera, key in self._cameras.items()}
+        arrays[self._state] = obs["state"].cpu().numpy()
         rows = [self._ask({key: a[i] for key, a in arrays.items()}, prompt) for i, prompt in enumerate(instructions)]
         mean = torch.from_numpy(np.stack(rows)).to(self._device).clamp(-1, 1)
         return TeacherOutput(mean, valid=torch.ones(len(mean), dtype=torch.bool, device=self._device))
@@ -85,25 +90,29 @@ class OpenPITeacher(Teacher):
         """Where labels are wanted."""
         return self._device
 
+    def _images(self, obs: TensorDict, camera: str) -> np.ndarray:
+        """What a camera sees, uint8 [N, H, W, 3]: the teacher's own, else the student's."""
+        images = obs.get(f"view.{camera}", obs.get(f"image.{camera}", None))
+        if images is None:
+            raise ConfigError(f"teacher {self.name} looks through camera '{camera}': add --env.teacher-cameras {camera}")
+        return images.cpu().numpy()
+
     def _ask(self, arrays: dict[str, np.ndarray], prompt: str) -> np.ndarray:
         """The action [A] for one observation."""
-        answer = self.client.request({**{self._keys[key]: a for key, a in arrays.items()}, self._prompt: prompt})
+        answer = self.client.request({**arrays, self._prompt: prompt})
         actions = answer.get("actions")
         if not isinstance(actions, np.ndarray) or actions.ndim != 2 or not len(actions):
             raise ServerLost(f"policy server {self.client.url}: an answer without actions [horizon, dimensions]")
         return actions[0].astype(np.float32)
 
 
-def _image_keys(images: str | None, spec: EnvSpec) -> dict[str, str]:
-    """The server's key of each camera: ``{"image.front": "observation/image"}``."""
-    cameras = [key.removeprefix("image.") for key in spec.cameras]
-    if images is None and len(cameras) <= 1:
-        return {f"image.{camera}": "observation/image" for camera in cameras}
-    named = dict(part.partition(":")[::2] for part in (images or "").split("+") if part)
-    if sorted(named) != cameras or not all(named.values()):
-        example = "+".join(f"{camera}:observation/{camera}" for camera in cameras)
-        raise ConfigError(
-            f"teacher remote: images={images or ''}: name the server's key of each camera of {spec.task}, "
-            + (f"e.g. images={example}" if cameras else "which has none: leave it out, or add --env.obs image")
-        )
-    return {f"image.{camera}": key for camera, key in named.items()}
+def _cameras(images: str | None, spec: EnvSpec) -> dict[str, str]:
+    """The server's key of each camera: ``{"front": "observation/image"}``."""
+    seen = [key.removeprefix("image.") for key in spec.cameras]
+    if images is None and len(seen) <= 1:
+        return dict.fromkeys(seen, "observation/image")
+    pairs = [part.partition(":") for part in (images or "").split("+")]
+    if not all(camera and key for camera, _, key in pairs):
+        example = "+".join(f"{camera}:observation/{camera}" for camera in seen or ["front"])
+        raise ConfigError(f"teacher remote: images={images or ''}: name the server's key of each camera, e.g. images={example}")
+    return {camera: key for camera, _, key in pairs}

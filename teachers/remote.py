@@ -62,7 +62,7 @@ class RemoteTeacher(Teacher):
             self.provides = frozenset(metadata["provides"]) & FIELDS.keys()
             self.required, self.optional = tuple(metadata["observations"]), tuple(metadata["optional"])
             self.served = str(metadata["name"])
-            self._remembers = bool(metadata["remembers"])
+            self.looks, self._remembers = bool(metadata["looks"]), bool(metadata["remembers"])
             self.bin_edges = _tensor(metadata["bin_edges"]).to(device) if "bin_edges" in metadata else None
         except (KeyError, TypeError, ValidationError) as error:
             raise ConfigError(f"policy server {client.url}: bad metadata: {' '.join(str(error).split())[:200]}") from None
@@ -75,8 +75,13 @@ class RemoteTeacher(Teacher):
         Raises:
             SpecMismatch: naming both sides.
         """
+        theirs = self.spec
+        if self.looks:  # what the student sees is none of its business, but where it is the same state
+            theirs = theirs.model_copy(update={"observations": spec.observations, "state_names": spec.state_names})
+            if spec.state_names != self.spec.state_names:
+                self.optional = tuple(key for key in self.optional if key != "state")
         try:
-            spec.check_policy(self.spec)
+            spec.check_policy(theirs)
             self.client.request({"request": "check", "spec": spec.model_dump(mode="json")})
         except (SpecMismatch, ServerLost) as error:
             raise SpecMismatch(f"teacher '{self.name}', which serves {self.served}: {error}") from None
@@ -121,8 +126,10 @@ class RemoteTeacher(Teacher):
 
     def _arrays(self, obs: TensorDict) -> dict[str, np.ndarray]:
         """What the server reads of an observation."""
-        optional = [key for key in self.optional if key in obs.keys()]  # noqa: SIM118  (of a TensorDict)
-        return {key: _array(obs[key]) for key in (*self.required, *optional)}
+        there = [str(key) for key in obs.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
+        images = [key for key in there if self.looks and key.startswith(("view.", "image."))]
+        optional = [key for key in self.optional if key in there]
+        return {key: _array(obs[key]) for key in (*self.required, *optional, *images)}
 
     def _field(self, name: str, value: Any, sizes: dict[str, int]) -> Tensor:
         expected = FIELDS[name]

@@ -31,9 +31,11 @@ class PolicyService:
 
     def __init__(self, teacher: Teacher, spec: EnvSpec, name: str) -> None:
         self.teacher, self.spec, self.name = teacher, spec, name
-        self.required = dict(spec.observations)
-        # Only scripted teachers look at the scene, and only a simulator can send it.
-        self.optional = {"privileged": ObsSpec(shape=(Scene.dim,), dtype="float32")} if spec.scene else {}
+        # A teacher that looks for itself takes images of any camera and size, and says itself which one it misses.
+        self.required = {} if teacher.looks else dict(spec.observations)
+        self.optional = {"state": spec.observations["state"]} if teacher.looks and "state" in spec.observations else {}
+        if spec.scene:  # only scripted teachers look at it, and only a simulator can send it
+            self.optional["privileged"] = ObsSpec(shape=(Scene.dim,), dtype="float32")
         self._requests: dict[str, Callable[[Message], Message]] = {
             "label": self._label,
             "reset": self._reset,
@@ -51,6 +53,7 @@ class PolicyService:
             "observations": [*self.required],
             "optional": [*self.optional],
             "provides": sorted(self.teacher.provides),
+            "looks": self.teacher.looks,
             "remembers": type(self.teacher).reset is not Teacher.reset,
             **({} if edges is None else {"bin_edges": edges.cpu().numpy()}),
         }
@@ -123,13 +126,16 @@ class PolicyService:
     def _obs(self, arrays: dict[str, Any], n: int) -> TensorDict:
         """Check N observations against the spec."""
         known = self.required | self.optional
-        for key in arrays:
+        images = [key for key in arrays if self.teacher.looks and key.startswith(("view.", "image."))]
+        others = [key for key in arrays if key not in images]
+        for key in others:
             if key not in known:
                 raise unknown_name("observation", key[:40], known)
         for key in self.required:
             if key not in arrays:
                 raise ConfigError(f"observation '{key}' is missing; expected: {', '.join(self.required)}")
-        obs = {key: _array(key, value, (n, *known[key].shape), known[key].dtype) for key, value in arrays.items()}
+        obs = {key: _array(key, arrays[key], (n, *known[key].shape), known[key].dtype) for key in others}
+        obs |= {key: _array(key, arrays[key], (n, *_size(arrays[key]), 3), "uint8") for key in images}
         return TensorDict(obs, [n]).to(self.teacher.device)
 
 
@@ -140,6 +146,11 @@ def _array(name: str, value: Any, shape: tuple[int, ...], dtype: str) -> Tensor:
     if not fits:
         raise ConfigError(f"{name}: {list(shape)} {dtype} is expected, not {given}")
     return torch.from_numpy(value if value.dtype == dtype and value.flags.writeable else value.astype(dtype))
+
+
+def _size(images: Any) -> tuple[int, int]:
+    """Height and width of images [N, H, W, 3]; of anything else, a size that it does not have."""
+    return images.shape[1:3] if isinstance(images, np.ndarray) and images.ndim == 4 and images.size else (224, 224)
 
 
 def _prompts(value: Any) -> list[str]:

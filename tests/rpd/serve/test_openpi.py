@@ -90,11 +90,24 @@ def test_names(policy, toy_spec):
     with pytest.raises(SpecMismatch, match="KeyError"):  # of a policy that wants observation/state
         registry.make(f"remote:{served.url},{names},state=s", toy_spec(observations=two))
     assert served.seen[0].keys() == {"base_image", "wrist_image", "s", "task"}
-    for images in ("", ",images=front:a", ",images=front:a+wrist", ",images=front:a+wrst:b"):
+    for images in ("", ",images=front:a+wrist", ",images=front:a+", ",images=:a"):
         with pytest.raises(ConfigError, match=r"e.g. images=front:observation/front\+wrist:observation/wrist"):
             registry.make(f"remote:{served.url}{images}", toy_spec(observations=two))
-    with pytest.raises(ConfigError, match="which has none: leave it out"):
-        registry.make(f"remote:{served.url},images=front:a", toy_spec(observations={"state": two["state"]}))
+
+
+def test_cameras_of_its_own(policy, toy_spec):
+    """The student sees no images; the teacher is shown them."""
+    served, spec = policy(), toy_spec()
+    blind = spec.model_copy(update={"observations": {"state": spec.observations["state"]}})
+    teacher = registry.make(f"remote:{served.url},images=top:observation/image", blind)
+    assert teacher.looks
+    views = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8)
+    obs = TensorDict({"state": torch.zeros(1, 2), "view.top": views}, [1])
+    teacher.label(obs, ["a"])
+    assert (served.seen[-1]["observation/image"] == views[0].numpy()).all()
+    with pytest.raises(ConfigError, match=r"looks through camera 'top': add --env.teacher-cameras top"):
+        teacher.label(obs.exclude("view.top"), ["a"])
+    teacher.client.close()
 
 
 def test_another_number_of_dimensions(policy, toy_spec):

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensordict import TensorDict
 
 from envs.errors import ConfigError, ServerLost, SpecMismatch
+from envs.specs import ObsSpec
 from rpd.serve.server import Limits
 from teachers import registry
 from teachers.wire import memory
@@ -63,6 +65,40 @@ def test_refuses_another_environment_on_both_sides(serving, toy_spec):
     with pytest.raises(SpecMismatch, match="answers: oracle cannot do toy/Other"):  # the teacher's own reason
         registry.make(f"remote:{url}", toy_spec("toy/Other"))
     registry.make(f"remote:{url}", toy_spec("toy/Third")).client.close()
+
+
+def test_a_teacher_that_looks_for_itself(serving, oracle, toy_spec, toy_obs):
+    """It is shown images of any camera and size; what the student sees matters no more than in one process."""
+
+    class Looker(oracle):
+        looks = True
+        shown = None
+
+        def label(self, obs, instructions, student_action=None):
+            self.shown = obs
+            if "view.top" not in obs.keys():  # noqa: SIM118
+                raise ConfigError("looker looks through camera 'top'")
+            return super().label(toy_obs(len(instructions)), instructions, student_action)
+
+    server, spec, n = serving(Looker()), toy_spec(), 3
+    state = {"state": ObsSpec(shape=(5,), dtype="float32")}
+    other = spec.model_copy(update={"observations": state, "state_names": tuple("abcde")})
+    top = torch.randint(0, 256, (n, 128, 96, 3), dtype=torch.uint8)
+    for seen, obs, keys in (
+        (spec, toy_obs(n), {"state", "image.front", "view.top"}),
+        (other, TensorDict({"state": torch.zeros(n, 5)}, [n]), {"view.top"}),
+    ):
+        remote = registry.make(f"remote:{server.url}", seen)
+        assert remote.looks and not registry.make(f"remote:{serving().url}", spec).looks
+        obs["view.top"] = top
+        assert torch.equal(remote.label(obs, ["a"] * n).mean, oracle().label(toy_obs(n), ["a"] * n).mean)
+        assert set(server.teacher.shown.keys()) == keys and torch.equal(server.teacher.shown["view.top"], top)
+        with pytest.raises(ServerLost, match="answers: looker looks through camera 'top'"):
+            remote.act(obs.exclude("view.top"), ["a"] * n)
+        with pytest.raises(ServerLost, match=r"view.top: \[3, 224, 224, 3\] uint8 is expected, not \[3, 128, 96\] uint8"):
+            remote.act(obs.replace({"view.top": top[..., 0]}), ["a"] * n)
+    with pytest.raises(SpecMismatch, match="control rate"):
+        registry.make(f"remote:{server.url}", toy_spec(control_hz=5))
 
 
 @pytest.mark.parametrize(
