@@ -34,6 +34,10 @@ class WorkerDied(RunFault):
     """An environment worker process ended unexpectedly; the message names it."""
 
 
+class ServerLost(RunFault):
+    """A policy server does not answer any more, or answers with an error; the message names it."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> ConfigError:
     """Build the error for a name that does not exist, with the nearest names that do.
 

@@ -1,4 +1,4 @@
-"""`rpd bench`: how fast environments and training are on this machine."""
+"""`rpd bench`: how fast environments, training and policy servers are on this machine."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ PARTS = ("env", "teacher", "inference", "update", "perception")
 
 
 class BenchOptions(BaseModel):
-    """Measure speed: environments alone, or where an iteration of training spends its time."""
+    """Measure speed: environments alone, where an iteration of training spends its time, or asking a policy server."""
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train"]]
-    """env: control steps and images per second; train: the parts of an iteration."""
+    what: tyro.conf.Positional[Literal["env", "train", "serve"]]
+    """env: control steps and images per second; train: the parts of an iteration; serve: round trips of a
+    question about images, with a policy that costs nothing."""
     task: str = "tabletop/PickCube"
     """Task."""
     num_envs: int = Field(128, ge=1)
     """Environments stepped together."""
-    image_size: int = Field(64, ge=8, le=1024)
-    """Height and width of an image, pixels."""
+    image_size: int | None = Field(None, ge=8, le=1024)
+    """Height and width of an image, pixels; default: 64, and 224 for serve."""
     obs: Literal["state", "image"] = "state"
     """train: what the student sees."""
     teacher: str = "scripted"
@@ -54,16 +55,17 @@ def main(options: BenchOptions) -> int:
     torch.set_num_threads(options.num_threads or 1)
     machine = environment_info()["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
-    return _bench_env(options) if options.what == "env" else _bench_train(options)
+    return {"env": _bench_env, "train": _bench_train, "serve": _bench_serve}[options.what](options)
 
 
 def _bench_env(options: BenchOptions) -> int:
     table = _table(f"{options.task}, {options.num_envs} environments", "what", "min", "median", "max")
+    size = options.image_size or 64
     for label, config in (
         ("control steps/s, state", EnvConfig(num_envs=options.num_envs)),
         (
-            f"images/s, {options.image_size} x {options.image_size}, stepping included",
-            EnvConfig(num_envs=options.num_envs, obs="image", image_size=options.image_size),
+            f"images/s, {size} x {size}, stepping included",
+            EnvConfig(num_envs=options.num_envs, obs="image", image_size=size),
         ),
     ):
         env = envs.make(options.task, config, resolve_device(options.device), options.num_threads)
@@ -77,7 +79,7 @@ def _bench_env(options: BenchOptions) -> int:
 
 def _bench_train(options: BenchOptions) -> int:
     args = [options.task, "--teacher", options.teacher, "--device", options.device, "--env.num-envs", str(options.num_envs)]
-    args += ["--env.obs", options.obs, "--env.image-size", str(options.image_size) if options.obs == "image" else "None"]
+    args += ["--env.obs", options.obs, "--env.image-size", str(options.image_size or 64) if options.obs == "image" else "None"]
     args += ["--num-threads", str(options.num_threads), "--eval-episodes", "1", "--total-steps", str(10**9)]
     config = train_options(args).run_config()
     with tempfile.TemporaryDirectory() as folder:
@@ -103,6 +105,22 @@ def _bench_train(options: BenchOptions) -> int:
         table.add_row(part, *cells, f"{statistics.median(values) / (10 * median):.0f} %")
     Console().print(table)
     print(f"training loop: {steps / median:,.0f} steps/s (median of {options.rounds})")
+    return 0
+
+
+def _bench_serve(options: BenchOptions) -> int:
+    from rpd.serve.bench import BATCHES, WAYS, round_trips
+
+    size = options.image_size or 224
+    seconds = round_trips(size, options.rounds)
+    table = _table(
+        f"one label of {size} x {size} x 3 images, policy free of cost", "way", "batch", "min ms", "median ms", "max ms"
+    )
+    for n in BATCHES:
+        for way in WAYS:
+            values = [1000 * s for s in seconds[way, n]]
+            table.add_row(way, str(n), *(f"{v:.3f}" for v in (min(values), statistics.median(values), max(values))))
+    Console().print(table)
     return 0
 
 

@@ -43,6 +43,14 @@ def demos(args: list[str]) -> int:
     return command.main(parse(command.DemosOptions, args, "rpd demos"))
 
 
+def serve(args: list[str]) -> int:
+    """Serve a policy over a websocket."""
+    from rpd.arguments import parse
+    from rpd.serve import main as serving
+
+    return serving.main(parse(serving.ServeOptions, args, "rpd serve"))
+
+
 def list_(args: list[str]) -> int:
     """List tasks, robots, teachers and settings."""
     from rpd import listing
@@ -91,6 +99,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate,
     "collect": collect,
     "demos": demos,
+    "serve": serve,
     "list": list_,
     "teacher": teacher,
     "report": report,

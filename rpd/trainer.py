@@ -14,7 +14,7 @@ from tensordict import TensorDict
 
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
-from envs.errors import ConfigError, NonFiniteError
+from envs.errors import ConfigError, NonFiniteError, ServerLost
 from rpd import checkpoint, ppo
 from rpd.atomic import write_json, write_text
 from rpd.config import RunConfig
@@ -81,7 +81,7 @@ class Trainer:
             self.policy.observe(self.collector.obs)
         else:
             self._load(resume)
-        self.resume_step = None if resume is None else self.step
+        self.resume_step = self.saved_step = None if resume is None else self.step
 
     def run(self) -> bool:
         """Train to the end, or until interrupted. Closes the environments.
@@ -90,7 +90,8 @@ class Trainer:
             Whether the run is complete; if not, a checkpoint holds all that `resume` needs.
 
         Raises:
-            RunFault: the run cannot go on. Where it saw NaN or Inf, the last batch lies in the folder ``evidence``.
+            RunFault: the run cannot go on. Where it saw NaN or Inf, the last batch lies in the folder ``evidence``; where a
+                teacher's server was lost, a checkpoint holds every finished iteration.
             OSError: the run's folder cannot be written; the last good checkpoint is intact.
         """
         config, per_iteration = self.config, self.config.ppo.num_steps * self.config.env.num_envs
@@ -122,6 +123,10 @@ class Trainer:
                 return complete
         except NonFiniteError as fault:
             self._dump_evidence(fault)
+            raise
+        except ServerLost:
+            if self.saved_step != self.step:  # where nothing is wrong here, no finished iteration need be lost
+                self._save()
             raise
         finally:
             self.close()
@@ -238,6 +243,7 @@ class Trainer:
             "teacher_result": None if self.teacher_result is None else self.teacher_result.to_full_dict(),
         }
         checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, keep=self.config.keep_checkpoints)
+        self.saved_step = self.step
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         self.step = saved.step

@@ -39,6 +39,11 @@ FAMILIES = {
         "openvla:FOLDER_OR_HUB_ID[,bridge=NAME][,unnorm_key=KEY][,camera=NAME]...",
         "an OpenVLA checkpoint, read natively; sees images and instructions",
     ),
+    "remote": Family(
+        "teachers.remote",
+        "remote:ws://HOST:PORT[,token_file=FILE][,timeout=S][,retries=N]",
+        "a policy behind `rpd serve`, or behind openpi's server (see teachers/openpi.py)",
+    ),
     "sb3": Family("teachers.sb3", "sb3:FILE.zip", "a stable-baselines3 policy (PPO, A2C, SAC, TD3) on vector states"),
 }
 

@@ -15,11 +15,14 @@ from rpd.bench import BenchOptions
 from rpd.collect import CollectOptions
 from rpd.demos.command import DemosOptions
 from rpd.evaluation import EvalOptions
+from rpd.serve.main import ServeOptions
 from rpd.settings import train_options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-OPTIONS = {"eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions}
+OPTIONS = {
+    "eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions, "serve": ServeOptions
+}  # fmt: skip
 PAGES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 TINY = shlex.split("--total-steps 128 --env.num-envs 8 --ppo.num-steps 8 --eval-episodes 4 --final-episodes 4 --num-threads 1")
 

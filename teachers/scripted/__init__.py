@@ -70,7 +70,8 @@ class ScriptedTeacher(Teacher):
         if self.dials.fail is not None and PHASES.index(self.dials.fail) not in phases:
             names = ", ".join(PHASES[phase] for phase in phases)
             raise ConfigError(f"teacher scripted: {spec.task} has no phase '{self.dials.fail}'; it has: {names}")
-        self._spec = spec
+        if spec.task != self._spec.task:
+            raise SpecMismatch(f"teacher scripted was made for {self._spec.task}; the environment is {spec.task}")
 
     def label(self, obs: TensorDict, instructions: list[str], student_action: Tensor | None = None) -> TeacherOutput:
         """Label N observations. Only ``obs["privileged"]`` is read.

@@ -25,6 +25,16 @@ def test_env(capsys):
         assert 0 < low <= median <= high
 
 
+def test_serve(capsys):
+    assert main(["bench", "serve", "--image-size", "80", "--rounds", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for way in ("in-process", "websocket, inline", "websocket, shared memory"):
+        for batch in ("1", "16"):
+            row = next(line for line in lines if re.search(rf"{way} +│ +{batch} ", line))
+            low, median, high = (float(x) for x in re.findall(r"\d+\.\d+", row))
+            assert 0 < low <= median <= high
+
+
 @pytest.mark.parametrize("obs", ["state", "image"])
 def test_train(obs, capsys, tmp_path):
     args = ["--task", "tabletop/Reach", "--num-envs", "4", "--obs", obs, "--image-size", "16", "--rounds", "2"]

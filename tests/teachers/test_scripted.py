@@ -377,7 +377,9 @@ def test_noise_is_seeded_and_resumes() -> None:
 
 def test_refuses_what_it_cannot_do() -> None:
     able = teacher()
-    able.check_env(make_spec("maniskill/PickCube-v1"))
+    teacher(task="maniskill/PickCube-v1").check_env(make_spec("maniskill/PickCube-v1"))
+    with pytest.raises(SpecMismatch, match="was made for tabletop/PickCube; the environment is maniskill/PickCube-v1"):
+        able.check_env(make_spec("maniskill/PickCube-v1"))
     with pytest.raises(ConfigError, match=r"cannot do task 'maniskill/PegInsertionSide-v1'.*PickCube"):
         able.check_env(make_spec("maniskill/PegInsertionSide-v1"))
     with pytest.raises(SpecMismatch, match="does not offer"):

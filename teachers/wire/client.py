@@ -1,0 +1,244 @@
+"""The client of a policy server, ours or openpi's: connects, asks, and connects again.
+
+    client = Client("ws://127.0.0.1:8000")
+    action = client.request({"state": state, "image.front": image, "prompt": "pick up the cube"})["actions"][0]
+
+Needs no torch, so that it can run beside a robot's driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from envs.errors import ConfigError, ServerLost
+from teachers.wire.codec import MalformedMessage, Message, array_bytes, decode, encode
+from teachers.wire.memory import OwnBlock
+
+try:
+    from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+    from websockets.sync.client import ClientConnection, connect
+except ImportError:
+    raise ConfigError("policy servers and their clients need msgpack and websockets: pip install 'rpd[serve]'") from None
+
+PROTOCOL = "rpd/1"
+TOKEN_VARIABLE = "RPD_SERVE_TOKEN"
+MAX_REPLY = 256 * 2**20  # bytes
+ANSWER_ROOM = 2**20  # bytes of shared memory for an answer, beside as much as the request takes
+
+
+class _Lost(Exception):
+    """The connection is of no use any more; the message says why."""
+
+
+class _Denied(Exception):
+    """The server does not accept the token."""
+
+
+class Client:
+    """One connection, one request at a time.
+
+    Attributes:
+        url: of the server.
+        metadata: what the server said of itself when the connection was made.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 5,
+        on_retry: Callable[[str], None] = lambda message: None,
+        share: bool = True,
+    ) -> None:
+        """Connect. A server that does not answer now is a mistake and not retried; later it is.
+
+        Args:
+            url: ``ws://host:port`` or ``wss://host:port``.
+            token: what the server wants to see, if anything.
+            timeout: seconds to wait for an answer.
+            retries: how often a request is sent again, over a new connection, when there was no answer.
+            on_retry: told before each of them.
+            share: whether large arrays go through shared memory, where the server can see it.
+
+        Raises:
+            ConfigError: no server there, another kind of server, or another token.
+        """
+        self.url, self.timeout, self.retries, self.on_retry = url, timeout, retries, on_retry
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._open = contextlib.ExitStack()
+        self._socket: ClientConnection | None = None
+        self._block: OwnBlock | None = None
+        self._share, self._shares = share, False
+        self.metadata: Message = {}
+        if not url.startswith(("ws://", "wss://")):
+            raise ConfigError(f"policy server '{url}': write its address as ws://host:port")
+        try:
+            self._connect()
+        except _Lost as error:
+            self.close()
+            raise ConfigError(f"no policy server at {url} ({error}): start one with `rpd serve`") from None
+        except _Denied:
+            raise ConfigError(f"policy server {url}: {_wrong_token(token)}") from None
+
+    def request(self, message: Message) -> Message:
+        """Ask, and wait for the answer.
+
+        Args:
+            message: an observation, or one of the requests in docs/serving.md.
+
+        Raises:
+            ServerLost: no answer, after all retries; or the answer is an error.
+        """
+        for attempt in range(self.retries + 1):
+            try:
+                if self._socket is None:
+                    self._connect()
+                answer = self._exchange(message, self._arena(message))
+                break
+            except _Denied:
+                raise ServerLost(f"policy server {self.url}: it does not accept the token any more") from None
+            except _Lost as error:
+                self.close()
+                if attempt == self.retries:
+                    raise ServerLost(f"policy server {self.url}: no answer after {attempt} retries ({error})") from None
+                delay = min(0.5 * 2**attempt, 8.0)
+                self.on_retry(f"policy server {self.url}: {error}; retry {attempt + 1} of {self.retries} in {delay:g} s")
+                time.sleep(delay)
+            except BaseException:  # an answer that nobody waited for must not be taken for the next one's
+                self.close()
+                raise
+        if isinstance(answer, str):  # openpi's is a traceback
+            raise ServerLost(f"policy server {self.url} answers: {(answer.strip() or 'error').splitlines()[-1]}")
+        return answer
+
+    def close(self) -> None:
+        """Hang up; the next request connects again."""
+        with contextlib.suppress(OSError, WebSocketException):
+            self._open.close()
+        if self._block is not None:
+            self._block.close()
+        self._socket = self._block = None
+
+    def _connect(self) -> None:
+        """Connect and read the metadata.
+
+        Raises:
+            ServerLost: another policy is served there than before.
+        """
+        try:
+            connection = connect(
+                self.url, additional_headers=self._headers, compression=None, proxy=None, max_size=MAX_REPLY,
+                open_timeout=self.timeout, close_timeout=1, ping_interval=None,  # openpi's server is deaf while it computes
+            )  # fmt: skip
+            self._socket = self._open.enter_context(connection)
+            wait = struct.pack("ll", int(self.timeout), int(self.timeout % 1 * 1e6))  # a struct timeval
+            self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)  # recv has a timeout of its own
+        except InvalidStatus as error:
+            if error.response.status_code == 401:
+                raise _Denied from None
+            body = bytes(error.response.body or b"").decode("utf-8", "replace").strip()
+            raise _Lost(f"HTTP {error.response.status_code} {body}") from None
+        except InvalidURI:
+            raise _Lost("not an address of the form ws://host:port") from None
+        except (OSError, ValueError, WebSocketException) as error:
+            raise _Lost(str(error) or type(error).__name__) from None
+        metadata = self._receive(None)
+        if isinstance(metadata, str):
+            raise _Lost(f"it begins with text and not with metadata: {metadata[:80]!r}")
+        if self.metadata and _identity(metadata) != _identity(self.metadata):
+            self.close()
+            names = (str(m.get("name", "a policy")) for m in (metadata, self.metadata))
+            raise ServerLost("policy server {}: it now serves {}, and not {} as before".format(self.url, *names))
+        self.metadata = metadata
+        self._shares = self._share and metadata.get("shared_memory") is True
+
+    def _exchange(self, message: Message, arena: OwnBlock | None) -> Message | str:
+        """Send a request and receive its answer, or the text of an error."""
+        assert self._socket is not None
+        if arena is not None:
+            arena.used = 0
+        data, limits = encode(message, arena), self.metadata.get("limits")
+        most = limits.get("message_bytes") if isinstance(limits, dict) else None
+        if isinstance(most, int) and len(data) > most:
+            raise ServerLost(
+                f"policy server {self.url}: a request of {len(data):,} bytes, and it takes {most:,}: "
+                "ask about fewer observations, or start it with a larger --max-message-mb"
+            )
+        try:
+            self._socket.send(data)
+        except (OSError, WebSocketException) as error:
+            raise _Lost(str(error)) from None
+        return self._receive(arena)
+
+    def _receive(self, arena: OwnBlock | None) -> Message | str:
+        assert self._socket is not None
+        try:
+            frame = self._socket.recv(self.timeout)
+            return frame if isinstance(frame, str) else decode(frame, arena)
+        except TimeoutError:
+            raise _Lost(f"no answer in {self.timeout:g} s") from None
+        except MalformedMessage as error:
+            raise _Lost(f"its answer cannot be read: {error}") from None
+        except (OSError, WebSocketException) as error:
+            raise _Lost(str(error)) from None
+
+    def _arena(self, message: Message) -> OwnBlock | None:
+        """The block of this connection, agreed on with the server when a request first needs one so large."""
+        need = array_bytes(message)
+        if not self._shares or need <= (self._block.size if self._block else 0):
+            return self._block
+        if self._block is not None:
+            self._block.close()
+        self._block = None
+        try:
+            block = OwnBlock(2 * need + ANSWER_ROOM)
+        except OSError:  # /dev/shm is full, as it soon is in a container: the socket does it too
+            self._shares = False
+            return None
+        try:
+            answer = self._exchange({"request": "memory", "name": block.name, "size": block.size}, None)
+        except _Lost:
+            block.close()
+            raise
+        finally:
+            block.unlink()
+        if isinstance(answer, str):  # it cannot see our memory: another container
+            block.close()
+            self._shares = False
+        else:
+            self._block = block
+        return self._block
+
+
+def read_token(path: str | Path | None) -> str | None:
+    """Return the token in a file, or else of the environment variable ``RPD_SERVE_TOKEN``; None where there is neither.
+
+    Raises:
+        ConfigError: the file cannot be read, or what is given is no token.
+    """
+    if path is None and TOKEN_VARIABLE not in os.environ:
+        return None
+    try:
+        token = os.environ[TOKEN_VARIABLE] if path is None else Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"token file {path}: {getattr(error, 'strerror', 'not ASCII text')}") from None
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"{TOKEN_VARIABLE if path is None else path}: a token is one word of ASCII characters")
+    return token
+
+
+def _identity(metadata: Message) -> bytes:
+    """What must not change when a server comes back."""
+    return encode({key: value for key, value in metadata.items() if key not in ("limits", "shared_memory")})
+
+
+def _wrong_token(token: str | None) -> str:
+    return "it does not accept this token" if token else f"it wants a token: add token_file=FILE, or set {TOKEN_VARIABLE}"
