@@ -12,11 +12,13 @@ import pytest
 from rpd import cli
 from rpd.arguments import parse
 from rpd.bench import BenchOptions
+from rpd.cloning.config import CloneOptions
 from rpd.collect import CollectOptions
 from rpd.demos.command import DemosOptions
 from rpd.evaluation import EvalOptions
 from rpd.serve.main import ServeOptions
 from rpd.settings import train_options
+from rpd.teacher import ShowOptions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,6 +52,8 @@ def test_command_is_understood(words, tmp_path, monkeypatch):
     assert verb in cli.VERBS
     if verb == "train":
         train_options(args)
+    elif verb == "teacher":
+        parse({"show": ShowOptions, "train": CloneOptions}[args[0]], args[1:], verb)
     elif verb in OPTIONS:
         parse(OPTIONS[verb], args, verb)
 
