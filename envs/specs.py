@@ -162,8 +162,9 @@ class Scene:
     fields: ClassVar[dict[str, slice]] = {}
     dim: int = 0
     relative_dim: ClassVar[int] = 9
-    WAY: ClassVar[float] = 0.1
-    """m: the unit of the ways in `relative`, in which a task of this size is of order one."""
+    WAY: ClassVar[float] = 0.05
+    """m: the unit of the ways in `relative`. In units of 0.1, PPO solves half of Reach after 20 k steps instead of all of it;
+    0.03 is no better than 0.05."""
 
     @classmethod
     def get(cls, privileged: Tensor, field: str) -> Tensor:

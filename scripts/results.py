@@ -72,7 +72,7 @@ def experiments() -> list[Experiment]:
                 cells.append(Experiment("dense-state", task, "rpd", teacher, seed, 250_000))
                 cells.append(Experiment("sparse-state", task, "rpd", teacher, seed, 400_000))
                 cells.append(Experiment("dense-state", task, "dagger", teacher, seed, 250_000))
-            cells.append(Experiment("dense-state", task, "ppo", None, seed, 500_000))
+            cells.append(Experiment("dense-state", task, "ppo", None, seed, 500_000 if "Push" in task else 900_000))
             cells.append(Experiment("sparse-state", task, "ppo", None, seed, 540_000))
     for seed in (0, 1):
         task = "maniskill/PushCube-v1"

@@ -16,7 +16,7 @@ from students.encoders import ImageEncoder, mlp
 Obs: TypeAlias = TensorDict | Mapping[str, Tensor]
 
 HIDDEN = 256
-TOLERANCE = (1.0,) * 6 + (0.15,) * 2 + (0.2,)
+TOLERANCE = (0.5,) * 6 + (0.15,) * 2 + (0.2,)
 """Weight of each entry's error: half a turn between the faces of a cube matters as much as a centimetre or two."""
 
 

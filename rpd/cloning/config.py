@@ -17,7 +17,8 @@ class CloneConfig(BaseModel):
     data: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Demonstrations, see `rpd collect`: one folder or several, all their tasks in one model."""
     init: str = "small"
-    """What learns: a new model of a size in configs/vla/ (small), or a checkpoint to fine-tune, a folder or a hub id."""
+    """What learns: a new model of a size in teachers/openvla/sizes/ (small), or a checkpoint to fine-tune, a folder or a hub
+    id."""
     camera: str | None = None
     """Camera that it looks through; default: the first that was recorded."""
     key: str = "demos"

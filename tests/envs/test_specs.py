@@ -96,8 +96,8 @@ def test_a_scene_seen_from_the_hand():
     put("tcp_quat", down, down, down)
     put("object_quat", [1.0, 0.0, 0.0, 0.0], turned, [math.cos(math.pi / 4), 0.0, 0.0, math.sin(math.pi / 4)])
     expected = [
-        [1.0, 0.0, -2.0, 0.0, 3.0, 0.0, 1.0, 0.0, 0.0],  # ways in decimetres
-        [0.0, 0.0, -10.0, 0.0, 0.0, 10.0, 0.0, 1.0, 0.0],  # it fell: the way ends at a metre
+        [2.0, 0.0, -4.0, 0.0, 6.0, 0.0, 1.0, 0.0, 0.0],  # ways in units of 5 cm
+        [0.0, 0.0, -20.0, 0.0, 0.0, 20.0, 0.0, 1.0, 0.0],  # it fell: the way ends at a metre
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0],  # a quarter turn is none
     ]
     torch.testing.assert_close(Scene.relative(scene), torch.tensor(expected), atol=1e-6, rtol=0)

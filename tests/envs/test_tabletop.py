@@ -116,9 +116,9 @@ def test_state_entries_are_what_their_names_say():
     tcp, cube, goal = (Scene.get(scene, name) for name in ("tcp_pos", "object_pos", "target_pos"))
     for i, axis in enumerate("xyz"):
         torch.testing.assert_close(column[f"tcp.{axis}"], tcp[:, i])
-        torch.testing.assert_close(column[f"object.d{axis}"], 10 * (cube - tcp)[:, i], atol=1e-6, rtol=0)
-        torch.testing.assert_close(column[f"goal.d{axis}"], 10 * (goal - cube)[:, i], atol=1e-6, rtol=0)
-        torch.testing.assert_close(column[f"goal.tcp_d{axis}"], 10 * (goal - tcp)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"object.d{axis}"], 20 * (cube - tcp)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"goal.d{axis}"], 20 * (goal - cube)[:, i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(column[f"goal.tcp_d{axis}"], 20 * (goal - tcp)[:, i], atol=1e-6, rtol=0)
     torch.testing.assert_close(column["object.cos4"] ** 2 + column["object.sin4"] ** 2, torch.ones(4))
     torch.testing.assert_close(column["gripper"], Scene.get(scene, "gripper")[:, 0])
 
@@ -404,4 +404,4 @@ def test_what_a_simulator_knows_is_scaled_and_the_rest_is_not():
     obs = env.reset(0)
     way = Scene.get(obs["privileged"], "object_pos") - Scene.get(obs["privileged"], "tcp_pos")
     first = env.spec.state_names.index("object.dx")
-    torch.testing.assert_close(obs["state"][:, first : first + 3], 10 * way)  # decimetres
+    torch.testing.assert_close(obs["state"][:, first : first + 3], 20 * way)

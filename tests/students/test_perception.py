@@ -10,7 +10,7 @@ from tests.students.test_actor_critic import make_obs, make_spec
 SMALL = StudentConfig(image_features=16, image_channels=(8, 8))
 
 
-def test_error_is_in_decimetres_and_weighted() -> None:
+def test_error_is_in_units_of_a_way_and_weighted() -> None:
     perception = Perception(make_spec(("hand",)), SMALL)
     scene = Scene.empty(1)
     Scene.get(scene, "object_pos")[:] = torch.tensor([0.3, 0.0, 0.0])
@@ -18,9 +18,9 @@ def test_error_is_in_decimetres_and_weighted() -> None:
     Scene.get(scene, "target_pos")[:] = torch.tensor([0.3, 0.0, 0.5])
     for name in ("object_quat", "tcp_quat"):
         Scene.get(scene, name)[:, 0] = 1.0
-    truth = torch.tensor([[2.0, 0, 0, 0, 0, 5.0, 1.0, 0, 0]])
+    truth = torch.tensor([[4.0, 0, 0, 0, 0, 10.0, 1.0, 0, 0]])
     torch.testing.assert_close(perception.error(torch.zeros(1, 9), scene), -truth)
-    error = torch.tensor([[0.1, 0, 0, 0, 0, 0, 2.0, 0, 1.0]])
+    error = torch.tensor([[0.2, 0, 0, 0, 0, 0, 2.0, 0, 1.0]])
     torch.testing.assert_close(perception.loss(error).item(), 0.1**2 + 0.3**2 + 0.2**2)
     assert len(TOLERANCE) == Scene.relative_dim
 
