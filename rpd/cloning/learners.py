@@ -89,4 +89,4 @@ def bridge(space: ActionSpec, camera: str, image_size: int, key: str, control_hz
 
 
 def _folder() -> Any:
-    return resources.files("teachers").joinpath("openvla", "sizes")
+    return resources.files("teachers").joinpath("openvla").joinpath("sizes")
