@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from teachers.openvla.actions import ActionBins, ActionStatistics
 
 FLAT = 1e-3
 """Half the range of a dimension, in environment units, below which every token means the same action."""
+FLAT_STD = 0.03
+"""Standard deviation, in environment units, of such a dimension in `Readout.log_prob`: about that of `bin_blur`."""
 NEVER = -30.0
 """Log-probability of what a point mass excludes: a finite number, because losses multiply it."""
 
@@ -19,8 +23,8 @@ class Readout:
     """Tables of A dimensions, computed once.
 
     A dimension whose statistics have no range (`FLAT`: the robot never moved it) means one action, whatever the token. Its
-    bins divide [-1, 1] evenly, all mass in the one that holds that action, and it says nothing about a student's action:
-    `log_prob` leaves it out.
+    bins divide [-1, 1] evenly, all mass in the one that holds that action, and `log_prob` counts a narrow Gaussian around it:
+    a student that is paid for log p_T - log p_S would otherwise learn to do anything there.
 
     Args:
         bins: the model's action tokens.
@@ -115,7 +119,9 @@ class Readout:
         width = self.edges[:, 1] - self.edges[:, 0]
         density = columns.gather(2, column[:, :, None])[:, :, 0] - width.log()
         yes, no = self.opening(columns)
-        each = torch.where(self.discrete, torch.where(action >= 0, yes, no), density.masked_fill(self.flat, 0.0))
+        gap = (action - self.centers[:, 0]) / FLAT_STD
+        around = -0.5 * gap.square() - math.log(FLAT_STD * math.sqrt(2 * math.pi))
+        each = torch.where(self.discrete, torch.where(action >= 0, yes, no), torch.where(self.flat, around, density))
         return each.sum(-1)
 
     def _column(self, action: Tensor) -> Tensor:

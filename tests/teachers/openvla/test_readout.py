@@ -125,7 +125,7 @@ def test_most_likely_bin_holds_the_greedy_action():
 
 
 def test_a_dimension_that_the_robot_never_moved():
-    """Bins as fine as the action space, all mass where the action is; it says nothing about a student's action."""
+    """Bins as fine as the action space, all mass where the action is; a student's action is scored by a narrow Gaussian."""
     still = readout([0.2, -1.0], [0.2, 1.0], [2.0, 1.0], [0.0, 0.0], (False, False))
     assert (still.edges.diff(dim=-1) > 0).all() and still.edges[0].tolist() == [-1, -0.5, 0, 0.5, 1]
     columns = still.columns(torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0)))
@@ -134,7 +134,7 @@ def test_a_dimension_that_the_robot_never_moved():
     assert bins.isfinite().all() and still.std(columns)[:, 0].tolist() == [0, 0]
     assert still.greedy(torch.tensor([[99, 99]]))[0, 0].item() == pytest.approx(0.4)
     there, elsewhere = (still.log_prob(columns, torch.tensor([[x, 0.3]] * 2)) for x in (0.4, -0.9))
-    assert torch.equal(there, elsewhere)
+    assert torch.allclose(there - elsewhere, torch.full((2,), 0.5 * (1.3 / 0.03) ** 2))
     assert still.tokens(torch.tensor([[0.7, 0.3]]))[0, 0] == 97  # its middle, as in training
     assert not readout([0.0], [4 * FLAT], [1.0], [0.0], (False,)).flat.any()
 
