@@ -111,8 +111,19 @@ def _cameras(images: str | None, spec: EnvSpec) -> dict[str, str]:
     seen = [key.removeprefix("image.") for key in spec.cameras]
     if images is None and len(seen) <= 1:
         return dict.fromkeys(seen, "observation/image")
-    pairs = [part.partition(":") for part in (images or "").split("+")]
+    if images is None:
+        example = "+".join(f"{camera}:observation/{camera}" for camera in seen)
+        raise ConfigError(f"teacher remote: the student has several cameras: name those of the teacher, e.g. images={example}")
+    return named_cameras(images)
+
+
+def named_cameras(images: str | None) -> dict[str, str]:
+    """Read the option ``images``: the server's key of each camera that it names.
+
+    Raises:
+        ConfigError: a part of it is not ``camera:key``.
+    """
+    pairs = [part.partition(":") for part in images.split("+")] if images else []
     if not all(camera and key for camera, _, key in pairs):
-        example = "+".join(f"{camera}:observation/{camera}" for camera in seen or ["front"])
-        raise ConfigError(f"teacher remote: images={images or ''}: name the server's key of each camera, e.g. images={example}")
+        raise ConfigError(f"teacher remote: images={images}: write camera:key, e.g. images=front:observation/image")
     return {camera: key for camera, _, key in pairs}

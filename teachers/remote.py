@@ -14,8 +14,8 @@ from torch import Tensor
 
 from envs.errors import ConfigError, ServerLost, SpecMismatch
 from envs.specs import EnvSpec
-from teachers.base import Teacher, TeacherOutput
-from teachers.openpi import KEYS, OpenPITeacher
+from teachers.base import Teacher, TeacherOutput, Views
+from teachers.openpi import KEYS, OpenPITeacher, named_cameras
 from teachers.registry import Options, parse_options
 from teachers.wire.client import PROTOCOL, Client, read_token
 from teachers.wire.codec import Message
@@ -63,6 +63,7 @@ class RemoteTeacher(Teacher):
             self.required, self.optional = tuple(metadata["observations"]), tuple(metadata["optional"])
             self.served = str(metadata["name"])
             self.looks, self._remembers = bool(metadata["looks"]), bool(metadata["remembers"])
+            self.cameras = _views(metadata).cameras
             self.bin_edges = _tensor(metadata["bin_edges"]).to(device) if "bin_edges" in metadata else None
         except (KeyError, TypeError, ValidationError) as error:
             raise ConfigError(f"policy server {client.url}: bad metadata: {' '.join(str(error).split())[:200]}") from None
@@ -95,6 +96,8 @@ class RemoteTeacher(Teacher):
         request: Message = {"request": "label", "obs": self._arrays(obs), "instructions": instructions}
         if student_action is not None:
             request["student_action"] = _array(student_action)
+        if self.wanted != self.provides:
+            request["wanted"] = sorted(self.wanted)
         answer = self.client.request(request)
         given = {name: answer[name] for name in FIELDS if name in answer}
         if not {"mean", "valid"} <= given.keys():
@@ -128,6 +131,9 @@ class RemoteTeacher(Teacher):
         """What the server reads of an observation."""
         there = [str(key) for key in obs.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
         images = [key for key in there if self.looks and key.startswith(("view.", "image."))]
+        if self.cameras:  # its own view of a camera before the student's; which one is missing, the server says
+            views = {key.partition(".")[2]: key for key in sorted(images)}  # "image." before "view."
+            images = [views[camera] for camera in self.cameras if camera in views]
         optional = [key for key in self.optional if key in there]
         return {key: _array(obs[key]) for key in (*self.required, *optional, *images)}
 
@@ -146,17 +152,41 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
     Raises:
         ConfigError: no server there, or not one that we understand.
     """
-    if argument is None:
-        raise ConfigError("teacher 'remote' needs the address of a policy server, e.g. remote:ws://127.0.0.1:8000")
-    chosen = parse_options(RemoteOptions, options, "remote")
-    token = read_token(chosen.token_file)
-    client = Client(argument, token, chosen.timeout, chosen.retries, on_retry=_say)
+    client, chosen = _connect(argument, options)
     names = chosen.model_dump(include=set(KEYS), exclude_none=True)
     if "protocol" not in client.metadata:
         return OpenPITeacher(client, spec, device, **names)
     if names:
-        raise ConfigError(f"teacher remote: {', '.join(names)} only apply to openpi's servers; {argument} is served by rpd")
+        raise ConfigError(f"teacher remote: {', '.join(names)} only apply to openpi's servers; {client.url} is served by rpd")
     return RemoteTeacher(client, device)
+
+
+def needs(argument: str | None, options: dict[str, str]) -> Views:
+    """The cameras that the teacher behind the server looks through; see `teachers.registry.needs`.
+
+    Raises:
+        ConfigError: see `from_string`.
+    """
+    client, chosen = _connect(argument, options)
+    client.close()
+    if "protocol" not in client.metadata:
+        return Views(tuple(named_cameras(chosen.images)))
+    try:
+        return _views(client.metadata)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"policy server {client.url}: bad metadata: {error!r}") from None
+
+
+def _connect(argument: str | None, options: dict[str, str]) -> tuple[Client, RemoteOptions]:
+    if argument is None:
+        raise ConfigError("teacher 'remote' needs the address of a policy server, e.g. remote:ws://127.0.0.1:8000")
+    chosen = parse_options(RemoteOptions, options, "remote")
+    return Client(argument, read_token(chosen.token_file), chosen.timeout, chosen.retries, on_retry=_say), chosen
+
+
+def _views(metadata: Message) -> Views:
+    views = metadata["views"]
+    return Views(tuple(views["cameras"]), views["image_size"])
 
 
 def _say(message: str) -> None:

@@ -23,7 +23,7 @@ from rpd.trainer import resolve_device
 from students.actor_critic import ActorCritic
 from students.locate import resolve_policy
 from teachers import registry as teachers
-from teachers.base import Teacher
+from teachers.base import Teacher, Views
 from teachers.policy import PolicyTeacher
 from teachers.wire.client import TOKEN_VARIABLE, read_token
 
@@ -77,11 +77,13 @@ def main(options: ServeOptions) -> int:
             f"--host {options.host}: others than this machine could use the policy: "
             f"add --token-file FILE or set {TOKEN_VARIABLE}, e.g. to what `openssl rand -hex 32` prints"
         )
-    teacher, spec = load(options)
+    teacher, spec, views = load(options)
     limits = Limits(options.max_message_mb * 2**20, options.max_rate, options.max_clients)
     status = Status()
     try:
-        server = PolicyServer(PolicyService(teacher, spec, options.policy), options.host, options.port, token, limits, status)
+        server = PolicyServer(
+            PolicyService(teacher, spec, options.policy, views), options.host, options.port, token, limits, status
+        )
         asyncio.run(_run(server))
     finally:
         status.close()
@@ -103,8 +105,8 @@ async def _run(server: PolicyServer) -> None:
     await server.run(stop, lambda port: server.status.say(f"{what} on ws://{host}:{port}"))
 
 
-def load(options: ServeOptions) -> tuple[Teacher, EnvSpec]:
-    """Build who is served, and the environment that it is for.
+def load(options: ServeOptions) -> tuple[Teacher, EnvSpec, Views]:
+    """Build who is served, the environment that it is for, and what it has to be shown.
 
     Raises:
         ConfigError: nothing of that name, or an environment is asked for and not said, or the reverse.
@@ -119,7 +121,7 @@ def load(options: ServeOptions) -> tuple[Teacher, EnvSpec]:
         if given:
             raise ConfigError(f"{options.policy} knows the environment that it was trained for: leave out {', '.join(given)}")
         student = ActorCritic.from_pretrained(resolve_policy(path), device)
-        return PolicyTeacher(student, options.policy), student.spec
+        return PolicyTeacher(student, options.policy), student.spec, Views()
     if options.task is None:
         raise ConfigError(f"{options.policy}: for which task? add --task, e.g. --task tabletop/PickCube")
     args = [options.task, "--env.num-envs", "1"]  # the environment that `rpd train` would build
@@ -130,4 +132,4 @@ def load(options: ServeOptions) -> tuple[Teacher, EnvSpec]:
     env = envs.make(options.task, train_options(args).run_config().env, device, options.num_threads)
     spec = env.spec
     env.close()
-    return teachers.make(options.policy, spec, device), spec
+    return teachers.make(options.policy, spec, device), spec, teachers.needs(options.policy)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from envs.errors import ConfigError, unknown_name
 from envs.specs import EnvSpec, ObsSpec, Scene
-from teachers.base import Teacher
+from teachers.base import Teacher, Views
 from teachers.wire.client import PROTOCOL
 from teachers.wire.codec import Message
 
@@ -27,10 +27,11 @@ class PolicyService:
         teacher: who answers.
         spec: the environment it was made for.
         name: what clients are told is served.
+        views: what clients are told to show it, see `teachers.registry.needs`.
     """
 
-    def __init__(self, teacher: Teacher, spec: EnvSpec, name: str) -> None:
-        self.teacher, self.spec, self.name = teacher, spec, name
+    def __init__(self, teacher: Teacher, spec: EnvSpec, name: str, views: Views | None = None) -> None:
+        self.teacher, self.spec, self.name, self.views = teacher, spec, name, views or Views()
         # A teacher that looks for itself takes images of any camera and size, and says itself which one it misses.
         self.required = {} if teacher.looks else dict(spec.observations)
         self.optional = {"state": spec.observations["state"]} if teacher.looks and "state" in spec.observations else {}
@@ -54,6 +55,7 @@ class PolicyService:
             "optional": [*self.optional],
             "provides": sorted(self.teacher.provides),
             "looks": self.teacher.looks,
+            "views": {"cameras": [*self.views.cameras], "image_size": self.views.image_size},
             "remembers": type(self.teacher).reset is not Teacher.reset,
             **({} if edges is None else {"bin_edges": edges.cpu().numpy()}),
         }
@@ -84,8 +86,12 @@ class PolicyService:
         return {"actions": action[:, None] if batch else action}
 
     def _label(self, message: Message) -> Message:
-        """All fields of a `TeacherOutput` that the teacher fills."""
-        _fields(message, ("obs", "instructions"), ("student_action",))
+        """The fields of a `TeacherOutput` that the teacher fills and the client wants; by default all."""
+        _fields(message, ("obs", "instructions"), ("student_action", "wanted"))
+        wanted = message.get("wanted", [*self.teacher.provides])
+        if not isinstance(wanted, list) or not all(type(field) is str for field in wanted):
+            raise ConfigError("wanted: a list of names of fields")
+        self.teacher.wanted = frozenset(wanted) & self.teacher.provides
         instructions = _prompts(message["instructions"])
         if not isinstance(message["obs"], dict):
             raise ConfigError("obs: a map of arrays, by observation key")
@@ -95,7 +101,8 @@ class PolicyService:
             action = _array("student_action", action, (len(instructions), self.spec.action.dim), "float32")
             action = action.to(self.teacher.device)
         label = self.teacher.label(obs, instructions, action)
-        return {name: _numpy(tensor) for name, tensor in label.tensors().items()}
+        sent = self.teacher.wanted | {"mean", "valid"}
+        return {name: _numpy(tensor) for name, tensor in label.tensors().items() if name in sent}
 
     def _reset(self, message: Message) -> Message:
         _fields(message, ("mask",))

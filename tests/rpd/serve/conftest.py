@@ -82,10 +82,10 @@ def make_obs(n):
 class Running:
     """A server in a thread of this process."""
 
-    def __init__(self, teacher, spec, port=0, token=None, limits=None, name="oracle"):
+    def __init__(self, teacher, spec, port=0, token=None, limits=None, name="oracle", views=None):
         self.teacher, self.status = teacher, Status(every_s=float("inf"))
         self.server = PolicyServer(
-            PolicyService(teacher, spec, name), "127.0.0.1", port, token, limits or Limits(rate=1e6), self.status
+            PolicyService(teacher, spec, name, views), "127.0.0.1", port, token, limits or Limits(rate=1e6), self.status
         )
         self.ready = threading.Event()
         self.thread = threading.Thread(target=asyncio.run, args=(self.run(),))

@@ -22,7 +22,9 @@ from rpd.cli import main
 from rpd.serve.main import ServeOptions, load
 from rpd.serve.status import Status
 from rpd.settings import train_options
+from rpd.views import shown_to
 from teachers import registry
+from teachers.base import Views
 from teachers.remote import RemoteTeacher
 from teachers.wire.client import Client
 
@@ -93,7 +95,7 @@ def test_a_port_in_use(capsys):
 
 
 def test_a_run_brings_its_environment(run, serving, reach, toy_obs):
-    teacher, spec = load(ServeOptions(policy=str(run), device="cpu"))
+    teacher, spec, _ = load(ServeOptions(policy=str(run), device="cpu"))
     assert spec == reach.model_copy(update={"max_episode_steps": spec.max_episode_steps})
     assert load(ServeOptions(policy=f"policy:{run}", device="cpu"))[1] == spec
     remote = registry.make(f"remote:{serving(teacher, spec).url}", reach)
@@ -110,7 +112,8 @@ def test_a_teacher_of_images():
     options = ServeOptions(
         policy="scripted", task="tabletop/Reach", obs="image", cameras=("front",), image_size=32, robot="ur5e", num_threads=1
     )
-    teacher, spec = load(options)
+    teacher, spec, views = load(options)
+    assert views == Views()
     assert spec.observations["image.front"].shape == (32, 32, 3) and spec.embodiment.name == "ur5e"
     assert teacher.name == "scripted"
 
@@ -124,6 +127,28 @@ def test_what_the_documentation_shows(serving):
     exec(program.replace("ws://127.0.0.1:8000", serving().url), found := {})
     assert found["action"].shape == (3,)
     found["client"].close()
+
+
+def test_a_vla(serving):
+    """It is served, says which camera it looks through, and answers as it does here."""
+    pytest.importorskip("transformers")
+    name = f"openvla:{ROOT / 'tests/teachers/openvla/golden/checkpoint'},unnorm_key=tiny_bridge,bridge=metres"
+    teacher, spec, views = load(ServeOptions(policy=name, task="tabletop/PickCube", device="cpu", num_threads=1))
+    remote_name = f"remote:{serving(teacher, spec, views=views).url}"
+    assert registry.needs(remote_name) == views == registry.needs(name) and views.cameras
+    env = make("tabletop/PickCube", shown_to(remote_name, EnvConfig(num_envs=2)), num_threads=1)
+    remote, local = registry.make(remote_name, env.spec), registry.make(name, env.spec)
+    obs = env.reset(0)
+    obs.update(env.look())
+    env.close()
+    for wanted in (local.provides, frozenset({"log_prob"})):
+        remote.wanted = local.wanted = wanted
+        asked = obs, env.instructions, torch.zeros(2, 7)
+        got, expected = remote.label(*asked).tensors(), local.label(*asked).tensors()
+        assert got.keys() == expected.keys() and all(torch.equal(got[k], expected[k]) for k in got)
+    assert torch.equal(remote.act(obs, env.instructions), local.act(obs, env.instructions))
+    assert torch.equal(remote.bin_edges, local.bin_edges)
+    remote.client.close()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

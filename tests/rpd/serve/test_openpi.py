@@ -12,6 +12,7 @@ from websockets.sync.server import serve
 from envs.errors import ConfigError, ServerLost, SpecMismatch
 from envs.specs import ObsSpec
 from teachers import registry
+from teachers.base import Views
 
 
 def pack(value):
@@ -90,16 +91,20 @@ def test_names(policy, toy_spec):
     with pytest.raises(SpecMismatch, match="KeyError"):  # of a policy that wants observation/state
         registry.make(f"remote:{served.url},{names},state=s", toy_spec(observations=two))
     assert served.seen[0].keys() == {"base_image", "wrist_image", "s", "task"}
-    for images in ("", ",images=front:a+wrist", ",images=front:a+", ",images=:a"):
-        with pytest.raises(ConfigError, match=r"e.g. images=front:observation/front\+wrist:observation/wrist"):
-            registry.make(f"remote:{served.url}{images}", toy_spec(observations=two))
+    with pytest.raises(ConfigError, match=r"several cameras: .* e.g. images=front:observation/front\+wrist:observation/wrist"):
+        registry.make(f"remote:{served.url}", toy_spec(observations=two))
+    for images in ("front:a+wrist", "front:a+", ":a"):
+        with pytest.raises(ConfigError, match=r"write camera:key, e.g. images=front:observation/image"):
+            registry.make(f"remote:{served.url},images={images}", toy_spec(observations=two))
 
 
 def test_cameras_of_its_own(policy, toy_spec):
     """The student sees no images; the teacher is shown them."""
     served, spec = policy(), toy_spec()
     blind = spec.model_copy(update={"observations": {"state": spec.observations["state"]}})
-    teacher = registry.make(f"remote:{served.url},images=top:observation/image", blind)
+    name = f"remote:{served.url},images=top:observation/image"
+    assert registry.needs(name) == Views(("top",)) and registry.needs(f"remote:{served.url}") == Views()
+    teacher = registry.make(name, blind)
     assert teacher.looks
     views = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8)
     obs = TensorDict({"state": torch.zeros(1, 2), "view.top": views}, [1])

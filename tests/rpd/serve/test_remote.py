@@ -20,6 +20,7 @@ from envs.errors import ConfigError, ServerLost, SpecMismatch
 from envs.specs import ObsSpec
 from rpd.serve.server import Limits
 from teachers import registry
+from teachers.base import Views
 from teachers.wire import memory
 from teachers.wire.client import Client
 
@@ -56,6 +57,18 @@ def test_it_is_the_teacher(serving, oracle, toy_spec, toy_obs):
     assert server.teacher.resets == [[True, False, True]]
     got["mean"].add_(1)  # tensors of its own
     remote.client.close()
+
+
+def test_only_what_is_wanted_is_sent(serving, oracle, toy_spec, toy_obs):
+    server = serving()
+    remote, obs, action = registry.make(f"remote:{server.url}", toy_spec()), toy_obs(2), torch.zeros(2, 3)
+    remote.wanted = frozenset({"log_prob"})
+    answer = remote.label(obs, ["a", "b"], action).tensors()
+    assert answer.keys() == {"mean", "valid", "log_prob"} and server.teacher.wanted == {"log_prob"}
+    assert torch.equal(answer["log_prob"], oracle().label(obs, ["a", "b"], action).log_prob)
+    other = registry.make(f"remote:{server.url}", toy_spec())  # another client wants everything
+    assert other.label(obs, ["a", "b"], action).tensors().keys() == {*oracle.provides, "valid"}
+    remote.client.close(), other.client.close()
 
 
 def test_refuses_another_environment_on_both_sides(serving, toy_spec):
@@ -119,6 +132,28 @@ def test_mistakes_are_one_line(name, message, toy_spec):
     with pytest.raises(ConfigError, match=message) as error:
         registry.make(name, toy_spec())
     assert "\n" not in str(error.value)
+
+
+def test_what_to_show_it(serving, oracle, toy_spec, toy_obs):
+    """Of all images, only its cameras are sent: its own view before the student's."""
+
+    class Looker(oracle):
+        looks = True
+
+        def label(self, obs, instructions, student_action=None):
+            self.shown = obs
+            return super().label(toy_obs(len(instructions)), instructions, student_action)
+
+    views = Views(("front", "top"), 128)
+    server = serving(Looker(), views=views)
+    name = f"remote:{server.url}"
+    assert registry.needs(name) == views and registry.needs(f"remote:{serving().url}") == Views()
+    remote, obs = registry.make(name, toy_spec()), toy_obs(1)
+    obs["view.front"] = obs["view.side"] = torch.zeros(1, 128, 128, 3, dtype=torch.uint8)
+    obs["image.top"] = obs["image.front"]
+    remote.label(obs, ["a"])
+    assert set(server.teacher.shown.keys()) == {"state", "view.front", "image.top"}
+    remote.client.close()
 
 
 def test_options_of_openpi_do_nothing_here(serving, toy_spec):
