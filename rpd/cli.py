@@ -79,10 +79,10 @@ def report(args: list[str]) -> int:
 
 def bench(args: list[str]) -> int:
     """Measure speed on this machine."""
-    from rpd import bench as benchmarks
     from rpd.arguments import parse
+    from rpd.bench import command
 
-    return benchmarks.main(parse(benchmarks.BenchOptions, args, "rpd bench"))
+    return command.main(parse(command.BenchOptions, args, "rpd bench"))
 
 
 def doctor(args: list[str]) -> int:

@@ -30,7 +30,10 @@ SETTINGS = {
     "sparse-state": ["--env.reward", "sparse"],
     "dense-image": ["--env.reward", "dense", "--env.obs", "image"],
     "maniskill": [],
+    "vla-state": ["--env.reward", "dense"],
+    "vla-image": ["--env.reward", "dense", "--env.obs", "image"],
 }
+VLA_STEPS = 150_000
 NAMES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger (no reward)"}
 
 
@@ -44,17 +47,19 @@ class Experiment:
     teacher: str | None
     seed: int
     steps: int
+    distill: str | None = None
 
     @property
     def name(self) -> str:
         """File name, without the ending."""
-        teacher = "" if self.teacher is None else "-" + self.teacher.split(":")[1]
-        return f"{self.setting}-{self.task.split('/')[1]}-{self.mode}{teacher}-seed{self.seed}"
+        words = [self.setting, self.task.split("/")[1], self.mode, self.distill, short(self.teacher), f"seed{self.seed}"]
+        return "-".join(word for word in words if word)
 
     @property
     def command(self) -> list[str]:
         """The command line that makes it."""
         teacher = [] if self.teacher is None else ["--teacher", self.teacher]
+        teacher += [] if self.distill is None else ["--distill", self.distill]
         return [
             "rpd", "train", self.task, "--mode", self.mode, *teacher, *SETTINGS[self.setting],
             "--seed", str(self.seed), "--total-steps", str(self.steps), "--eval-every", "25600",
@@ -87,7 +92,17 @@ def experiments() -> list[Experiment]:
     for seed in (0, 1, 2):
         for task in ("tabletop/StackCube", "tabletop/PlaceInBin"):
             cells.append(Experiment("dense-state", task, "rpd", "scripted:noisy", seed, 400_000))
+    for seed in (0, 1, 2):
+        for setting in ("vla-state", "vla-image"):
+            for task in ("tabletop/PushCube", "tabletop/PullCube", "tabletop/PickCube"):
+                for distill in ("mse", "rkl", "opd"):
+                    cells.append(Experiment(setting, task, "rpd", "zoo/tabletop", seed, VLA_STEPS, distill))
     return cells
+
+
+def short(teacher: str | None) -> str | None:
+    """A teacher's name without its family."""
+    return teacher and re.split("[:/]", teacher)[1]
 
 
 def run(only: str, jobs: int) -> None:
@@ -111,7 +126,13 @@ def _run_one(e: Experiment) -> str:
         return f"failed with exit code {code}, see {folder.parent / e.name}.log"
     result = json.loads((folder / "result.json").read_text())
     info = json.loads((folder / "env.json").read_text())
-    result |= {"setting": e.setting, "command": " ".join(e.command), "git": info["git"], "machine": info["machine"]}
+    result |= {
+        "setting": e.setting,
+        "distill": e.distill,
+        "command": " ".join(e.command),
+        "git": info["git"],
+        "machine": info["machine"],
+    }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{e.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -123,8 +144,12 @@ def readme() -> None:
     results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))]
     (ROOT / "docs").mkdir(exist_ok=True)
     for r in results:
-        r["teacher"] = r["teacher"] and r["teacher"].split(":")[1]
-    main = [r for r in results if r["mode"] != "dagger" and r["task"].split("/")[1] in ("PickCube", "PushCube", "PushCube-v1")]
+        r["teacher"] = short(r["teacher"])
+    main = [
+        r
+        for r in results
+        if r["mode"] != "dagger" and not r.get("distill") and r["task"].split("/")[1] in ("PickCube", "PushCube", "PushCube-v1")
+    ]
     (ROOT / "docs" / "results.svg").write_text(figure_svg(main))
     text = (ROOT / "README.md").read_text()
     before, rest = text.split(BEGIN)
@@ -134,13 +159,13 @@ def readme() -> None:
 
 def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown, a table per setting: one row per task, method and teacher; seeds within a cell."""
-    groups: dict[str, dict[tuple[str, str, str], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[tuple[str, str, str, str], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for r in results:
         settings = [r["setting"]]
         if r["mode"] == "dagger" and r["setting"] == "dense-state":
             settings.append("sparse-state")  # without a reward the runs would be the same, number for number
         for setting in settings:
-            groups[setting][(r["task"], r["mode"], r["teacher"] or "")].append(r)
+            groups[setting][(r["task"], r["mode"], r.get("distill") or "", r["teacher"] or "")].append(r)
     parts = []
     for setting in SETTINGS:
         if setting not in groups:
@@ -152,19 +177,19 @@ def table(results: list[dict[str, Any]]) -> str:
             "| steps to 50 % | env steps | teacher queries | wall time |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
-        for key in sorted(groups[setting], key=lambda k: (k[0], ("ppo", "dagger", "rpd").index(k[1]), k[2])):
+        for key in sorted(groups[setting], key=lambda k: (k[0], ("ppo", "dagger", "rpd").index(k[1]), *k[2:])):
             lines.append(_row(*key, sorted(groups[setting][key], key=lambda r: r["seed"])))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _row(task: str, mode: str, teacher: str, seeds: list[dict[str, Any]]) -> str:
+def _row(task: str, mode: str, distill: str, teacher: str, seeds: list[dict[str, Any]]) -> str:
     teachers = [r["teacher_eval"] for r in seeds if r["teacher_eval"]]
     reached = [steps_to(0.5, [c[0] for c in r["curve"]], [c[1] for c in r["curve"]]) for r in seeds]
     paired = [r["paired"] for r in seeds if r["paired"]]
     cells = [
         task.split("/")[1],
-        f"**{NAMES[mode]}**" if mode == "rpd" else NAMES[mode],
+        f"**{NAMES[mode]}** {distill}".strip() if mode == "rpd" else NAMES[mode],
         teacher or "–",
         ", ".join(f"{t['successes']}/{t['n']}" for t in teachers) or "–",
         ", ".join(f"{r['student']['successes']}/{r['student']['n']}" for r in seeds),

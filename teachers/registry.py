@@ -1,4 +1,7 @@
-"""Teachers by name: ``family[:argument][,key=value...]``, e.g. ``scripted:noise=0.5,bias=0.02`` or ``policy:runs/x``."""
+"""Teachers by name: ``family[:argument][,key=value...]``, e.g. ``scripted:noise=0.5,bias=0.02`` or ``policy:runs/x``.
+
+A model that ships has a name of its own, ``zoo/NAME[,key=value...]``.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from envs.errors import ConfigError, unknown_name
 from envs.specs import EnvSpec
+from teachers import zoo
 from teachers.base import Description, Teacher, Views
 
 
@@ -158,13 +162,16 @@ def describe(name: str, spec: EnvSpec, instruction: str) -> Description:
 
 
 def list_teachers() -> list[tuple[str, str]]:
-    """Return (how to write it, one-line description) of every family."""
-    return [(family.pattern, family.description) for family in FAMILIES.values()]
+    """Return (how to write it, one-line description) of every family, and of every model that ships."""
+    shipped = [(zoo.PREFIX + name, f"ships with rpd: a small {family} model") for name, family in zoo.MODELS.items()]
+    return [*((family.pattern, family.description) for family in FAMILIES.values()), *shipped]
 
 
 def _find(name: str) -> tuple[ModuleType, str | None, dict[str, str]]:
     """The module of a teacher's family, its argument and its options."""
     family, argument, options = parse(name)
+    if family.startswith(zoo.PREFIX):
+        family, argument = zoo.resolve(family)
     if family not in FAMILIES:
         raise unknown_name("teacher", family, FAMILIES)
     return importlib.import_module(FAMILIES[family].module), argument, options

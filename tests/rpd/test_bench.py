@@ -1,7 +1,9 @@
 import re
 
 import pytest
+import torch
 
+from rpd.bench.teacher import difference
 from rpd.cli import main
 
 
@@ -44,3 +46,23 @@ def test_train(obs, capsys, tmp_path):
         assert re.search(rf"│ {part} .*%", out), part
     assert re.search(r"training loop: [\d,]+ steps/s", out)
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_teacher(capsys):
+    """Labels per second by batch; another way to ask the same teacher, beside it."""
+    args = ["--task", "tabletop/Reach", "--teacher", "scripted", "--against", "scripted:bias=0.02", "--rounds", "2"]
+    assert main(["bench", "teacher", *args]) == 0
+    out = capsys.readouterr().out
+    for name in ("scripted", "scripted:bias=0.02"):
+        for batch in (1, 16, 64):
+            low, median, high = numbers(next(x for x in out.splitlines() if re.search(rf"│ {name} +│ +{batch} │", x)))[-3:]
+            assert 0 < low <= median <= high
+    assert re.search(r"distance of their actions: 0\.[0-9]*[1-9][0-9]* .*turn: 0\.00 %", out)
+    assert re.search(r"640 observations, each labelled once: .* again in each of \d+ epochs", out)
+
+
+def test_distance_of_actions():
+    first = torch.tensor([[0.0, 1.0], [0.5, 1.0]])
+    second = torch.tensor([[0.2, 1.0], [0.1, -1.0]])
+    gap, turned = difference(first, second, (False, True))
+    assert gap == pytest.approx(0.3) and turned == 0.5

@@ -1,4 +1,4 @@
-"""`rpd bench serve`: what it costs to ask a teacher behind a server, with a policy that costs nothing."""
+"""What it costs to ask a teacher behind a server, with a policy that costs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rpd bench`: how fast environments, training and policy servers are on this machine."""
+"""`rpd bench`: measure, and print a table."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from envs.base import EnvConfig, VectorEnv
 from rpd.machine import environment_info
 from rpd.settings import train_options
 from rpd.trainer import Trainer, resolve_device
+from teachers import registry as teachers
 
 PARTS = ("env", "teacher", "inference", "update", "perception")
 
 
 class BenchOptions(BaseModel):
-    """Measure speed: environments alone, where an iteration of training spends its time, or asking a policy server."""
+    """Measure speed: environments alone, the parts of an iteration of training, a teacher, or asking a policy server."""
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train", "serve"]]
-    """env: control steps and images per second; train: the parts of an iteration; serve: round trips of a
-    question about images, with a policy that costs nothing."""
+    what: tyro.conf.Positional[Literal["env", "train", "teacher", "serve"]]
+    """env: control steps and images per second; train: the parts of an iteration; teacher: labels per second; serve: round
+    trips of a question about images, with a policy that costs nothing."""
     task: str = "tabletop/PickCube"
     """Task."""
     num_envs: int = Field(128, ge=1)
@@ -41,7 +42,9 @@ class BenchOptions(BaseModel):
     obs: Literal["state", "image"] = "state"
     """train: what the student sees."""
     teacher: str = "scripted"
-    """train: who labels."""
+    """train, teacher: who labels."""
+    against: str | None = None
+    """teacher: the same teacher with other options, e.g. a token cache: what they gain, and how far its answers move."""
     rounds: int = Field(5, ge=1)
     """Repetitions; the minimum, median and maximum are printed."""
     device: str = "auto"
@@ -55,7 +58,7 @@ def main(options: BenchOptions) -> int:
     torch.set_num_threads(options.num_threads or 1)
     machine = environment_info()["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
-    return {"env": _bench_env, "train": _bench_train, "serve": _bench_serve}[options.what](options)
+    return {"env": _bench_env, "train": _bench_train, "teacher": _bench_teacher, "serve": _bench_serve}[options.what](options)
 
 
 def _bench_env(options: BenchOptions) -> int:
@@ -108,8 +111,35 @@ def _bench_train(options: BenchOptions) -> int:
     return 0
 
 
+def _bench_teacher(options: BenchOptions) -> int:
+    from rpd.bench.teacher import BATCHES, difference, label, label_again, walk
+
+    device, names = torch.device(resolve_device(options.device)), [name for name in (options.teacher, options.against) if name]
+    walks = {n: walk(options.teacher, options.task, options.image_size, n, device) for n in BATCHES}
+    largest, spec = walks[max(BATCHES)]
+    table = _table(f"{options.task}: labels per second", "teacher", "batch", "min", "median", "max")
+    asked, answers = [], []
+    for name in names:
+        began = time.perf_counter()
+        asked.append(teachers.make(name, spec, device))
+        print(f"{name}: loaded in {time.perf_counter() - began:.2f} s")
+        for n, (walked, _) in walks.items():
+            label(asked[-1], walked)  # warms up
+            rates = [walked.count / label(asked[-1], walked)[0] for _ in range(options.rounds)]
+            table.add_row(name, str(n), *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))))
+        answers.append(label(asked[-1], largest)[1])
+    Console().print(table)
+    if len(names) > 1:
+        gap, turned = difference(answers[0], answers[1], spec.action.discrete)
+        print(f"mean distance of their actions: {gap:.4f} (of -1 to 1); gripper commands that turn: {100 * turned:.2f} %")
+    epochs = train_options([options.task, "--teacher", options.teacher]).run_config().ppo.epochs
+    once, again = label(asked[0], largest)[0], label_again(asked[0], largest, epochs)
+    print(f"{largest.count:,} observations, each labelled once: {once:.2f} s; again in each of {epochs} epochs: {again:.2f} s")
+    return 0
+
+
 def _bench_serve(options: BenchOptions) -> int:
-    from rpd.serve.bench import BATCHES, WAYS, round_trips
+    from rpd.bench.serve import BATCHES, WAYS, round_trips
 
     size = options.image_size or 224
     seconds = round_trips(size, options.rounds)

@@ -1,0 +1,1 @@
+"""`rpd bench`: how fast environments, training, teachers and policy servers are on this machine."""

@@ -1,0 +1,26 @@
+"""Models that ship, as ``zoo/NAME``: a folder per checkpoint, each with a model card, README.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from envs.errors import unknown_name
+
+PREFIX = "zoo/"
+MODELS = {"tabletop": "openvla"}
+"""Name of each folder here, and the family that reads it."""
+
+
+def resolve(name: str) -> tuple[str, str]:
+    """Return the family and the folder of a model.
+
+    Args:
+        name: e.g. ``"zoo/tabletop"``.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    model = name.removeprefix(PREFIX)
+    if model not in MODELS:
+        raise unknown_name("model of the zoo", name, [PREFIX + m for m in MODELS])
+    return MODELS[model], str(Path(__file__).parent / model)
