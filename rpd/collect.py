@@ -49,6 +49,8 @@ class CollectConfig(BaseModel):
     noise: float = Field(0.0, ge=0, le=2)
     """Standard deviation of the noise on what is executed, in normalised units of action; labels stay the policy's own
     answers. 0.1 to 0.3 shows how to come back from small mistakes (DART, arXiv 1703.09327)."""
+    noise_turn: float | None = Field(None, ge=0, le=2)
+    """The same of turns alone (default: as noise). 0 where a small tilt is not seen: labels that undo it teach nothing."""
     privileged: bool = False
     """Record what only the simulator knows, too."""
     seed: int = Field(5_000_000, ge=0)
@@ -181,7 +183,7 @@ def _round(
     """Play one round, or less of it where that is enough; episode number `first` is its first one."""
     plays, wanted = math.ceil(options.per_file / env.num_envs), options.episodes - first
     ended, solved = [0] * env.num_envs, [0] * plays
-    for take in play_round(env, policy, seed, plays, options.noise, options.privileged):
+    for take in play_round(env, policy, seed, plays, options.noise, options.noise_turn, options.privileged):
         success = bool(take.episode.info.success)
         if success or options.keep == "all":
             file.add(take)

@@ -7,7 +7,7 @@ trap 'rm -rf "$work"' EXIT
 
 .venv/bin/python -m pip -qq wheel --no-deps -w "$work" .
 wheel=("$work"/rpd-*.whl)
-missing=$(comm -23 <(find configs -name '*.yaml' | sort) <(.venv/bin/python -m zipfile -l "${wheel[0]}" | awk '{print $1}' | sort))
+missing=$(comm -23 <(find configs rpd envs teachers students -type f -not -path '*/__pycache__/*' | sort) <(.venv/bin/python -m zipfile -l "${wheel[0]}" | awk '{print $1}' | sort))
 [ -z "$missing" ] || { echo "wheel: lacks $missing" >&2; exit 1; }
 
 RPD_VENV="$work/venv" PYTHON="$PWD/.venv/bin/python" bash scripts/venv.sh torch

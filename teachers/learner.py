@@ -34,6 +34,10 @@ class Learner(ABC):
             scene: [N, Scene.dim], where `needs_scene`.
         """
 
+    def scene_loss(self, images: Tensor, scene: Tensor) -> dict[str, Tensor]:
+        """The part of the loss that needs nothing but the eyes, where `needs_scene`."""
+        raise NotImplementedError
+
     @abstractmethod
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:
         """Answer as the teacher would: [N, A], in the units of the demonstrations."""

@@ -24,12 +24,14 @@ class CloneConfig(BaseModel):
     key: str = "demos"
     """Name of the demonstrations' action statistics in the checkpoint, its unnorm_key."""
     steps: int = Field(20_000, ge=1)
-    """Gradient steps."""
+    """Gradient steps of the whole model."""
+    scene_steps: int = Field(0, ge=0)
+    """Gradient steps before those, of the eyes alone, which learn to tell the scene (see scene_weight): a third of the cost."""
     batch_size: int = Field(128, ge=1)
     """Observations per step; each task is drawn equally often."""
     lr: float | None = Field(None, gt=0)
-    """Learning rate of AdamW after the warm-up; falls to a hundredth along a cosine. Default: 1e-3 for a new model, 5e-4 for
-    adapters, 2e-5 for all weights of a given one."""
+    """Learning rate of AdamW after the warm-up; falls to a hundredth along a cosine, in both stages. Default: 1e-3 for a new
+    model, 5e-4 for adapters, 2e-5 for all weights of a given one."""
     warmup: int = Field(200, ge=0)
     """Steps over which the learning rate rises."""
     weight_decay: float = Field(0.01, ge=0)

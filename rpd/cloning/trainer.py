@@ -63,6 +63,8 @@ class Cloner:
         self.generator = torch.Generator().manual_seed(config.seed)
         demos = open_demos(*config.data)
         camera = camera_of(demos, config.camera)
+        if config.scene_steps and not config.scene_weight:
+            raise ConfigError(f"--scene-steps {config.scene_steps} has nothing to learn: give --scene-weight, e.g. 1")
         if config.scene_weight and "privileged" not in demos.keys:
             raise ConfigError("--scene-weight needs the scenes, which were not recorded: collect with --privileged True")
         self.space = action_space(demos)
@@ -75,6 +77,7 @@ class Cloner:
             list(self.trainable.values()), lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
         self.step, self.wall = 0, 0.0
+        self.total = config.scene_steps + config.steps
         if resume is not None:
             self._load(resume)
         self.resume_step = None if resume is None else self.step
@@ -90,15 +93,16 @@ class Cloner:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_json(self.run_dir / "env.json", environment_info())
-        with Interrupt() as interrupt, Tracker(self.run_dir, config.steps, self.resume_step) as tracker:
-            while self.step < config.steps and not interrupt.requested:
-                metrics = self.advance(min(LOG_EVERY - self.step % LOG_EVERY, config.steps - self.step))
+        with Interrupt() as interrupt, Tracker(self.run_dir, self.total, self.resume_step) as tracker:
+            while self.step < self.total and not interrupt.requested:
+                stage_end = config.scene_steps if self.step < config.scene_steps else self.total
+                metrics = self.advance(min(LOG_EVERY - self.step % LOG_EVERY, stage_end - self.step))
                 if self._due(config.eval_every):
                     metrics |= self.check()
                 tracker.log(self.step, metrics)
                 if self._due(config.checkpoint_every):
                     self._save()
-            complete = self.step >= config.steps
+            complete = self.step >= self.total
             if not complete:
                 self._save()
         if complete:
@@ -106,15 +110,22 @@ class Cloner:
         return complete
 
     def advance(self, count: int) -> dict[str, float]:
-        """Take gradient steps; returns means over them."""
+        """Take gradient steps of one stage; returns means over them."""
         began, rows = time.perf_counter(), []
         for _ in range(count):
-            rate = learning_rate(self.config) * progress_rate(self.step, self.config.steps, self.config.warmup)
+            seeing = self.step < self.config.scene_steps
+            done, steps = (
+                (self.step, self.config.scene_steps) if seeing else (self.step - self.config.scene_steps, self.config.steps)
+            )
+            rate = learning_rate(self.config) * progress_rate(done, steps, self.config.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             batch = self.data.sample(self.config.batch_size, self.generator)
             self.optimizer.zero_grad(set_to_none=True)
-            losses = self.learner.loss(batch.images, batch.instructions, batch.actions, batch.scene)
+            if seeing and batch.scene is not None:
+                losses = self.learner.scene_loss(batch.images, batch.scene)
+            else:
+                losses = self.learner.loss(batch.images, batch.instructions, batch.actions, batch.scene)
             torch.stack(list(losses.values())).sum().backward()
             torch.nn.utils.clip_grad_norm_(self.trainable.values(), MAX_GRAD_NORM, foreach=True)
             self.optimizer.step()
@@ -170,7 +181,7 @@ class Cloner:
 
     def _due(self, every: int) -> bool:
         """Whether the step count is a multiple of `every` within the last entry, or the run is complete."""
-        return self.step // every > (self.step - LOG_EVERY) // every or self.step >= self.config.steps
+        return self.step // every > (self.step - LOG_EVERY) // every or self.step >= self.total
 
     def _save(self) -> None:
         tensors = {

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 
 from envs.base import Episodes, VectorEnv
 from envs.errors import NonFiniteError, RunFault
+from envs.specs import ActionSpec
 from rpd.demos.episode import STEP_KEYS, Array, Episode, EpisodeInfo
 from rpd.policies import Policy
 
@@ -28,7 +29,13 @@ class Take(NamedTuple):
 
 
 def play_round(
-    env: VectorEnv, policy: Policy, seed: int, plays: int, noise: float = 0.0, privileged: bool = False
+    env: VectorEnv,
+    policy: Policy,
+    seed: int,
+    plays: int,
+    noise: float = 0.0,
+    noise_turn: float | None = None,
+    privileged: bool = False,
 ) -> Iterator[Take]:
     """Let every environment play `plays` episodes after a reset, and yield each as it ends.
 
@@ -44,6 +51,7 @@ def play_round(
         seed: of the first environment's first episode, of the policy and of the noise.
         plays: episodes per environment.
         noise: standard deviation of what is added to each continuous dimension of an action, in normalised units.
+        noise_turn: the same of the dimensions that turn the hand; None: as the others.
         privileged: record ``privileged`` too, what only a simulator knows.
 
     Raises:
@@ -51,7 +59,7 @@ def play_round(
         RunFault: an episode did not end after the steps that the spec allows.
     """
     keys = [*env.spec.observations, *(["privileged"] if privileged else [])]
-    disturb = _Disturbance(noise, env.spec.action.discrete, seed)
+    disturb = _Disturbance(noise, noise if noise_turn is None else noise_turn, env.spec.action, seed)
     policy.seed(seed)
     obs = env.reset(seed)
     policy.reset(torch.ones(env.num_envs, dtype=torch.bool, device=env.device))
@@ -108,8 +116,9 @@ class _Tape:
 class _Disturbance:
     """Gaussian noise on the continuous dimensions of actions [N, A]; a gripper's sign is left alone."""
 
-    def __init__(self, size: float, discrete: tuple[bool, ...], seed: int) -> None:
-        self.size = size * ~torch.tensor(discrete)  # [A]
+    def __init__(self, size: float, turn: float, space: ActionSpec, seed: int) -> None:
+        sizes = [turn if unit == "rad" else size for unit in space.units]
+        self.size = torch.tensor(sizes) * ~torch.tensor(space.discrete)  # [A]
         state = np.random.SeedSequence((seed, 1)).generate_state(1)  # not what a policy draws that is seeded with `seed`
         self.generator = torch.Generator().manual_seed(int(state[0]))
 

@@ -71,10 +71,11 @@ class OpenVLALearner(Learner):
         visual = self._see(images)
         logits = self.model.predict(visual, ids, mask, tokens)
         losses = {"action": cross_entropy(logits, tokens, self.bins, self.smoothing)}
-        if self.scene_head is not None and scene is not None:
-            error = self.scene_head(visual.flatten(1).float()) - Scene.relative(scene)
-            losses["scene"] = self.scene_weight * (self.tolerance * error).square().sum(-1).mean()
-        return losses
+        return losses if scene is None else losses | self._tell(visual, scene)
+
+    def scene_loss(self, images: Tensor, scene: Tensor) -> dict[str, Tensor]:
+        """See `Learner.scene_loss`."""
+        return self._tell(self._see(images), scene)
 
     @torch.no_grad()
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:
@@ -89,6 +90,12 @@ class OpenVLALearner(Learner):
         tensors = ((name, tensor.to(self.dtype)) for name, tensor in lora.merged(self.model))
         config = self.checkpoint.config.model_copy(update={"torch_dtype": str(self.dtype).removeprefix("torch.")})
         weights.save(replace(self.checkpoint, config=config), tensors, folder)
+
+    def _tell(self, visual: Tensor, scene: Tensor) -> dict[str, Tensor]:
+        if self.scene_head is None:
+            return {}
+        error = self.scene_head(visual.flatten(1).float()) - Scene.relative(scene)
+        return {"scene": self.scene_weight * (self.tolerance * error).square().sum(-1).mean()}
 
     def _see(self, images: Tensor) -> Tensor:
         return self.model.see(processing.normalize(images.to(self.model.device), self.checkpoint.processor))

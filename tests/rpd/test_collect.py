@@ -47,6 +47,14 @@ def test_what_is_in_a_folder(recorded):
         assert moved[:, :6].any() and not moved[:, 6].any()  # noise, but not on the gripper
 
 
+def test_noise_can_leave_turns_alone():
+    env = make("tabletop/Reach", EnvConfig(num_envs=2))
+    for noise_turn, turned in ((None, True), (0.0, False)):
+        for take in play_round(env, ZeroPolicy(7), 0, 1, noise=0.1, noise_turn=noise_turn):
+            moved = take.episode.steps["action"] - take.episode.steps["label"]
+            assert moved[:, :3].any() and moved[:, 3:6].any() == turned
+
+
 def test_labels_are_the_experts_answers(recorded, collect, tmp_path):
     """Asked again about a recorded scene, the expert gives the recorded label."""
     assert collect(tmp_path / "x", "tabletop/PushCube", episodes=3, privileged=True) == 0

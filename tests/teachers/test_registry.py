@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from envs.errors import ConfigError
-from teachers import registry
+from teachers import registry, zoo
 from teachers.registry import Options, parse, parse_options
 
 
@@ -79,5 +79,5 @@ def test_unknown_family_names_the_nearest():
 
 def test_list_teachers():
     patterns = [pattern for pattern, _ in registry.list_teachers()]
-    assert len(patterns) == len(registry.FAMILIES)
-    assert all(p.startswith(f) for p, f in zip(patterns, registry.FAMILIES, strict=True))
+    names = [*registry.FAMILIES, *(f"zoo/{model}" for model in zoo.MODELS)]
+    assert all(p.startswith(name) for p, name in zip(patterns, names, strict=True))

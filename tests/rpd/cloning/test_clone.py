@@ -62,20 +62,25 @@ def test_minibatches_draw_tasks_equally_and_hold_episodes_out(recorded):
         camera_of(demos, "side")
 
 
-def test_a_run_its_resume_and_its_model(recorded, tmp_path, capsys, monkeypatch):
-    assert train(tmp_path, recorded, "--name", "whole") == 0
+@pytest.mark.parametrize("more", [(), ("--scene-steps", "50", "--scene-weight", "1")], ids=["whole", "eyes first"])
+def test_a_run_its_resume_and_its_model(more, collect, tmp_path, capsys, monkeypatch):
+    """Stopped after 40 steps and continued; with eyes that learn first, among those."""
+    recorded = tmp_path / "demos"
+    assert collect(recorded, privileged=True) == 0
+    assert train(tmp_path, recorded, "--name", "whole", *more) == 0
     assert "as a teacher: openvla:" in capsys.readouterr().out
     whole = tmp_path / "whole"
     result = json.loads((whole / "result.json").read_text())
     assert [(p["task"], p["n"]) for p in result["played"]] == [("tabletop/Reach", 2), ("tabletop/PushCube", 2)]
     assert {"check/loss", "check/error", "check/gripper"} < set(read_metrics(whole)[0])
+    assert ("clone/action" in read_metrics(whole)[0]) == (not more) and "clone/action" in read_metrics(whole)[-1]
     assert "<svg" in (whole / "report.html").read_text()
 
     stop = iter([False, False, True])
     asked = property(lambda self: next(stop), lambda self, value: None)
     with monkeypatch.context() as patch:
         patch.setattr("rpd.interrupt.Interrupt.requested", asked, raising=False)
-        assert train(tmp_path, recorded, "--name", "halves") == 130
+        assert train(tmp_path, recorded, "--name", "halves", *more) == 130
     halves = tmp_path / "halves"
     assert main(["teacher", "train", "--resume", str(halves)]) == 0
     for name in ("model.safetensors", "bridge.yaml", "dataset_statistics.json"):

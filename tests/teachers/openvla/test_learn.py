@@ -65,6 +65,17 @@ def test_it_learns_what_it_is_shown():
     assert (made.act(images, said) - actions).abs().max() < 0.1
 
 
+def test_eyes_can_learn_alone():
+    made = learner(scene_weight=1.0)
+    images, said, actions = batch()
+    scene = Scene.empty(3)
+    losses = made.scene_loss(images, scene)
+    assert losses == {"scene": made.loss(images, said, actions, scene)["scene"]}
+    losses["scene"].backward()
+    touched = {name.split(".")[1] for name, p in made.trainable().items() if p.grad is not None and p.grad.any()}
+    assert touched == {"vision_backbone", "projector", "weight", "bias"}  # and the scene head
+
+
 def test_export_is_a_checkpoint_without_the_scene_head(tmp_path):
     made = learner(scene_weight=1.0, dtype=torch.float32)
     made.export(tmp_path / "vla")

@@ -1,0 +1,67 @@
+"""The models that ship: small, in the official layout, and fit to teach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from envs import registry as envs
+from envs.base import EnvConfig
+from envs.errors import ConfigError
+from rpd.cli import main
+from rpd.evaluate import evaluate
+from rpd.views import shown_to
+from teachers import registry, zoo
+
+FOLDER = Path(zoo.__file__).parent
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_folder(name):
+    """At most 8 MB, with a card that says how it was made; nothing lies here that no name leads to."""
+    files = {f.name: f.stat().st_size for f in (FOLDER / name).iterdir()}
+    assert sum(files.values()) <= 8e6
+    assert {"config.json", "README.md", "bridge.yaml"} <= files.keys()
+    assert f"python scripts/zoo.py {name}" in (FOLDER / name / "README.md").read_text()
+    assert {f.name for f in FOLDER.iterdir() if f.is_dir() and f.name != "__pycache__"} == set(zoo.MODELS)
+
+
+def test_it_half_works():
+    """Words decide what it does: told to push the cube it does so now and then, told the opposite never."""
+    solved = {}
+    for name in ("zoo/tabletop", "zoo/tabletop,instruction=pull the cube towards the robot"):
+        env = envs.make("tabletop/PushCube", shown_to(name, EnvConfig(num_envs=24)))
+        teacher = registry.make(name, env.spec)
+        solved[name] = sum(e.success_once for e in evaluate(env, teacher, 24, seed=0).episodes)
+        env.close()
+    told, told_otherwise = solved.values()
+    assert 2 <= told <= 22 and told_otherwise < told
+
+
+def test_it_labels_with_a_distribution():
+    name = "zoo/tabletop"
+    env = envs.make("tabletop/PickCube", shown_to(name, EnvConfig(num_envs=3)))
+    teacher = registry.make(name, env.spec)
+    assert teacher.name == name and not any(w.requires_grad for w in teacher.weights().values())
+    obs = env.reset(0)
+    out = teacher.label(obs.update(env.look()), env.instructions, torch.zeros(3, env.spec.action.dim))
+    assert out.mean.shape == (3, 7) and out.bin_logits.shape[:2] == (3, 7)
+    torch.testing.assert_close(out.bin_logits.exp().sum(-1), torch.ones(3, 7))
+    assert torch.isfinite(out.log_prob).all()
+    env.close()
+
+
+@pytest.mark.parametrize("distill", ["mse", "rkl", "opd"])
+def test_it_teaches(distill, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    args = ["tabletop/PushCube", "--teacher", "zoo/tabletop", "--distill", distill, "--total-steps", "64"]
+    args += ["--env.num-envs", "8", "--ppo.num-steps", "8", "--eval-episodes", "2", "--device", "cpu", "--name", "x"]
+    assert main(["train", *args]) == 0
+    assert "zoo/tabletop" in (tmp_path / "runs/x/config.yaml").read_text()
+
+
+def test_no_such_model():
+    with pytest.raises(ConfigError, match="unknown model of the zoo 'zoo/tabeltop': did you mean zoo/tabletop"):
+        registry.make("zoo/tabeltop", spec=None)
