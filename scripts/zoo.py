@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("tabletop/Reach", "tabletop/PushCube", "tabletop/PullCube", "tabletop/PickCube")
 RECIPES = {
     "tabletop": (
-        ["collect", *TASKS, "--teacher", "scripted", "--noise", "0.3", "--noise-turn", "0", "--episodes", "1024", "--privileged", "True",
-         "--env.num-envs", "128", "--per-file", "256", "--out", "demos/zoo-tabletop"],
+        ["collect", *TASKS, "--teacher", "scripted", "--noise", "0.3", "--noise-turn", "0", "--episodes", "1024",
+         "--privileged", "True", "--env.num-envs", "128", "--per-file", "256", "--out", "demos/zoo-tabletop"],
         ["teacher", "train", "demos/zoo-tabletop", "--smoothing", "3", "--scene-weight", "2", "--scene-steps", "9000",
          "--batch-size", "32", "--steps", "7000", "--name", "zoo-tabletop"],
     )
