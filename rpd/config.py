@@ -55,9 +55,9 @@ class DistillConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    divergence: Annotated[Literal["mse", "l1", "huber", "nll", "fkl", "rkl", "opd"], tyro.conf.arg(aliases=("--distill",))] = (
-        "nll"
-    )
+    divergence: Annotated[
+        Literal["mse", "l1", "huber", "nearest", "nll", "fkl", "rkl", "opd"], tyro.conf.arg(aliases=("--distill",))
+    ] = "nll"
     """D; see docs/distillation.md."""
     weight: float = Field(2.0, ge=0)
     """w(0). With schedule=gradient-ratio: the ratio of gradient norms that is held at the start."""
@@ -74,7 +74,8 @@ class DistillConfig(BaseModel):
     detach_std: bool = True
     """Keep D from moving the student's standard deviation (divergences that see it: nll, fkl, rkl)."""
     teacher_std: float = Field(0.2, gt=0)
-    """Floor of a Gaussian teacher's standard deviation in fkl, rkl and opd; how a score falls beyond a teacher's bins."""
+    """Floor of a Gaussian teacher's standard deviation in fkl, rkl and opd, and what each of a teacher's samples is widened
+    by; how a score falls beyond a teacher's bins."""
     bin_blur: float = Field(0.03, gt=0)
     """Standard deviation, in normalised action units, of the Gaussian that a teacher's bins are blurred with (fkl, rkl)."""
     bin_floor: float = Field(1e-3, gt=0, lt=1)

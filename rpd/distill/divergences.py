@@ -4,11 +4,12 @@ Convention: every divergence is a **sum over action dimensions**. RPD (arXiv 250
 lambda = 1 with A dimensions is a weight of 1/A here.
 
 Continuous dimensions compare the student's Gaussian N(mu, sigma²) with the teacher's: a Gaussian N(m, s²) with s floored at
-`teacher_std`, or the distribution q~ over the cells of a grid that its bins are blurred onto (`rpd.distill.bins`).
+`teacher_std`, the distribution q~ over the cells of a grid that its bins are blurred onto (`rpd.distill.bins`), or the kernel
+density q~ about its samples, of bandwidth h = `teacher_std` (`rpd.distill.samples`).
 A divergence may have several forms, which differ in what they need of the teacher; the first that it can serve is used.
 
 Discrete dimensions (a gripper) compare Bernoullis: a squared error to a sign teaches a gripper slowly. There p is the
-probability of +1 on each side, the teacher's being (mean + 1) / 2.
+probability of +1 on each side, the teacher's being (mean + 1) / 2, also where it gives samples.
 
 Terms that a small sigma can blow up (1250 nats for an error of 1 at sigma = 0.02) grow only logarithmically above
 `SOFT_CLIP`: unlike with a hard clip, the samples that are furthest off still pull.
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rpd.config import DistillConfig
-from rpd.distill import bins
+from rpd.distill import bins, samples
 from students.distribution import LOG_2PI, ActionDistribution
 
 Teacher = dict[str, Tensor]
@@ -94,6 +95,17 @@ def nll(student: ActionDistribution, teacher: Teacher, config: DistillConfig) ->
     return _sum(student, _soft_clip(density), _cross_entropy(student.logits, probability(teacher)))
 
 
+@_register("nearest", "samples", "mean")
+def nearest(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """min_j sum_d (mu_d - a^j_d)²: mse to the teacher's sample that the student is closest to, so its modes are not averaged.
+
+    Deaf to how likely a way is: one stray sample near by is enough to stay.
+    """
+    return samples.nearest(student.mean, teacher["samples"], ~student.discrete) + _discrete_sum(
+        student, _bernoulli_forward(student, teacher)
+    )
+
+
 @_register("fkl", "bin_logits", "mean", digest=bins.moments)
 def fkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """KL(T || S) = sum_d sum_b q~_b (log q~_b - log P_b), P_b the student's mass in cell b; needs moments of q~ only."""
@@ -112,6 +124,29 @@ def rkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfi
     kl = bins.neg_entropy(mean, sigma) - bins.expected(teacher, mean, sigma)
     kl = kl + bins.overshoot(mean, -1, 1, config.teacher_std)
     return _sum(student, _soft_clip(kl), _bernoulli_reverse(student, teacher))
+
+
+@_register("fkl", "samples", "mean")
+def fkl_samples(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """KL(T || S) less a constant: the samples' negative log-likelihood -1/S sum_j log pi_S(a^j), each as wide as h.
+
+    Of q~ a Gaussian's likelihood sees the first two moments only, so this is the KL of the Gaussian that has them.
+    """
+    mean, sigma = samples.moments(teacher["samples"], config.teacher_std)
+    kl = _gaussian_kl(student.mean - mean, sigma, _sigma(student, config))
+    return _sum(student, _soft_clip(kl), _bernoulli_forward(student, teacher))
+
+
+@_register("rkl", "samples", "mean")
+def rkl_samples(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """KL(S || T) = E_S[log pi_S(a) - log q~(a)], the student's draws against the samples' kernel density; picks a mode.
+
+    The density is of all dimensions together, so the soft clip is of their mean.
+    """
+    continuous = ~student.discrete
+    dims = continuous.sum().clamp_min(1)
+    kl = samples.reverse_kl(student.mean, _sigma(student, config), teacher["samples"], continuous, config.teacher_std)
+    return dims * _soft_clip(kl / dims) + _discrete_sum(student, _bernoulli_reverse(student, teacher))
 
 
 @_register("fkl", "mean", "std")
@@ -140,6 +175,11 @@ def bernoulli_entropy(p: Tensor) -> Tensor:
 def _sum(student: ActionDistribution, continuous: Tensor, discrete: Tensor) -> Tensor:
     """Take each dimension's own kind [N, A] and sum over dimensions [N]."""
     return torch.where(student.discrete, discrete, continuous).sum(-1)
+
+
+def _discrete_sum(student: ActionDistribution, discrete: Tensor) -> Tensor:
+    """Sum over the discrete dimensions [N], for a divergence that takes the continuous ones together."""
+    return discrete.masked_fill(~student.discrete, 0.0).sum(-1)
 
 
 def _gap(student: ActionDistribution, teacher: Teacher) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rpd.config import DistillConfig
-from rpd.distill import bins
+from rpd.distill import bins, samples
 from rpd.distill.divergences import MIN_PROB, Form, Teacher, probability
 from students.distribution import LOG_2PI
 
@@ -51,6 +51,12 @@ def of_bins(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillC
     return _sum(action, discrete, density, teacher)
 
 
+def of_samples(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """The samples' kernel density, of all continuous dimensions together: -E[A_D] is then `divergences.rkl_samples`."""
+    density = samples.log_density(action, teacher["samples"], ~discrete, config.teacher_std)
+    return density + _sum(action, discrete, torch.zeros_like(action), teacher)
+
+
 def of_gaussian(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
     """The density of N(m, s²), s floored at `teacher_std`: -E[A_D] is then `divergences.rkl`."""
     std = teacher["std"].masked_fill(discrete, 1.0).clamp_min(config.teacher_std)
@@ -67,6 +73,7 @@ SCORES = {
     "opd": [
         Form(given, frozenset({"log_prob"})),
         Form(of_bins, frozenset({"bin_logits", "mean"}), digest=lambda log_mass: {"log_mass": log_mass}),
+        Form(of_samples, frozenset({"samples", "mean"})),
         Form(of_gaussian, frozenset({"mean", "std"})),
     ]
 }

@@ -55,7 +55,7 @@ def gaussian_kl(gap: float, p: float, q: float) -> float:
 
 def test_bins_come_first() -> None:
     assert DIVERGENCES["fkl"][0].fn is fkl_bins and DIVERGENCES["rkl"][0].fn is rkl_bins
-    assert DIVERGENCES["fkl"][1].fn is fkl and DIVERGENCES["rkl"][1].fn is rkl
+    assert DIVERGENCES["fkl"][-1].fn is fkl and DIVERGENCES["rkl"][-1].fn is rkl
 
 
 def test_blur_keeps_the_mass_and_the_mean_and_adds_its_variance() -> None:

@@ -91,7 +91,7 @@ def test_a_divergence_that_the_teacher_cannot_serve(monkeypatch, capsys):
 
     monkeypatch.setattr(ScriptedTeacher, "__init__", mean_only)
     args = ["train", REACH, "--teacher", "scripted", "--distill.divergence"]
-    expected = "divergence fkl needs the teacher's bin_logits or std, but teacher scripted provides only mean; use "
+    expected = "divergence fkl needs the teacher's bin_logits or samples or std, but teacher scripted provides only mean; use "
     assert f"rpd train: {expected}" in refused([*args, "fkl"], capsys)
     assert "gate entropy needs the teacher's std" in refused([*args, "mse", "--distill.gate", "entropy"], capsys)
 

@@ -48,9 +48,14 @@ def test_refuses_a_divergence_that_the_teacher_cannot_serve() -> None:
     with pytest.raises(ConfigError) as e:
         objective({"mean"}, divergence="rkl")
     assert str(e.value) == (
-        "divergence rkl needs the teacher's bin_logits or std, but teacher policy:x provides only mean; "
+        "divergence rkl needs the teacher's bin_logits or samples or std, but teacher policy:x provides only mean; "
         "use huber or l1 or mse or nll"
     )
+
+
+def test_refuses_samples_that_the_teacher_does_not_give() -> None:
+    with pytest.raises(ConfigError, match=r"nearest needs the teacher's samples, but .* only mean, std; use fkl or huber or"):
+        objective({"mean", "std"}, divergence="nearest")
 
 
 def test_refuses_a_gate_that_the_teacher_cannot_serve() -> None:
@@ -62,17 +67,20 @@ def test_the_form_is_chosen_by_what_the_teacher_provides() -> None:
     edges = torch.linspace(-1, 1, 6).expand(2, -1)
     for provides, wanted in (
         ({"mean", "std", "bin_logits"}, {"mean", "bin_logits"}),
+        ({"mean", "std", "samples", "bin_logits"}, {"mean", "bin_logits"}),
+        ({"mean", "std", "samples"}, {"mean", "samples"}),
         ({"mean", "std", "log_prob"}, {"mean", "std"}),
     ):
         assert objective(provides, divergence="rkl", bin_edges=edges).wanted == wanted
     for provides, wanted in (
         ({"mean", "std", "bin_logits", "log_prob"}, {"log_prob"}),
         ({"mean", "std", "bin_logits"}, {"mean", "bin_logits"}),
+        ({"mean", "std", "samples"}, {"mean", "samples"}),
         ({"mean", "std"}, {"mean", "std"}),
     ):
         assert objective(provides, divergence="opd", bin_edges=edges).wanted == wanted
     assert objective({"mean", "std", "log_prob"}, divergence="opd", gate="entropy").wanted == {"mean", "std", "log_prob"}
-    with pytest.raises(ConfigError, match="opd needs the teacher's log_prob or bin_logits or std"):
+    with pytest.raises(ConfigError, match="opd needs the teacher's log_prob or bin_logits or samples or std"):
         objective({"mean"}, divergence="opd")
 
 
@@ -98,6 +106,18 @@ def test_unlabelled_rows_cannot_poison_the_gradient() -> None:
         assert torch.isfinite(s.raw.grad).all()
         assert torch.equal(s.raw.grad[1], torch.zeros(2))
         assert all(torch.isfinite(x) for x in o.metrics().values())
+
+
+@pytest.mark.parametrize("divergence", ["nearest", "fkl", "rkl"])
+def test_unlabelled_samples_cannot_poison_the_gradient(divergence: str) -> None:
+    o = objective({"mean", "samples"}, divergence=divergence, detach_std=False)
+    b = batch([0.1, math.nan, 0.3], valid=[True, False, True])
+    b["teacher.samples"] = torch.randn(3, 4, 2)
+    b["teacher.samples"][1] = math.nan
+    o.prepare(b, 0.0, GateContext())
+    s = student(3)
+    o.loss(s, b).backward()
+    assert s.raw.grad.isfinite().all() and s.raw.grad[1].tolist() == [0, 0] and s.raw.grad[0, 0] != 0
 
 
 def with_bins(n: int) -> TensorDict:

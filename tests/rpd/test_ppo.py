@@ -318,13 +318,13 @@ class _Waits(TorchFunctionMode):
         self.inner.__exit__(*args)
 
 
-def count_waits(config: PPOConfig, use_reward: bool, divergence: str) -> Counter[str]:
-    bins = {"mean", "bin_logits"} if divergence in ("rkl", "fkl") else {"mean", "std"}
+def count_waits(config: PPOConfig, use_reward: bool, divergence: str, provides: str) -> Counter[str]:
     edges = torch.linspace(-1, 1, 10).expand(3, -1)
     chosen = DistillConfig(divergence=divergence)
-    policy, objective = make_policy(), DistillObjective(chosen, "perfect", bins, DISCRETE, use_reward, edges)
+    policy, objective = make_policy(), DistillObjective(chosen, "perfect", {"mean", provides}, DISCRETE, use_reward, edges)
     batch = collect(policy, 64, torch.Generator().manual_seed(0))
     batch["teacher.bin_logits"] = torch.zeros(64, 3, 9).log_softmax(-1)
+    batch["teacher.samples"] = torch.zeros(64, 4, 3)
     objective.prepare(batch, 0.0, GateContext())
     optimizer = ppo.make_optimizer(policy, config)
     with _Waits() as waits:
@@ -342,12 +342,24 @@ def test_the_counter_counts() -> None:
 
 
 @pytest.mark.parametrize("use_reward", [True, False])
-@pytest.mark.parametrize("divergence", ["nll", "fkl", "rkl", "opd"])
-def test_no_wait_per_minibatch(use_reward: bool, divergence: str) -> None:
-    few = count_waits(PPOConfig(epochs=3, minibatches=2, target_kl=None), use_reward, divergence)
-    many = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=None), use_reward, divergence)
+@pytest.mark.parametrize(
+    ("divergence", "provides"),
+    [
+        ("nll", "std"),
+        ("fkl", "bin_logits"),
+        ("rkl", "bin_logits"),
+        ("opd", "std"),
+        ("nearest", "samples"),
+        ("fkl", "samples"),
+        ("rkl", "samples"),
+        ("opd", "samples"),
+    ],
+)
+def test_no_wait_per_minibatch(use_reward: bool, divergence: str, provides: str) -> None:
+    few = count_waits(PPOConfig(epochs=3, minibatches=2, target_kl=None), use_reward, divergence, provides)
+    many = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=None), use_reward, divergence, provides)
     assert few == many == {"tolist": 1}
-    with_kl = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=1e9), use_reward, divergence)
+    with_kl = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=1e9), use_reward, divergence, provides)
     assert with_kl["item"] == (2 if use_reward or divergence == "opd" else 0)  # between epochs
 
 

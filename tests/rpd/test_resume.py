@@ -25,6 +25,7 @@ KINDS = {
     "ppo": {"mode": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
     "dagger": {"mode": "dagger"},
     "bins": {"teacher": "scripted:noise=0.5,bins=32", "distill": {"divergence": "rkl", "label_fraction": 0.5}},
+    "samples": {"task": "tabletop/PickCube", "teacher": "scripted:modes=2,noise=0.2", "distill": {"divergence": "rkl"}},
     "scores": {"teacher": "scripted:noise=0.5,bins=32", "distill": {"divergence": "opd", "schedule": "gradient-ratio"}},
     "scores alone": {"teacher": "scripted:bins=32", "distill": {"divergence": "opd"}, "mode": "dagger"},
     "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "randomize": ("all",)}},

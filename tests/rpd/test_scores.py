@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from rpd.config import DistillConfig
-from rpd.distill import bins
-from rpd.distill.divergences import MIN_PROB, rkl, rkl_bins
-from rpd.distill.scores import SCORES, given, of_bins, of_gaussian, opd_advantage
+from rpd.distill import bins, samples
+from rpd.distill.divergences import MIN_PROB, rkl, rkl_bins, rkl_samples
+from rpd.distill.scores import SCORES, given, of_bins, of_gaussian, of_samples, opd_advantage
 from students.distribution import ActionDistribution
 
 DISCRETE = torch.tensor([False, False, True])
@@ -47,14 +47,19 @@ def bimodal_and_broad() -> torch.Tensor:
     return torch.stack([modes, broad, broad])[None].log_softmax(-1)
 
 
-@pytest.mark.parametrize("what", ["bins", "gaussian"])
-def test_the_mean_of_minus_the_gain_is_the_reverse_kl(what: str) -> None:
+@pytest.mark.parametrize("what", ["bins", "samples", "gaussian"])
+def test_the_mean_of_minus_the_gain_is_the_reverse_kl(what: str, monkeypatch) -> None:
     """-E_{a ~ S}[log pi_T(a) - log pi_S(a)] = KL(S || T), by sampling, to 5 standard errors."""
     config, s = DistillConfig(teacher_std=0.2), student()
     action = s.sample(torch.Generator().manual_seed(0))
     teacher = {"mean": torch.tensor([[0.1, -0.1, 0.6]]), "std": torch.tensor([[0.3, 0.25, math.nan]])}
     if what == "gaussian":
         log_teacher, exact = of_gaussian(action, DISCRETE, teacher, config), rkl(student(n=1), teacher, config)
+    elif what == "samples":
+        monkeypatch.setattr(samples, "DRAWS", 1_000_000)
+        torch.manual_seed(0)
+        teacher["samples"] = torch.tensor([[[0.4, -0.2, 1.0], [-0.3, 0.0, 1.0], [0.2, -0.3, -1.0]]])
+        log_teacher, exact = of_samples(action, DISCRETE, teacher, config), rkl_samples(student(n=1), teacher, config)
     else:
         edges = torch.linspace(-1, 1, 256).expand(3, -1)
         log_mass = bins.blur(bimodal_and_broad(), bins.blur_operator(edges, 0.03), 1e-3)
@@ -85,5 +90,5 @@ def test_a_given_score_falls_beyond_the_bins() -> None:
 
 
 def test_preferences() -> None:
-    assert [form.fn for form in SCORES["opd"]] == [given, of_bins, of_gaussian]
+    assert [form.fn for form in SCORES["opd"]] == [given, of_bins, of_samples, of_gaussian]
     assert SCORES["opd"][0].needs == {"log_prob"}  # and nothing else: a teacher may save itself its own action

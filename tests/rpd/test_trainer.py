@@ -80,11 +80,20 @@ def test_one_label_per_observation_and_none_in_the_epochs(mode, fraction, diverg
 
 
 @pytest.mark.parametrize(
-    ("divergence", "fields"),
-    [("mse", {"mean"}), ("rkl", {"mean", "bin_logits"}), ("opd", {"log_prob"})],
+    ("teacher", "divergence", "fields"),
+    [
+        ("scripted:bins=32", "mse", {"mean"}),
+        ("scripted:bins=32", "rkl", {"mean", "bin_logits"}),
+        ("scripted:bins=32", "opd", {"log_prob"}),
+        ("scripted:modes=2", "mse", {"mean"}),
+        ("scripted:modes=2", "nearest", {"mean", "samples"}),
+        ("scripted:modes=2", "rkl", {"mean", "samples"}),
+        ("scripted:modes=2", "opd", {"mean", "samples"}),
+    ],
 )
-def test_the_teacher_knows_what_is_read_and_nothing_else_is_kept(divergence, fields, small, tmp_path):
-    trainer = Trainer(small(teacher="scripted:bins=32", distill={"divergence": divergence}), tmp_path)
+def test_the_teacher_knows_what_is_read_and_nothing_else_is_kept(teacher, divergence, fields, small, tmp_path):
+    config = small(task="tabletop/PickCube", teacher=teacher, distill={"divergence": divergence})
+    trainer = Trainer(config, tmp_path)
     assert trainer.teacher.wanted == fields
     trainer.iterate()
     trainer.close()
