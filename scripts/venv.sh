@@ -65,8 +65,8 @@ install_torch() {
 "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
 install_torch
 [ "$what" != torch ] || exit 0
-extra="[$what]"
-[ "$what" != core ] || extra="[vla]"
+extra=""
+[ "$what" = core ] || extra="[$what]"
 echo "venv: installing rpd$extra"
 "${PIP[@]}" install -c constraints.txt -e ".$extra"
 touch "$VENV/.$what"

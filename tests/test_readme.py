@@ -11,7 +11,7 @@ import pytest
 
 from rpd import cli
 from rpd.arguments import parse
-from rpd.bench import BenchOptions
+from rpd.bench.command import BenchOptions
 from rpd.cloning.config import CloneOptions
 from rpd.collect import CollectOptions
 from rpd.demos.command import DemosOptions

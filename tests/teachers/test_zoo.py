@@ -28,8 +28,7 @@ def test_folder(name):
     assert {f.name for f in FOLDER.iterdir() if f.is_dir() and f.name != "__pycache__"} == set(zoo.MODELS)
 
 
-def test_it_half_works():
-    """Words decide what it does: told to push the cube it does so now and then, told the opposite never."""
+def test_words_decide_what_it_does():
     solved = {}
     for name in ("zoo/tabletop", "zoo/tabletop,instruction=pull the cube towards the robot"):
         env = envs.make("tabletop/PushCube", shown_to(name, EnvConfig(num_envs=24)))
@@ -37,7 +36,7 @@ def test_it_half_works():
         solved[name] = sum(e.success_once for e in evaluate(env, teacher, 24, seed=0).episodes)
         env.close()
     told, told_otherwise = solved.values()
-    assert 2 <= told <= 22 and told_otherwise < told
+    assert told >= 12 and told_otherwise <= 4
 
 
 def test_it_labels_with_a_distribution():
