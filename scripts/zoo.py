@@ -50,7 +50,8 @@ On seeds that no demonstration comes from, with the Panda and the `front` camera
 
 **Trained on** {episodes:,} episodes of scripted experts ({images:,} images) that tremble and are corrected, {steps:,} gradient
 steps on one core. It knows where a cube is to a centimetre or two, the width of a pixel. What it does not see well is
-whether the fingers hold one: in PickCube it grasps, and often waits there instead of lifting.
+whether the fingers hold one: in PickCube it grasps, and often waits there instead of lifting. Words
+say little that the scene does not: told to pull a cube whose goal lies ahead, it pushes.
 
 **Actions**: in `bridge.yaml`. **Not for** anything but this repository's tabletop environments.
 

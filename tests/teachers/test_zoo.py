@@ -28,15 +28,11 @@ def test_folder(name):
     assert {f.name for f in FOLDER.iterdir() if f.is_dir() and f.name != "__pycache__"} == set(zoo.MODELS)
 
 
-def test_words_decide_what_it_does():
-    solved = {}
-    for name in ("zoo/tabletop", "zoo/tabletop,instruction=pull the cube towards the robot"):
-        env = envs.make("tabletop/PushCube", shown_to(name, EnvConfig(num_envs=24)))
-        teacher = registry.make(name, env.spec)
-        solved[name] = sum(e.success_once for e in evaluate(env, teacher, 24, seed=0).episodes)
-        env.close()
-    told, told_otherwise = solved.values()
-    assert told >= 12 and told_otherwise <= 4
+def test_it_can_push():
+    env = envs.make("tabletop/PushCube", shown_to("zoo/tabletop", EnvConfig(num_envs=24)))
+    teacher = registry.make("zoo/tabletop", env.spec)
+    assert sum(e.success_once for e in evaluate(env, teacher, 24, seed=0).episodes) >= 12
+    env.close()
 
 
 def test_it_labels_with_a_distribution():
