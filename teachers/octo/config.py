@@ -188,7 +188,9 @@ def parse_config(values: dict[str, Any], where: str) -> OctoConfig:
         model = values["model"]
         if not model["use_correct_attention"]:
             raise ConfigError(f"{where}: use_correct_attention is false, as in Octo 1.0, which is not supported: use Octo 1.5")
-        tokenizers = {name: _find(record, f"{where}: tokenizer {name}") for name, record in model["observation_tokenizers"].items()}
+        tokenizers = {
+            name: _find(record, f"{where}: tokenizer {name}") for name, record in model["observation_tokenizers"].items()
+        }
         images, stems = {}, {}
         for name, (kind, kwargs) in tokenizers.items():
             _expect(kind, ["ImageTokenizer"], f"{where}: tokenizer {name}")
@@ -197,7 +199,9 @@ def parse_config(values: dict[str, Any], where: str) -> OctoConfig:
             stems[name] = _parse(Stem, arguments, f"{where}: encoder of {name}")
             images[name] = _parse(ImageTokenizer, {k: v for k, v in kwargs.items() if k != "encoder"}, f"{where}: {name}")
         if list(model["task_tokenizers"]) != ["language"]:
-            raise ConfigError(f"{where}: task tokenizers are {', '.join(model['task_tokenizers']) or 'none'}; supported: language")
+            raise ConfigError(
+                f"{where}: task tokenizers are {', '.join(model['task_tokenizers']) or 'none'}; supported: language"
+            )
         kind, kwargs = _find(model["task_tokenizers"]["language"], f"{where}: tokenizer language")
         _expect(kind, ["LanguageTokenizer"], f"{where}: tokenizer language")
         _parse(LanguageTokenizer, kwargs, f"{where}: language")

@@ -134,7 +134,9 @@ def _read_ids(path: Path) -> dict[str, list[int]]:
     except OSError as error:
         raise ConfigError(f"language={path}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"language={path}: has to be JSON like {{'lift the cube': [3, 7, 1]}}: token ids by instruction") from None
+        raise ConfigError(
+            f"language={path}: has to be JSON like {{'lift the cube': [3, 7, 1]}}: token ids by instruction"
+        ) from None
     return {text: list(ids) if ids[-1:] == [EOS] else [*ids, EOS] for text, ids in table.items()}
 
 

@@ -146,7 +146,9 @@ class Octo(nn.Module):
                 side = 16 * round(table.shape[2] ** 0.5)
                 raise ConfigError(f"{key} is {height} x {width} pixels; this model sees {side} x {side}")
             if key in task.goals and task.goals[key].shape[1:3] != (height, width):
-                raise ConfigError(f"the goal for {key} is {list(task.goals[key].shape[1:3])} pixels, the image {[height, width]}")
+                raise ConfigError(
+                    f"the goal for {key} is {list(task.goals[key].shape[1:3])} pixels, the image {[height, width]}"
+                )
         shown = [key for p in self.tokenizers[name].task_stack_keys for key in keys if re.match(p, key)]
         image = stack([seen.images[key] for key in keys], [task.goals.get(key) for key in shown])
         if image.shape[-1] != stem.convs[0].in_channels:

@@ -57,9 +57,7 @@ def ddpm(denoise: Denoiser, schedule: Schedule, x: Tensor, noise: Tensor, limit:
     return x
 
 
-def ddim(
-    denoise: Denoiser, schedule: Schedule, x: Tensor, noise: Tensor, limit: float, free: Tensor | None = None
-) -> Tensor:
+def ddim(denoise: Denoiser, schedule: Schedule, x: Tensor, noise: Tensor, limit: float, free: Tensor | None = None) -> Tensor:
     """Walk back in len(noise) <= T steps without adding noise (Song et al., 2021, eq. 12 with sigma = 0).
 
     Arguments as in `ddpm`; `noise` is only used for `free` numbers. What the network takes for the clean action is clipped,

@@ -73,7 +73,9 @@ def select(statistics: Mapping[str, Any], key: str | None, kind: Normalization, 
     if key not in statistics:
         raise unknown_name(f"unnorm_key of {where}", key, statistics)
     found = statistics[key]
-    return key, _parse(found.get("action") if isinstance(found, dict) else None, kind, f"{where}: the action statistics of '{key}'")
+    return key, _parse(
+        found.get("action") if isinstance(found, dict) else None, kind, f"{where}: the action statistics of '{key}'"
+    )
 
 
 def _parse(values: Any, kind: Normalization, what: str) -> ActionStatistics:

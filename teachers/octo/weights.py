@@ -96,7 +96,6 @@ def convert(checkpoint: Checkpoint, source: Path, folder: Path, step: int | None
         ConfigError: see `load`; or the folder exists.
         OSError: e.g. a full disk.
     """
-    folders.check_new(folder)
     model = load(checkpoint, source, step=step)
     folders.write(checkpoint.files, model.named_parameters(), folder)
     return model

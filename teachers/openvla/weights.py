@@ -21,6 +21,7 @@ from teachers.openvla.checkpoint import Checkpoint
 from teachers.openvla.config import OpenVLAConfig
 from teachers.openvla.model import OpenVLA
 
+
 def load(
     checkpoint: Checkpoint,
     folder: Path,
@@ -61,7 +62,9 @@ def load(
     return model.eval().requires_grad_(False)
 
 
-def save(checkpoint: Checkpoint, tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = folders.SHARD_BYTES) -> None:
+def save(
+    checkpoint: Checkpoint, tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = folders.SHARD_BYTES
+) -> None:
     """Write a checkpoint in the official layout, which `load` reads again. The folder appears when it is whole.
 
     What inference does not use is not written: the original code fills it at random, and does not use it either.
