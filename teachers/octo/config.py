@@ -1,4 +1,4 @@
-"""What an Octo checkpoint says about itself: config.json. Keyword arguments that it leaves out have the original code's defaults."""
+"""What an Octo checkpoint says about itself: config.json. What it leaves out has the original code's defaults."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class DiscreteActionHead(ActionHead):
     def loss(self, tokens: Tensor, actions: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """See `ActionHead`."""
         nll = F.cross_entropy(self(tokens).flatten(0, -2), self.encode(actions).flatten(), reduction="none")
-        return masked_mean(nll.view_as(actions), mask) * self.config.action_dim
+        return masked_mean(nll.view_as(actions), mask)
 
     def encode(self, actions: Tensor) -> Tensor:
         """Bins [...] of actions [...]; what no bin holds is in the first, as in the original."""
@@ -126,9 +126,10 @@ class DiscreteActionHead(ActionHead):
 
 def bin_edges(config: DiscreteHead) -> Tensor:
     """Edges [bins + 1] float32: even in [0, 1], or with equal mass of a standard normal."""
-    quantiles = torch.linspace(EDGE, 1 - EDGE, config.vocab_size + 1, dtype=torch.float64)
-    even = torch.linspace(0, 1, config.vocab_size + 1, dtype=torch.float64)
-    return (even if config.normalization_type == "uniform" else torch.special.ndtri(quantiles)).float()
+    if config.normalization_type == "uniform":
+        return torch.linspace(0, 1, config.vocab_size + 1)
+    quantiles = torch.linspace(EDGE, 1 - EDGE, config.vocab_size + 1)  # 1 - EDGE rounded to float32, as in the original
+    return torch.special.ndtri(quantiles.double()).float()
 
 
 def draw(logits: Tensor, gumbel: Tensor, temperature: float = 1.0) -> Tensor:

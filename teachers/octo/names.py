@@ -74,8 +74,8 @@ def from_original(path: str, tensor: Tensor) -> Tensor:
 
 def to_original(path: str, tensor: Tensor, heads: int) -> Tensor:
     """The inverse of `from_original`, for the transformer's number of `heads`."""
-    *_, parent, module, leaf = path.split("/")
-    in_heads = "MultiHeadDotProductAttention" in parent
+    *_, module, leaf = path.split("/")
+    in_heads = "MultiHeadDotProductAttention" in path
     if leaf == "bias":
         return tensor.unflatten(0, (heads, -1)) if in_heads and module != "out" else tensor
     if leaf != "kernel" or module == "time_preprocess":

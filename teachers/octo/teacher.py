@@ -160,7 +160,7 @@ class OctoTeacher(Teacher):
                 given, width = self.words.embeddings[text].to(self.device), self.model.t5.config.d_model
                 if given.shape != (length, width):
                     raise ConfigError(
-                        f"teacher {self.name}: the embedding of '{text}' is {list(given.shape)}; the model needs {[length, width]}"
+                        f"teacher {self.name}: the embedding of '{text}' is {list(given.shape)}, not {[length, width]}"
                     )
                 self._embeddings[text] = given
             if rest := [text for text in new if text not in known]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-
-from pathlib import Path
 
 CASES_FOLDER = Path(__file__).parent / "golden" / "cases"
 
@@ -78,7 +77,8 @@ def test_readout(run, name):
 def test_groups(model, run):
     this = run(WHOLE)
     _, valid, layout = model.assemble(this.seen, this.task)
-    steps = dict(zip([n for n, _ in layout.step], valid[:, 16:].unflatten(1, (2, -1)).split([s for _, s in layout.step], 2)))
+    names, sizes = zip(*layout.step, strict=True)
+    steps = dict(zip(names, valid[:, 16:].unflatten(1, (2, -1)).split(sizes, 2), strict=True))
     for name in ("task_language", "obs_primary", "obs_wrist", "obs_task_language", "readout_action"):
         close(this.out[name], this.case[f"out/{name}/tokens"], 5e-5)
         here = valid[:, :16] if name == "task_language" else steps[name]
