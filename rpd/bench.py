@@ -1,4 +1,4 @@
-"""`rpd bench`: how fast environments, training and policy servers are on this machine."""
+"""`rpd bench`: how fast environments, training, policy servers and Octo are on this machine."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PARTS = ("env", "teacher", "inference", "update", "perception")
 
 
 class BenchOptions(BaseModel):
-    """Measure speed: environments alone, where an iteration of training spends its time, or asking a policy server."""
+    """Measure speed: environments alone, where an iteration of training spends its time, asking a policy server, or Octo."""
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train", "serve"]]
+    what: tyro.conf.Positional[Literal["env", "train", "serve", "octo"]]
     """env: control steps and images per second; train: the parts of an iteration; serve: round trips of a
-    question about images, with a policy that costs nothing."""
+    question about images, with a policy that costs nothing; octo: loading an Octo checkpoint, and its labels."""
     task: str = "tabletop/PickCube"
     """Task."""
     num_envs: int = Field(128, ge=1)
@@ -42,6 +42,12 @@ class BenchOptions(BaseModel):
     """train: what the student sees."""
     teacher: str = "scripted"
     """train: who labels."""
+    size: Literal["tiny", "small", "base"] = "small"
+    """octo: size of a model with random weights: small and base are the released ones."""
+    checkpoint: Path | None = None
+    """octo: a folder in the original layout, in place of random weights."""
+    samples: int = Field(32, ge=1)
+    """octo: actions drawn per label."""
     rounds: int = Field(5, ge=1)
     """Repetitions; the minimum, median and maximum are printed."""
     device: str = "auto"
@@ -55,7 +61,7 @@ def main(options: BenchOptions) -> int:
     torch.set_num_threads(options.num_threads or 1)
     machine = environment_info()["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
-    return {"env": _bench_env, "train": _bench_train, "serve": _bench_serve}[options.what](options)
+    return {"env": _bench_env, "train": _bench_train, "serve": _bench_serve, "octo": _bench_octo}[options.what](options)
 
 
 def _bench_env(options: BenchOptions) -> int:
@@ -120,6 +126,22 @@ def _bench_serve(options: BenchOptions) -> int:
         for way in WAYS:
             values = [1000 * s for s in seconds[way, n]]
             table.add_row(way, str(n), *(f"{v:.3f}" for v in (min(values), statistics.median(values), max(values))))
+    Console().print(table)
+    return 0
+
+
+def _bench_octo(options: BenchOptions) -> int:
+    from rpd.octo_bench import measure
+
+    device, model = resolve_device(options.device), options.checkpoint or f"octo of size {options.size}, random weights"
+    rows = measure(options.size, options.checkpoint, options.samples, str(device), options.num_threads or 1)
+    title = f"{model}: W = 1, one camera, {options.samples} samples per label, {device}"
+    table = _table(title, "what", "s", "CPU s", "labels/s", "samples/s", "peak MB")
+    for row in rows:
+        rates = (
+            [f"{row.count / row.seconds * n:,.2f}" for n in (1, options.samples)] if row.what.startswith("label") else ["", ""]
+        )
+        table.add_row(row.what, f"{row.seconds:.2f}", f"{row.cpu_seconds:.2f}", *rates, f"{row.peak_mb:,.0f}")
     Console().print(table)
     return 0
 

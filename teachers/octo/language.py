@@ -25,27 +25,34 @@ PAD, EOS = 0, 1
 TOKENIZER = "tokenizer.json"
 
 
-def t5_encoder(shape: Callable[[str], list[int]], has: Callable[[str], bool]) -> T5EncoderModel:
-    """A T5 encoder of the size that its tensors have (the configuration only names one).
+def t5_encoder(**sizes: int) -> T5EncoderModel:
+    """A T5 encoder with random weights; `sizes` as of `t5_sizes`."""
+    try:
+        from transformers import T5Config, T5EncoderModel
+    except ImportError:
+        raise ConfigError("teacher octo needs transformers, which is not installed: pip install 'rpd[vla]'") from None
+    config = T5Config(
+        **sizes, relative_attention_max_distance=128, feed_forward_proj="relu", layer_norm_epsilon=1e-6, dropout_rate=0.0
+    )
+    return T5EncoderModel(config)
+
+
+def t5_sizes(shape: Callable[[str], list[int]], has: Callable[[str], bool]) -> dict[str, int]:
+    """The sizes of a T5 encoder, read off its tensors (the configuration only names one).
 
     Args:
         shape: of a tensor ``t5.<name>``.
         has: whether there is such a tensor.
     """
-    try:
-        from transformers import T5Config, T5EncoderModel
-    except ImportError:
-        raise ConfigError("teacher octo needs transformers, which is not installed: pip install 'rpd[vla]'") from None
     block = "t5.encoder.block.{}.layer.{}".format
     vocab, width = shape("t5.shared.weight")
     buckets, heads = shape(f"{block(0, 0)}.SelfAttention.relative_attention_bias.weight")
     layers = next(i for i in itertools.count() if not has(f"{block(i, 0)}.layer_norm.weight"))
-    config = T5Config(
-        vocab_size=vocab, d_model=width, num_heads=heads, d_kv=shape(f"{block(0, 0)}.SelfAttention.q.weight")[0] // heads,
-        num_layers=layers, d_ff=shape(f"{block(0, 1)}.DenseReluDense.wi.weight")[0], relative_attention_num_buckets=buckets,
-        relative_attention_max_distance=128, feed_forward_proj="relu", layer_norm_epsilon=1e-6, dropout_rate=0.0,
-    )  # fmt: skip
-    return T5EncoderModel(config)
+    return {
+        "vocab_size": vocab, "d_model": width, "num_heads": heads, "num_layers": layers,
+        "d_kv": shape(f"{block(0, 0)}.SelfAttention.q.weight")[0] // heads,
+        "d_ff": shape(f"{block(0, 1)}.DenseReluDense.wi.weight")[0], "relative_attention_num_buckets": buckets,
+    }  # fmt: skip
 
 
 def pad(ids: list[list[int]], length: int) -> tuple[Tensor, Tensor]:

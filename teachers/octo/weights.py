@@ -14,7 +14,7 @@ from teachers import folders
 from teachers.octo import flax
 from teachers.octo.checkpoint import CONVERTED, Checkpoint, weights_file
 from teachers.octo.config import OctoConfig
-from teachers.octo.language import t5_encoder
+from teachers.octo.language import t5_encoder, t5_sizes
 from teachers.octo.model import Octo
 from teachers.octo.names import from_original, original
 
@@ -86,7 +86,7 @@ def build(config: OctoConfig, source: Source, file: Path) -> Octo:
     if not sizes:
         raise ConfigError(f"{file}: has tensors of none of the image tokenizers {', '.join(config.images)}")
     with torch.device("meta"):
-        return Octo(config, t5_encoder(source.shape, source.has), sizes)
+        return Octo(config, t5_encoder(**t5_sizes(source.shape, source.has)), sizes)
 
 
 def convert(checkpoint: Checkpoint, source: Path, folder: Path, step: int | None = None) -> Octo:

@@ -1,0 +1,115 @@
+"""`rpd bench octo`: loading a checkpoint from either layout, and labels by batch; every measurement in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from teachers.octo import new
+
+BATCHES = (1, 16, 64)
+T = TypeVar("T")
+
+
+class Measured(NamedTuple):
+    """One measurement."""
+
+    what: str
+    seconds: float
+    cpu_seconds: float
+    """Of all threads: on a machine that others use, what `seconds` would be with one thread and without them."""
+    peak_mb: float
+    """Largest memory of the process so far."""
+    count: int = 1
+    """Observations that were labelled."""
+
+
+def measure(size: new.Size, checkpoint: Path | None, samples: int, device: str, threads: int) -> list[Measured]:
+    """Load and label.
+
+    Args:
+        size: of a model with random weights, which is made where there is no `checkpoint`.
+        checkpoint: a folder in the original layout.
+        samples: per observation.
+        device: where to label.
+        threads: CPU threads.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, converted = checkpoint or Path(temporary) / "original", Path(temporary) / "converted"
+        if checkpoint is None:
+            _alone(_make, size, folder)
+        rows = [_alone(_load, "load msgpack", folder, threads)]
+        _alone(_convert, folder, converted)
+        rows.append(_alone(_load, "load converted", converted, threads))
+        rows += [_alone(_label, converted, n, samples, device, threads) for n in BATCHES]
+    return rows
+
+
+def _alone(work: Callable[..., T], *args: Any) -> T:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, args)
+
+
+def _make(size: new.Size, folder: Path) -> None:
+    torch.manual_seed(0)
+    statistics = {"action": {"mean": [0.0] * 7, "std": [1.0] * 7}}
+    config = new.new_config(size, new.CAMERAS, 7)
+    new.write_original(new.new_model(config, size, new.CAMERAS), new.CAMERAS, statistics, folder)
+
+
+def _convert(folder: Path, out: Path) -> None:
+    from teachers.octo import weights
+    from teachers.octo.checkpoint import read_checkpoint
+
+    weights.convert(read_checkpoint(folder, str(folder)), folder, out)
+
+
+def _load(what: str, folder: Path, threads: int) -> Measured:
+    import transformers.models.t5.modeling_t5  # noqa: F401  (an import is not loading)
+
+    from teachers.octo import weights
+    from teachers.octo.checkpoint import read_checkpoint
+
+    torch.set_num_threads(threads)
+    began, cpu = time.perf_counter(), time.process_time()
+    weights.load(read_checkpoint(folder, str(folder)), folder)
+    return Measured(what, time.perf_counter() - began, time.process_time() - cpu, _peak())
+
+
+@torch.no_grad()
+def _label(folder: Path, batch: int, samples: int, device: str, threads: int) -> Measured:
+    """Images of the first camera at W = 1, the instruction known, as in training."""
+    from teachers.octo import weights
+    from teachers.octo.checkpoint import read_checkpoint
+    from teachers.octo.model import Observation, Task
+
+    torch.set_num_threads(threads)
+    checkpoint = read_checkpoint(folder, str(folder))
+    model = weights.load(checkpoint, folder, device=device)
+    key, size = next(iter(checkpoint.cameras.items()))
+    images = torch.randint(0, 256, (batch, 1, *size, 3), dtype=torch.uint8, device=device)
+    language = torch.randn(batch, model.config.max_tokens, model.t5.config.d_model, device=device)
+    generator = torch.Generator(device)
+
+    def label(n: int) -> None:
+        seen = Observation({key: images[:n]}, torch.ones(n, 1, dtype=torch.bool, device=device))
+        told = Task(language[:n], torch.ones(n, dtype=torch.bool, device=device))
+        model.head.sample(model.readout(seen, told), (samples,), generator).sum().item()
+
+    label(1)  # warms up
+    began, cpu = time.perf_counter(), time.process_time()
+    label(batch)
+    return Measured(f"label {batch}", time.perf_counter() - began, time.process_time() - cpu, _peak(), batch)
+
+
+def _peak() -> float:
+    """Largest resident memory of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
