@@ -1,7 +1,8 @@
-"""`rpd bench octo`: loading a checkpoint from either layout, and labels by batch; every measurement in a process of its own."""
+"""`rpd bench octo`: loading a checkpoint from either layout, each in a process of its own, and labels by batch."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import resource
 import sys
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from teachers.octo import new
+from teachers.octo import new, weights
+from teachers.octo.checkpoint import read_checkpoint
+from teachers.octo.model import Observation, Task
 
 BATCHES = (1, 16, 64)
 T = TypeVar("T")
@@ -28,7 +31,7 @@ class Measured(NamedTuple):
     """Of all threads: on a machine that others use, what `seconds` would be with one thread and without them."""
     peak_mb: float
     """Largest memory of the process so far."""
-    count: int = 1
+    count: int
     """Observations that were labelled."""
 
 
@@ -45,12 +48,9 @@ def measure(size: new.Size, checkpoint: Path | None, samples: int, device: str, 
     with tempfile.TemporaryDirectory() as temporary:
         folder, converted = checkpoint or Path(temporary) / "original", Path(temporary) / "converted"
         if checkpoint is None:
-            _alone(_make, size, folder)
-        rows = [_alone(_load, "load msgpack", folder, threads)]
-        _alone(_convert, folder, converted)
-        rows.append(_alone(_load, "load converted", converted, threads))
-        rows += [_alone(_label, converted, n, samples, device, threads) for n in BATCHES]
-    return rows
+            _make(size, folder)
+        weights.convert(read_checkpoint(folder, str(folder)), folder, converted)
+        return _alone(_load, "load msgpack", folder, threads) + _alone(_load_and_label, converted, samples, device, threads)
 
 
 def _alone(work: Callable[..., T], *args: Any) -> T:
@@ -65,49 +65,37 @@ def _make(size: new.Size, folder: Path) -> None:
     new.write_original(new.new_model(config, size, new.CAMERAS), new.CAMERAS, statistics, folder)
 
 
-def _convert(folder: Path, out: Path) -> None:
-    from teachers.octo import weights
-    from teachers.octo.checkpoint import read_checkpoint
-
-    weights.convert(read_checkpoint(folder, str(folder)), folder, out)
-
-
-def _load(what: str, folder: Path, threads: int) -> Measured:
+def _load(what: str, folder: Path, threads: int) -> list[Measured]:
     import transformers.models.t5.modeling_t5  # noqa: F401  (an import is not loading)
 
-    from teachers.octo import weights
-    from teachers.octo.checkpoint import read_checkpoint
-
     torch.set_num_threads(threads)
-    began, cpu = time.perf_counter(), time.process_time()
-    weights.load(read_checkpoint(folder, str(folder)), folder)
-    return Measured(what, time.perf_counter() - began, time.process_time() - cpu, _peak())
+    return [_timed(what, 1, lambda: weights.load(read_checkpoint(folder, str(folder)), folder))]
 
 
 @torch.no_grad()
-def _label(folder: Path, batch: int, samples: int, device: str, threads: int) -> Measured:
+def _load_and_label(folder: Path, samples: int, device: str, threads: int) -> list[Measured]:
     """Images of the first camera at W = 1, the instruction known, as in training."""
-    from teachers.octo import weights
-    from teachers.octo.checkpoint import read_checkpoint
-    from teachers.octo.model import Observation, Task
-
-    torch.set_num_threads(threads)
+    rows = _load("load converted", folder, threads)
     checkpoint = read_checkpoint(folder, str(folder))
     model = weights.load(checkpoint, folder, device=device)
     key, size = next(iter(checkpoint.cameras.items()))
-    images = torch.randint(0, 256, (batch, 1, *size, 3), dtype=torch.uint8, device=device)
-    language = torch.randn(batch, model.config.max_tokens, model.t5.config.d_model, device=device)
+    images = torch.randint(0, 256, (max(BATCHES), 1, *size, 3), dtype=torch.uint8, device=device)
+    language = torch.randn(max(BATCHES), model.config.max_tokens, model.t5.config.d_model, device=device)
     generator = torch.Generator(device)
 
     def label(n: int) -> None:
         seen = Observation({key: images[:n]}, torch.ones(n, 1, dtype=torch.bool, device=device))
-        told = Task(language[:n], torch.ones(n, dtype=torch.bool, device=device))
-        model.head.sample(model.readout(seen, told), (samples,), generator).sum().item()
+        task = Task(language[:n], torch.ones(n, dtype=torch.bool, device=device))
+        model.head.sample(model.readout(seen, task), (samples,), generator).sum().item()
 
     label(1)  # warms up
+    return rows + [_timed(f"label {n}", n, functools.partial(label, n)) for n in BATCHES]
+
+
+def _timed(what: str, count: int, work: Callable[[], object]) -> Measured:
     began, cpu = time.perf_counter(), time.process_time()
-    label(batch)
-    return Measured(f"label {batch}", time.perf_counter() - began, time.process_time() - cpu, _peak(), batch)
+    work()
+    return Measured(what, time.perf_counter() - began, time.process_time() - cpu, _peak(), count)
 
 
 def _peak() -> float:

@@ -309,8 +309,8 @@ def test_show(name, capsys, monkeypatch):
     assert cli.main(["teacher", "show", name + ",crop=0.9", "--task", "tabletop/PickCube"]) == 0
     shown = capsys.readouterr().out
     for words in ("300000/default/checkpoint, 3 MB of msgpack", "DiffusionHead, 4 actions of 7 numbers, denoised in 20 steps",
-                  "image_primary (256 x 256): view.front or image.front", "middle 90% of the area", "image_wrist (128 x 128): not",
-                 
+                  "image_primary (256 x 256): view.front or image.front", "middle 90% of the area",
+                  "image_wrist (128 x 128): not shown",
                   "1 of at most 10 time steps", "4 samples", "bridge_dataset, normal", "1 opens, 0 closes"):  # fmt: skip
         assert words in shown, words
 
