@@ -138,9 +138,7 @@ def _bench_octo(options: BenchOptions) -> int:
     title = f"{model}: W = 1, one camera, {options.samples} samples per label, {device}"
     table = _table(title, "what", "s", "CPU s", "labels/s", "samples/s", "peak MB")
     for row in rows:
-        rates = (
-            [f"{row.count / row.seconds * n:,.2f}" for n in (1, options.samples)] if row.what.startswith("label") else ["", ""]
-        )
+        rates = [f"{row.labels / row.seconds * n:,.2f}" if row.labels else "" for n in (1, options.samples)]
         table.add_row(row.what, f"{row.seconds:.2f}", f"{row.cpu_seconds:.2f}", *rates, f"{row.peak_mb:,.0f}")
     Console().print(table)
     return 0

@@ -31,7 +31,7 @@ class Measured(NamedTuple):
     """Of all threads: on a machine that others use, what `seconds` would be with one thread and without them."""
     peak_mb: float
     """Largest memory of the process so far."""
-    count: int
+    labels: int
     """Observations that were labelled."""
 
 
@@ -69,7 +69,7 @@ def _load(what: str, folder: Path, threads: int) -> list[Measured]:
     import transformers.models.t5.modeling_t5  # noqa: F401  (an import is not loading)
 
     torch.set_num_threads(threads)
-    return [_timed(what, 1, lambda: weights.load(read_checkpoint(folder, str(folder)), folder))]
+    return [_timed(what, 0, lambda: weights.load(read_checkpoint(folder, str(folder)), folder))]
 
 
 @torch.no_grad()
@@ -92,10 +92,10 @@ def _load_and_label(folder: Path, samples: int, device: str, threads: int) -> li
     return rows + [_timed(f"label {n}", n, functools.partial(label, n)) for n in BATCHES]
 
 
-def _timed(what: str, count: int, work: Callable[[], object]) -> Measured:
+def _timed(what: str, labels: int, work: Callable[[], object]) -> Measured:
     began, cpu = time.perf_counter(), time.process_time()
     work()
-    return Measured(what, time.perf_counter() - began, time.process_time() - cpu, _peak(), count)
+    return Measured(what, time.perf_counter() - began, time.process_time() - cpu, _peak(), labels)
 
 
 def _peak() -> float:

@@ -31,10 +31,13 @@ def t5_encoder(**sizes: int) -> T5EncoderModel:
         from transformers import T5Config, T5EncoderModel
     except ImportError:
         raise ConfigError("teacher octo needs transformers, which is not installed: pip install 'rpd[vla]'") from None
-    config = T5Config(
-        **sizes, relative_attention_max_distance=128, feed_forward_proj="relu", layer_norm_epsilon=1e-6, dropout_rate=0.0
-    )
-    return T5EncoderModel(config)
+    fixed = {
+        "relative_attention_max_distance": 128,
+        "feed_forward_proj": "relu",
+        "layer_norm_epsilon": 1e-6,
+        "dropout_rate": 0.0,
+    }
+    return T5EncoderModel(T5Config.from_dict({**sizes, **fixed}))
 
 
 def t5_sizes(shape: Callable[[str], list[int]], has: Callable[[str], bool]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +139,7 @@ class Octo(nn.Module):
     def _see(self, name: str, keys: list[str], seen: Observation, task: Task) -> Tensor:
         """Tokens of one tokenizer with their positions [B, W, n, D]."""
         rows, window = seen.valid.shape
-        table, stem = self.positions[f"obs_{name}"], self.stems[name]
+        table, stem = self.positions[f"obs_{name}"], cast("SmallStem", self.stems[name])
         for key in keys:
             height, width = seen.images[key].shape[2:4]
             if height // 16 * (width // 16) != table.shape[2] or height % 16 or width % 16:
@@ -151,8 +151,8 @@ class Octo(nn.Module):
                 )
         shown = [key for p in self.tokenizers[name].task_stack_keys for key in keys if re.match(p, key)]
         image = stack([seen.images[key] for key in keys], [task.goals.get(key) for key in shown])
-        if image.shape[-1] != stem.convs[0].in_channels:
-            raise ConfigError(f"tokenizer {name} is shown {', '.join(keys)}; it needs {stem.convs[0].in_channels} channels")
+        if image.shape[-1] != stem.inputs:
+            raise ConfigError(f"tokenizer {name} is shown {', '.join(keys)}; it needs {stem.inputs} channels")
         tokens = self.projections[f"obs_{name}"](stem(image)).unflatten(0, (rows, window))
         return tokens + table[:, :window]
 

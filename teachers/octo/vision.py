@@ -34,6 +34,7 @@ class SmallStem(nn.Module):
 
     def __init__(self, config: Stem, inputs: int) -> None:
         super().__init__()
+        self.inputs = inputs
         channels = (inputs, *config.features)
         self.convs = nn.ModuleList(StandardizedConv(a, b) for a, b in zip(channels, config.features, strict=False))
         self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, n, EPSILON) for n in config.features)
