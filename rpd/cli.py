@@ -67,6 +67,13 @@ def teacher(args: list[str]) -> int:
     return teachers.main(args)
 
 
+def convert(args: list[str]) -> int:
+    """Convert a teacher's checkpoint into one that loads faster."""
+    from rpd import convert as conversion
+
+    return conversion.main(args)
+
+
 def report(args: list[str]) -> int:
     """Write an HTML report of one or several runs."""
     from rpd.arguments import ReportOptions, parse
@@ -102,6 +109,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "serve": serve,
     "list": list_,
     "teacher": teacher,
+    "convert": convert,
     "report": report,
     "bench": bench,
     "doctor": doctor,

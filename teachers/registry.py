@@ -43,6 +43,11 @@ FAMILIES = {
         "openvla:FOLDER_OR_HUB_ID[,bridge=NAME][,unnorm_key=KEY][,camera=NAME]...",
         "an OpenVLA checkpoint, read natively; sees images and instructions",
     ),
+    "octo": Family(
+        "teachers.octo",
+        "octo:FOLDER_OR_HUB_ID[,bridge=NAME][,unnorm_key=KEY][,samples=N][,window=N]...",
+        "an Octo checkpoint, read natively; sees images and instructions, answers with samples",
+    ),
     "remote": Family(
         "teachers.remote",
         "remote:ws://HOST:PORT[,token_file=FILE][,timeout=S][,retries=N]",

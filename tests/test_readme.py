@@ -14,6 +14,7 @@ from rpd.arguments import parse
 from rpd.bench.command import BenchOptions
 from rpd.cloning.config import CloneOptions
 from rpd.collect import CollectOptions
+from rpd.convert import ConvertOptions
 from rpd.demos.command import DemosOptions
 from rpd.evaluation import EvalOptions
 from rpd.serve.main import ServeOptions
@@ -23,7 +24,8 @@ from rpd.teacher import ShowOptions
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 OPTIONS = {
-    "eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions, "serve": ServeOptions
+    "eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions, "serve": ServeOptions,
+    "convert": ConvertOptions,
 }  # fmt: skip
 PAGES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 TINY = shlex.split("--total-steps 128 --env.num-envs 8 --ppo.num-steps 8 --eval-episodes 4 --final-episodes 4 --num-threads 1")

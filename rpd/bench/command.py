@@ -26,13 +26,14 @@ PARTS = ("env", "teacher", "inference", "update", "perception")
 
 
 class BenchOptions(BaseModel):
-    """Measure speed: environments alone, the parts of an iteration of training, a teacher, or asking a policy server."""
+    """Measure speed: environments alone, the parts of an iteration of training, a teacher, or a policy server."""
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train", "teacher", "serve"]]
-    """env: control steps and images per second; train: the parts of an iteration; teacher: labels per second; serve: round
-    trips of a question about images, with a policy that costs nothing."""
+    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve"]]
+    """env: control steps and images per second; train: the parts of an iteration; teacher: labels per second; octo:
+    loading an Octo checkpoint, and its labels; serve: round trips of a question about images, with a policy that costs
+    nothing."""
     task: str = "tabletop/PickCube"
     """Task."""
     num_envs: int = Field(128, ge=1)
@@ -45,6 +46,12 @@ class BenchOptions(BaseModel):
     """train, teacher: who labels."""
     against: str | None = None
     """teacher: the same teacher with other options, e.g. a token cache: what they gain, and how far its answers move."""
+    size: Literal["tiny", "small", "base"] = "small"
+    """octo: size of a model with random weights: small and base are the released ones."""
+    checkpoint: Path | None = None
+    """octo: a folder in the original layout, in place of random weights."""
+    samples: int = Field(32, ge=1)
+    """octo: actions drawn per label."""
     rounds: int = Field(5, ge=1)
     """Repetitions; the minimum, median and maximum are printed."""
     device: str = "auto"
@@ -58,7 +65,8 @@ def main(options: BenchOptions) -> int:
     torch.set_num_threads(options.num_threads or 1)
     machine = environment_info()["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
-    return {"env": _bench_env, "train": _bench_train, "teacher": _bench_teacher, "serve": _bench_serve}[options.what](options)
+    benches = {"env": _bench_env, "train": _bench_train, "teacher": _bench_teacher, "octo": _bench_octo, "serve": _bench_serve}
+    return benches[options.what](options)
 
 
 def _bench_env(options: BenchOptions) -> int:
@@ -150,6 +158,20 @@ def _bench_serve(options: BenchOptions) -> int:
         for way in WAYS:
             values = [1000 * s for s in seconds[way, n]]
             table.add_row(way, str(n), *(f"{v:.3f}" for v in (min(values), statistics.median(values), max(values))))
+    Console().print(table)
+    return 0
+
+
+def _bench_octo(options: BenchOptions) -> int:
+    from rpd.bench.octo import measure
+
+    device, model = resolve_device(options.device), options.checkpoint or f"octo of size {options.size}, random weights"
+    rows = measure(options.size, options.checkpoint, options.samples, str(device), options.num_threads or 1)
+    title = f"{model}: W = 1, one camera, {options.samples} samples per label, {device}"
+    table = _table(title, "what", "s", "CPU s", "labels/s", "samples/s", "peak MB")
+    for row in rows:
+        rates = [f"{row.labels / row.seconds * n:,.2f}" if row.labels else "" for n in (1, options.samples)]
+        table.add_row(row.what, f"{row.seconds:.2f}", f"{row.cpu_seconds:.2f}", *rates, f"{row.peak_mb:,.0f}")
     Console().print(table)
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from envs.errors import ConfigError
 from teachers.bridge import FILE as BRIDGE
+from teachers.hub import fetch
 from teachers.openvla.config import CONFIG, PREPROCESSOR, STATISTICS, OpenVLAConfig, ProcessorConfig, read
 from teachers.openvla.prompt import TEMPLATE, TEMPLATE_V01, TOKENIZER, Prompter, load_tokenizer
 
@@ -99,20 +99,5 @@ def locate(name: str, weights: bool) -> Path:
     Raises:
         ConfigError: there is no such folder or model, or the hub cannot be reached and the cache does not have it.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    match = re.fullmatch(r"(hf://)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name)
-    if match is None:
-        what = "is a file" if Path(name).exists() else "does not exist"
-        raise ConfigError(f"{name}: {what}: expected a folder with an OpenVLA checkpoint, or hf://organisation/model")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ConfigError("teacher openvla needs huggingface_hub, which is not installed: pip install 'rpd[vla]'") from None
     patterns = ["*.json", "*.yaml", "tokenizer.model"] + (["*.safetensors"] if weights else [])
-    try:
-        return Path(snapshot_download(match[2], revision=match[3], allow_patterns=patterns))
-    except (OSError, ValueError) as error:  # all of the hub's errors are one or the other
-        kind = "" if match[1] else "no such folder here, and "
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{name}: {kind}not to be had from the hub or its cache ({type(error).__name__}: {reason})") from None
+    return fetch(name, "an OpenVLA checkpoint", patterns)

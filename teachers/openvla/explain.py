@@ -7,10 +7,9 @@ import torch
 
 from envs.specs import EnvSpec
 from teachers.base import Description
-from teachers.bridge import connect
+from teachers.meaning import action_rows
 from teachers.openvla.config import ProcessorConfig
 from teachers.openvla.model import OpenVLA
-from teachers.openvla.readout import FLAT
 from teachers.openvla.setup import Setup
 
 
@@ -43,39 +42,11 @@ def explain(setup: Setup, spec: EnvSpec, instruction: str) -> Description:
         "statistics": f"{setup.unnorm_key} (of {len(setup.checkpoint.statistics)})",
         "control rate": "any" if setup.bridge.control_hz is None else f"{setup.bridge.control_hz:g} Hz",
     }
-    return Description(facts, _actions(setup, spec))
+    ends = setup.statistics.unnormalize(np.repeat([[-1.0], [1.0]], setup.statistics.dim, 1))
+    return Description(facts, action_rows(setup.bridge, ends, spec, setup.name))
 
 
 def _processing(processor: ProcessorConfig, size: int, crop: float | None) -> str:
     middle = "" if crop is None else f"middle {crop:.0%} of the area, "
     means = "; ".join(" ".join(f"{m:.4g}" for m in n.mean) for n in processor.tvf_normalize_params)
     return f"{middle}{processor.image_resize_strategy} to {size} pixels, normalised about {means}"
-
-
-def _actions(setup: Setup, spec: EnvSpec) -> list[dict[str, str]]:
-    """What -1 and +1 mean on each side, per dimension."""
-    statistics, action = setup.statistics, spec.action
-    action_map = connect(setup.bridge, statistics.dim, spec, setup.name)
-    ends = statistics.unnormalize(np.repeat([[-1.0], [1.0]], statistics.dim, 1))  # [2, A]
-    in_env = action_map.to_env(ends)
-    rows = []
-    for i, name in enumerate(action.names):
-        theirs = None if setup.bridge.action is None else setup.bridge.action[name]
-        low, high = in_env[:, i]
-        if action.discrete[i]:
-            rule = "above 0 opens" if theirs is None else f"{theirs.open:g} opens, {theirs.closed:g} closes"
-        elif abs(high - low) / 2 < FLAT:
-            rule = "never moves"
-        else:
-            rule = "normalised as here" if theirs is None else f"1 = {theirs.scale:g} {theirs.unit}"
-        ours = "closes, opens" if action.discrete[i] else f"{-action.scale[i]:g}, {action.scale[i]:g} {action.units[i]}"
-        rows.append(
-            {
-                "dimension": name,
-                "environment's -1 and +1": ours,
-                "teacher's unit": rule,
-                "model's -1 and +1": f"{ends[0, i]:.4g}, {ends[1, i]:.4g}",
-                "in the environment": f"{low:.3g}, {high:.3g}",
-            }
-        )
-    return rows

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from teachers.bridge import ActionMap
+from teachers.meaning import FLAT
 from teachers.openvla.actions import ActionBins, ActionStatistics
 
-FLAT = 1e-3
-"""Half the range of a dimension, in environment units, below which every token means the same action."""
 FLAT_STD = 0.03
 """Standard deviation, in environment units, of such a dimension in `Readout.log_prob`: about that of `bin_blur`."""
 NEVER = -30.0

@@ -8,10 +8,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.errors import ConfigError
 from envs.specs import EnvSpec
 from teachers.base import Teacher, TeacherOutput
 from teachers.bridge import connect
+from teachers.looking import image_key
 from teachers.openvla import decode, processing, weights
 from teachers.openvla.actions import ActionBins
 from teachers.openvla.model import OpenVLA
@@ -116,14 +116,7 @@ class OpenVLATeacher(Teacher):
         Raises:
             ConfigError: there are none, or they are no images.
         """
-        camera, names = self.setup.camera, [str(key) for key in obs.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
-        key = next((key for key in (f"view.{camera}", f"image.{camera}") if key in names), None)
-        if key is None:
-            there = ", ".join(sorted(name for name in names if name.startswith(("view.", "image."))))
-            raise ConfigError(
-                f"teacher {self.name} looks through camera '{camera}', but is shown {there or 'no image'}: "
-                f"add --env.teacher-cameras {camera}, or camera= to the teacher's name"
-            )
+        key = image_key(obs, self.setup.camera, self.name)
         processing.check_images(obs[key], f"{key}, shown to teacher {self.name},")
         return obs[key].to(self.device)
 

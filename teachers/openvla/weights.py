@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from envs.errors import ConfigError
-from students.files import sync_folder, write_bytes
+from teachers import folders
+from teachers.folders import INDEX, MODEL
 from teachers.openvla import quantize
 from teachers.openvla.checkpoint import Checkpoint
 from teachers.openvla.config import OpenVLAConfig
 from teachers.openvla.model import OpenVLA
-
-MODEL, INDEX = "model.safetensors", "model.safetensors.index.json"
-SHARD_BYTES = 5_000_000_000
 
 
 def load(
@@ -67,7 +62,9 @@ def load(
     return model.eval().requires_grad_(False)
 
 
-def save(checkpoint: Checkpoint, tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+def save(
+    checkpoint: Checkpoint, tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = folders.SHARD_BYTES
+) -> None:
     """Write a checkpoint in the official layout, which `load` reads again. The folder appears when it is whole.
 
     What inference does not use is not written: the original code fills it at random, and does not use it either.
@@ -83,31 +80,7 @@ def save(checkpoint: Checkpoint, tensors: Iterable[tuple[str, Tensor]], folder: 
         ConfigError: the folder exists.
         OSError: e.g. a full disk.
     """
-    if folder.exists():
-        raise ConfigError(f"{folder} exists already: a checkpoint is written to a new folder")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        sizes: list[dict[str, int]] = []  # bytes of each tensor, by shard
-        for shard in _sharded(tensors, shard_bytes):
-            content = {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
-            write_bytes(temporary / f"{len(sizes)}.part", save_tensors(content, metadata={"format": "pt"}))
-            sizes.append({name: tensor.nbytes for name, tensor in shard.items()})
-        count = len(sizes)
-        files = [MODEL] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
-        for i, file in enumerate(files):
-            os.rename(temporary / f"{i}.part", temporary / file)
-        if count > 1:
-            names = {name: file for file, shard in zip(files, sizes, strict=True) for name in shard}
-            total = sum(sum(shard.values()) for shard in sizes)
-            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
-            write_bytes(temporary / INDEX, (json.dumps(index, indent=2) + "\n").encode())
-        for file, data in checkpoint.small_files().items():
-            write_bytes(temporary / file, data)
-        os.rename(temporary, folder)
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    folders.write(checkpoint.small_files(), tensors, folder, shard_bytes)
 
 
 def unused(config: OpenVLAConfig) -> re.Pattern[str]:
@@ -163,16 +136,3 @@ def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
     module = model.get_submodule(path)
     few = leaf == "weight" and quantize.prepared(module)
     setattr(module, leaf, quantize.parameter(module, tensor) if few else nn.Parameter(tensor, requires_grad=False))
-
-
-def _sharded(tensors: Iterable[tuple[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:
-    """Split tensors, in order, into groups of at most `limit` bytes (a tensor that is larger has one of its own)."""
-    shard: dict[str, Tensor] = {}
-    size = 0
-    for name, tensor in tensors:
-        if shard and size + tensor.nbytes > limit:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = tensor
-        size += tensor.nbytes
-    yield shard

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from envs.errors import ConfigError
+from teachers import folders
 from teachers.openvla import weights
 from teachers.openvla.checkpoint import read_checkpoint
 
@@ -129,7 +130,7 @@ def test_an_interrupted_save_leaves_nothing(checkpoint, model, tmp_path, monkeyp
     def full(path, data):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(weights, "write_bytes", full)
+    monkeypatch.setattr(folders, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         weights.save(checkpoint, model.named_parameters(), tmp_path / "vla")
     assert os.listdir(tmp_path) == []

@@ -1,0 +1,76 @@
+"""Images to the size that the model sees, as Octo's evaluation does it: TensorFlow's Lanczos resize, and a central crop.
+
+Both are linear and act on each axis by itself, so that one matrix per axis does both, with one rounding at the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from envs.errors import ConfigError
+
+RADIUS = 3
+"""Of the Lanczos kernel, pixels of the smaller image."""
+
+
+def check_images(images: Tensor, name: str) -> None:
+    """Refuse what is not a batch of images.
+
+    Raises:
+        ConfigError: naming the images, what they are and what they should be.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ConfigError(
+            f"{name} is {str(images.dtype).removeprefix('torch.')} {list(images.shape)}; Octo needs uint8 [N, H, W, 3]"
+        )
+
+
+def resize(images: Tensor, size: tuple[int, int], area: float | None = None) -> Tensor:
+    """Resize, and enlarge the middle.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        size: height and width to make.
+        area: fraction of the area that is looked at; None: all.
+
+    Returns:
+        uint8 [N, *size, 3]; the images themselves where nothing has to be done.
+    """
+    if images.shape[1:3] == size and area is None:
+        return images
+    rows, columns = (axis(old, new, area).to(images.device) for old, new in zip(images.shape[1:3], size, strict=True))
+    done = torch.einsum("yh,nhwc,xw->nyxc", rows, images.float(), columns)
+    return done.round().clamp(0, 255).to(torch.uint8)  # round: half to even
+
+
+@functools.lru_cache(maxsize=16)
+def axis(old: int, new: int, area: float | None) -> Tensor:
+    """The matrix [new, old] float32 of one axis."""
+    matrix = lanczos(old, new)
+    return (matrix if area is None else crop(new, area) @ matrix).float()
+
+
+def lanczos(old: int, new: int) -> Tensor:
+    """TensorFlow's lanczos3 with antialiasing, float64 [new, old]."""
+    ratio = old / new
+    stretch = max(ratio, 1.0)
+    centre = (torch.arange(new, dtype=torch.float64) + 0.5) * ratio
+    distance = (torch.arange(old) + 0.5 - centre[:, None]) / stretch
+    weight = torch.sinc(distance) * torch.sinc(distance / RADIUS) * (distance.abs() < RADIUS)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def crop(size: int, area: float) -> Tensor:
+    """``tf.image.crop_and_resize`` of the central box back to the same size: bilinear, corners included; float64."""
+    side = math.sqrt(area)
+    at = torch.linspace((1 - side) / 2, (1 + side) / 2, size, dtype=torch.float64) * (size - 1)
+    low = at.floor().clamp(0, size - 1).long()
+    high, part = (low + 1).clamp_max(size - 1), at - low
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    rows = torch.arange(size)
+    matrix.index_put_((rows, low), 1 - part, accumulate=True)
+    return matrix.index_put_((rows, high), part, accumulate=True)

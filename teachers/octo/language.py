@@ -1,0 +1,157 @@
+"""Instructions to embeddings: the tokenizer, T5's encoder, and tables of what is known already."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from envs.errors import ConfigError
+from teachers.hub import fetch
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import T5EncoderModel
+
+PAD, EOS = 0, 1
+"""T5's token ids."""
+TOKENIZER = "tokenizer.json"
+
+
+def t5_encoder(**sizes: int) -> T5EncoderModel:
+    """A T5 encoder with random weights; `sizes` as of `t5_sizes`."""
+    try:
+        from transformers import T5Config, T5EncoderModel
+    except ImportError:
+        raise ConfigError("teacher octo needs transformers, which is not installed: pip install 'rpd[vla]'") from None
+    fixed = {
+        "relative_attention_max_distance": 128,
+        "feed_forward_proj": "relu",
+        "layer_norm_epsilon": 1e-6,
+        "dropout_rate": 0.0,
+    }
+    return T5EncoderModel(T5Config.from_dict({**sizes, **fixed}))
+
+
+def t5_sizes(shape: Callable[[str], list[int]], has: Callable[[str], bool]) -> dict[str, int]:
+    """The sizes of a T5 encoder, read off its tensors (the configuration only names one).
+
+    Args:
+        shape: of a tensor ``t5.<name>``.
+        has: whether there is such a tensor.
+    """
+    block = "t5.encoder.block.{}.layer.{}".format
+    vocab, width = shape("t5.shared.weight")
+    buckets, heads = shape(f"{block(0, 0)}.SelfAttention.relative_attention_bias.weight")
+    layers = next(i for i in itertools.count() if not has(f"{block(i, 0)}.layer_norm.weight"))
+    return {
+        "vocab_size": vocab, "d_model": width, "num_heads": heads, "num_layers": layers,
+        "d_kv": shape(f"{block(0, 0)}.SelfAttention.q.weight")[0] // heads,
+        "d_ff": shape(f"{block(0, 1)}.DenseReluDense.wi.weight")[0], "relative_attention_num_buckets": buckets,
+    }  # fmt: skip
+
+
+def pad(ids: list[list[int]], length: int) -> tuple[Tensor, Tensor]:
+    """Token ids [N, length], cut so that the end of the text is kept, and which of them are text [N, length]."""
+    rows = [row if len(row) <= length else [*row[: length - 1], EOS] for row in ids]
+    table = torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return table, mask
+
+
+class Words:
+    """Token ids of instructions, or their embeddings where these are known.
+
+    Args:
+        tokenizer: name of a T5 tokenizer: a folder, its tokenizer.json, or a model on the hub; read when it is first needed.
+        known: a file with what is known beforehand: JSON of token ids by instruction, or safetensors of embeddings
+            [tokens, width] by instruction.
+        where: the teacher, for messages.
+
+    Attributes:
+        embeddings: by instruction.
+
+    Raises:
+        ConfigError: `known` cannot be read, or holds something else.
+    """
+
+    def __init__(self, tokenizer: str, known: Path | None, where: str) -> None:
+        self.name, self.where = tokenizer, where
+        self.ids_of: dict[str, list[int]] = {"": [EOS]}
+        self.embeddings: dict[str, Tensor] = {}
+        self._tokenizer: Tokenizer | None = None
+        if known is not None and known.suffix == ".safetensors":
+            self.embeddings = _read_embeddings(known)
+        elif known is not None:
+            self.ids_of |= _read_ids(known)
+
+    def ids(self, instruction: str) -> list[int]:
+        """Token ids of an instruction, with the end of text, not cut.
+
+        Raises:
+            ConfigError: they are not known, and there is no tokenizer.
+        """
+        if instruction not in self.ids_of:
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self.name, self.where)
+            self.ids_of[instruction] = [*self._tokenizer.encode(instruction, add_special_tokens=False).ids, EOS]
+        return self.ids_of[instruction]
+
+
+def load_tokenizer(name: str, where: str) -> Tokenizer:
+    """Read a T5 tokenizer.
+
+    Args:
+        name: folder, file, or model on the hub.
+        where: the teacher, for messages.
+
+    Raises:
+        ConfigError: there is none, or the library is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ConfigError("teacher octo needs tokenizers, which is not installed: pip install 'rpd[vla]'") from None
+    path = Path(name)
+    try:
+        file = path if path.is_file() else (path if path.is_dir() else fetch(name, "a T5 tokenizer", [TOKENIZER])) / TOKENIZER
+    except ConfigError as error:
+        raise ConfigError(
+            f"teacher {where}: the tokenizer is missing ({error}): add tokenizer=FOLDER with the {TOKENIZER} of t5-base, "
+            "or language=FILE.json with the token ids of each instruction"
+        ) from None
+    if not file.is_file():
+        raise ConfigError(f"teacher {where}: tokenizer={name}: has no {TOKENIZER}, which a T5 tokenizer needs")
+    try:
+        return Tokenizer.from_buffer(file.read_bytes())
+    except Exception as error:  # the library raises nothing more specific
+        raise ConfigError(f"{file}: not a tokenizer ({error})") from None
+
+
+def _read_ids(path: Path) -> dict[str, list[int]]:
+    """Token ids by instruction; the end of text is added where it is missing."""
+    try:
+        table: dict[str, Any] = json.loads(path.read_bytes())
+        if not all(isinstance(i, int) and not isinstance(i, bool) for ids in table.values() for i in ids):
+            raise ValueError
+    except OSError as error:
+        raise ConfigError(f"language={path}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(
+            f"language={path}: has to be JSON like {{'lift the cube': [3, 7, 1]}}: token ids by instruction"
+        ) from None
+    return {text: list(ids) if ids[-1:] == [EOS] else [*ids, EOS] for text, ids in table.items()}
+
+
+def _read_embeddings(path: Path) -> dict[str, Tensor]:
+    try:
+        return {text: tensor.float() for text, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"language={path}: not a safetensors file of embeddings by instruction ({error})") from None
