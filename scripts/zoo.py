@@ -65,10 +65,13 @@ def build(name: str) -> None:
     """Run the recipe and put what comes of it into teachers/zoo/."""
     rpd = str(Path(sys.executable).with_name("rpd"))
     collect, train = RECIPES[name]
-    run = ROOT / "runs" / train[-1]
-    subprocess.run([rpd, *collect], cwd=ROOT, check=True)
-    started = (run / "checkpoints").exists()
-    subprocess.run([rpd, *(["teacher", "train", "--resume", str(run)] if started else train)], cwd=ROOT, check=True)
+    demos, run = ROOT / collect[-1], ROOT / "runs" / train[-1]
+    started = {  # what continues each command, where its folder says that it began
+        demos / "dataset.json": ["collect", "--resume", str(demos)],
+        run / "config.yaml": ["teacher", "train", "--resume", str(run)],
+    }
+    for command, (mark, again) in zip((collect, train), started.items(), strict=True):
+        subprocess.run([rpd, *(again if mark.exists() else command)], cwd=ROOT, check=True)
     folder = ROOT / "teachers" / "zoo" / name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run / "model", folder)

@@ -14,6 +14,7 @@ one of your own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -133,6 +134,31 @@ def parse_bridge(content: bytes, where: str) -> Bridge:
         field = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{where}: {f'{field}: ' if field else ''}{message}") from None
+
+
+def find_bridge(asked: str | None, checkpoint: str, files: Mapping[str, bytes], family: str) -> Bridge:
+    """The bridge that was asked for, that lies beside the weights, or that is shipped under the checkpoint's name.
+
+    Args:
+        asked: see `load_bridge`; None: nothing was.
+        checkpoint: its name.
+        files: content of its small files, by name.
+        family: of the teacher, for messages.
+
+    Raises:
+        ConfigError: there is none, or one with a mistake.
+    """
+    if asked is not None:
+        return load_bridge(asked)
+    if FILE in files:
+        return parse_bridge(files[FILE], f"{checkpoint}/{FILE}")
+    known = Path(checkpoint.split("@")[0]).name
+    if known in shipped():
+        return load_bridge(known)
+    raise ConfigError(
+        f"teacher {family}:{checkpoint}: nothing says what its actions mean: add bridge=, one of {', '.join(shipped())}, "
+        f"or a file; or put a {FILE} beside the weights"
+    )
 
 
 def shipped() -> list[str]:

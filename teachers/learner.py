@@ -34,9 +34,9 @@ class Learner(ABC):
             scene: [N, Scene.dim], where `needs_scene`.
         """
 
+    @abstractmethod
     def scene_loss(self, images: Tensor, scene: Tensor) -> dict[str, Tensor]:
         """The part of the loss that needs nothing but the eyes, where `needs_scene`."""
-        raise NotImplementedError
 
     @abstractmethod
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:

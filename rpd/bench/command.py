@@ -17,6 +17,7 @@ from rich.table import Table
 
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
+from rpd.bench.clock import clock
 from rpd.machine import environment_info
 from rpd.settings import train_options
 from rpd.trainer import Trainer, resolve_device
@@ -95,8 +96,7 @@ def _bench_train(options: BenchOptions) -> int:
     config = train_options(args).run_config()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Path(folder))
-        if trainer.device.type == "cuda":
-            trainer.clock = trainer.collector.clock = _waiting_clock  # else work is charged to whoever waits for it
+        trainer.clock = trainer.collector.clock = clock(trainer.device)
         trainer.iterate()
         rows: list[dict[str, float]] = []
         for _ in range(options.rounds):
@@ -191,19 +191,14 @@ def _stepper(env: VectorEnv, count: int) -> Callable[[], int]:
 
 def _rates(work: Callable[[], int], rounds: int, device: torch.device) -> list[float]:
     """Units of work per second, per round, after one round of warming up."""
-    clock = _waiting_clock if device.type == "cuda" else time.perf_counter
+    now = clock(device)
     work()
     rates = []
     for _ in range(rounds):
-        began = clock()
+        began = now()
         count = work()
-        rates.append(count / (clock() - began))
+        rates.append(count / (now() - began))
     return rates
-
-
-def _waiting_clock() -> float:
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from envs import registry as envs
 from envs.base import EnvConfig
 from envs.specs import EnvSpec
+from rpd.bench.clock import clock
 from rpd.views import shown_to
 from teachers import registry as teachers
 from teachers.base import Teacher
@@ -54,10 +54,11 @@ def walk(name: str, task: str, image_size: int | None, num_envs: int, device: to
 @torch.inference_mode()
 def label(teacher: Teacher, walked: Walk) -> tuple[float, Tensor]:
     """Label a walk once, in its order; returns seconds, and the mean actions [steps, N, A]."""
+    now = clock(teacher.device)
     teacher.reset(torch.ones(len(walked.seen[0][1]), dtype=torch.bool))
-    began = _now(teacher)
+    began = now()
     means = [teacher.label(obs, instructions).mean for obs, instructions in walked.seen]
-    return _now(teacher) - began, torch.stack(means)
+    return now() - began, torch.stack(means)
 
 
 @torch.inference_mode()
@@ -65,12 +66,12 @@ def label_again(teacher: Teacher, walked: Walk, epochs: int) -> float:
     """Label a walk in shuffled minibatches once per epoch, as where answers are not stored; returns seconds."""
     obs = TensorDict.cat([obs for obs, _ in walked.seen])
     instructions = [text for _, texts in walked.seen for text in texts]
-    generator = torch.Generator().manual_seed(0)
-    began = _now(teacher)
+    now, generator = clock(teacher.device), torch.Generator().manual_seed(0)
+    began = now()
     for _ in range(epochs):
         for rows in torch.randperm(len(instructions), generator=generator).split(MINIBATCH):
             teacher.label(obs[rows], [instructions[i] for i in rows.tolist()])
-    return _now(teacher) - began
+    return now() - began
 
 
 def difference(first: Tensor, second: Tensor, discrete: tuple[bool, ...]) -> tuple[float, float]:
@@ -79,10 +80,3 @@ def difference(first: Tensor, second: Tensor, discrete: tuple[bool, ...]) -> tup
     gap = (first - second).abs()[..., ~is_discrete].mean().item()
     turned = (first * second < 0)[..., is_discrete]
     return gap, turned.float().mean().item() if turned.numel() else 0.0
-
-
-def _now(teacher: Teacher) -> float:
-    """Seconds, after all that was asked of the teacher's device is done."""
-    if teacher.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()

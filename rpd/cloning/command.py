@@ -46,7 +46,7 @@ def _resume(run_dir: Path) -> int:
     except (yaml.YAMLError, ValidationError):
         raise ConfigError(f"{run_dir / 'config.yaml'} is not of `rpd teacher train`") from None
     if (run_dir / "result.json").exists():
-        print(f"{run_dir} is complete: {config.scene_steps + config.steps:,} steps")
+        print(f"{run_dir} is complete: {config.total_steps:,} steps")
         return 0
     if not checkpoint_steps(run_dir / "checkpoints"):
         return _train(Cloner(config, run_dir))

@@ -63,6 +63,11 @@ class CloneConfig(BaseModel):
     num_threads: int | None = Field(None, ge=1)
     """CPU threads for torch; default: every core."""
 
+    @property
+    def total_steps(self) -> int:
+        """Gradient steps of both stages."""
+        return self.scene_steps + self.steps
+
 
 class CloneOptions(CloneConfig):
     """Train or fine-tune a vision-language-action model on demonstrations."""

@@ -77,7 +77,6 @@ class Cloner:
             list(self.trainable.values()), lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
         self.step, self.wall = 0, 0.0
-        self.total = config.scene_steps + config.steps
         if resume is not None:
             self._load(resume)
         self.resume_step = None if resume is None else self.step
@@ -93,16 +92,16 @@ class Cloner:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_json(self.run_dir / "env.json", environment_info())
-        with Interrupt() as interrupt, Tracker(self.run_dir, self.total, self.resume_step) as tracker:
-            while self.step < self.total and not interrupt.requested:
-                stage_end = config.scene_steps if self.step < config.scene_steps else self.total
+        with Interrupt() as interrupt, Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker:
+            while self.step < config.total_steps and not interrupt.requested:
+                stage_end = config.scene_steps if self.step < config.scene_steps else config.total_steps
                 metrics = self.advance(min(LOG_EVERY - self.step % LOG_EVERY, stage_end - self.step))
                 if self._due(config.eval_every):
                     metrics |= self.check()
                 tracker.log(self.step, metrics)
                 if self._due(config.checkpoint_every):
                     self._save()
-            complete = self.step >= self.total
+            complete = self.step >= config.total_steps
             if not complete:
                 self._save()
         if complete:
@@ -111,16 +110,14 @@ class Cloner:
 
     def advance(self, count: int) -> dict[str, float]:
         """Take gradient steps of one stage; returns means over them."""
-        began, rows = time.perf_counter(), []
+        config, began, rows = self.config, time.perf_counter(), []
+        seeing = self.step < config.scene_steps
+        start, steps = (0, config.scene_steps) if seeing else (config.scene_steps, config.steps)
         for _ in range(count):
-            seeing = self.step < self.config.scene_steps
-            done, steps = (
-                (self.step, self.config.scene_steps) if seeing else (self.step - self.config.scene_steps, self.config.steps)
-            )
-            rate = learning_rate(self.config) * progress_rate(done, steps, self.config.warmup)
+            rate = learning_rate(config) * progress_rate(self.step - start, steps, config.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            batch = self.data.sample(self.config.batch_size, self.generator)
+            batch = self.data.sample(config.batch_size, self.generator)
             self.optimizer.zero_grad(set_to_none=True)
             if seeing and batch.scene is not None:
                 losses = self.learner.scene_loss(batch.images, batch.scene)
@@ -136,7 +133,7 @@ class Cloner:
             raise NonFiniteError("loss", ", ".join(name for name, value in metrics.items() if not math.isfinite(value)))
         seconds = time.perf_counter() - began
         self.wall += seconds
-        return metrics | {"clone/lr": rate, "time/sps": count * self.config.batch_size / seconds, "time/wall": self.wall}
+        return metrics | {"clone/lr": rate, "time/sps": count * config.batch_size / seconds, "time/wall": self.wall}
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
@@ -181,7 +178,7 @@ class Cloner:
 
     def _due(self, every: int) -> bool:
         """Whether the step count is a multiple of `every` within the last entry, or the run is complete."""
-        return self.step // every > (self.step - LOG_EVERY) // every or self.step >= self.total
+        return self.step // every > (self.step - LOG_EVERY) // every or self.step >= self.config.total_steps
 
     def _save(self) -> None:
         tensors = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +9,15 @@ from typing import Any
 
 from envs.errors import ConfigError
 from teachers.bridge import FILE as BRIDGE
+from teachers.folders import MODEL
 from teachers.hub import fetch
 from teachers.octo import flax
 from teachers.octo.config import CONFIG, OctoConfig, read_config
 from teachers.octo.language import TOKENIZER
+from teachers.statistics import FILE as STATISTICS
+from teachers.statistics import read as read_statistics
 
-STATISTICS, EXAMPLE, CONVERTED = "dataset_statistics.json", "example_batch.msgpack", "model.safetensors"
+EXAMPLE, CONVERTED = "example_batch.msgpack", MODEL
 NEWER_ORBAX = ("manifest.ocdbt", "d", "ocdbt.process_0", ".zarray", "_sharding", "array_metadatas")
 """What lies in a step's folder that a newer orbax wrote."""
 
@@ -56,15 +58,9 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
         for key, tensor in example.items()
         if key.startswith("observation/image") and tensor.ndim == 5
     }
-    statistics: dict[str, Any] = {}
-    if (folder / STATISTICS).is_file():
-        try:
-            statistics = dict(json.loads((folder / STATISTICS).read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"{folder / STATISTICS}: not valid JSON ({error}): truncated or altered?") from None
     kept = (CONFIG, EXAMPLE, STATISTICS, TOKENIZER, BRIDGE)
     files = {file: (folder / file).read_bytes() for file in kept if (folder / file).is_file()}
-    return Checkpoint(name, config, cameras, statistics, files)
+    return Checkpoint(name, config, cameras, read_statistics(folder), files)
 
 
 def locate(name: str, weights: bool) -> Path:

@@ -11,22 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from envs.errors import ConfigError
-
 RADIUS = 3
 """Of the Lanczos kernel, pixels of the smaller image."""
-
-
-def check_images(images: Tensor, name: str) -> None:
-    """Refuse what is not a batch of images.
-
-    Raises:
-        ConfigError: naming the images, what they are and what they should be.
-    """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ConfigError(
-            f"{name} is {str(images.dtype).removeprefix('torch.')} {list(images.shape)}; Octo needs uint8 [N, H, W, 3]"
-        )
 
 
 def resize(images: Tensor, size: tuple[int, int], area: float | None = None) -> Tensor:

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from teachers.octo import flax
-from teachers.octo.checkpoint import EXAMPLE, STATISTICS
+from teachers.octo.checkpoint import EXAMPLE
 from teachers.octo.config import CONFIG, OctoConfig, parse_config
 from teachers.octo.language import t5_encoder
 from teachers.octo.model import Octo
 from teachers.octo.names import original, to_original
+from teachers.statistics import FILE as STATISTICS
 
 Size = Literal["tiny", "small", "base"]
 

@@ -9,8 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from envs.errors import ConfigError, unknown_name
-from teachers.bridge import FILE as BRIDGE
-from teachers.bridge import Bridge, load_bridge, parse_bridge, shipped
+from teachers.bridge import Bridge, find_bridge
 from teachers.octo.checkpoint import Checkpoint, locate, read_checkpoint, weights_file
 from teachers.octo.config import DiffusionHead
 from teachers.octo.language import TOKENIZER, Words
@@ -122,7 +121,7 @@ def resolve(argument: str | None, options: dict[str, str], weights: bool = False
     if weights or Path(argument).is_dir():
         weights_file(folder, chosen.step)
     _check(chosen, checkpoint)
-    bridge = _bridge(chosen, checkpoint)
+    bridge = find_bridge(chosen.bridge, checkpoint.name, checkpoint.files, "octo")
     key, statistics = select(checkpoint.statistics, chosen.unnorm_key or bridge.unnorm_key, chosen.normalization, argument)
     if statistics.dim > checkpoint.config.head.action_dim:
         raise ConfigError(
@@ -159,18 +158,3 @@ def _cameras(options: OctoOptions, bridge: Bridge, checkpoint: Checkpoint) -> di
         if key not in there:
             raise unknown_name(f"image of {checkpoint.name}", key, there)
     return asked
-
-
-def _bridge(options: OctoOptions, checkpoint: Checkpoint) -> Bridge:
-    """The bridge that was asked for, that lies beside the weights, or that is shipped under the checkpoint's name."""
-    if options.bridge is not None:
-        return load_bridge(options.bridge)
-    if BRIDGE in checkpoint.files:
-        return parse_bridge(checkpoint.files[BRIDGE], f"{checkpoint.name}/{BRIDGE}")
-    known = Path(checkpoint.name.split("@")[0]).name
-    if known in shipped():
-        return load_bridge(known)
-    raise ConfigError(
-        f"teacher octo:{checkpoint.name}: nothing says what its actions mean: add bridge=, one of {', '.join(shipped())}, "
-        f"or a file; or put a {BRIDGE} beside the weights"
-    )

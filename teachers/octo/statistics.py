@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from envs.errors import ConfigError, unknown_name
+from envs.errors import ConfigError
+from teachers.statistics import choose, normalised
 
 Normalization = Literal["normal", "bounds"]
 
@@ -42,7 +43,7 @@ class ActionStatistics(BaseModel):
         else:  # (x + 1) (p99 - p01) / 2 + p01
             low, high = np.array(self.p01), np.array(self.p99)
             gain, offset = (high - low) / 2, (high + low) / 2
-        mask = np.ones(self.dim, bool) if self.mask is None else np.array(self.mask)
+        mask = normalised(self.mask, self.dim)
         return np.where(mask, gain, 1.0), np.where(mask, offset, 0.0)
 
 
@@ -64,14 +65,7 @@ def select(statistics: Mapping[str, Any], key: str | None, kind: Normalization, 
         if key is not None:
             raise ConfigError(f"{where}: has the statistics of one data set, without a name: leave out unnorm_key={key}")
         return "the only data set", _parse(statistics["action"], kind, f"{where}: the action statistics")
-    if key is None and len(statistics) > 1:
-        raise ConfigError(
-            f"{where}: has action statistics of {len(statistics)} data sets: add unnorm_key=, "
-            f"one of {', '.join(sorted(statistics))}"
-        )
-    key = next(iter(statistics)) if key is None else key
-    if key not in statistics:
-        raise unknown_name(f"unnorm_key of {where}", key, statistics)
+    key = choose(statistics, key, where)
     found = statistics[key]
     return key, _parse(
         found.get("action") if isinstance(found, dict) else None, kind, f"{where}: the action statistics of '{key}'"

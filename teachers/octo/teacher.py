@@ -10,7 +10,7 @@ from envs.errors import ConfigError
 from envs.specs import EnvSpec
 from teachers.base import Teacher, TeacherOutput
 from teachers.bridge import connect
-from teachers.looking import image_key
+from teachers.looking import shown
 from teachers.octo import images, weights
 from teachers.octo.chunks import Chunks, RecedingHorizon, TemporalEnsemble
 from teachers.octo.diffusion import DiffusionActionHead
@@ -133,10 +133,9 @@ class OctoTeacher(Teacher):
         """What the cameras showed in the last time steps, at the model's sizes."""
         now = {}
         for key, camera in self.setup.cameras.items():
-            name = image_key(obs, camera, self.name)
-            images.check_images(obs[name], f"{name}, shown to teacher {self.name},")
+            seen = shown(obs, camera, self.name, "Octo").to(self.device)
             area = self.setup.crop if key == PRIMARY else None
-            now[key] = images.resize(obs[name].to(self.device), self.setup.checkpoint.cameras[key], area)
+            now[key] = images.resize(seen, self.setup.checkpoint.cameras[key], area)
         return Observation(*self.history.push(now))
 
     def _read(self, seen: Observation, instructions: list[str]) -> Tensor:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from envs.errors import ConfigError, unknown_name
+from envs.errors import ConfigError
+from teachers.statistics import choose, normalised
 
 
 class ActionBins:
@@ -61,13 +62,13 @@ class ActionStatistics(BaseModel):
     def unnormalize(self, normalized: np.ndarray) -> np.ndarray:
         """From [-1, 1] to the units of the robot, float64: [..., D] -> [..., D]. Dimensions outside the mask stay."""
         low, high = np.array(self.q01), np.array(self.q99)
-        mask = np.ones(self.dim, bool) if self.mask is None else np.array(self.mask)
+        mask = normalised(self.mask, self.dim)
         return np.where(mask, 0.5 * (normalized + 1) * (high - low) + low, normalized)
 
     def normalize(self, actions: np.ndarray) -> np.ndarray:
         """The inverse of `unnormalize`; a dimension without any range is 0."""
         low, high = np.array(self.q01), np.array(self.q99)
-        mask = np.ones(self.dim, bool) if self.mask is None else np.array(self.mask)
+        mask = normalised(self.mask, self.dim)
         span = np.where(high > low, high - low, np.inf)
         return np.where(mask, 2 * (actions - low) / span - np.where(high > low, 1, 0), actions)
 
@@ -85,14 +86,7 @@ def select(statistics: Mapping[str, Any], key: str | None, where: str) -> tuple[
     """
     if not statistics:
         raise ConfigError(f"{where}: has no action statistics: no norm_stats, and no dataset_statistics.json")
-    if key is None and len(statistics) > 1:
-        raise ConfigError(
-            f"{where}: has action statistics of {len(statistics)} data sets: add unnorm_key=, "
-            f"one of {', '.join(sorted(statistics))}"
-        )
-    key = next(iter(statistics)) if key is None else key
-    if key not in statistics:
-        raise unknown_name(f"unnorm_key of {where}", key, statistics)
+    key = choose(statistics, key, where)
     try:
         chosen = ActionStatistics.model_validate(statistics[key]["action"])
     except (ValidationError, KeyError, TypeError):

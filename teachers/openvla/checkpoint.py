@@ -11,8 +11,10 @@ from typing import Any
 from envs.errors import ConfigError
 from teachers.bridge import FILE as BRIDGE
 from teachers.hub import fetch
-from teachers.openvla.config import CONFIG, PREPROCESSOR, STATISTICS, OpenVLAConfig, ProcessorConfig, read
+from teachers.openvla.config import CONFIG, PREPROCESSOR, OpenVLAConfig, ProcessorConfig, read
 from teachers.openvla.prompt import TEMPLATE, TEMPLATE_V01, TOKENIZER, Prompter, load_tokenizer
+from teachers.statistics import FILE as STATISTICS
+from teachers.statistics import read as read_statistics
 
 KEPT = (
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
@@ -79,12 +81,7 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
         processor.check(config)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    statistics = dict(config.norm_stats or {})
-    if (folder / STATISTICS).is_file():
-        try:
-            statistics |= json.loads((folder / STATISTICS).read_bytes())
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"{folder / STATISTICS}: not valid JSON ({error}): truncated or altered?") from None
+    statistics = {**(config.norm_stats or {}), **read_statistics(folder)}
     files = {file: (folder / file).read_bytes() for file in KEPT if (folder / file).is_file()}
     return Checkpoint(name, config, processor, statistics, files)
 

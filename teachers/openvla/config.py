@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from envs.errors import ConfigError
 
-CONFIG, PREPROCESSOR, STATISTICS = "config.json", "preprocessor_config.json", "dataset_statistics.json"
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 FileT = TypeVar("FileT", bound=BaseModel)
 
 

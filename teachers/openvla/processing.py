@@ -14,20 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from envs.errors import ConfigError
 from teachers.openvla.config import ProcessorConfig
-
-
-def check_images(images: Tensor, name: str) -> None:
-    """Refuse what is not a batch of images.
-
-    Raises:
-        ConfigError: naming the images, what they are and what they should be.
-    """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ConfigError(
-            f"{name} is {str(images.dtype).removeprefix('torch.')} {list(images.shape)}; OpenVLA needs uint8 [N, H, W, 3]"
-        )
 
 
 def resize(images: Tensor, config: ProcessorConfig) -> Tensor:

@@ -9,8 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from envs.errors import ConfigError
-from teachers.bridge import FILE as BRIDGE
-from teachers.bridge import Bridge, load_bridge, parse_bridge, shipped
+from teachers.bridge import Bridge, find_bridge
 from teachers.openvla.actions import ActionStatistics, select
 from teachers.openvla.checkpoint import Checkpoint, locate, read_checkpoint
 from teachers.registry import Options, parse_options
@@ -85,21 +84,6 @@ def resolve(argument: str | None, options: dict[str, str], weights: bool = False
     chosen = parse_options(OpenVLAOptions, options, "openvla")
     folder = locate(argument, weights)
     checkpoint = read_checkpoint(folder, argument)
-    bridge = _bridge(chosen, checkpoint)
+    bridge = find_bridge(chosen.bridge, checkpoint.name, checkpoint.files, "openvla")
     key, statistics = select(checkpoint.statistics, chosen.unnorm_key or bridge.unnorm_key, argument)
     return Setup(f"openvla:{argument}", folder, chosen, checkpoint, bridge, key, statistics)
-
-
-def _bridge(options: OpenVLAOptions, checkpoint: Checkpoint) -> Bridge:
-    """The bridge that was asked for, that lies beside the weights, or that is shipped under the checkpoint's name."""
-    if options.bridge is not None:
-        return load_bridge(options.bridge)
-    if BRIDGE in checkpoint.files:
-        return parse_bridge(checkpoint.files[BRIDGE], f"{checkpoint.name}/{BRIDGE}")
-    known = Path(checkpoint.name.split("@")[0]).name
-    if known in shipped():
-        return load_bridge(known)
-    raise ConfigError(
-        f"teacher openvla:{checkpoint.name}: nothing says what its actions mean: add bridge=, one of {', '.join(shipped())}, "
-        f"or a file; or put a {BRIDGE} beside the weights"
-    )

@@ -11,8 +11,8 @@ from torch import Tensor
 from envs.specs import EnvSpec
 from teachers.base import Teacher, TeacherOutput
 from teachers.bridge import connect
-from teachers.looking import image_key
-from teachers.openvla import decode, processing, weights
+from teachers.looking import shown
+from teachers.openvla import decode, weights
 from teachers.openvla.actions import ActionBins
 from teachers.openvla.model import OpenVLA
 from teachers.openvla.quantize import Bits
@@ -116,9 +116,7 @@ class OpenVLATeacher(Teacher):
         Raises:
             ConfigError: there are none, or they are no images.
         """
-        key = image_key(obs, self.setup.camera, self.name)
-        processing.check_images(obs[key], f"{key}, shown to teacher {self.name},")
-        return obs[key].to(self.device)
+        return shown(obs, self.setup.camera, self.name, "OpenVLA").to(self.device)
 
     def _read(self, obs: TensorDict, instructions: list[str]) -> Iterator[tuple[Tensor, decode.Context]]:
         """Read what is seen and said, see `Reader.read`."""

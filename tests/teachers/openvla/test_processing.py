@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from envs.errors import ConfigError
+from teachers.looking import check_images
 from teachers.openvla import processing
 from teachers.openvla.config import Crop, Resize
 
@@ -73,4 +74,4 @@ def test_crop_by_hand():
 )
 def test_what_is_no_image_is_refused(images, said):
     with pytest.raises(ConfigError, match=said):
-        processing.check_images(images, "view.front")
+        check_images(images, "view.front", "OpenVLA")
