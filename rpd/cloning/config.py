@@ -28,7 +28,10 @@ class CloneConfig(BaseModel):
     scene_steps: int = Field(0, ge=0)
     """Gradient steps before those, of the eyes alone, which learn to tell the scene (see scene_weight): a third of the cost."""
     batch_size: int = Field(128, ge=1)
-    """Observations per step; each task is drawn equally often."""
+    """Observations per step."""
+    balance: float = Field(1.0, ge=0, le=1)
+    """How often a task is drawn: in proportion to the number of its observations to the power of 1 - balance. 1: each task
+    equally often; 0: each observation."""
     lr: float | None = Field(None, gt=0)
     """Learning rate of AdamW after the warm-up; falls to a hundredth along a cosine, in both stages. Default: 1e-3 for a new
     model, 5e-4 for adapters, 2e-5 for all weights of a given one."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from envs.errors import ConfigError
 from envs.specs import ActionSpec
+from rpd.cloning.config import CloneConfig
 from rpd.demos.reader import Demos
 from rpd.demos.rows import Rows
 
@@ -36,25 +37,25 @@ class CloneData:
         held_out: [V] the others.
     """
 
-    def __init__(self, demos: Demos, camera: str, scene: bool, validation: float, max_bytes: int) -> None:
-        """Load what fits into `max_bytes`; every 1 / `validation`-th episode of each task is held out.
+    def __init__(self, demos: Demos, camera: str, scene: bool, config: CloneConfig) -> None:
+        """Load what fits into memory, and hold episodes of each task out.
 
         Raises:
             ConfigError: a task with too few episodes to hold one out.
         """
         self.camera, self._scene = camera, scene
-        self.rows = Rows(demos, (camera, "label", *(["privileged"] if scene else [])), max_bytes)
+        self.rows = Rows(demos, (camera, "label", *(["privileged"] if scene else [])), config.max_bytes)
         task_of = torch.tensor([demos.tasks.index(episode.task) for episode in demos.episodes])
         held = torch.zeros(len(demos), dtype=torch.bool)
         for task, name in enumerate(demos.tasks):
             episodes = (task_of == task).nonzero()[:, 0]
             if len(episodes) < 2:
                 raise ConfigError(f"{name}: {len(episodes)} episode: at least 2 are needed, one to learn from and one to check")
-            held[episodes[:: max(2, round(1 / validation))]] = True
+            held[episodes[:: max(2, round(1 / config.validation))]] = True
         self.train = (~held)[self.rows.episode].nonzero()[:, 0]
         self.held_out = held[self.rows.episode].nonzero()[:, 0]
         tasks = task_of[self.rows.episode[self.train]]
-        share = 1 / torch.bincount(tasks, minlength=len(demos.tasks)).double()
+        share = torch.bincount(tasks, minlength=len(demos.tasks)).double() ** -config.balance
         self._cumulative = share[tasks].cumsum(0)
 
     def prepare(self, resize: Callable[[Tensor], Tensor]) -> None:
@@ -64,7 +65,7 @@ class CloneData:
             self.rows.tensors[self.camera] = torch.cat([resize(part) for part in images.split(4096)])
 
     def sample(self, count: int, generator: torch.Generator) -> Minibatch:
-        """Draw rows to learn from with replacement, each task equally often."""
+        """Draw rows to learn from with replacement, tasks as often as `balance` says."""
         drawn = torch.rand(count, generator=generator, dtype=torch.float64) * self._cumulative[-1]
         return self.batch(self.train[torch.searchsorted(self._cumulative, drawn).clamp_max(len(self.train) - 1)])
 

@@ -70,7 +70,7 @@ class Cloner:
         self.space = action_space(demos)
         self.learner = build(config, demos, camera, self.space, self.device)
         self.demos = demos
-        self.data = CloneData(demos, camera, self.learner.needs_scene, config.validation, config.max_bytes)
+        self.data = CloneData(demos, camera, self.learner.needs_scene, config)
         self.data.prepare(self.learner.prepare)
         self.trainable = self.learner.trainable()
         self.optimizer = torch.optim.AdamW(

@@ -131,7 +131,9 @@ class ScriptedTeacher(Teacher):
         view = View(believe(truth, self.dials, of_task.contact))
 
         def mode(second: bool) -> Tensor:
-            return to_action(forget(of_task.plan(view, second), truth, self.dials), view, self._spec.action, gain(task))
+            return to_action(
+                forget(of_task.plan(view, second, self.dials.rise), truth, self.dials), view, self._spec.action, gain(task)
+            )
 
         return mode(False), mode(True) if self.dials.modes == 2 else None
 

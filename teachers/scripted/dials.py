@@ -35,6 +35,9 @@ class Dials(Options):
     ood: float | None = None
     """Objects further left than this (y, m, base frame) were not in the training data: the teacher is sure of the
     mirror image of the scene instead. Episodes that the environment marks as out of distribution are treated alike."""
+    rise: float = Field(0.0, ge=0, le=0.1)
+    """How far up (m) the hand sets out while its fingers close, not waiting to feel the cube: an imitator that cannot see
+    whether they hold it would wait for ever where the expert waits one step."""
     std: float | None = Field(None, gt=0)
     """Standard deviation that the teacher declares; default: its noise, at least 0.1."""
     bins: int | None = Field(None, ge=2, le=1024)

@@ -116,8 +116,8 @@ def _over(here: Tensor, there: Tensor, height: Tensor, slack: Tensor | float = 0
     return torch.cat([way[:, :2] * sideways[:, None], climb[:, None]], -1)
 
 
-def _grasp(v: View, turn: Tensor) -> Plan:
-    """Above the cube, aligned; down with open fingers; close. Once grasped: stay."""
+def _grasp(v: View, turn: Tensor, rise: float) -> Plan:
+    """Above the cube, aligned; down with open fingers; close, and once they do, go up by `rise` (m). Once grasped: stay."""
     way = v.object - v.tcp
     aside = way[:, :2].norm(dim=-1)
     slack = torch.where(v.gripper < 0.85, 1.6, 1.0) * v.half  # closing has begun: finish it
@@ -126,7 +126,10 @@ def _grasp(v: View, turn: Tensor) -> Plan:
     misaligned = torch.maximum(_ramp(aside, 0.6 * v.half, 1.2 * v.half), _ramp(turn.abs(), FITS, 0.2))
     raised = torch.where(v.gripper < 0.7, 1.0, misaligned) * ~close
     phase = torch.where(close, GRASP, torch.where(raised > 0.99, APPROACH, DESCEND))
-    return Plan(_over(v.tcp, v.object, HOVER * v.half * raised, v.half), turn, ~close, phase)
+    move = _over(v.tcp, v.object, HOVER * v.half * raised, v.half)
+    if rise:
+        move[:, 2] = torch.where(close & (v.gripper < 0.7), rise, move[:, 2])
+    return Plan(move, turn, ~close, phase)
 
 
 def _either(condition: Tensor, yes: Plan, no: Plan) -> Plan:
@@ -138,7 +141,7 @@ def _either(condition: Tensor, yes: Plan, no: Plan) -> Plan:
     )
 
 
-def _place(v: View, turn: Tensor, place: Tensor, rests: Tensor, drop: float, near: float, hover: float) -> Plan:
+def _place(v: View, turn: Tensor, place: Tensor, rests: Tensor, drop: float, near: float, hover: float, rise: float) -> Plan:
     """Grasp, carry over `place` [N, 3], lower, let go, and retreat.
 
     Args:
@@ -149,6 +152,7 @@ def _place(v: View, turn: Tensor, place: Tensor, rests: Tensor, drop: float, nea
         drop: height above `place` at which to let go, half edges.
         near: sideways distance at which the cube may be lowered, half edges.
         hover: height above `place` at which the cube travels, half edges.
+        rise: see `_grasp`.
     """
     way = place - v.object
     aside = way[:, :2].norm(dim=-1)
@@ -167,31 +171,31 @@ def _place(v: View, turn: Tensor, place: Tensor, rests: Tensor, drop: float, nea
         torch.ones_like(let_go),
         torch.full_like(carry.phase, HOLD),
     )
-    return _either(v.grasped, carry, _either(rests, away, _grasp(v, turn)))
+    return _either(v.grasped, carry, _either(rests, away, _grasp(v, turn, rise)))
 
 
-def reach(v: View, second_mode: bool = False) -> Plan:
+def reach(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     """Move the tcp to the target."""
     still = torch.zeros_like(v.half)
     return Plan(v.target - v.tcp, still, still == 0, torch.full_like(still, APPROACH, dtype=torch.int64))
 
 
-def pick(v: View, second_mode: bool = False) -> Plan:
+def pick(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     """Grasp the cube and hold it at the target."""
     carry = Plan(v.target - v.object, torch.zeros_like(v.half), ~v.grasped, torch.full_like(v.half, CARRY, dtype=torch.int64))
-    return _either(v.grasped, carry, _grasp(v, _mode(face_turn(v), second_mode)))
+    return _either(v.grasped, carry, _grasp(v, _mode(face_turn(v), second_mode), rise))
 
 
-def stack(v: View, second_mode: bool = False) -> Plan:
+def stack(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     """Put the cube on the lower cube, let go and retreat."""
     place = v.target.clone()
     place[:, 2] += 2 * v.half
     off = (v.object - place).abs()
     rests = (off[:, :2].norm(dim=-1) < v.half) & (off[:, 2] < 0.4 * v.half)
-    return _place(v, _mode(face_turn(v), second_mode), place, rests, drop=0.25, near=0.25, hover=2.5)
+    return _place(v, _mode(face_turn(v), second_mode), place, rests, drop=0.25, near=0.25, hover=2.5, rise=rise)
 
 
-def place_in_bin(v: View, second_mode: bool = False) -> Plan:
+def place_in_bin(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     """Carry the cube over the walls of the bin, lower it, let go and retreat."""
     place = v.target.clone()
     place[:, 2] += v.half
@@ -202,10 +206,10 @@ def place_in_bin(v: View, second_mode: bool = False) -> Plan:
     to_bin = _heading(v.target - v.object)
     spread = to_bin.conj() * v.fingers * torch.polar(torch.ones_like(turn), turn)
     turn = torch.where((to_bin.abs() < 11 * v.half) & (spread.real.abs() > spread.imag.abs()), other_faces(turn), turn)
-    return _place(v, _mode(turn, second_mode), place, rests, drop=1.2, near=1.0, hover=4.0)
+    return _place(v, _mode(turn, second_mode), place, rests, drop=1.2, near=1.0, hover=4.0, rise=rise)
 
 
-def push(v: View, second_mode: bool = False) -> Plan:
+def push(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     """Go behind the cube, on the far side from the target, and push it there with closed fingers.
 
     Pulling towards the base is the same: the far side is then beyond the cube, and the way there is above it.
@@ -240,8 +244,8 @@ def push(v: View, second_mode: bool = False) -> Plan:
 class Expert(NamedTuple):
     """One task."""
 
-    plan: Callable[[View, bool], Plan]
-    """`(scene, second_mode) -> plan`."""
+    plan: Callable[[View, bool, float], Plan]
+    """`(scene, second_mode, rise) -> plan`."""
     phases: tuple[int, ...]
     """Phases that it goes through."""
     contact: str = "object_pos"
@@ -300,4 +304,4 @@ def expert(task: str, scene: Tensor, action: ActionSpec) -> Tensor:
         action: the action space.
     """
     view = View(scene)
-    return to_action(EXPERTS[base_name(task)].plan(view, False), view, action, gain(task))
+    return to_action(EXPERTS[base_name(task)].plan(view, False, 0.0), view, action, gain(task))

@@ -45,6 +45,11 @@ def test_expert_solves_the_task(task: str, robot: str) -> None:
     assert success(task, "scripted", robot) >= 0.95
 
 
+@pytest.mark.parametrize("task", ["PickCube", "StackCube", "PlaceInBin"])
+def test_setting_out_before_the_cube_is_felt_does_not_lose_it(task: str) -> None:
+    assert success(task, "scripted:rise=0.03") >= 0.95
+
+
 @pytest.mark.parametrize("task", ["PushCube", "PullCube", "PickCube", "StackCube"])
 def test_expert_can_be_imitated_by_who_sees_less(task: str) -> None:
     """Act by the mean over beliefs: the cube's place known to 8 mm (half of it a lasting error), its heading to 0.4 rad."""

@@ -9,6 +9,7 @@ import yaml
 
 from envs.errors import ConfigError
 from rpd.cli import main
+from rpd.cloning.config import CloneConfig
 from rpd.cloning.data import CloneData, camera_of
 from rpd.cloning.trainer import progress_rate
 from rpd.demos.reader import open_demos
@@ -48,16 +49,19 @@ def test_the_learning_rate_rises_and_falls():
     assert math.isclose(progress_rate(100, 100, 10), 0.01)
 
 
-def test_minibatches_draw_tasks_equally_and_hold_episodes_out(recorded):
+@pytest.mark.parametrize("balance", [1.0, 0.5, 0.0])
+def test_minibatches_balance_tasks_and_hold_episodes_out(balance, recorded):
     demos = open_demos(recorded)
-    data = CloneData(demos, "image.front", False, 0.25, 2**30)
+    data = CloneData(demos, "image.front", False, CloneConfig(validation=0.25, balance=balance))
     rows = data.rows
     assert not set(rows.episode[data.train].tolist()) & set(rows.episode[data.held_out].tolist())
     assert len(data.train) + len(data.held_out) == len(rows)
     drawn = torch.Generator().manual_seed(0)
     said = [text for _ in range(20) for text in data.sample(100, drawn).instructions]
-    pushing = sum(" cube" in text for text in said) / len(said)  # Reach has far fewer steps
-    assert abs(pushing - 0.5) < 0.05
+    push = sum(" cube" in text for text in rows.instructions(data.train))
+    reach = len(data.train) - push  # far fewer steps
+    expected = push ** (1 - balance) / (push ** (1 - balance) + reach ** (1 - balance))
+    assert abs(sum(" cube" in text for text in said) / len(said) - expected) < 0.04
     with pytest.raises(ConfigError, match="'side' was not recorded in all of these demonstrations; recorded: front"):
         camera_of(demos, "side")
 
