@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -13,8 +14,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from envs.base import Episodes, Step, VectorEnv
-from envs.errors import ConfigError, NonFiniteError
+from envs.errors import NonFiniteError
 from rpd.batch import PREFIX
+from rpd.labels import Labeller, Row
 from students.actor_critic import ActorCritic
 from teachers.base import Teacher
 
@@ -59,9 +61,8 @@ class Collector:
         obs: [N] the observation to act on next.
         batch: [T, N] what `collect` fills.
         filled: steps of it that are filled: fewer than T when something went wrong half-way.
-        queries: observations that the teacher has labelled so far.
-        owed: fraction of a label that is still to be asked, where `label_fraction` is below 1.
-        times: seconds spent in ``env``, ``teacher`` and ``inference`` during the last `collect`.
+        labeller: who asks the teacher; None: there is none.
+        times: seconds spent in ``env``, ``inference`` and waiting for the ``teacher`` during the last `collect`.
     """
 
     def __init__(
@@ -79,21 +80,21 @@ class Collector:
         Raises:
             ConfigError: a label fraction that leaves some step without any label.
         """
-        if label_fraction * env.num_envs < 1 - 1e-9:
-            raise ConfigError(
-                f"distill.label_fraction {label_fraction:g} of {env.num_envs} environments is less than one label per step: "
-                f"at least {1 / env.num_envs:.2g} is needed"
-            )
-        self.env, self.policy, self.teacher = env, policy, teacher
-        self.num_steps, self.label_fraction = num_steps, label_fraction
+        self.env, self.policy, self.num_steps = env, policy, num_steps
+        self.labeller = None if teacher is None else Labeller(env, teacher, label_fraction, generator)
         self.generator, self.explore = generator, explore
         self.episodes = EpisodeStats()
         self.obs = TensorDict()
         self.batch, self.filled = TensorDict(), 0
-        self.queries, self.owed = 0, 0.0
+        self._asked: tuple[int, Future[Row]] | None = None
         self.clock = time.perf_counter
         self.times: dict[str, float] = {}
         self._labelled: bool | None = None
+
+    @property
+    def queries(self) -> int:
+        """Observations that the teacher has labelled so far."""
+        return 0 if self.labeller is None else self.labeller.queries
 
     def collect(self, label: bool) -> tuple[TensorDict, Tensor]:
         """Collect one batch.
@@ -107,20 +108,24 @@ class Collector:
         Raises:
             NonFiniteError: an environment, the policy or the teacher answered with NaN or Inf; names the first of them.
         """
-        self.times = defaultdict(float)
+        self.times, self._asked = defaultdict(float), None
         if label != self._labelled:  # the teacher's fields come or go
             self.batch, self._labelled = TensorDict(batch_size=[self.num_steps, self.env.num_envs]), label
         with torch.inference_mode():
             for t in range(self.num_steps):
                 self.filled = t + 1
-                self._write(t, self._act(label))
+                self._write(t, self._act())
+                if label:
+                    self._ask(t)
                 try:
                     step = self._timed("env", self.env.step, self.batch["action"][t])
                 except NonFiniteError:
+                    self._hear()
                     _check_finite(self.batch[: t + 1])  # what the environment complains of may have begun elsewhere
                     raise
                 self._write(t, self._outcome(step))
                 self.obs = step.obs
+            self._hear()
             last_value = self._timed("inference", self.policy.value, self.obs)
             # Once per batch: a wait for the device per step would cost more than the steps it saves.
             _check_finite(self.batch)
@@ -136,42 +141,24 @@ class Collector:
                     self.batch[key] = torch.zeros(self.num_steps, *value.shape, dtype=value.dtype, device=value.device)
             self.batch[key][t] = value
 
-    def _act(self, label: bool) -> dict[str, Any]:
-        """What the student does and the teacher would do, on the current observation."""
+    def _act(self) -> dict[str, Any]:
+        """What the student does on the current observation."""
         obs = self._timed("inference", self.policy.perceive, self.obs)
         distribution, value = self._timed("inference", self.policy, obs)
         action = distribution.sample(self.generator) if self.explore else distribution.mode()
-        row = {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
-        if label and self.teacher is not None:
-            answer = self._timed("teacher", self._label, self.teacher, action)
-            row |= {PREFIX + name: tensor for name, tensor in answer.items()}
-        return row
+        return {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
 
-    def _label(self, teacher: Teacher, action: Tensor) -> dict[str, Tensor]:
-        """Ask the teacher about `label_fraction` of the environments; rows that were not asked are not valid."""
-        n, device = self.env.num_envs, action.device
-        instructions = self.env.instructions
-        if self.label_fraction >= 1:
-            self.queries += n
-            return _read(teacher, self._shown(teacher), instructions, action)
-        self.owed += self.label_fraction * n
-        count = int(self.owed + 1e-9)  # 49 times 1/49 is a little less than 1
-        self.owed -= count
-        self.queries += count
-        rows = torch.randperm(n, generator=self.generator, device=device)[:count].sort().values
-        some = [instructions[i] for i in rows.tolist()]
-        answer = _read(teacher, self._shown(teacher, rows), some, action[rows])
-        full = {k: torch.zeros(n, *v.shape[1:], dtype=v.dtype, device=device) for k, v in answer.items()}
-        for name, value in answer.items():
-            full[name][rows] = value
-        return full
+    def _ask(self, t: int) -> None:
+        """Take the answer to the last question and ask about this step."""
+        self._hear()
+        if self.labeller is not None:
+            self._asked = t, self._timed("teacher", self.labeller.ask, self.obs, self.batch["action"][t])
 
-    def _shown(self, teacher: Teacher, rows: Tensor | None = None) -> TensorDict:
-        """What the teacher sees of the current observation, of all environments or of `rows` [K]."""
-        obs = self.obs.copy() if rows is None else self.obs[rows]
-        if teacher.looks:
-            obs.update(self.env.look(rows))
-        return obs.to(teacher.device)
+    def _hear(self) -> None:
+        """Wait for what was asked, and write it where it belongs."""
+        if self._asked is not None:
+            (t, answer), self._asked = self._asked, None
+            self._write(t, self._timed("teacher", answer.result))
 
     def _outcome(self, step: Step) -> dict[str, Any]:
         """What came of an action; looks after the episodes that ended."""
@@ -179,8 +166,8 @@ class Collector:
         if step.episode is not None:
             final_value[step.episode.env] = self._timed("inference", self.policy.value, step.final_obs)
             self.episodes.add(step.episode)
-            if self.teacher is not None:
-                self.teacher.reset((step.terminated | step.truncated).to(self.teacher.device))
+            if self.labeller is not None:
+                self.labeller.reset(step.terminated | step.truncated)
         return {
             "reward": step.reward, "terminated": step.terminated, "truncated": step.truncated, "final_value": final_value
         }  # fmt: skip
@@ -190,12 +177,6 @@ class Collector:
         result = call(*args)
         self.times[what] += self.clock() - began
         return result
-
-
-def _read(teacher: Teacher, obs: TensorDict, instructions: list[str], action: Tensor) -> dict[str, Tensor]:
-    """A label's fields that the run reads, on the student's device."""
-    answer = teacher.label(obs.to(teacher.device), instructions, action.to(teacher.device)).tensors()
-    return {name: tensor.to(action.device) for name, tensor in answer.items() if name in teacher.wanted | {"valid"}}
 
 
 def _check_finite(batch: TensorDict) -> None:

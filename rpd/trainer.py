@@ -237,7 +237,7 @@ class Trainer:
             "wall": self.wall,
             "success": self.success,
             "queries": self.collector.queries,
-            "owed": self.collector.owed,
+            "owed": 0.0 if self.collector.labeller is None else self.collector.labeller.owed,
             "episodes": self.collector.episodes.means,
             "objective": None if self.objective is None else self.objective.state_dict(),
             "teacher_result": None if self.teacher_result is None else self.teacher_result.to_full_dict(),
@@ -256,7 +256,8 @@ class Trainer:
             self.sight.load_state_dict(_group(saved.tensors, "sight"))
         meta = saved.meta
         self.wall, self.success = meta["wall"], meta["success"]
-        self.collector.queries, self.collector.owed = meta["queries"], meta["owed"]
+        if self.collector.labeller is not None:
+            self.collector.labeller.queries, self.collector.labeller.owed = meta["queries"], meta["owed"]
         self.collector.episodes.means = meta["episodes"]
         if self.objective is not None:
             self.objective.load_state_dict(meta["objective"])

@@ -73,6 +73,9 @@ class Teacher(ABC):
     bin_edges: Tensor | None = None
     """[A, B + 1] ascending edges of the bins of `TeacherOutput.bin_logits`, in the environment's normalised action space."""
 
+    elsewhere: bool = False
+    """Whether it computes in another process, so that asking it leaves this one free."""
+
     _wanted: frozenset[str] | None = None
 
     @property

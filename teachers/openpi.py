@@ -35,6 +35,7 @@ class OpenPITeacher(Teacher):
 
     provides = frozenset({"mean"})
     looks = True
+    elsewhere = True
 
     def __init__(
         self,

@@ -44,6 +44,8 @@ class RemoteOptions(Options):
 class RemoteTeacher(Teacher):
     """Labels with what `rpd serve` answers. The server's random state is its own, and not part of a checkpoint."""
 
+    elsewhere = True
+
     def __init__(self, client: Client, device: torch.device) -> None:
         """Take over a connection.
 

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -89,8 +91,8 @@ class Counting(Teacher):
 
     name, provides = "counting", frozenset({"mean"})
 
-    def __init__(self):
-        self.asked, self.forgotten, self.says = [], [], 0.5
+    def __init__(self, elsewhere=False):
+        self.asked, self.forgotten, self.says, self.elsewhere = [], [], 0.5, elsewhere
 
     def check_env(self, spec):
         pass
@@ -153,8 +155,9 @@ def test_batch_is_allocated_once():
     assert "teacher.mean" not in made.collect(label=False)[0]  # labels that are not asked any more do not linger
 
 
-def test_every_observation_is_labelled_once():
-    teacher = Counting()
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_every_observation_is_labelled_once(elsewhere):
+    teacher = Counting(elsewhere)
     made = collector(teacher)
     batch, _ = made.collect(label=True)
     assert torch.equal(torch.stack(teacher.asked), batch["obs", "state"])
@@ -183,9 +186,34 @@ def test_only_what_the_run_reads_is_stored(fraction):
     assert torch.equal(batch["teacher.log_prob"][valid], batch["action"][..., 0][valid])  # of the very action
 
 
+def test_a_teacher_elsewhere_thinks_while_the_simulator_steps():
+    """Its answer to each question but the last is held back until the environment has moved on."""
+    teacher, stepped = Counting(elsewhere=True), threading.Semaphore(0)
+    made = collector(teacher)
+    label, step = teacher.label, made.env.step
+    teacher.label = lambda *args: (stepped.acquire(timeout=30), label(*args))[1]
+    made.env.step = lambda action: (step(action), stepped.release())[0]
+    batch, _ = made.collect(label=True)
+    assert torch.equal(torch.stack(teacher.asked), batch["obs", "state"]) and (batch["teacher.mean"] == 0.5).all()
+    assert teacher.forgotten == [[True, False, False, False], [False, True, True, True], [True, False, False, False]]
+
+
+@pytest.mark.parametrize("what", ["label", "reset"])
+def test_what_goes_wrong_elsewhere_is_raised_here(what):
+    teacher = Counting(elsewhere=True)
+
+    def fail(*_):
+        raise ConfigError("gone")
+
+    setattr(teacher, what, fail)
+    with pytest.raises(ConfigError, match="gone"):
+        collector(teacher).collect(label=True)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize(("fraction", "per_step"), [(0.5, [2] * 5), (0.3, [1, 1, 1, 1, 2]), (0.75, [3] * 5)])
-def test_label_fraction_is_exact(fraction, per_step):
-    teacher = Counting()
+def test_label_fraction_is_exact(fraction, per_step, elsewhere):
+    teacher = Counting(elsewhere)
     made = collector(teacher, fraction)
     batch, _ = made.collect(label=True)
     assert [len(asked) for asked in teacher.asked] == per_step  # 0.3 * 4 = 1.2: what is owed is asked later
