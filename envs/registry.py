@@ -21,6 +21,8 @@ class TaskInfo:
     cameras: tuple[str, ...]
     instruction: str
     paraphrases: tuple[str, ...] = field(default=())
+    reward: str = "dense"
+    """The reward mode that the task is usually trained and evaluated with."""
 
 
 # A simulator is a module with `list_tasks() -> list[TaskInfo]` and `make(task, config, device, num_threads)`, and where it

@@ -5,9 +5,6 @@ ManiSkill itself is imported when an environment is built, or when a task is ask
 
 from __future__ import annotations
 
-import os
-import sys
-
 import torch
 
 from envs.base import EnvConfig, VectorEnv
@@ -32,7 +29,8 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     find(task)
     if config.randomize:
         raise ConfigError("--env.randomize: ManiSkill tasks have no domain randomisation here; leave it empty")
-    from envs.maniskill.vector import ManiSkillEnv
+    from envs.episodes import EpisodicEnv
+    from envs.maniskill.scene import to_scene
 
     name = task.removeprefix(PREFIX)
     on_gpu = device.type == "cuda" if config.sim_backend in (None, "auto") else config.sim_backend == "gpu"
@@ -43,8 +41,16 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
             raise ConfigError("--env.num-workers: with physics on the GPU there are no worker processes; leave it out")
         from envs.maniskill.gpu import DeviceSim
 
-        return ManiSkillEnv(DeviceSim(name, config, device), device, instruction(name))
-    from envs.maniskill.cpu import Workers
+        return EpisodicEnv(DeviceSim(name, config, device), device, lambda seed: instruction(name), to_scene)
+    from envs.vulkan import render_settings
+    from envs.workers.backend import Workers, cores
+    from envs.workers.start import Interpreters
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return ManiSkillEnv(Workers(name, config, num_threads or cores), device, instruction(name))
+    render_backend, environment = render_settings()
+    arguments = {"task": name, "config": config.model_dump(mode="json"), "render_backend": render_backend}
+    backend = Workers(
+        config.num_envs,
+        config.num_workers or num_threads or cores(),
+        lambda memory: Interpreters("envs.maniskill.worker", arguments, environment, memory),
+    )
+    return EpisodicEnv(backend, device, lambda seed: instruction(name), to_scene)

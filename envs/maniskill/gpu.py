@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from envs.base import EnvConfig
-from envs.maniskill.sim import Outcome, Sim
+from envs.maniskill.sim import Sim
+from envs.simulation import Outcome
 from envs.specs import EnvSpec
 
 
 class DeviceSim:
-    """N scenes of one `physx_cuda` simulation, as the backend of `envs.maniskill.vector.ManiSkillEnv`.
+    """N scenes of one `physx_cuda` simulation, as the backend of `envs.episodes.EpisodicEnv`.
 
     Args:
         task: without the simulator's prefix.

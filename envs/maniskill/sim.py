@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,21 +12,13 @@ from torch import Tensor
 from envs.base import EnvConfig
 from envs.errors import ConfigError, RunFault, unknown_name
 from envs.maniskill import controllers, scene, tasks
+from envs.simulation import Outcome
 from envs.specs import EnvSpec, ObsSpec
 
 RENDER_SIZE = 256
 """Pixels of the human render camera: RPD's teachers were trained on it at this size."""
 
 _AXES = {3: ("x", "y", "z"), 7: ("x", "y", "z", "qw", "qx", "qy", "qz")}
-
-
-@dataclass
-class Outcome:
-    """What a control step led to: observations by key, reward [B] and success [B]."""
-
-    obs: dict[str, Tensor]
-    reward: Tensor
-    success: Tensor
 
 
 class Sim:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from envs.base import EnvConfig
+from envs.episodes import derive_seed
 from envs.errors import ConfigError, NonFiniteError, WorkerDied
 from envs.maniskill.scene import RAW_DIM, to_scene
 from envs.maniskill.tasks import instruction
-from envs.maniskill.vector import derive_seed
 from envs.registry import list_tasks, make, task_info
 from envs.specs import Scene
 from envs.vulkan import VulkanDevice, render_settings

@@ -1,8 +1,9 @@
-"""ManiSkill as a `VectorEnv`: episodes, seeds and resets, the same for CPU workers and a GPU simulation."""
+"""Simulations as a `VectorEnv`: episodes, seeds and resets, the same for worker processes and a simulation on a GPU."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,63 +13,45 @@ from torch import Tensor
 
 from envs.base import Episodes, Step, VectorEnv
 from envs.errors import NonFiniteError
-from envs.maniskill.scene import to_scene
-from envs.maniskill.sim import Outcome
-from envs.specs import EnvSpec
+from envs.simulation import Backend
 
 
-class Backend(Protocol):
-    """N simulations that know nothing of episodes. What they return may be overwritten by the next call."""
-
-    spec: EnvSpec
-    num_envs: int
-
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102
-
-    def step(self, action: Tensor) -> Outcome: ...  # noqa: D102
-
-    def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]: ...  # noqa: D102
-
-    def look(self, envs: list[int]) -> dict[str, Tensor]: ...  # noqa: D102
-
-    def render(self, envs: list[int]) -> Tensor: ...  # noqa: D102
-
-    def get_state(self) -> Tensor: ...  # noqa: D102
-
-    def set_state(self, state: Tensor, seeds: list[int]) -> dict[str, Tensor]: ...  # noqa: D102
-
-    def close(self) -> None: ...  # noqa: D102
-
-
-class ManiSkillEnv(VectorEnv):
-    """N copies of a ManiSkill task.
+class EpisodicEnv(VectorEnv):
+    """N environments on top of simulations.
 
     An episode is terminated by success alone: in ManiSkill's own terms a failure ends it too, but with a reward in
     [-1, 0] that would reward failing early, so a failed episode runs until its time is over.
 
     Seeds: the first episode of environment i is that of `seed + i`; its later ones have seeds derived from that. On the
     CPU every episode is a function of its seed. On a GPU only the first ones are: episodes that begin together later
-    are drawn together (see `DeviceSim.reset`).
+    are drawn together (see `envs.maniskill.gpu.DeviceSim.reset`).
 
     Resume: `load_state_dict` begins each running episode anew from its seed, and then moves everything to where it was.
-    ManiSkill does not expose contact forces and solver caches, so the continuation agrees to rounding errors that
-    contact amplifies, not bit by bit: `exact_resume` is False.
+    Where a simulator does not expose contact forces and solver caches, as ManiSkill, the continuation agrees to rounding
+    errors that contact amplifies, not bit by bit: `exact_resume` is then False.
 
     Args:
         backend: the simulations.
         device: where observations and rewards shall be.
-        instruction: what the task is, in words.
+        instruct: what the task of an episode is, in words, by the episode's seed.
+        to_scene: lays out the simulator's own ``scene`` [N, D] as `envs.specs.Scene` [N, Scene.dim].
+        exact_resume: whether restored simulations continue bit by bit.
     """
 
-    exact_resume = False
-
-    def __init__(self, backend: Backend, device: torch.device, instruction: str) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        device: torch.device,
+        instruct: Callable[[int], str],
+        to_scene: Callable[[Tensor], Tensor] = lambda scene: scene.clone(),
+        exact_resume: bool = False,
+    ) -> None:
         self.backend = backend
         self.device = device
         self.spec = backend.spec
         self.num_envs = backend.num_envs
-        self._instruction = instruction
+        self.exact_resume = exact_resume
+        self._instruct, self._to_scene = instruct, to_scene
         n = self.num_envs
         self._seed = np.zeros(n, np.int64)  # of the first episode
         self._count = np.zeros(n, np.int64)  # episodes since
@@ -79,8 +62,8 @@ class ManiSkillEnv(VectorEnv):
 
     @property
     def instructions(self) -> list[str]:
-        """The task in words, N times."""
-        return [self._instruction] * self.num_envs
+        """What each environment shall do, N strings."""
+        return [self._instruct(self._episode_seed(env)) for env in range(self.num_envs)]
 
     def reset(self, seed: int, stagger: bool = False) -> TensorDict:
         """Start the episodes of seeds `seed`, `seed + 1`, ..."""
@@ -131,7 +114,7 @@ class ManiSkillEnv(VectorEnv):
         return {key: image.to(self.device, copy=True) for key, image in images.items()}
 
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
-        """Look through ManiSkill's human render camera."""
+        """Look through the simulator's camera for people."""
         frames = self.backend.render(list(range(self.num_envs)) if envs is None else envs).cpu()
         if frames.shape[1:3] == (size, size):
             return frames.clone()
@@ -171,7 +154,7 @@ class ManiSkillEnv(VectorEnv):
 
     def _checked(self, raw: dict[str, Tensor], reward: Tensor | None = None) -> TensorDict:
         """Copy observations out of the backend and express scenes in the robot's frame; refuse what is not finite."""
-        obs = {k: to_scene(v.to(self.device)) if k == "scene" else v.to(self.device, copy=True) for k, v in raw.items()}
+        obs = {k: self._to_scene(v.to(self.device)) if k == "scene" else v.to(self.device, copy=True) for k, v in raw.items()}
         if "scene" in obs:
             obs["privileged"] = obs.pop("scene")
         numbers: dict[str, Any] = {k: v for k, v in obs.items() if v.is_floating_point()}
@@ -196,7 +179,7 @@ class ManiSkillEnv(VectorEnv):
 
 
 _BOOKS = ("return", "length", "limit", "success_once")
-"""Tensors of `ManiSkillEnv` that a checkpoint holds as they are."""
+"""Tensors of `EpisodicEnv` that a checkpoint holds as they are."""
 
 
 def derive_seed(first: int, count: int) -> int:

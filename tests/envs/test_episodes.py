@@ -1,11 +1,11 @@
-"""Episodes, seeds and the NaN guard of `ManiSkillEnv`, over a simulation that only counts."""
+"""Episodes, seeds and the NaN guard of `EpisodicEnv`, over a simulation that only counts."""
 
 import pytest
 import torch
 
+from envs.episodes import EpisodicEnv, derive_seed
 from envs.errors import NonFiniteError
-from envs.maniskill.sim import Outcome
-from envs.maniskill.vector import ManiSkillEnv, derive_seed
+from envs.simulation import Outcome
 from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 
 LIMIT = 10
@@ -56,7 +56,7 @@ class Counting:
 
 
 def _env(n=3):
-    return ManiSkillEnv(Counting(n), torch.device("cpu"), "count")
+    return EpisodicEnv(Counting(n), torch.device("cpu"), lambda seed: f"count from {seed}")
 
 
 def test_success_at_the_last_step_is_a_termination():

@@ -1,0 +1,205 @@
+"""N simulations in W worker processes, as one backend of `envs.episodes.EpisodicEnv`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.errors import ConfigError, RunFault, WorkerDied
+from envs.simulation import Outcome
+from envs.specs import EnvSpec
+from envs.workers import memory
+from envs.workers.start import Process, Starter, obituary, receive, send
+
+
+@dataclass
+class _Worker:
+    process: Process
+    pipe: Connection
+    envs: range
+    log: IO[bytes]
+    failed: bool = False
+
+
+class Workers:
+    """N simulations in W processes.
+
+    Observations, rewards and images are views of shared memory: valid until the next call. A worker that has died stops
+    the step in which it died; resetting all environments replaces it.
+
+    Args:
+        num_envs: N.
+        count: W at most.
+        starter: given the file descriptor of the shared memory, the way to start workers.
+
+    Raises:
+        ConfigError: whatever the simulation does not offer.
+        WorkerDied: a worker ended while it started.
+    """
+
+    spec: EnvSpec
+
+    def __init__(self, num_envs: int, count: int, starter: Callable[[int], Starter]) -> None:
+        self.num_envs = num_envs
+        self._workers: list[_Worker] = []
+        self._starter: Starter | None = None
+        self._fd = memory.create()
+        try:
+            self._starter = starter(self._fd)
+            parts = np.array_split(np.arange(num_envs), min(count, num_envs))
+            self._workers = [self._start(range(int(part[0]), int(part[-1]) + 1)) for part in parts]
+            hello = self._gather(self._workers)[0]
+            self.spec = EnvSpec(**hello["spec"])
+            self._layout = self._arrange(hello)
+            self._call("attach", layout=self._layout)
+            self._arrays = {k: torch.from_numpy(v) for k, v in memory.attach(self._fd, self._layout).items()}
+            self._obs, self._views = list(hello["obs"]), list(hello["views"])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors come from."""
+        return torch.device("cpu")
+
+    def step(self, action: Tensor) -> Outcome:
+        """Step every environment with actions [N, A]."""
+        self._arrays["action"].copy_(action)
+        self._call("step")
+        return Outcome(self._observation(), self._arrays["reward"], self._arrays["success"])
+
+    def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]:
+        """Begin the episodes of seeds in some environments (always exact); returns the observations of all."""
+        if len(envs) == self.num_envs:
+            self._revive()
+        self._arrays["seed"][envs] = torch.tensor(seeds)
+        self._call("reset", envs)
+        return self._observation()
+
+    def look(self, envs: list[int]) -> dict[str, Tensor]:
+        """Look through the teacher's cameras: ``view.<camera>`` uint8 [len(envs), H, W, 3]."""
+        if self._views:
+            self._call("look", envs)
+        return {key: self._arrays[key][envs] for key in self._views}
+
+    def render(self, envs: list[int]) -> Tensor:
+        """Render environments: uint8 [len(envs), H, W, 3]."""
+        self._call("render", envs)
+        return self._arrays["image"][envs]
+
+    def get_state(self) -> Tensor:
+        """Copy what moves [N, D]."""
+        self._call("get_state")
+        return self._arrays["sim"].clone()
+
+    def set_state(self, state: Tensor, seeds: list[int]) -> dict[str, Tensor]:
+        """Restore `get_state` within the episodes of seeds [N]; returns the observations."""
+        self._arrays["sim"].copy_(state)
+        self._arrays["seed"].copy_(torch.tensor(seeds))
+        self._call("set_state")
+        return self._observation()
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            self._bury(worker)
+        self._workers = []
+        if self._starter is not None:
+            self._starter.close()
+            self._starter = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _arrange(self, hello: dict[str, Any]) -> memory.Layout:
+        n = self.num_envs
+        own = {"sim": hello["state"], "image": ("uint8", hello["image"])} | hello["obs"] | hello["views"]
+        layout: memory.Layout = {
+            "action": ("float32", (n, self.spec.action.dim)),
+            "reward": ("float32", (n,)),
+            "success": ("bool", (n,)),
+            "seed": ("int64", (n,)),
+        }
+        return layout | {key: (dtype, (n, *shape)) for key, (dtype, shape) in own.items()}
+
+    def _observation(self) -> dict[str, Tensor]:
+        return {key: self._arrays[key] for key in self._obs}
+
+    def _start(self, envs: range) -> _Worker:
+        assert self._starter is not None
+        log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
+        return _Worker(*self._starter.start(envs.start, len(envs), log), envs, log)
+
+    def _revive(self) -> None:
+        """Replace the workers that failed."""
+        born = []
+        for i, worker in enumerate(self._workers):
+            if worker.failed:
+                self._bury(worker)
+                self._workers[i] = self._start(worker.envs)
+                born.append(self._workers[i])
+        if born:
+            self._gather(born)
+            for worker in born:
+                send(worker.pipe, {"do": "attach", "layout": self._layout})
+            self._gather(born)
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.pipe.close()
+        worker.process.kill()  # one that is busy would not notice that we hung up
+        with contextlib.suppress(RunFault):  # who forked it has gone as well
+            worker.process.wait()
+        worker.log.close()
+
+    def _call(self, command: str, envs: list[int] | None = None, **arguments: Any) -> None:
+        """Have the workers of some environments (None: all) do something, and wait until they have."""
+        called = []
+        for worker in self._workers:
+            mine = {} if envs is None else {"envs": [env for env in envs if env in worker.envs]}
+            if mine.get("envs", True):
+                with contextlib.suppress(ConnectionError):  # a dead one: _gather tells
+                    send(worker.pipe, {"do": command, **mine, **arguments})
+                called.append(worker)
+        self._gather(called)
+
+    def _gather(self, workers: list[_Worker]) -> list[Any]:
+        """Everyone's answers; only then the first complaint, so that no answer is left behind in a pipe."""
+        answers: dict[int, Any] = {}
+        complaint: Exception | None = None
+        pending = {worker.pipe: worker for worker in workers}
+        while pending:
+            for pipe in wait(list(pending)):
+                worker = pending.pop(pipe)  # type: ignore[call-overload]
+                try:
+                    answers[worker.envs.start] = receive(worker.pipe)
+                except (EOFError, ConnectionError):
+                    worker.failed = True
+                    complaint = complaint or WorkerDied(f"{self._name(worker)} {obituary(worker.process.wait(), worker.log)}")
+                except RunFault as fault:
+                    worker.failed = True
+                    complaint = complaint or RunFault(f"{self._name(worker)}: {fault}")
+                except ConfigError as error:
+                    worker.failed = True
+                    complaint = complaint or error
+        if complaint:
+            raise complaint
+        return [answers[worker.envs.start] for worker in workers]
+
+    def _name(self, worker: _Worker) -> str:
+        return f"environment worker {self._workers.index(worker)} (environments {worker.envs[0]} to {worker.envs[-1]})"
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
