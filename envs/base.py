@@ -23,8 +23,9 @@ class EnvConfig(BaseModel):
     """Robot to use, see `rpd list`."""
     num_envs: int = Field(128, ge=1)
     """Environments stepped together."""
-    reward: Literal["dense", "sparse"] = "dense"
-    """dense: shaped, in [-1, 0] per step and 0 on success (ManiSkill: normalized_dense); sparse: 1 on success."""
+    reward: Literal["dense", "sparse"] | None = None
+    """dense: shaped, in [-1, 0] per step and 0 on success (ManiSkill: normalized_dense); sparse: 1 on success. Default: dense;
+    LIBERO: sparse."""
     obs: Literal["state", "image"] = "state"
     """state: everything as one vector; image: cameras and the robot's own proprioception, no object poses."""
     cameras: tuple[str, ...] | None = None
@@ -40,11 +41,13 @@ class EnvConfig(BaseModel):
     randomize: tuple[str, ...] = ()
     """Domain randomisation per episode, tabletop: any of friction, mass, camera, colors, delay; or all."""
     num_workers: int | None = Field(None, ge=1)
-    """ManiSkill on CPU: worker processes (default: one per core)."""
+    """ManiSkill on CPU, LIBERO: worker processes (default: one per core)."""
+    rendering: Literal["stock", "cheap"] | None = None
+    """LIBERO: stock (default) renders as its demonstrations were, which a VLA needs; cheap, without shadows and reflections."""
     sim_backend: Literal["auto", "cpu", "gpu"] | None = None
     """ManiSkill: where the physics runs (auto: gpu when the run's device is cuda)."""
     control_mode: str | None = None
-    """ManiSkill: controller, default pd_ee_delta_pose."""
+    """ManiSkill: controller, default pd_ee_delta_pose. LIBERO has only OSC_POSE."""
 
 
 @dataclass(frozen=True)

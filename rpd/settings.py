@@ -69,8 +69,7 @@ def train_options(args: list[str]) -> TrainOptions:
         if asked != args:
             return parse(TrainOptions, args, "rpd train")
         raise ConfigError("which task? e.g. 'rpd train tabletop/PickCube --teacher scripted:noisy'; see `rpd list`")
-    task_info(task)
-    layers = [{"task": task}, *task_settings(task), user]
+    layers = [{"task": task, "env": {"reward": task_info(task).reward}}, *task_settings(task), user]
     chosen = parse(TrainOptions, asked, "rpd train", TrainOptions.model_validate(resolve(layers)))
     return parse(TrainOptions, args, "rpd train", TrainOptions.model_validate(resolve(layers, chosen)))
 

@@ -207,7 +207,7 @@ class Trainer:
         result = {
             "schema_version": 1,
             "task": self.config.task,
-            "reward": self.config.env.reward,
+            "reward": self.env.spec.reward,
             "obs": self.config.env.obs,
             "robot": self.env.spec.embodiment.name,
             "mode": self.config.mode,

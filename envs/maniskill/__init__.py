@@ -29,6 +29,8 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     find(task)
     if config.randomize:
         raise ConfigError("--env.randomize: ManiSkill tasks have no domain randomisation here; leave it empty")
+    if config.rendering is not None:
+        raise ConfigError("--env.rendering is an option of LIBERO tasks; leave it out")
     from envs.episodes import EpisodicEnv
     from envs.maniskill.scene import to_scene
 

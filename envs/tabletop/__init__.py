@@ -27,7 +27,7 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     """Build a tabletop environment; see `envs.registry.make`."""
     from envs.tabletop.env import TabletopEnv
 
-    for option in ("num_workers", "sim_backend", "control_mode"):
+    for option in ("num_workers", "sim_backend", "control_mode", "rendering"):
         if getattr(config, option) is not None:
-            raise ConfigError(f"env.{option} does not apply to {task}: it is an option of maniskill tasks")
+            raise ConfigError(f"env.{option} does not apply to {task}: it is an option of maniskill or libero tasks")
     return TabletopEnv(task, config, device, num_threads)

@@ -284,7 +284,7 @@ class TestInProcess:
         render_backend, variables = render_settings()
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return [Sim("PushCube-v1", EnvConfig(), 1, "physx_cpu", render_backend) for _ in range(2)]
+        return [Sim("PushCube-v1", EnvConfig(reward="dense"), 1, "physx_cpu", render_backend) for _ in range(2)]
 
     def test_fast_controller_moves_like_the_original(self, sims):
         from envs.maniskill import fast_ik

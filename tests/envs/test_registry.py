@@ -79,7 +79,7 @@ def test_a_simulator_that_is_not_installed_has_no_tasks(monkeypatch):
 
     installed = registry._module
     monkeypatch.setattr(
-        registry, "_module", lambda name: SimpleNamespace(list_tasks=missing) if name == "maniskill" else installed(name)
+        registry, "_module", lambda name: SimpleNamespace(list_tasks=missing) if name != "tabletop" else installed(name)
     )
     assert len(registry.list_tasks()) == len(TASKS)
     with pytest.raises(ConfigError, match="pip install"):

@@ -1,0 +1,55 @@
+"""LIBERO's five suites (simulator ``libero``): MuJoCo through robosuite, in processes forked from one compiled model.
+
+LIBERO itself is imported when its tasks are listed, robosuite where a task is built.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from envs.base import EnvConfig, VectorEnv
+from envs.errors import ConfigError
+from envs.libero.tasks import find, list_tasks, resolve
+
+__all__ = ["find", "list_tasks", "make"]
+
+
+def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> VectorEnv:
+    """Build a LIBERO environment.
+
+    An episode's seed says which initial state it begins from: 50 seeds in a row are the 50 episodes of an evaluation.
+
+    Args:
+        task: see `envs.libero.tasks.resolve`.
+        config: how to build it.
+        device: where observations and rewards live.
+        num_threads: worker processes at most (None: one per core).
+
+    Raises:
+        ConfigError: an option that LIBERO does not have, files or OpenGL missing.
+    """
+    chosen = resolve(task)
+    if config.randomize:
+        raise ConfigError("--env.randomize: LIBERO tasks have no domain randomisation; leave it empty")
+    if config.sim_backend not in (None, "auto", "cpu"):
+        raise ConfigError(f"--env.sim-backend {config.sim_backend}: LIBERO's physics runs on the CPU; leave it out")
+    if config.control_mode not in (None, "OSC_POSE"):
+        raise ConfigError(f"unknown control mode '{config.control_mode}' for {task}: LIBERO has OSC_POSE")
+    if config.reward != "sparse":
+        raise ConfigError(f"{task} has no {config.reward} reward: add --env.reward sparse")
+    environment = {"LP_NUM_THREADS": "1"}
+    if config.obs == "image" or config.teacher_cameras:
+        from envs import opengl
+
+        environment |= {"PYOPENGL_PLATFORM": opengl.platform()}
+    from envs.episodes import EpisodicEnv
+    from envs.workers.backend import Workers, cores
+    from envs.workers.start import Forks
+
+    arguments = {"names": [one.name for one in chosen], "config": config.model_dump(mode="json")}
+    backend = Workers(
+        config.num_envs,
+        config.num_workers or num_threads or cores(),
+        lambda memory: Forks("envs.libero.sim", arguments, environment, memory),
+    )
+    return EpisodicEnv(backend, device, lambda seed: chosen[seed % len(chosen)].language, exact_resume=True)

@@ -1,0 +1,65 @@
+"""LIBERO's cameras: as the original renders them, or cheaper.
+
+Shadows of 4096² texels, multisampling and reflections are what takes the time on a CPU. A vision-language-action model
+was trained on images that have them; a student that sees nothing else does not need them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Literal
+
+import mujoco
+import numpy as np
+
+Rendering = Literal["stock", "cheap"]
+
+_MAX_GEOMS = 1000  # robosuite's own
+_contexts: list[Any] = []  # one for the process: whichever was made current last is drawn to
+
+
+class Camera:
+    """Renders one model. Made in the process that uses it, never before a fork.
+
+    Args:
+        model: the model.
+        platform: see `envs.opengl.platform`.
+        rendering: stock or cheap.
+        size: height and width of the largest image that it will be asked for.
+    """
+
+    def __init__(self, model: mujoco.MjModel, platform: str, rendering: Rendering, size: int) -> None:
+        self._model, self._cheap = model, rendering == "cheap"
+        buffer = model.vis.global_
+        buffer.offwidth, buffer.offheight = max(buffer.offwidth, size), max(buffer.offheight, size)
+        if not _contexts:
+            _contexts.append(importlib.import_module(f"mujoco.{platform}").GLContext(buffer.offwidth, buffer.offheight))
+        _contexts[0].make_current()
+        if self._cheap:
+            model.vis.quality.offsamples = 0
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
+        self._view = mujoco.MjvCamera()
+        self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._options, self._no_force = mujoco.MjvOption(), mujoco.MjvPerturb()
+        self._options.geomgroup[0] = 0  # collision meshes
+        self._drawer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawer)
+
+    def render(self, data: mujoco.MjData, name: str, size: int) -> np.ndarray:
+        """Look through a camera of the model.
+
+        Returns:
+            uint8 [size, size, 3], turned by 180 degrees against what MuJoCo returns, as in the evaluation of OpenVLA and
+            its successors: upright, with left and right as on the demonstrations.
+        """
+        self._view.fixedcamid = self._model.camera(name).id
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, self._options, self._no_force, self._view, everything, self._scene)
+        if self._cheap:
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        viewport = mujoco.MjrRect(0, 0, size, size)
+        mujoco.mjr_render(viewport, self._scene, self._drawer)
+        image = np.empty((size, size, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, viewport, self._drawer)
+        return image[::-1, ::-1]

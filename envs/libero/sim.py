@@ -1,0 +1,170 @@
+"""One environment of LIBERO, as a worker holds it: a task, or several of a suite by turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs import opengl
+from envs.base import EnvConfig
+from envs.libero import tasks
+from envs.libero.cameras import Camera
+from envs.libero.world import World
+from envs.simulation import Factory, Outcome
+from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+
+SIZE = 128
+"""Pixels of an observed image, as in LIBERO's demonstrations."""
+RENDER_SIZE = 256
+
+ACTION = ActionSpec(
+    names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
+    units=("m", "m", "m", "rad", "rad", "rad", "open"),
+    scale=(0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0),
+    discrete=(False,) * 6 + (True,),
+)
+"""OSC_POSE. LIBERO's own gripper opens at -1; here, as everywhere, +1 opens."""
+
+_PROPRIO = "robot0_proprio-state"
+
+
+def factory(names: list[str], config: dict[str, Any]) -> Factory:
+    """Compile tasks; what is returned builds one environment of them after the other.
+
+    Args:
+        names: tasks, see `envs.libero.tasks.resolve`.
+        config: see `envs.base.EnvConfig`.
+    """
+    worlds = [World(tasks.resolve(name)[0]) for name in names]
+    built, cameras = EnvConfig(**config), Cameras(EnvConfig(**config))
+    return lambda: Sim(worlds, built, cameras)
+
+
+class Cameras:
+    """The cameras of a process's worlds, set up when they are first looked through."""
+
+    def __init__(self, config: EnvConfig) -> None:
+        self.rendering = config.rendering or "stock"
+        self.size = config.image_size or SIZE
+        self.view_size = config.teacher_image_size or self.size
+        self._largest = max(self.size, self.view_size, RENDER_SIZE)
+        self._made: dict[World, tuple[Camera, mujoco.MjData]] = {}
+
+    def look(self, world: World, slot: Any, names: list[str], size: int) -> dict[str, Tensor]:
+        """Look at what a slot observed last: uint8 [1, size, size, 3] by camera."""
+        if world not in self._made:
+            camera = Camera(world.model, opengl.platform(), self.rendering, self._largest)
+            self._made[world] = camera, mujoco.MjData(world.model)
+        camera, data = self._made[world]
+        world.seen(slot, data)
+        return {name: torch.from_numpy(camera.render(data, name, size).copy())[None] for name in names}
+
+
+class Sim:
+    """See `envs.simulation.Simulation`. An episode's seed says which task it has and which of the initial states.
+
+    From state, the observation is LIBERO's own proprioception and object poses; from images, proprioception alone.
+
+    Args:
+        worlds: the tasks, at least one.
+        config: how it is built.
+        cameras: of the process.
+    """
+
+    render_shape = (RENDER_SIZE, RENDER_SIZE, 3)
+
+    def __init__(self, worlds: list[World], config: EnvConfig, cameras: Cameras) -> None:
+        self._worlds, self._config, self._cameras = worlds, config, cameras
+        self._images = list(config.cameras or tasks.CAMERAS[:1]) if config.obs == "image" else []
+        same = cameras.size == cameras.view_size
+        self._views = [name for name in config.teacher_cameras if not (same and name in self._images)]
+        self._state_size = max(world.moment_size for world in worlds)
+        self._world = worlds[0]
+        self._slot = self._world.slot()
+        self._world.reset(self._slot, 0)
+        self.spec = self._describe()
+
+    @property
+    def view_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """H, W, 3 of what `look` returns, by key."""
+        size = self._cameras.view_size
+        return {f"view.{name}": (size, size, 3) for name in self._views}
+
+    def step(self, action: Tensor) -> Outcome:
+        """Apply an action [1, 7] for one control step."""
+        theirs = action[0].double().numpy().copy()
+        theirs[6] = -theirs[6]
+        success = torch.tensor([self._world.step(self._slot, theirs)])
+        return Outcome(self.observe(), success.float(), success)
+
+    def reset(self, seed: int) -> dict[str, Tensor]:
+        """Begin the episode that a seed means."""
+        world = self._worlds[seed % len(self._worlds)]
+        if world is not self._world:
+            self._world, self._slot = world, world.slot()
+        world.reset(self._slot, seed // len(self._worlds) % len(world.init_states))
+        return self.observe()
+
+    def observe(self) -> dict[str, Tensor]:
+        """What was sampled in the last control step."""
+        obs = self._slot.obs
+        state = obs[_PROPRIO] if self._config.obs == "image" else np.concatenate([obs[_PROPRIO], obs["object-state"]])
+        out = {"state": torch.from_numpy(state.astype(np.float32))[None]}
+        if self._images:
+            images = self._cameras.look(self._world, self._slot, self._images, self._cameras.size)
+            out |= {f"image.{name}": image for name, image in images.items()}
+        return out
+
+    def look(self) -> dict[str, Tensor]:
+        """Look through the teacher's cameras."""
+        if not self._views:
+            return {}
+        images = self._cameras.look(self._world, self._slot, self._views, self._cameras.view_size)
+        return {f"view.{name}": image for name, image in images.items()}
+
+    def render(self) -> Tensor:
+        """Look through LIBERO's main camera."""
+        return self._cameras.look(self._world, self._slot, ["agentview"], RENDER_SIZE)["agentview"]
+
+    def get_state(self) -> Tensor:
+        """When the observation was sampled, [1, D] float64; shorter ones are padded."""
+        assert self._slot.moment is not None
+        vector = torch.from_numpy(self._slot.moment.to_vector())
+        return torch.nn.functional.pad(vector, (0, self._state_size - len(vector)))[None]
+
+    def set_state(self, state: Tensor) -> None:
+        """Go back there."""
+        self._world.restore(self._slot, self._world.moment(state[0].numpy()))
+
+    def _describe(self) -> EnvSpec:
+        world, suite = self._world, self._world.task.suite
+        size = self._cameras.size
+        names = world.names("robot0_proprio")
+        if self._config.obs == "state":
+            names += world.names("object")
+        return EnvSpec(
+            task=world.task.name,
+            embodiment=_embodiment(world.model),
+            observations={
+                "state": ObsSpec(shape=(len(names),), dtype="float32"),
+                **{f"image.{name}": ObsSpec(shape=(size, size, 3), dtype="uint8") for name in self._images},
+            },
+            state_names=tuple(names),
+            action=ACTION,
+            control_hz=20,
+            max_episode_steps=self._config.max_episode_steps or tasks.LIMITS[suite],
+            reward=self._config.reward,
+        )
+
+
+def _embodiment(model: mujoco.MjModel) -> Embodiment:
+    """Franka's Panda with its hand, on a pedestal or on the floor."""
+    limits = {f"joint{i}": model.joint(f"robot0_joint{i}").range for i in range(1, 8)}
+    descriptor = {"reach": 0.855, "gripper_opening": 0.08}
+    for name, (low, high) in limits.items():
+        descriptor |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return Embodiment(name="panda", num_joints=7, descriptor=descriptor)
