@@ -79,6 +79,7 @@ class EnvSpec(Spec):
         max_episode_steps: control steps before an episode is truncated.
         reward: reward mode, e.g. ``"dense"`` or ``"sparse"``.
         scene: whether observations carry ``"privileged"`` (see `Scene`) for scripted teachers.
+        rendering: how images are rendered, where there is a choice (see `envs.base.EnvConfig.rendering`).
     """
 
     task: str
@@ -91,6 +92,7 @@ class EnvSpec(Spec):
     max_episode_steps: int
     reward: str
     scene: bool = False
+    rendering: str | None = None
 
     @property
     def cameras(self) -> list[str]:

@@ -17,7 +17,8 @@ __all__ = ["find", "list_tasks", "make"]
 def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> VectorEnv:
     """Build a LIBERO environment.
 
-    An episode's seed says which initial state it begins from: 50 seeds in a row are the 50 episodes of an evaluation.
+    An episode's seed says which initial state it begins from: 50 seeds in a row are the 50 episodes of an evaluation. Where
+    the name means several tasks, seeds go through the tasks by turns, then to the next initial state.
 
     Args:
         task: see `envs.libero.tasks.resolve`.
@@ -35,8 +36,6 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
         raise ConfigError(f"--env.sim-backend {config.sim_backend}: LIBERO's physics runs on the CPU; leave it out")
     if config.control_mode not in (None, "OSC_POSE"):
         raise ConfigError(f"unknown control mode '{config.control_mode}' for {task}: LIBERO has OSC_POSE")
-    if config.reward != "sparse":
-        raise ConfigError(f"{task} has no {config.reward} reward: add --env.reward sparse")
     environment = {"LP_NUM_THREADS": "1"}
     if config.obs == "image" or config.teacher_cameras:
         from envs import opengl
@@ -46,7 +45,8 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     from envs.workers.backend import Workers, cores
     from envs.workers.start import Forks
 
-    arguments = {"names": [one.name for one in chosen], "config": config.model_dump(mode="json")}
+    name = chosen[0].name if len(chosen) == 1 else task
+    arguments = {"name": name, "config": config.model_dump(mode="json")}
     backend = Workers(
         config.num_envs,
         config.num_workers or num_threads or cores(),

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from envs import opengl
 from envs.base import EnvConfig
+from envs.errors import ConfigError
 from envs.libero import tasks
 from envs.libero.cameras import Camera
+from envs.libero.scene import RELATIVE, dense
 from envs.libero.world import World
 from envs.simulation import Factory, Outcome
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec, Scene
 
 SIZE = 128
 """Pixels of an observed image, as in LIBERO's demonstrations."""
@@ -32,16 +34,16 @@ ACTION = ActionSpec(
 _PROPRIO = "robot0_proprio-state"
 
 
-def factory(names: list[str], config: dict[str, Any]) -> Factory:
+def factory(name: str, config: dict[str, Any]) -> Factory:
     """Compile tasks; what is returned builds one environment of them after the other.
 
     Args:
-        names: tasks, see `envs.libero.tasks.resolve`.
+        name: of one task or of several, see `envs.libero.tasks.resolve`.
         config: see `envs.base.EnvConfig`.
     """
-    worlds = [World(tasks.resolve(name)[0]) for name in names]
+    worlds = [World(task) for task in tasks.resolve(name)]
     built, cameras = EnvConfig(**config), Cameras(EnvConfig(**config))
-    return lambda: Sim(worlds, built, cameras)
+    return lambda: Sim(name, worlds, built, cameras)
 
 
 class Cameras:
@@ -67,9 +69,12 @@ class Cameras:
 class Sim:
     """See `envs.simulation.Simulation`. An episode's seed says which task it has and which of the initial states.
 
-    From state, the observation is LIBERO's own proprioception and object poses; from images, proprioception alone.
+    From state, the observation is LIBERO's own proprioception and object poses, and `Scene.relative` where there is a scene;
+    from images, proprioception alone. With several tasks, which one it is follows, and where they do not have the same
+    objects, the shorter poses are padded.
 
     Args:
+        name: of the task or tasks.
         worlds: the tasks, at least one.
         config: how it is built.
         cameras: of the process.
@@ -77,16 +82,16 @@ class Sim:
 
     render_shape = (RENDER_SIZE, RENDER_SIZE, 3)
 
-    def __init__(self, worlds: list[World], config: EnvConfig, cameras: Cameras) -> None:
-        self._worlds, self._config, self._cameras = worlds, config, cameras
+    def __init__(self, name: str, worlds: list[World], config: EnvConfig, cameras: Cameras) -> None:
+        self._name, self._worlds, self._config, self._cameras = name, worlds, config, cameras
         self._images = list(config.cameras or tasks.CAMERAS[:1]) if config.obs == "image" else []
         same = cameras.size == cameras.view_size
         self._views = [name for name in config.teacher_cameras if not (same and name in self._images)]
         self._state_size = max(world.moment_size for world in worlds)
         self._world = worlds[0]
         self._slot = self._world.slot()
-        self._world.reset(self._slot, 0)
         self.spec = self._describe()
+        self._world.reset(self._slot, 0)
 
     @property
     def view_shapes(self) -> dict[str, tuple[int, int, int]]:
@@ -99,7 +104,8 @@ class Sim:
         theirs = action[0].double().numpy().copy()
         theirs[6] = -theirs[6]
         success = torch.tensor([self._world.step(self._slot, theirs)])
-        return Outcome(self.observe(), success.float(), success)
+        reward = success.float() if self.spec.reward == "sparse" else torch.where(success, 0.0, dense(self._scene) - 1)
+        return Outcome(self.observe(), reward, success)
 
     def reset(self, seed: int) -> dict[str, Tensor]:
         """Begin the episode that a seed means."""
@@ -112,8 +118,17 @@ class Sim:
     def observe(self) -> dict[str, Tensor]:
         """What was sampled in the last control step."""
         obs = self._slot.obs
-        state = obs[_PROPRIO] if self._config.obs == "image" else np.concatenate([obs[_PROPRIO], obs["object-state"]])
-        out = {"state": torch.from_numpy(state.astype(np.float32))[None]}
+        parts = [obs[_PROPRIO]]
+        if self._config.obs == "state":
+            objects = obs["object-state"]
+            parts += [objects, np.zeros(self._num_object_entries - len(objects))]
+            if self.spec.scene:
+                parts.append(Scene.relative(self._scene)[0].numpy())
+        if len(self._worlds) > 1:
+            parts.append(np.eye(len(self._worlds))[self._worlds.index(self._world)])
+        out = {"state": torch.from_numpy(np.concatenate(parts).astype(np.float32))[None]}
+        if self.spec.scene:
+            out["scene"] = self._scene
         if self._images:
             images = self._cameras.look(self._world, self._slot, self._images, self._cameras.size)
             out |= {f"image.{name}": image for name, image in images.items()}
@@ -140,24 +155,41 @@ class Sim:
         """Go back there."""
         self._world.restore(self._slot, self._world.moment(state[0].numpy()))
 
-    def _describe(self) -> EnvSpec:
-        world, suite = self._world, self._world.task.suite
-        size = self._cameras.size
-        names = world.names("robot0_proprio")
+    @property
+    def _scene(self) -> Tensor:
+        return torch.from_numpy(self._slot.scene)[None]
+
+    def _state_names(self, scene: bool) -> list[str]:
+        names = self._world.names("robot0_proprio")
         if self._config.obs == "state":
-            names += world.names("object")
+            objects = [world.names("object") for world in self._worlds]
+            longest = max(objects, key=len)
+            names += longest if all(o == longest for o in objects) else [f"object.{i}" for i in range(len(longest))]
+            self._num_object_entries = len(longest)
+            names += [f"scene.{name}" for name in RELATIVE] if scene else []
+        return names + ([f"task.{i}" for i in range(len(self._worlds))] if len(self._worlds) > 1 else [])
+
+    def _describe(self) -> EnvSpec:
+        size = self._cameras.size
+        scene = all(world.roles for world in self._worlds)
+        if self._config.reward == "dense" and not scene:
+            raise ConfigError(f"{self._name} has no dense reward: only tasks that move one thing to one place do")
+        names = self._state_names(scene)
         return EnvSpec(
-            task=world.task.name,
-            embodiment=_embodiment(world.model),
+            task=self._name,
+            embodiment=_embodiment(self._world.model),
             observations={
                 "state": ObsSpec(shape=(len(names),), dtype="float32"),
                 **{f"image.{name}": ObsSpec(shape=(size, size, 3), dtype="uint8") for name in self._images},
             },
             state_names=tuple(names),
+            state_scaled=tuple(name.startswith(("scene.", "task.")) for name in names),
             action=ACTION,
             control_hz=20,
-            max_episode_steps=self._config.max_episode_steps or tasks.LIMITS[suite],
-            reward=self._config.reward,
+            max_episode_steps=self._config.max_episode_steps or tasks.LIMITS[self._world.task.suite],
+            reward=self._config.reward or "sparse",
+            scene=scene,
+            rendering=self._cameras.rendering,
         )
 
 

@@ -54,32 +54,33 @@ def list_tasks() -> list[TaskInfo]:
 
 
 def find(name: str) -> TaskInfo:
-    """Return a task by any of its names, or a whole suite (``libero/spatial``).
+    """Return a task by any of its names, or several of a suite (``libero/spatial``).
 
     Raises:
         ConfigError: LIBERO is not installed, there is no such task, or several have this instruction.
     """
     chosen = resolve(name)
-    return _info(chosen[0]) if len(chosen) == 1 else TaskInfo(name, ROBOTS, CAMERAS, "the tasks of a suite", reward="sparse")
+    return _info(chosen[0]) if len(chosen) == 1 else TaskInfo(name, ROBOTS, CAMERAS, "several tasks", reward="sparse")
 
 
 def resolve(name: str) -> list[Task]:
-    """Return the tasks that a name means: one, or all of a suite.
+    """Return the tasks that a name means: one, some or all of a suite.
 
     Args:
-        name: ``libero/spatial-3``, ``libero/spatial``, or ``libero/`` and an instruction, with spaces or underscores.
+        name: ``libero/spatial-3``, ``libero/spatial-0,3,8``, ``libero/spatial``, or ``libero/`` and an instruction, with
+            spaces or underscores.
     """
     words = name.removeprefix(PREFIX)
     if words in LIMITS:
         return list(suite_tasks(words))
-    suite, _, number = words.rpartition("-")
-    if suite in LIMITS and number.isdigit():
-        tasks = suite_tasks(suite)
-        if int(number) >= len(tasks):
+    suite, _, numbers = words.rpartition("-")
+    if suite and re.fullmatch(r"\d+(,\d+)*", numbers):
+        if suite not in LIMITS:
+            raise unknown_name("suite of LIBERO", suite, LIMITS)
+        tasks, chosen = suite_tasks(suite), [int(number) for number in numbers.split(",")]
+        if max(chosen) >= len(tasks):
             raise ConfigError(f"unknown task '{name}': suite {suite} has the tasks {PREFIX}{suite}-0 to -{len(tasks) - 1}")
-        return [tasks[int(number)]]
-    if suite and number.isdigit():
-        raise unknown_name("suite of LIBERO", suite, LIMITS)
+        return [tasks[number] for number in chosen]
     language = re.sub(r"[\s_]+", " ", words).strip().lower()
     same = [task for each in LIMITS for task in suite_tasks(each) if task.language.lower() == language]
     if len(same) > 1:

@@ -25,6 +25,7 @@ import mujoco
 import numpy as np
 
 from envs.libero import tasks
+from envs.libero.scene import Grasp, Roles, roles_of
 
 SUBSTEPS = 25
 """Physics steps of 2 ms in a control step."""
@@ -106,6 +107,10 @@ class Slot:
     """When its observation was sampled."""
     obs: dict[str, np.ndarray] = field(default_factory=dict)
     """The observation, by robosuite's names."""
+    grasp: Grasp | None = None
+    """Where to hold the thing that is to be moved, in tasks that move one."""
+    scene: np.ndarray | None = None
+    """See `envs.libero.scene.Roles.scene`."""
     goal_pos: np.ndarray = field(default_factory=lambda: np.zeros(3))
     goal_ori: np.ndarray = field(default_factory=lambda: np.eye(3))
     grip: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -141,7 +146,8 @@ class World:
         self._start = self._get_physics(self._sim.data._data)
         self._start_controller = dict(vars(self._controller))
         self._start_alpha = self.model.site_rgba[:, 3].copy()
-        self._starts: dict[int, Moment] = {}
+        self.roles: Roles | None = roles_of(self.env)
+        self._starts: dict[int, tuple[Moment, Grasp | None]] = {}
 
     def _bind(self) -> None:
         """Look up once what robosuite looks up by name in every physics step."""
@@ -162,15 +168,20 @@ class World:
 
     def reset(self, slot: Slot, number: int) -> None:
         """Begin from an initial state: set it, and let things settle."""
-        if number in self._starts:
-            self.restore(slot, self._starts[number])
-            return
+        if number not in self._starts:
+            self._play_start(slot, number)
+            assert slot.moment is not None
+            self._starts[number] = slot.moment, self.roles.grasp(slot.data._data) if self.roles else None
+        start, slot.grasp = self._starts[number]
+        self.restore(slot, start)
+
+    def _play_start(self, slot: Slot, number: int) -> None:
         self._set_physics(slot.data._data, self._start)
         self._sim.data = slot.data
         self._sim.set_state_from_flattened(self.init_states[number])
         # The original samples all sensors after the reset, and again after setting the state: its clock ticked twice.
         slot.clock = Clock(2 * Clock.timestep, True)
-        slot.grip, slot.alpha = np.zeros(2), self._start_alpha
+        slot.grip, slot.alpha, slot.grasp = np.zeros(2), self._start_alpha, None
         slot.goal_pos, slot.goal_ori = self._start_controller["goal_pos"], self._start_controller["goal_ori"]
         self._enter(slot)
         # In the first physics step the original's controller still believes the arm to be where the reset put it.
@@ -179,8 +190,6 @@ class World:
         self._act(slot, _REST)
         for _ in range(SETTLE - 1):
             self.step(slot, _REST)
-        assert slot.moment is not None
-        self._starts[number] = slot.moment
 
     def step(self, slot: Slot, action: np.ndarray) -> bool:
         """Apply LIBERO's own action [7] for one control step; returns whether the task is solved."""
@@ -256,6 +265,8 @@ class World:
             mujoco.mj_step2(model, data)
             if samples:
                 slot.obs = self._sample()
+                if self.roles and slot.grasp:
+                    slot.scene = self.roles.scene(data, slot.grasp)
         slot.goal_pos, slot.goal_ori = controller.goal_pos, controller.goal_ori
         slot.grip = self._gripper.current_action
         self._post_process(slot)

@@ -22,7 +22,7 @@ from envs.specs import ActionSpec, Scene
 PHASES = ("approach", "descend", "grasp", "carry", "release", "push", "hold")
 APPROACH, DESCEND, GRASP, CARRY, RELEASE, PUSH, HOLD = range(len(PHASES))
 
-GAINS = {"tabletop": 0.45, "maniskill": 1.0}
+GAINS = {"tabletop": 0.45, "maniskill": 1.0, "libero": 1.0}
 """Fraction of the remaining way commanded per control step, by simulator.
 
 Tabletop's actions move a target that the arm follows with a lag: more would overshoot. ManiSkill's start from the
@@ -209,6 +209,15 @@ def place_in_bin(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     return _place(v, _mode(turn, second_mode), place, rests, drop=1.2, near=1.0, hover=4.0, rise=rise)
 
 
+def move(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
+    """LIBERO: hold a thing where its scene says, carry it to its place, let go and retreat."""
+    # Half turns do not matter to two fingers.
+    turn = torch.angle((_heading(axes(v.object_quat)[:, 1]) * v.fingers.conj()).square()) / 2
+    off = (v.object - v.target).abs()
+    rests = (off[:, :2].norm(dim=-1) < v.half) & (off[:, 2] < 1.2 * v.half)
+    return _place(v, turn, v.target, rests, drop=0.6, near=0.5, hover=12.5, rise=rise)
+
+
 def push(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     """Go behind the cube, on the far side from the target, and push it there with closed fingers.
 
@@ -260,12 +269,15 @@ EXPERTS = {
     "PickCube": Expert(pick, _GRASP),
     "StackCube": Expert(stack, (*_GRASP, RELEASE)),
     "PlaceInBin": Expert(place_in_bin, (*_GRASP, RELEASE)),
+    "libero": Expert(move, (*_GRASP, RELEASE)),
 }
 """By base name of the task: `tabletop/PickCube` and `maniskill/PickCube-v1` are both PickCube."""
 
 
 def base_name(task: str) -> str:
-    """`maniskill/PickCube-v1` -> `PickCube`."""
+    """`maniskill/PickCube-v1` -> `PickCube`; every task of LIBERO -> `libero`: those that have a scene are alike."""
+    if task.startswith("libero/"):
+        return "libero"
     return task.rsplit("/", 1)[-1].split("-v", 1)[0]
 
 

