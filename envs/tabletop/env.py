@@ -82,8 +82,8 @@ class TabletopEnv(VectorEnv):
             "success_once": np.zeros(n, dtype=bool),
             "target_pos": np.zeros((n, 3)),  # of the controller
             "target_quat": np.zeros((n, 4)),
-            "pending": np.zeros((n, randomize.MAX_DELAY, 7)),  # commands that are still on their way
-            "delay": np.zeros(n, dtype=np.int64),
+            "pending": np.zeros((n, self.robot.delay + randomize.MAX_DELAY, 7)),  # commands that are still on their way
+            "delay": np.zeros(n, dtype=np.int64),  # on top of the robot's own
             "colors": np.tile(self._world.model.geom_rgba[:, :3].astype(np.float32), (n, 1, 1)),
             "camera": np.zeros((n, 6)),  # displacement of the camera: position, rotation vector
             "names": np.zeros((n, 3), dtype=np.int64),  # phrase, object colour, target colour
@@ -108,7 +108,7 @@ class TabletopEnv(VectorEnv):
                 discrete=(False,) * 6 + (True,),
             ),
             control_hz=1 / (TIMESTEP * SUBSTEPS),
-            max_episode_steps=config.max_episode_steps or self.task.max_steps,
+            max_episode_steps=config.max_episode_steps or round(self.task.max_steps * robot.patience),
             reward=config.reward,
             scene=True,
         )
@@ -223,12 +223,12 @@ class TabletopEnv(VectorEnv):
 
     def _delayed(self, command: np.ndarray) -> np.ndarray:
         """Put a command on its way and return the one that arrives now."""
-        if "delay" not in self._randomize:
+        if not self.robot.delay and "delay" not in self._randomize:
             return command
         s = self._state
         line = np.concatenate([command[:, None], s["pending"]], axis=1)  # newest first
         s["pending"] = line[:, :-1].copy()
-        return line[np.arange(self.num_envs), s["delay"]]
+        return line[np.arange(self.num_envs), self.robot.delay + s["delay"]]
 
     def _control(self, command: np.ndarray) -> None:
         """Move the target pose and aim the servos at it."""

@@ -127,13 +127,12 @@ class ScriptedTeacher(Teacher):
         """The noise-free action [N, 7], and with two modes its alternative."""
         truth = obs["privileged"].to(self._device)
         task = self._spec.task
-        of_task = EXPERTS[base_name(task)]
+        of_task, speed = EXPERTS[base_name(task)], gain(task, self._spec.embodiment.descriptor.get("delay", 0))
         view = View(believe(truth, self.dials, of_task.contact))
 
         def mode(second: bool) -> Tensor:
-            return to_action(
-                forget(of_task.plan(view, second, self.dials.rise), truth, self.dials), view, self._spec.action, gain(task)
-            )
+            plan = forget(of_task.plan(view, second, self.dials.rise), truth, self.dials)
+            return to_action(plan, view, self._spec.action, speed)
 
         return mode(False), mode(True) if self.dials.modes == 2 else None
 

@@ -281,9 +281,12 @@ def base_name(task: str) -> str:
     return task.rsplit("/", 1)[-1].split("-v", 1)[0]
 
 
-def gain(task: str) -> float:
-    """The gain (see GAINS) that suits a task's simulator."""
-    return GAINS.get(task.split("/", 1)[0], GAINS["tabletop"])
+def gain(task: str, delay: float = 0) -> float:
+    """The gain (see GAINS) that suits a task's simulator, and a robot whose commands are `delay` control steps late.
+
+    Who corrects an error again while the first correction is still on its way swings around the goal.
+    """
+    return GAINS.get(task.split("/", 1)[0], GAINS["tabletop"]) / (1 + delay)
 
 
 def to_action(plan: Plan, v: View, action: ActionSpec, gain: float) -> Tensor:

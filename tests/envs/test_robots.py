@@ -54,13 +54,24 @@ def modified_dh(rows, q):
     return t
 
 
-def ur5e_tcp(q):
-    """Universal Robots' standard DH table: d, a, alpha; seen from a base turned by half a turn (REP 103)."""
-    rows = [(0.1625, 0, 90), (0, -0.425, 0), (0, -0.3922, 0), (0.1333, 0, 90), (0.0997, 0, -90), (0.0996, 0, 0)]
+def ur_tcp(rows, q):
     t = transform(rz(math.pi))
     for (d, a, alpha), angle in zip(rows, q, strict=True):
         t = t @ transform(rz(angle), (0, 0, d)) @ transform(rx(math.radians(alpha)), (a, 0, 0))
     return t @ transform(None, (0, 0, 0.152))
+
+
+def ur5e_tcp(q):
+    """Universal Robots' standard DH table: d, a, alpha; seen from a base turned by half a turn (REP 103)."""
+    return ur_tcp([(0.1625, 0, 90), (0, -0.425, 0), (0, -0.3922, 0), (0.1333, 0, 90), (0.0997, 0, -90), (0.0996, 0, 0)], q)
+
+
+def ur10e_tcp(q):
+    """As the UR5e's."""
+    rows = [
+        (0.1807, 0, 90), (0, -0.6127, 0), (0, -0.57155, 0), (0.17415, 0, 90), (0.11985, 0, -90), (0.11655, 0, 0)
+    ]  # fmt: skip
+    return ur_tcp(rows, q)
 
 
 def so101_tcp(q):
@@ -80,12 +91,16 @@ def so101_tcp(q):
 
 
 PUBLISHED_TCP = {"panda": panda_tcp, "xarm6": xarm6_tcp, "ur5e": ur5e_tcp, "so101": so101_tcp}
+PUBLISHED_TCP |= {"ur10e": ur10e_tcp, "ur5e_slow": ur5e_tcp}
 PUBLISHED_LIMITS = {  # degrees; datasheets
     "panda": [(-166, 166), (-101, 101), (-166, 166), (-176, -4), (-166, 166), (-1, 215), (-166, 166)],
     "xarm6": [(-360, 360), (-118, 120), (-225, 11), (-360, 360), (-97, 180), (-360, 360)],
     "ur5e": [(-360, 360), (-360, 360), (-180, 180), (-360, 360), (-360, 360), (-360, 360)],
+    "ur10e": [(-360, 360), (-360, 360), (-180, 180), (-360, 360), (-360, 360), (-360, 360)],
     "so101": [(-110, 110), (-100, 100), (-96.8, 96.8), (-95, 95), (-157.2, 162.8)],
 }
+
+PUBLISHED_LIMITS["ur5e_slow"] = PUBLISHED_LIMITS["ur5e"]
 
 
 class Bench:

@@ -195,3 +195,13 @@ def test_closed_fingers_that_lean_on_a_cube_grasp_nothing():
         assert not grasped(scene).any()
         pressed |= torch.from_numpy(np.abs(env._now._contact).max(axis=1) > 1.0)
     assert pressed.all()
+
+
+def test_a_late_robot_moves_when_the_command_arrives():
+    env = make("Reach", "ur5e_slow")
+    before = env.reset(0)["state"][:, env.spec.state_names.index("tcp_lag.y")]
+    action = torch.zeros(env.num_envs, 7)
+    action[:, 1] = 1.0
+    lags = [env.step(action).obs["state"][:, env.spec.state_names.index("tcp_lag.y")] - before for _ in range(3)]
+    assert env.spec.embodiment.descriptor["delay"] == 2
+    assert lags[0].abs().max() < 1e-3 and lags[1].abs().max() < 1e-3 < lags[2].min()

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
 from envs.specs import Scene
+from envs.tabletop.robots import ROBOTS
 from teachers import registry as teachers
 from teachers.scripted.experts import EXPERTS
 
@@ -40,7 +41,7 @@ def play(env: VectorEnv, obs: TensorDict, act: Callable[[TensorDict], torch.Tens
 
 
 @pytest.mark.parametrize("task", EXPERTS)
-@pytest.mark.parametrize("robot", ["panda", "xarm6", "ur5e", "so101"])
+@pytest.mark.parametrize("robot", ROBOTS)
 def test_expert_solves_the_task(task: str, robot: str) -> None:
     assert success(task, "scripted", robot) >= 0.95
 

@@ -134,6 +134,8 @@ class Robot:
         reach: manufacturer's working radius, m.
         cube_half_size: half edge, m, of a cube that suits the gripper.
         rot_weight: weight, m/rad, of rotation against position errors in inverse kinematics.
+        delay: control steps of 50 ms between a command and the servos.
+        patience: episodes are this many times as long as a task's own.
     """
 
     name: str
@@ -149,6 +151,8 @@ class Robot:
     reach: float
     cube_half_size: float
     rot_weight: float
+    delay: int = 0
+    patience: float = 1.0
 
     fingers: ClassVar[tuple[str, str]] = ("finger_left", "finger_right")
     """Slide joints: each 0 (closed) to opening / 2; their sum is the distance between the pads."""
@@ -207,6 +211,7 @@ class Robot:
             "opening": self.opening,
             "max_delta_pos": self.max_delta_pos,
             "max_delta_rot": self.max_delta_rot,
+            "delay": self.delay,
             "finger_kp": self.gripper.kp,
             "finger_force": self.gripper.force,
         }
