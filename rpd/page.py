@@ -40,6 +40,13 @@ def card_row(cards: Iterable[tuple[str, str, str, bool]]) -> str:
     return f'<div class="cards">{row}</div>'
 
 
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table of text (HTML)."""
+    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="panel"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
 def whisker(result: dict[str, Any]) -> str:
     """A rail from 0 to 100 % with the interval and the rate on it."""
     low, high = result["interval"]

@@ -91,6 +91,9 @@ def write_evaluation(folder: Path) -> Path:
         ("Mean length", f"{result['mean_length']:.0f}", "control steps", False),
     ]
     body = page.card_row(cards)
+    if "tasks" in result:
+        rows = [(row["task"], row["instruction"], page.rate_text(row)) for row in result["tasks"]]
+        body += page.section("Tasks", page.table(("task", "instruction", "success (95 %)"), rows))
     body += page.section("Every episode, in the order of its seed", f'<div class="panel">{page.strip(folder)}</div>')
     if (folder / "grid.mp4").exists():
         body += page.section("Video", page.video(folder / "grid.mp4", "green: solved"))

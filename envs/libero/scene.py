@@ -27,6 +27,7 @@ HALF = 0.02
 _DEPTH = 0.02  # m below the top at which a tall thing is held
 _RIM_DEPTH = 0.012
 _THERE = 0.04
+_PRESSED = 0.7  # cosine between a contact's normal and the fingers' direction
 _CLEAR = 0.01  # m above its place at which a thing can be let go
 
 
@@ -86,7 +87,7 @@ class Roles:
         points = np.concatenate([_points(self._model, data, geom) for geom in self._geoms])
         low, high = points.min(0), points.max(0)
         if self._hollow:
-            point, axis = self._rim(data, origin, points)
+            point, axis = self._rim(data, origin, turn, points)
         else:
             point = (low + high) / 2
             point[2] = max(high[2] - _DEPTH, point[2])
@@ -124,26 +125,31 @@ class Roles:
         return place
 
     def _grasped(self, data: mujoco.MjData) -> bool:
-        """Whether both fingers touch the thing."""
-        pairs = data.contact.geom
-        mine = np.isin(pairs, self._geoms)
+        """Whether both fingers touch the thing in the direction in which they close, not only from above."""
+        pairs, normals = data.contact.geom, data.contact.frame[:, :3]
+        pressed = np.abs(normals @ data.site_xmat[self._tool].reshape(3, 3)[:, 0]) > _PRESSED
+        mine = np.isin(pairs, self._geoms) & pressed[:, None]
         return all((np.isin(pairs, list(finger)) & mine[:, ::-1]).any() for finger in self._fingers)
 
-    def _rim(self, data: mujoco.MjData, origin: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _rim(
+        self, data: mujoco.MjData, origin: np.ndarray, turn: np.ndarray, points: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Where to hold a hollow thing, and in which direction the fingers close there.
 
         Of the places around its rim, the one beside which the outer finger has room; of these, the one for which the hand
         has to turn least.
         """
-        top = points[:, 2].max()
-        rim = points[points[:, 2] > top - 0.01] - origin
+        up = turn[:, np.abs(turn[2]).argmax()]
+        height = (points - origin) @ (up * np.sign(up[2]))
+        rim = points[height > height.max() - 0.01]  # of a thing that may stand aslant
         best: tuple[float, np.ndarray, np.ndarray] | None = None
         for angle in np.deg2rad(np.arange(0, 360, 30)):
             out, side = np.array([np.cos(angle), np.sin(angle), 0.0]), np.array([-np.sin(angle), np.cos(angle), 0.0])
-            point = origin + out * ((rim @ out).max() - 0.004)
-            point[2] = top - _RIM_DEPTH
+            edge = rim[((rim - origin) @ out - 10 * np.abs((rim - origin) @ side)).argmax()]
+            point = origin + out * ((edge - origin) @ out - 0.004)
+            point[2] = edge[2] - _RIM_DEPTH
             spots = [point + a * out + b * side for a in (0.025, 0.04, 0.055) for b in (-0.012, 0.012)]
-            blocked = max(self._height(data, spot, top + 0.06) for spot in spots) - (point[2] - 0.01)
+            blocked = max(self._height(data, spot, edge[2] + 0.06) for spot in spots) - (point[2] - 0.01)
             cost = 10 * max(blocked, 0.0) + 0.05 * abs(np.cos(angle))
             if best is None or cost < best[0] - 1e-9:
                 best = cost, point, out

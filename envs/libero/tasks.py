@@ -14,6 +14,7 @@ from typing import Any
 
 from envs.errors import ConfigError, unknown_name
 from envs.registry import TaskInfo
+from envs.workers.backend import cores
 
 PREFIX = "libero/"
 LIMITS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
@@ -50,7 +51,7 @@ def list_tasks() -> list[TaskInfo]:
     Raises:
         ConfigError: LIBERO is not installed.
     """
-    return [_info(task) for suite in LIMITS for task in suite_tasks(suite)]
+    return [_info(task.name, task.language) for suite in LIMITS for task in suite_tasks(suite)]
 
 
 def find(name: str) -> TaskInfo:
@@ -60,7 +61,7 @@ def find(name: str) -> TaskInfo:
         ConfigError: LIBERO is not installed, there is no such task, or several have this instruction.
     """
     chosen = resolve(name)
-    return _info(chosen[0]) if len(chosen) == 1 else TaskInfo(name, ROBOTS, CAMERAS, "several tasks", reward="sparse")
+    return _info(chosen[0].name, chosen[0].language) if len(chosen) == 1 else _info(name, "several tasks")
 
 
 def resolve(name: str) -> list[Task]:
@@ -123,8 +124,8 @@ def initial_states(task: Task) -> Any:
         ) from None
 
 
-def _info(task: Task) -> TaskInfo:
-    return TaskInfo(task.name, ROBOTS, CAMERAS, task.language, reward="sparse")
+def _info(name: str, instruction: str) -> TaskInfo:
+    return TaskInfo(name, ROBOTS, CAMERAS, instruction, reward="sparse", together=cores())
 
 
 @functools.cache

@@ -116,12 +116,15 @@ def _over(here: Tensor, there: Tensor, height: Tensor, slack: Tensor | float = 0
     return torch.cat([way[:, :2] * sideways[:, None], climb[:, None]], -1)
 
 
-def _grasp(v: View, turn: Tensor, rise: float) -> Plan:
-    """Above the cube, aligned; down with open fingers; close, and once they do, go up by `rise` (m). Once grasped: stay."""
+def _grasp(v: View, turn: Tensor, rise: float, empty: float = 0.1) -> Plan:
+    """Above the cube, aligned; down with open fingers; close, and once they do, go up by `rise` (m). Once grasped: stay.
+
+    Narrower than `empty` (a fraction of fully open), the fingers hold nothing.
+    """
     way = v.object - v.tcp
     aside = way[:, :2].norm(dim=-1)
     slack = torch.where(v.gripper < 0.85, 1.6, 1.0) * v.half  # closing has begun: finish it
-    missed = v.gripper < 0.1  # nothing fits between the fingers: open and start again
+    missed = v.gripper < empty  # open and start again
     close = (aside < 0.8 * slack) & (way[:, 2].abs() < 0.6 * slack) & ~missed
     misaligned = torch.maximum(_ramp(aside, 0.6 * v.half, 1.2 * v.half), _ramp(turn.abs(), FITS, 0.2))
     raised = torch.where(v.gripper < 0.7, 1.0, misaligned) * ~close
@@ -141,7 +144,17 @@ def _either(condition: Tensor, yes: Plan, no: Plan) -> Plan:
     )
 
 
-def _place(v: View, turn: Tensor, place: Tensor, rests: Tensor, drop: float, near: float, hover: float, rise: float) -> Plan:
+def _place(
+    v: View,
+    turn: Tensor,
+    place: Tensor,
+    rests: Tensor,
+    drop: float,
+    near: float,
+    hover: float,
+    rise: float,
+    empty: float = 0.1,
+) -> Plan:
     """Grasp, carry over `place` [N, 3], lower, let go, and retreat.
 
     Args:
@@ -153,6 +166,7 @@ def _place(v: View, turn: Tensor, place: Tensor, rests: Tensor, drop: float, nea
         near: sideways distance at which the cube may be lowered, half edges.
         hover: height above `place` at which the cube travels, half edges.
         rise: see `_grasp`.
+        empty: see `_grasp`.
     """
     way = place - v.object
     aside = way[:, :2].norm(dim=-1)
@@ -171,7 +185,7 @@ def _place(v: View, turn: Tensor, place: Tensor, rests: Tensor, drop: float, nea
         torch.ones_like(let_go),
         torch.full_like(carry.phase, HOLD),
     )
-    return _either(v.grasped, carry, _either(rests, away, _grasp(v, turn, rise)))
+    return _either(v.grasped, carry, _either(rests, away, _grasp(v, turn, rise, empty)))
 
 
 def reach(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
@@ -215,7 +229,7 @@ def move(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     turn = torch.angle((_heading(axes(v.object_quat)[:, 1]) * v.fingers.conj()).square()) / 2
     off = (v.object - v.target).abs()
     rests = (off[:, :2].norm(dim=-1) < v.half) & (off[:, 2] < 1.2 * v.half)
-    return _place(v, turn, v.target, rests, drop=0.6, near=0.5, hover=12.5, rise=rise)
+    return _place(v, turn, v.target, rests, drop=0.6, near=0.5, hover=12.5, rise=rise, empty=0.02)
 
 
 def push(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
