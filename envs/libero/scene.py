@@ -27,6 +27,10 @@ HALF = 0.02
 _DEPTH = 0.02  # m below the top at which a tall thing is held
 _RIM_DEPTH = 0.012
 _THERE = 0.04
+_WIDEST = 0.07  # m that fits between the fingers
+_HAND = (((0.025, 0.04, 0.055), (-0.012, 0.012), -0.01), ((0.055, 0.08, 0.105), (-0.035, 0.0, 0.035), 0.06))
+"""An open finger and its half of the palm above: where they are along and across the direction of closing, and how high above
+the fingertips; all m."""
 _PRESSED = 0.7  # cosine between a contact's normal and the fingers' direction
 _CLEAR = 0.01  # m above its place at which a thing can be let go
 
@@ -85,15 +89,12 @@ class Roles:
         """Choose where to hold the thing, as it stands."""
         origin, turn = data.xpos[self._body], data.xmat[self._body].reshape(3, 3)
         points = np.concatenate([_points(self._model, data, geom) for geom in self._geoms])
-        low, high = points.min(0), points.max(0)
         if self._hollow:
             point, axis = self._rim(data, origin, turn, points)
         else:
-            point = (low + high) / 2
-            point[2] = max(high[2] - _DEPTH, point[2])
-            axis = _narrow_side(points)
+            point, axis = self._waist(data, points)
         frame = np.stack([np.cross(axis, [0, 0, -1.0]), axis, [0, 0, -1.0]], axis=-1)
-        return Grasp(turn.T @ (point - origin), turn.T @ frame, float(origin[2] - low[2]))
+        return Grasp(turn.T @ (point - origin), turn.T @ frame, float(origin[2] - points[:, 2].min()))
 
     def scene(self, data: mujoco.MjData, grasp: Grasp) -> np.ndarray:
         """Lay out the scene [Scene.dim] float32, in the frame of the robot's base."""
@@ -119,10 +120,10 @@ class Roles:
 
     def _place(self, data: mujoco.MjData, grasp: Grasp) -> np.ndarray:
         """Where the thing's origin shall be when it is let go."""
-        where = data.xpos[self._place_body] if self._place_site is None else data.site_xpos[self._place_site]
-        place = np.array(where)
-        place[2] += grasp.bottom + _CLEAR
-        return place
+        return self._where(data) + np.array([0.0, 0.0, grasp.bottom + _CLEAR])
+
+    def _where(self, data: mujoco.MjData) -> np.ndarray:
+        return np.array(data.xpos[self._place_body] if self._place_site is None else data.site_xpos[self._place_site])
 
     def _grasped(self, data: mujoco.MjData) -> bool:
         """Whether both fingers touch the thing in the direction in which they close, not only from above."""
@@ -136,25 +137,52 @@ class Roles:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Where to hold a hollow thing, and in which direction the fingers close there.
 
-        Of the places around its rim, the one beside which the outer finger has room; of these, the one for which the hand
-        has to turn least.
+        Of the places around its rim, one beside which the outer finger has room; of these, the one for which the hand has to
+        turn least, and reach least far.
         """
         up = turn[:, np.abs(turn[2]).argmax()]
         height = (points - origin) @ (up * np.sign(up[2]))
-        rim = points[height > height.max() - 0.01]  # of a thing that may stand aslant
-        best: tuple[float, np.ndarray, np.ndarray] | None = None
-        for angle in np.deg2rad(np.arange(0, 360, 30)):
-            out, side = np.array([np.cos(angle), np.sin(angle), 0.0]), np.array([-np.sin(angle), np.cos(angle), 0.0])
-            edge = rim[((rim - origin) @ out - 10 * np.abs((rim - origin) @ side)).argmax()]
-            point = origin + out * ((edge - origin) @ out - 0.004)
-            point[2] = edge[2] - _RIM_DEPTH
-            spots = [point + a * out + b * side for a in (0.025, 0.04, 0.055) for b in (-0.012, 0.012)]
-            blocked = max(self._height(data, spot, edge[2] + 0.06) for spot in spots) - (point[2] - 0.01)
-            cost = 10 * max(blocked, 0.0) + 0.05 * abs(np.cos(angle))
-            if best is None or cost < best[0] - 1e-9:
-                best = cost, point, out
-        assert best is not None
-        return best[1], best[2]
+        rim = points[height > height.max() - 0.01] - origin  # of a thing that may stand aslant
+
+        def at(out: np.ndarray) -> np.ndarray:
+            side = np.array([-out[1], out[0], 0.0])
+            edge = rim[(rim @ out - 10 * np.abs(rim @ side)).argmax()]
+            return origin + np.array([*((edge @ out - 0.004) * out[:2]), edge[2] - _RIM_DEPTH])
+
+        away = self._where(data) - origin - self._base
+
+        def cost(out: np.ndarray) -> float:
+            reach = np.linalg.norm((at(out) + away)[:2])  # of the hand from the base, when the thing is at its place
+            return 10 * self._blocked(data, at(out), out) + 0.05 * abs(out[0]) + 0.5 * float(reach)
+
+        axis = min(_directions(0, 360, 30), key=cost)
+        return at(axis), axis
+
+    def _waist(self, data: mujoco.MjData, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where to hold any other thing: in the middle, across its narrow side, where both fingers have room."""
+        point = (points.min(0) + points.max(0)) / 2
+        point[2] = max(points[:, 2].max() - _DEPTH, point[2])
+        axes = _directions(90, 270, 5)  # from y, along which the fingers already lie
+        widths = np.array([np.ptp(points @ axis) for axis in axes])
+        narrow = int(widths.argmin())
+        if widths[0] > 1.15 * widths[narrow]:  # not round: one of its two sides
+            axes, widths = [axes[i] for i in (narrow, narrow - 18)], widths[[narrow, narrow - 18]]
+        costs = [
+            10 * (self._blocked(data, point, axis) + self._blocked(data, point, -axis))
+            + (1.0 if width > _WIDEST else 0.0) + width + 0.02 * abs(axis[0])
+            for axis, width in zip(axes, widths, strict=True)
+        ]  # fmt: skip
+        return point, axes[int(np.argmin(costs))]
+
+    def _blocked(self, data: mujoco.MjData, point: np.ndarray, out: np.ndarray) -> float:
+        """How far (m) something stands up where the hand would be: a finger that is open towards `out`, and the palm above."""
+        side, blocked = np.array([-out[1], out[0], 0.0]), 0.0
+        for alongs, acrosses, below in _HAND:
+            for along in alongs:
+                for across in acrosses:
+                    spot = point + along * out + across * side
+                    blocked = max(blocked, self._height(data, spot, point[2] + 0.12) - (point[2] + below))
+        return blocked + 0.02 if blocked > 0 else 0.0
 
     def _height(self, data: mujoco.MjData, spot: np.ndarray, start: float) -> float:
         """Height of what stands at a spot, seen from above."""
@@ -185,15 +213,9 @@ def _points(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> np.ndarray
     return data.geom_xpos[geom] + local @ data.geom_xmat[geom].reshape(3, 3).T
 
 
-def _narrow_side(points: np.ndarray) -> np.ndarray:
-    """The horizontal direction in which a thing is narrowest; y where it is round, as the fingers then need not turn."""
-    flat = points[:, :2] - points[:, :2].mean(0)
-    angles = np.deg2rad(np.arange(90, 270, 5))
-    directions = np.stack([np.cos(angles), np.sin(angles)])
-    widths = np.ptp(flat @ directions, axis=0)
-    if widths.min() > 0.85 * widths[0]:
-        return np.array([0.0, 1.0, 0.0])
-    return np.array([*directions[:, int(widths.argmin())], 0.0])
+def _directions(first: int, last: int, step: int) -> list[np.ndarray]:
+    """Horizontal unit vectors [3], by their angle to x in degrees."""
+    return [np.array([np.cos(angle), np.sin(angle), 0.0]) for angle in np.deg2rad(np.arange(first, last, step))]
 
 
 def _quat(matrix: np.ndarray) -> np.ndarray:

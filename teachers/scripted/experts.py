@@ -22,7 +22,7 @@ from envs.specs import ActionSpec, Scene
 PHASES = ("approach", "descend", "grasp", "carry", "release", "push", "hold")
 APPROACH, DESCEND, GRASP, CARRY, RELEASE, PUSH, HOLD = range(len(PHASES))
 
-GAINS = {"tabletop": 0.45, "maniskill": 1.0, "libero": 1.0}
+GAINS = {"tabletop": 0.45, "maniskill": 1.0, "libero": 1.5}
 """Fraction of the remaining way commanded per control step, by simulator.
 
 Tabletop's actions move a target that the arm follows with a lag: more would overshoot. ManiSkill's start from the
@@ -34,6 +34,8 @@ FINGER = 0.012
 """Half the thickness of a closed gripper, m."""
 MAX_PUSH = 0.045
 """The target while pushing is at most this far ahead, m: faster, and the cube slides away."""
+TRAVEL = 0.27
+"""LIBERO: height above the table at which things are carried, m; 0.1 above their place where that is higher."""
 FITS = 0.5
 """Turned by less than this to the faces (rad), the cube fits between the open fingers: they go down, turning on the way."""
 COMMIT = 0.35
@@ -151,7 +153,7 @@ def _place(
     rests: Tensor,
     drop: float,
     near: float,
-    hover: float,
+    hover: float | Tensor,
     rise: float,
     empty: float = 0.1,
 ) -> Plan:
@@ -164,7 +166,7 @@ def _place(
         rests: [N] bool: the cube is where it shall be.
         drop: height above `place` at which to let go, half edges.
         near: sideways distance at which the cube may be lowered, half edges.
-        hover: height above `place` at which the cube travels, half edges.
+        hover: height above `place` at which the cube travels, half edges; a number or [N].
         rise: see `_grasp`.
         empty: see `_grasp`.
     """
@@ -227,9 +229,11 @@ def move(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     """LIBERO: hold a thing where its scene says, carry it to its place, let go and retreat."""
     # Half turns do not matter to two fingers.
     turn = torch.angle((_heading(axes(v.object_quat)[:, 1]) * v.fingers.conj()).square()) / 2
+    # Over whatever stands between, walls of an open drawer included, but not out of the arm's reach.
+    hover = (TRAVEL - v.target[:, 2]).clamp(min=0.1) / v.half
     off = (v.object - v.target).abs()
     rests = (off[:, :2].norm(dim=-1) < v.half) & (off[:, 2] < 1.2 * v.half)
-    return _place(v, turn, v.target, rests, drop=0.6, near=0.5, hover=12.5, rise=rise, empty=0.02)
+    return _place(v, turn, v.target, rests, drop=0.6, near=0.8, hover=hover, rise=rise, empty=0.02)
 
 
 def push(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
