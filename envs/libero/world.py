@@ -128,7 +128,7 @@ class World:
     """
 
     def __init__(self, task: tasks.Task) -> None:
-        wrapper = _import_envs().ControlEnv(
+        wrapper = import_envs().ControlEnv(
             bddl_file_name=str(tasks.bddl_file(task)),
             has_renderer=False,
             has_offscreen_renderer=False,  # nothing of OpenGL before workers are forked
@@ -317,7 +317,7 @@ class World:
         mujoco.mj_setState(self.model, data, state, _STATE)
 
 
-def _import_envs() -> Any:
+def import_envs() -> Any:
     """Import LIBERO's environments without OpenGL.
 
     robosuite chooses a renderer when it is imported, EGL unless told otherwise, and fails where that is missing. Its

@@ -73,6 +73,11 @@ class Workers:
         """Where tensors come from."""
         return torch.device("cpu")
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.process.pid for worker in self._workers]
+
     def step(self, action: Tensor) -> Outcome:
         """Step every environment with actions [N, A]."""
         self._arrays["action"].copy_(action)

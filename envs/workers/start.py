@@ -23,6 +23,8 @@ _START = "import sys; del sys.path[0]; from envs.workers import serve; serve.{en
 class Process(Protocol):
     """A running worker."""
 
+    pid: int
+
     def wait(self) -> int:
         """Wait for its end; returns the exit code, negative for a signal."""
 

@@ -71,6 +71,8 @@ def main(options: BenchOptions) -> int:
 
 
 def _bench_env(options: BenchOptions) -> int:
+    if options.task.startswith("libero/"):
+        return _bench_libero(options)
     table = _table(f"{options.task}, {options.num_envs} environments", "what", "min", "median", "max")
     size = options.image_size or 64
     for label, config in (
@@ -86,6 +88,21 @@ def _bench_env(options: BenchOptions) -> int:
         table.add_row(label, *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))))
         env.close()
     Console().print(table)
+    return 0
+
+
+def _bench_libero(options: BenchOptions) -> int:
+    from rpd.bench.libero import measure
+
+    rows = measure(options.task, options.image_size or 128, options.rounds)
+    table = _table(f"{options.task}: control steps/s", "what", "workers", "min", "median", "max", "MB per worker")
+    for row in rows:
+        rates = (min(row.rates), statistics.median(row.rates), max(row.rates))
+        memory = f"{statistics.mean(row.private_mb):,.0f}" if row.private_mb else ""
+        table.add_row(row.what, str(row.workers), *(f"{r:,.1f}" for r in rates), memory)
+    Console().print(table)
+    ratio = statistics.median(f / s for s, f in zip(rows[0].rates, rows[1].rates, strict=True))
+    print(f"fast is {ratio:.2f} times as fast as the original (median of {options.rounds} rounds by turns)")
     return 0
 
 

