@@ -71,7 +71,8 @@ class Trainer:
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
             explore=config.mode != "dagger" or (self.objective is not None and self.objective.scores),
         )  # fmt: skip
-        self.eval_env = envs.make(config.task, eval_config(env_config, config.eval_episodes), self.device, config.num_threads)
+        together = eval_config(config.task, env_config, config.eval_episodes)
+        self.eval_env = envs.make(config.task, together, self.device, config.num_threads)
         self.clock = time.perf_counter
         self.step, self.wall = 0, 0.0
         self.success: float | None = None  # of the newest evaluation
@@ -324,9 +325,9 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def eval_config(env: EnvConfig, episodes: int) -> EnvConfig:
+def eval_config(task: str, env: EnvConfig, episodes: int) -> EnvConfig:
     """The environment of evaluations: whole episodes, as many at a time as is quick."""
-    return env.model_copy(update={"num_envs": min(episodes, MAX_EVAL_ENVS)})
+    return env.model_copy(update={"num_envs": min(episodes, envs.task_info(task).together or MAX_EVAL_ENVS)})
 
 
 def _prefixed(group: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

