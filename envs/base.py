@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+import tyro
 from pydantic import BaseModel, ConfigDict, Field
 from tensordict import TensorDict
 from torch import Tensor
@@ -19,7 +20,7 @@ class EnvConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    robot: str | None = None
+    robot: Annotated[str | None, tyro.conf.arg(aliases=("--robot",))] = None
     """Robot to use, see `rpd list`."""
     num_envs: int = Field(128, ge=1)
     """Environments stepped together."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from envs.errors import SpecMismatch
+from envs.errors import SpecMismatch, unknown_name
+
+JOINTS = ("q", "dq", "qpos", "qvel")
+"""Groups of state entries that mean something on one robot only."""
 
 
 class Spec(BaseModel):
@@ -99,36 +103,81 @@ class EnvSpec(Spec):
         """Keys of the images among the observations."""
         return sorted(key for key in self.observations if key.startswith("image."))
 
-    def check_policy(self, policy: EnvSpec) -> None:
-        """Refuse a policy that was made for another body, other observations or another action space.
+    def entries(self, reads: Sequence[str]) -> tuple[str, ...]:
+        """Names of the state entries in the groups `reads`, in the order of the state; all where it is empty.
 
-        A policy may move between tasks and rewards, as long as what goes in and what comes out mean the same.
+        An entry's group is what its name begins with, e.g. ``object`` of ``object.dx``.
+
+        Raises:
+            ConfigError: a group without entries.
+        """
+        for group in reads:
+            if group not in (groups := dict.fromkeys(map(_group, self.state_names))):
+                raise unknown_name(f"group of state entries of {self.task}", group, groups)
+        return tuple(name for name in self.state_names if not reads or _group(name) in reads)
+
+    def check_policy(self, policy: EnvSpec, reads: Sequence[str] = ()) -> None:
+        """Refuse a policy for which what goes in or what comes out would mean something else here.
+
+        A policy may move between tasks and rewards. One that reads all of the state belongs to one robot, observations and
+        action scale. One that says which entries it reads (`reads`) needs those and its cameras, whatever else there is,
+        and actions of the same names, units and frame, whatever +1 means (see `ActionSpec.scale`): then it may also move
+        to another robot, unless it reads joints.
 
         Args:
             policy: the spec saved with the policy.
+            reads: the groups of state entries that it reads, see `entries`; empty: all.
 
         Raises:
             SpecMismatch: naming the first difference on both sides.
         """
         theirs, ours = policy, self
-        sides = [
-            ("robot", theirs.embodiment.name, ours.embodiment.name),
-            ("control rate", f"{theirs.control_hz:g} Hz", f"{ours.control_hz:g} Hz"),
-            ("observations", _shapes(theirs.observations), _shapes(ours.observations)),
-            ("state entries", _extra(theirs.state_names, ours.state_names), _extra(ours.state_names, theirs.state_names)),
-            ("action dimensions", " ".join(theirs.action.names), " ".join(ours.action.names)),
-            ("action units", " ".join(theirs.action.units), " ".join(ours.action.units)),
-            ("action scale", _numbers(theirs.action.scale), _numbers(ours.action.scale)),
-            ("discrete action dimensions", str(theirs.action.discrete), str(ours.action.discrete)),
-            ("action frame", theirs.action.frame, ours.action.frame),
-            ("order of state entries", " ".join(theirs.state_names), " ".join(ours.state_names)),
-        ]
-        for what, a, b in sides:
+        for what, a, b in _portable_sides(theirs, ours, reads) if reads else _exact_sides(theirs, ours):
             if a != b:
                 raise SpecMismatch(
                     f"policy does not fit environment: {what} differ: policy ({theirs.task}) has {a}; "
                     f"environment ({ours.task}) has {b}"
                 )
+
+
+Sides = list[tuple[str, str, str]]
+"""What is compared, and how it is on either side."""
+
+
+def _exact_sides(theirs: EnvSpec, ours: EnvSpec) -> Sides:
+    return [
+        ("robot", theirs.embodiment.name, ours.embodiment.name),
+        ("control rate", f"{theirs.control_hz:g} Hz", f"{ours.control_hz:g} Hz"),
+        ("observations", _shapes(theirs.observations), _shapes(ours.observations)),
+        ("state entries", _extra(theirs.state_names, ours.state_names), _extra(ours.state_names, theirs.state_names)),
+        ("action dimensions", " ".join(theirs.action.names), " ".join(ours.action.names)),
+        ("action units", " ".join(theirs.action.units), " ".join(ours.action.units)),
+        ("action scale", _numbers(theirs.action.scale), _numbers(ours.action.scale)),
+        ("discrete action dimensions", str(theirs.action.discrete), str(ours.action.discrete)),
+        ("action frame", theirs.action.frame, ours.action.frame),
+        ("order of state entries", " ".join(theirs.state_names), " ".join(ours.state_names)),
+    ]
+
+
+def _portable_sides(theirs: EnvSpec, ours: EnvSpec, reads: Sequence[str]) -> Sides:
+    joints = ", ".join(group for group in reads if group in JOINTS)
+    bodies = (theirs.embodiment.name, ours.embodiment.name) if joints else ("any", "any")
+    wanted = {key: theirs.observations[key] for key in theirs.cameras}
+    missing = [name for name in theirs.entries(reads) if name not in ours.state_names]
+    return [
+        (f"robot, whose joints ({joints}) are read,", *bodies),
+        ("control rate", f"{theirs.control_hz:g} Hz", f"{ours.control_hz:g} Hz"),
+        ("cameras", _shapes(wanted), _shapes({k: v for k, v in ours.observations.items() if k in wanted})),
+        ("state entries", ", ".join(missing), "none of them" if missing else ""),
+        ("action dimensions", " ".join(theirs.action.names), " ".join(ours.action.names)),
+        ("action units", " ".join(theirs.action.units), " ".join(ours.action.units)),
+        ("discrete action dimensions", str(theirs.action.discrete), str(ours.action.discrete)),
+        ("action frame", theirs.action.frame, ours.action.frame),
+    ]
+
+
+def _group(name: str) -> str:
+    return name.split(".", 1)[0]
 
 
 def _shapes(observations: dict[str, ObsSpec]) -> str:

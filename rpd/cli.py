@@ -20,6 +20,17 @@ def train(args: list[str]) -> int:
     return run.start(options.run_config(), options.runs_dir, options.name)
 
 
+def residual(args: list[str]) -> int:
+    """Train a student that corrects a frozen base."""
+    from rpd import run
+    from rpd.settings import residual_options
+
+    options = residual_options(args)
+    if options.resume is not None:
+        return run.resume(options.resume)
+    return run.start(options.run_config(), options.runs_dir, options.name)
+
+
 def evaluate(args: list[str]) -> int:
     """Measure a policy, or compare two on the same episodes."""
     from rpd import evaluation
@@ -103,6 +114,7 @@ def doctor(args: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "residual": residual,
     "eval": evaluate,
     "collect": collect,
     "demos": demos,

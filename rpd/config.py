@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
 from envs.base import EnvConfig
-from students.config import StudentConfig
+from students.config import ResidualConfig, StudentConfig
 
 
 class PPOConfig(BaseModel):
@@ -107,19 +108,24 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    base: Annotated[str | None, tyro.conf.Suppress] = None
+    """Frozen policy that the student corrects: a run, a checkpoint, a policy folder, or teacher:NAME. See `rpd residual`."""
     task: str
     """Task, e.g. tabletop/PickCube; see `rpd list`."""
-    mode: Literal["rpd", "ppo", "dagger"] = "rpd"
-    """rpd: reward and teacher; ppo: reward only; dagger: teacher only, on the student's own states."""
+    mode: Literal["rpd", "ppo", "dagger", "bc"] = "rpd"
+    """rpd: reward and teacher; ppo: reward only; dagger: teacher only, on the student's own states; bc: demonstrations only."""
     teacher: str | None = None
     """Teacher, e.g. scripted:noise=0.5 or policy:runs/x; see `rpd list`."""
+    demos: tuple[Path, ...] = ()
+    """Demonstrations to learn from in mode bc: folders of `rpd collect`, see docs/demonstrations.md."""
+    residual: Annotated[ResidualConfig, tyro.conf.Suppress] = Field(default_factory=ResidualConfig)
     env: EnvConfig = Field(default_factory=EnvConfig)
     student: StudentConfig = Field(default_factory=StudentConfig)
     ppo: PPOConfig = Field(default_factory=PPOConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
     perception: PerceptionConfig = Field(default_factory=PerceptionConfig)
     total_steps: int = Field(500_000, ge=1)
-    """Environment steps in all."""
+    """Environment steps in all; mode bc: rows of demonstrations that are learnt from, each as often as it is drawn."""
     seed: int = Field(0, ge=0)
     """Seed of everything: environments, teacher, initial weights, minibatches."""
     device: str = "auto"
@@ -136,3 +142,8 @@ class RunConfig(BaseModel):
     """Environment steps between checkpoints."""
     keep_checkpoints: int = Field(3, ge=1)
     """Newest checkpoints that are kept."""
+
+    @property
+    def uses_reward(self) -> bool:
+        """Whether the reward is learnt from; else a teacher or demonstrations are all there is."""
+        return self.mode in ("rpd", "ppo")

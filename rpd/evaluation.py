@@ -32,7 +32,6 @@ from rpd.trainer import MAX_EVAL_ENVS, resolve_device
 from rpd.video import GridRecorder, side_by_side
 from rpd.views import shown_to
 from students import pretrained
-from students.actor_critic import ActorCritic
 from students.locate import resolve_policy
 
 
@@ -149,13 +148,21 @@ def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[Env
         observed = {key: getattr(seen, key) for key in ("obs", "cameras", "image_size")}
         config = base.model_copy(update=observed | ({"obs": options.obs} if options.obs else {}))
         own = config.model_copy(update={"teacher_cameras": (), "teacher_image_size": None})
-        configs.append(shown_to(name.removeprefix("teacher:") if name.startswith("teacher:") else None, own))
+        configs.append(shown_to(_watcher(name), own))
     return options.task or task, configs
+
+
+def _watcher(name: str) -> str | None:
+    """The teacher that looks through cameras of its own when a policy acts, if there may be one."""
+    if (path := trained(name)) is not None:
+        base = pretrained.describe(resolve_policy(path)).base
+        return base if isinstance(base, str) else None
+    return name.removeprefix("teacher:") if name.startswith("teacher:") else None
 
 
 def _home(path: Path) -> tuple[str, EnvConfig]:
     """Task and environment that a trained policy was made for: its run's, or what its spec says of them."""
-    spec = pretrained.load(ActorCritic.__name__, resolve_policy(path))[0]
+    spec = pretrained.describe(resolve_policy(path)).spec
     run = run_of(path)
     if run is not None:
         config = validate(file_settings(run / "config.yaml"), str(run / "config.yaml"))

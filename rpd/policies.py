@@ -15,6 +15,7 @@ from rpd.runs import near
 
 if TYPE_CHECKING:
     from students.actor_critic import ActorCritic
+    from teachers.base import Teacher
 
 
 class Policy(Protocol):
@@ -78,16 +79,29 @@ class RandomPolicy(Memoryless):
         self.generator.manual_seed(seed)
 
 
-class StudentPolicy(Memoryless):
-    """A student, acting deterministically."""
+class StudentPolicy:
+    """A student, acting deterministically; with the teacher that it corrects, if it does (`ActorCritic.outside`)."""
 
-    def __init__(self, student: ActorCritic, name: str = "student") -> None:
-        self.student = student
+    def __init__(self, student: ActorCritic, name: str = "student", base: Teacher | None = None) -> None:
+        self.student, self.base = student, base
         self.name = name
+        self.looks = base is not None and base.looks
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
         """Return the student's deterministic actions [N, A]."""
-        return self.student.act(obs, deterministic=True)
+        from teachers.policy import with_proposal
+
+        return self.student.act(with_proposal(obs, self.base, instructions), deterministic=True)
+
+    def reset(self, mask: Tensor) -> None:
+        """See `Policy.reset`."""
+        if self.base is not None:
+            self.base.reset(mask)
+
+    def seed(self, seed: int) -> None:
+        """See `Policy.seed`."""
+        if self.base is not None:
+            self.base.seed(seed)
 
 
 def trained(name: str) -> Path | None:
@@ -117,11 +131,12 @@ def resolve(name: str, env: VectorEnv) -> Policy:
     path = trained(name)
     if path is not None:
         from rpd.checkpoint import resolve_policy
+        from rpd.residual import outside_base
         from students.actor_critic import ActorCritic
 
         student = ActorCritic.from_pretrained(resolve_policy(path), device=env.device)
-        env.spec.check_policy(student.spec)
-        return StudentPolicy(student, name)
+        student.fit(env.spec)
+        return StudentPolicy(student, name, outside_base(student, env))
     if name.startswith("teacher:"):
         from teachers.registry import make
 

@@ -18,7 +18,9 @@ from envs.errors import NonFiniteError
 from rpd.batch import PREFIX
 from rpd.labels import Labeller, Row
 from students.actor_critic import ActorCritic
+from students.residual import ACTION
 from teachers.base import Teacher
+from teachers.policy import with_proposal
 
 T = TypeVar("T")
 
@@ -62,6 +64,8 @@ class Collector:
         batch: [T, N] what `collect` fills.
         filled: steps of it that are filled: fewer than T when something went wrong half-way.
         labeller: who asks the teacher; None: there is none.
+        base: the teacher that the policy corrects (`ActorCritic.outside`), asked once per observation; None: there is none.
+        base_queries: observations that it was asked about so far.
         times: seconds spent in ``env``, ``inference`` and waiting for the ``teacher`` during the last `collect`.
     """
 
@@ -74,6 +78,7 @@ class Collector:
         label_fraction: float,
         generator: torch.Generator,
         explore: bool = True,
+        base: Teacher | None = None,
     ) -> None:
         """See the attributes.
 
@@ -83,6 +88,7 @@ class Collector:
         self.env, self.policy, self.num_steps = env, policy, num_steps
         self.labeller = None if teacher is None else Labeller(env, teacher, label_fraction, generator)
         self.generator, self.explore = generator, explore
+        self.base, self.base_queries = base, 0
         self.episodes = EpisodeStats()
         self.obs = TensorDict()
         self.batch, self.filled = TensorDict(), 0
@@ -143,10 +149,19 @@ class Collector:
 
     def _act(self) -> dict[str, Any]:
         """What the student does on the current observation."""
-        obs = self._timed("inference", self.policy.perceive, self.obs)
+        obs = self._timed("inference", self.policy.perceive, self._proposed())
         distribution, value = self._timed("inference", self.policy, obs)
         action = distribution.sample(self.generator) if self.explore else distribution.mode()
         return {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
+
+    def _proposed(self) -> TensorDict:
+        """The current observation, with what the base would do where there is one."""
+        if self.base is None:
+            return self.obs
+        shown = self.obs.copy().update(self.env.look()) if self.base.looks else self.obs
+        self.base_queries += self.env.num_envs
+        proposed = self._timed("base", with_proposal, shown, self.base, self.env.instructions)
+        return self.obs.copy().set(ACTION, proposed[ACTION])
 
     def _ask(self, t: int) -> None:
         """Take the answer to the last question and ask about this step."""
@@ -168,6 +183,8 @@ class Collector:
             self.episodes.add(step.episode)
             if self.labeller is not None:
                 self.labeller.reset(step.terminated | step.truncated)
+            if self.base is not None:
+                self.base.reset((step.terminated | step.truncated).to(self.base.device))
         return {
             "reward": step.reward, "terminated": step.terminated, "truncated": step.truncated, "final_value": final_value
         }  # fmt: skip

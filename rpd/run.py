@@ -19,7 +19,8 @@ from students.locate import checkpoint_steps
 
 def start(config: RunConfig, runs_dir: Path, name: str | None) -> int:
     """Train in a new folder; returns the exit code."""
-    label = name or f"{config.task.replace('/', '-')}-{config.mode}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    kind = "residual" if config.base is not None else config.mode
+    label = name or f"{config.task.replace('/', '-')}-{kind}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = runs_dir / label
     if any(not path.name.startswith(".") for path in run_dir.glob("*")):  # the dotted are left by a process that was killed
         raise ConfigError(

@@ -16,7 +16,7 @@ from envs.errors import ConfigError
 from rpd.charts import Series
 from rpd.track import read_metrics
 
-MODES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger"}
+MODES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger", "bc": "Cloned"}
 Metrics = list[dict[str, float]]
 
 

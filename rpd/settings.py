@@ -14,23 +14,25 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from envs.errors import ConfigError, unknown_name
 from envs.registry import task_info
 from rpd.arguments import option_names, parse
 from rpd.config import RunConfig
+from students.config import ResidualConfig
 
 Tree = dict[str, Any]
-COMMON = "common.yaml"
+OptionsT = TypeVar("OptionsT", bound="TrainOptions")
+COMMON, RESIDUAL = "common.yaml", "residual.yaml"
 
 
 class TrainOptions(RunConfig):
-    """Train a student: from a teacher and a reward (rpd), from the reward (ppo), or from the teacher (dagger)."""
+    """Train a student: from a teacher and a reward (rpd), the reward (ppo), the teacher (dagger), or demonstrations (bc)."""
 
     task: tyro.conf.Positional[str] = ""
     """Task, e.g. tabletop/PickCube; see `rpd list`. Not needed with --resume, or where --config names it."""
@@ -48,8 +50,32 @@ class TrainOptions(RunConfig):
         return RunConfig.model_validate(self.model_dump(include=set(RunConfig.model_fields)))
 
 
+class ResidualOptions(TrainOptions):
+    """Train a student that corrects a frozen base, from the reward (ppo), or beside it from a teacher (rpd, dagger)."""
+
+    base: tyro.conf.Positional[str] = ""
+    """Frozen policy to correct: a run, a checkpoint, a policy folder, or teacher:NAME, e.g. teacher:zoo/tabletop."""
+    mode: Literal["rpd", "ppo", "dagger"] = "ppo"
+    """rpd: reward and teacher; ppo: reward only; dagger: teacher only, on the student's own states."""
+    demos: Annotated[tuple[Path, ...], tyro.conf.Suppress] = ()
+    residual: ResidualConfig = Field(default_factory=ResidualConfig)
+
+
 def train_options(args: list[str]) -> TrainOptions:
-    """Read the command line of `rpd train`, over the settings files that apply to it.
+    """Read the command line of `rpd train`, see `_options`."""
+    return _options(TrainOptions, args, "rpd train")
+
+
+def residual_options(args: list[str]) -> ResidualOptions:
+    """Read the command line of `rpd residual`, see `_options`."""
+    options = _options(ResidualOptions, args, "rpd residual")
+    if options.resume is None and not options.base:
+        raise ConfigError("which base? e.g. 'rpd residual runs/base tabletop/PickCube --robot xarm6'")
+    return options
+
+
+def _options(model: type[OptionsT], args: list[str], prog: str) -> OptionsT:
+    """Read a command line, over the settings files that apply to it.
 
     The first parse says which files, the second which of their variants, the third has all of them as defaults.
 
@@ -57,9 +83,9 @@ def train_options(args: list[str]) -> TrainOptions:
         ConfigError: one line that names what is wrong.
     """
     asked = [a for a in args if a not in ("-h", "--help")]  # help waits until it can show the task's own defaults
-    options = parse(TrainOptions, asked, "rpd train")
+    options = parse(model, asked, prog)
     if options.resume is not None:
-        other = [name for name, value in options if name != "resume" and value != getattr(TrainOptions(), name)]
+        other = [name for name, value in options if name != "resume" and value != getattr(model(), name)]
         if other:
             raise ConfigError(f"--resume continues with the run's own configuration: leave out {', '.join(other)}")
         return options
@@ -67,21 +93,23 @@ def train_options(args: list[str]) -> TrainOptions:
     task = options.task or user.get("task")
     if task is None:
         if asked != args:
-            return parse(TrainOptions, args, "rpd train")
+            return parse(model, args, prog)
         raise ConfigError("which task? e.g. 'rpd train tabletop/PickCube --teacher scripted:noisy'; see `rpd list`")
-    layers = [{"task": task, "env": {"reward": task_info(task).reward}}, *task_settings(task), user]
-    chosen = parse(TrainOptions, asked, "rpd train", TrainOptions.model_validate(resolve(layers)))
-    return parse(TrainOptions, args, "rpd train", TrainOptions.model_validate(resolve(layers, chosen)))
+    shipped = task_settings(task) + (_shipped(RESIDUAL) if issubclass(model, ResidualOptions) else [])
+    layers = [{"task": task, "env": {"reward": task_info(task).reward}}, *shipped, user]
+    chosen = parse(model, asked, prog, model.model_validate(resolve(layers)))
+    return parse(model, args, prog, model.model_validate(resolve(layers, chosen)))
 
 
 def task_settings(task: str) -> list[Tree]:
     """The shipped settings of a task: those of its simulator, ``configs/<simulator>/common.yaml``, then its own."""
-    layers = []
-    for name in (f"{task.split('/')[0]}/{COMMON}", f"{task}.yaml"):
-        file = resources.files("configs").joinpath(*name.split("/"))
-        if file.is_file():
-            layers.append(_parse(file.read_text(), f"configs/{name}"))
-    return layers
+    return _shipped(f"{task.split('/')[0]}/{COMMON}", f"{task}.yaml")
+
+
+def _shipped(*names: str) -> list[Tree]:
+    """Those of the files in ``configs/`` that exist."""
+    files = [(name, resources.files("configs").joinpath(*name.split("/"))) for name in names]
+    return [_parse(file.read_text(), f"configs/{name}") for name, file in files if file.is_file()]
 
 
 def file_settings(path: Path) -> Tree:

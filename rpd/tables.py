@@ -11,15 +11,17 @@ from rpd.runs import MODES
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """Teacher and student of one result.json, and their difference below."""
-    teacher, student, paired = result["teacher_eval"], result["student"], result["paired"]
-    difference = (
-        f"student - teacher: {100 * paired['diff']:+.0f} points {paired_text(paired)}, paired by seed" if paired else None
-    )
+    """Teacher, base and student of one result.json, and their differences below."""
+    teacher, base, student = result["teacher_eval"], result.get("base_eval"), result["student"]
+    differences = [
+        f"student - {name}: {100 * paired['diff']:+.0f} points {paired_text(paired)}, paired by seed"
+        for name, paired in (("teacher", result["paired"]), ("base", result.get("base_paired")))
+        if paired
+    ]
     table = Table(
         title=result["task"] + (f" · teacher {result['teacher']}" if teacher else ""),
         title_justify="left",
-        caption=difference,
+        caption="\n".join(differences) or None,
         caption_justify="left",
         header_style="bold",
     )
@@ -27,8 +29,9 @@ def result_table(result: dict[str, Any]) -> Table:
     table.add_column("success (95 %)", no_wrap=True)
     for name in ("return", "steps", "queries", "wall time"):
         table.add_column(name, justify="right", no_wrap=True)
-    if teacher:
-        table.add_row("teacher", rate_text(teacher), f"{teacher['mean_return']:.2f}", "", "", "")
+    for name, other in (("teacher", teacher), ("base", base)):
+        if other:
+            table.add_row(name, rate_text(other), f"{other['mean_return']:.2f}", "", "", "")
     table.add_row(
         f"{MODES[result['mode']]} student",
         rate_text(student),

@@ -20,15 +20,18 @@ from rpd.atomic import write_json, write_text
 from rpd.config import RunConfig
 from rpd.distill import DistillObjective, GateContext
 from rpd.evaluate import EvalResult, compare, evaluate
+from rpd.imitation import DemoSource
 from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
 from rpd.perception import PerceptionLearner
 from rpd.policies import Policy, StudentPolicy
+from rpd.residual import TEACHER, make_policy, outside_base
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics
 from rpd.views import shown_to
 from students.actor_critic import ActorCritic
 from students.files import write_bytes
+from students.residual import ResidualActorCritic
 from teachers import registry as teachers
 from teachers.base import Teacher
 
@@ -52,6 +55,8 @@ class Trainer:
 
     def __init__(self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
         env_config = shown_to(config.teacher, config.env)
+        if config.base is not None and config.base.startswith(TEACHER):
+            env_config = shown_to(config.base.removeprefix(TEACHER), env_config)
         self.config, self.run_dir = config.model_copy(update={"env": env_config}), Path(run_dir)
         self.device = torch.device(resolve_device(config.device))
         torch.set_num_threads(config.num_threads or 1)
@@ -64,12 +69,17 @@ class Trainer:
         self.objective = make_objective(config, self.teacher, self.env)
         if self.teacher is not None and self.objective is not None:
             self.teacher.wanted = self.objective.wanted
-        self.policy = ActorCritic(self.env.spec, config.student).to(self.device)
+        if resume is None:
+            self.policy = make_policy(config, self.env)
+        else:  # with its base, wherever that may be now
+            self.policy = ActorCritic.from_pretrained(resume.policy_dir, self.device)
+        self.base = outside_base(self.policy, self.env, config.seed)
+        self.demos = DemoSource(config.demos, self.env.spec, config.student, self.generator) if config.mode == "bc" else None
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
         self.sight = PerceptionLearner(self.policy, config.perception, self.generator) if config.student.perceive else None
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
-            explore=config.mode != "dagger" or (self.objective is not None and self.objective.scores),
+            explore=config.uses_reward or (self.objective is not None and self.objective.scores), base=self.base,
         )  # fmt: skip
         together = eval_config(config.task, env_config, config.eval_episodes)
         self.eval_env = envs.make(config.task, together, self.device, config.num_threads)
@@ -77,6 +87,7 @@ class Trainer:
         self.step, self.wall = 0, 0.0
         self.success: float | None = None  # of the newest evaluation
         self.teacher_result: EvalResult | None = None
+        self.base_result: EvalResult | None = None
         if resume is None:
             self.collector.obs = self.env.reset(TRAIN_SEED * (1 + config.seed), stagger=True)
             self.policy.observe(self.collector.obs)
@@ -102,6 +113,7 @@ class Trainer:
         try:
             with Interrupt() as interrupt:
                 self._evaluate_teacher()
+                self._evaluate_base()
                 with Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker:
                     while self.step < config.total_steps and not interrupt.requested:
                         began = self.clock()
@@ -145,10 +157,10 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = config.ppo.lr * (1 - progress)
         objective = self.objective if self.objective is not None and self.objective.active(progress) else None
-        batch, last_value = self.collector.collect(label=objective is not None)
+        if isinstance(self.policy, ResidualActorCritic):
+            self.policy.set_progress(progress)
+        flat = self._collect(objective is not None) if self.demos is None else self._draw(self.demos)
         began = self.clock()
-        flat = batch.flatten()
-        flat["advantage"], flat["returns"] = (x.flatten() for x in self._returns(batch, last_value))
         if objective is not None:
             teacher = None if self.teacher_result is None else self.teacher_result.rate
             context = GateContext(teacher, self.success)
@@ -157,7 +169,7 @@ class Trainer:
         if self.sight is not None:  # the policy reads beliefs, and the epochs need not carry the images
             flat["obs"] = obs.exclude(*self.policy.spec.cameras)
         metrics = ppo.update(
-            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.mode != "dagger"
+            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.uses_reward
         )
         seconds = {**self.collector.times, "update": self.clock() - began}
         if self.sight is not None:
@@ -170,7 +182,27 @@ class Trainer:
         metrics |= {f"rollout/{name}": value for name, value in self.collector.episodes.means.items()}
         if self.teacher is not None:
             metrics["teacher/queries"] = float(self.collector.queries)
+        if isinstance(self.policy, ResidualActorCritic):
+            metrics["residual/alpha"] = self.policy.residual.alpha_at(progress)
+        if self.base is not None:
+            metrics["base/queries"] = float(self.collector.base_queries)
         return metrics
+
+    def _collect(self, label: bool) -> TensorDict:
+        """One batch [M] from the environments, with its advantages and returns."""
+        batch, last_value = self.collector.collect(label)
+        flat = batch.flatten()
+        flat["advantage"], flat["returns"] = (x.flatten() for x in self._returns(batch, last_value))
+        return flat
+
+    def _draw(self, demos: DemoSource) -> TensorDict:
+        """As many rows of demonstrations [M]."""
+        began = self.clock()
+        flat = demos.draw(self.config.ppo.num_steps * self.config.env.num_envs)
+        with torch.no_grad():
+            flat["obs"] = self.policy.perceive(flat["obs"])
+        self.collector.times = {"demos": self.clock() - began}
+        return flat
 
     def _returns(self, batch: TensorDict, last_value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Advantages and returns, both [T, N]."""
@@ -185,7 +217,13 @@ class Trainer:
         return self.step // every > (self.step - per_iteration) // every or self.step >= self.config.total_steps
 
     def _evaluate(self, env: VectorEnv, seed: int, episodes: int, policy: Policy | None = None) -> EvalResult:
-        return evaluate(env, policy or StudentPolicy(self.policy), episodes, seed)
+        if policy is not None or self.base is None:
+            return evaluate(env, policy or StudentPolicy(self.policy), episodes, seed)
+        memory = {name: tensor.clone() for name, tensor in self.base.state_dict().items()}  # of the episodes in training
+        try:
+            return evaluate(env, StudentPolicy(self.policy, base=self.base), episodes, seed)
+        finally:
+            self.base.load_state_dict(memory)
 
     def _evaluate_teacher(self) -> None:
         """Measure the teacher once, on the episodes that the student will be judged on."""
@@ -196,10 +234,15 @@ class Trainer:
         self.teacher.seed(self.config.seed)
         self.teacher.reset(torch.ones(self.env.num_envs, dtype=torch.bool, device=self.teacher.device))
 
+    def _evaluate_base(self) -> None:
+        """Measure the base once, on the episodes that the student will be judged on: it is what the student starts as."""
+        if self.config.base is not None and self.base_result is None:
+            self.base_result = self._evaluate(self.eval_env, FINAL_SEED, self.config.final_episodes)
+
     def _finish(self) -> None:
         """Judge the final policy on fresh episodes and write result.json."""
         student = self._evaluate(self.eval_env, FINAL_SEED, self.config.final_episodes)
-        teacher = self.teacher_result
+        teacher, base = self.teacher_result, self.base_result
         curve = [
             [m["step"], m["eval/success"], round(m["eval/success"] * self.config.eval_episodes), self.config.eval_episodes]
             for m in read_metrics(self.run_dir)
@@ -220,6 +263,9 @@ class Trainer:
             "student": student.to_dict(),
             "teacher_eval": None if teacher is None else teacher.to_dict(),
             "paired": None if teacher is None else vars(compare(student, teacher)),
+            "base": self.config.base,
+            "base_eval": None if base is None else base.to_dict(),
+            "base_paired": None if base is None else vars(compare(student, base)),
             "curve": curve,
         }
         write_json(self.run_dir / "result.json", result)
@@ -232,27 +278,31 @@ class Trainer:
             **_prefixed("rng", checkpoint.rng_tensors(self.generator)),
             **_prefixed("env", self.env.state_dict()),
             **_prefixed("teacher", {} if self.teacher is None else self.teacher.state_dict()),
+            **_prefixed("base", {} if self.base is None else self.base.state_dict()),
             **_prefixed("sight", {} if self.sight is None else self.sight.state_dict()),
         }
         meta = {
             "wall": self.wall,
             "success": self.success,
             "queries": self.collector.queries,
+            "base_queries": self.collector.base_queries,
             "owed": 0.0 if self.collector.labeller is None else self.collector.labeller.owed,
             "episodes": self.collector.episodes.means,
             "objective": None if self.objective is None else self.objective.state_dict(),
             "teacher_result": None if self.teacher_result is None else self.teacher_result.to_full_dict(),
+            "base_result": None if self.base_result is None else self.base_result.to_full_dict(),
         }
         checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, keep=self.config.keep_checkpoints)
         self.saved_step = self.step
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         self.step = saved.step
-        self.policy.load_state_dict(ActorCritic.from_pretrained(saved.policy_dir, self.device).state_dict())
         checkpoint.load_optimizer(self.optimizer, _group(saved.tensors, "optimizer"))
         self.collector.obs = self.env.load_state_dict(_group(saved.tensors, "env"))
         if self.teacher is not None:
             self.teacher.load_state_dict(_group(saved.tensors, "teacher"))
+        if self.base is not None:
+            self.base.load_state_dict(_group(saved.tensors, "base"))
         if self.sight is not None:
             self.sight.load_state_dict(_group(saved.tensors, "sight"))
         meta = saved.meta
@@ -264,6 +314,9 @@ class Trainer:
             self.objective.load_state_dict(meta["objective"])
         if meta["teacher_result"] is not None:
             self.teacher_result = EvalResult.from_full_dict(meta["teacher_result"])
+        self.collector.base_queries = meta.get("base_queries", 0)
+        if meta.get("base_result") is not None:
+            self.base_result = EvalResult.from_full_dict(meta["base_result"])
         checkpoint.load_rng(_group(saved.tensors, "rng"), self.generator)
 
     def _dump_evidence(self, fault: NonFiniteError) -> None:
@@ -278,14 +331,16 @@ class Trainer:
 
 
 def make_teacher(config: RunConfig, env: VectorEnv) -> Teacher | None:
-    """Build the run's teacher, or none in mode ppo.
+    """Build the run's teacher, or none in modes ppo and bc.
 
     Raises:
         ConfigError: mode and teacher do not go together, or see `teachers.registry.make`.
     """
-    if config.mode == "ppo":
+    if config.mode in ("ppo", "bc"):
         if config.teacher is not None:
-            raise ConfigError(f"mode ppo uses no teacher, but teacher is '{config.teacher}': leave it out, or use mode rpd")
+            raise ConfigError(
+                f"mode {config.mode} uses no teacher, but teacher is '{config.teacher}': leave it out, or use mode rpd"
+            )
         return None
     if config.teacher is None:
         raise ConfigError(f"mode {config.mode} needs a teacher: add --teacher, e.g. --teacher scripted:noisy; see `rpd list`")
@@ -295,12 +350,14 @@ def make_teacher(config: RunConfig, env: VectorEnv) -> Teacher | None:
 
 
 def make_objective(config: RunConfig, teacher: Teacher | None, env: VectorEnv) -> DistillObjective | None:
-    """Build the distillation term, checked against what the teacher provides; None without a teacher."""
+    """Build the distillation term, checked against what the teacher provides; None without a teacher or demonstrations."""
+    if config.mode == "bc":
+        return DistillObjective(config.distill, "demonstrations", {"mean"}, env.spec.action.discrete, use_reward=False)
     if teacher is None:
         return None
     return DistillObjective(
         config.distill, teacher.name, teacher.provides, env.spec.action.discrete,
-        use_reward=config.mode != "dagger", bin_edges=teacher.bin_edges,
+        use_reward=config.uses_reward, bin_edges=teacher.bin_edges,
     )  # fmt: skip
 
 

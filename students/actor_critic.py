@@ -36,12 +36,17 @@ class ActorCritic(nn.Module):
     That is the normalised ``state``, and with images either the features of an encoder per camera, which actor and
     critic train, or with `StudentConfig.perceive` a belief about the scene, which is trained apart (`Perception`).
     The critic also sees ``privileged`` where `StudentConfig.asymmetric_critic` is set. Observations may have more keys.
+    With `StudentConfig.reads` the state is what is read of it, wherever that is in an environment's: see `fit`.
     """
 
     discrete: Tensor
+    columns: Tensor
+    rescale: Tensor
+    outside: str | None = None
+    """Name of the teacher whose actions, under ``base.action``, have to be among the observations."""
 
-    def __init__(self, spec: EnvSpec, config: StudentConfig) -> None:
-        """Build the network for an environment.
+    def __init__(self, spec: EnvSpec, config: StudentConfig, beside: int = 0) -> None:
+        """Build the network for an environment; its actor has `beside` inputs more.
 
         Raises:
             ConfigError: if the environment does not offer what the configuration asks for.
@@ -62,25 +67,46 @@ class ActorCritic(nn.Module):
             raise ConfigError(f"init_log_std {start:g} must lie between min_log_std {low:g} and {MAX_LOG_STD:g}")
         self.spec, self.config = spec, config
 
-        state_dim = spec.observations["state"].shape[0]
+        names = spec.entries(config.reads)
+        scaled = tuple(s for name, s in zip(spec.state_names, spec.state_scaled, strict=False) if name in names)
         self.perception = Perception(spec, config) if config.perceive else None
         self.cameras = Cameras(spec, config) if spec.cameras and not config.perceive else None
-        self.state_normalizer = Normalizer(state_dim, spec.state_scaled) if config.normalize_state else None
+        self.state_normalizer = Normalizer(len(names), scaled) if config.normalize_state else None
 
         sight = self.perception or self.cameras
-        width = state_dim + (0 if sight is None else sight.dim)
+        width = len(names) + (0 if sight is None else sight.dim)
         critic_width = width + (Scene.relative_dim if config.asymmetric_critic else 0)
-        self.actor = mlp([width, *config.hidden, spec.action.dim], out_gain=0.01)
+        self.actor = mlp([width + beside, *config.hidden, spec.action.dim], out_gain=0.01)
         self.critic = mlp([critic_width, *config.hidden, 1], out_gain=1.0)
         # log sigma = low + (high - low) sigmoid(x): bounded without the dead gradient that a clamp has at its bounds
         fraction = (start - low) / (MAX_LOG_STD - low)
         self.log_std_logit = nn.Parameter(torch.full((spec.action.dim,), math.log(fraction / (1 - fraction))))
         self.register_buffer("discrete", torch.tensor(spec.action.discrete, dtype=torch.bool), persistent=False)
+        self.register_buffer("columns", torch.arange(len(spec.state_names)), persistent=False)
+        self.register_buffer("rescale", torch.ones(spec.action.dim), persistent=False)
+        self.fit(spec)
+
+    def fit(self, spec: EnvSpec) -> None:
+        """Prepare to act in an environment, perhaps another than that of the training: see `EnvSpec.check_policy`.
+
+        What is read is taken from where it is in that environment's state, and continuous actions mean there, in physical
+        units, what they meant in training.
+
+        Raises:
+            SpecMismatch: the policy does not fit; names both sides.
+        """
+        spec.check_policy(self.spec, self.config.reads)
+        columns = [spec.state_names.index(name) for name in self.spec.entries(self.config.reads)]
+        scale = [a / b for a, b in zip(self.spec.action.scale, spec.action.scale, strict=True)]
+        self.columns = torch.tensor(columns, device=self.device)
+        self.rescale = torch.tensor(scale, device=self.device).where(~self.discrete, 1.0)
+        self._everything = columns == list(range(len(spec.state_names)))
+        self._same_scale = bool((self.rescale == 1).all())
 
     def forward(self, obs: Obs) -> Outputs:
         """Return all that the losses need; images are encoded once."""
         features = self._encode(obs)
-        return Outputs(self._distribution(features), self._value(features, obs))
+        return Outputs(self._distribution(self._hidden(features, obs), obs), self._value(features, obs))
 
     def perceive(self, obs: TensorDict) -> TensorDict:
         """Return `obs` with what the policy makes of its images in ``belief``, so that it need not look again.
@@ -96,7 +122,13 @@ class ActorCritic(nn.Module):
 
     def distribution(self, obs: Obs) -> ActionDistribution:
         """Return the action distribution."""
-        return self._distribution(self._encode(obs))
+        return self._distribution(self._hidden(self._encode(obs), obs), obs)
+
+    @torch.no_grad()
+    def propose(self, obs: Obs) -> tuple[Tensor, Tensor]:
+        """Return what `act` would do [N, A] and the actor's last hidden layer [N, F], in one pass."""
+        hidden = self._hidden(self._encode(obs), obs)
+        return self._distribution(hidden, obs).mode().clamp(-1, 1), hidden
 
     def value(self, obs: Obs) -> Tensor:
         """Return the value [N]."""
@@ -112,7 +144,7 @@ class ActorCritic(nn.Module):
     def observe(self, obs: Obs) -> None:
         """Update the normaliser with observations that were collected."""
         if self.state_normalizer is not None:
-            self.state_normalizer.update(obs["state"])
+            self.state_normalizer.update(self._read(obs))
 
     @property
     def log_std(self) -> Tensor:
@@ -122,12 +154,17 @@ class ActorCritic(nn.Module):
 
     def acting_parameters(self) -> list[nn.Parameter]:
         """All that the policy's loss trains: what beliefs are made of is not among them."""
-        return [p for name, p in self.named_parameters() if not name.startswith("perception.")]
+        return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("perception.")]
 
     @property
     def num_parameters(self) -> int:
         """Number of trained numbers."""
-        return sum(p.numel() for p in self.parameters())
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def hidden_width(self) -> int:
+        """Size of the actor's last hidden layer."""
+        return cast("nn.Linear", self.actor[-1]).in_features
 
     @property
     def device(self) -> torch.device:
@@ -136,23 +173,33 @@ class ActorCritic(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into `folder`."""
-        pretrained.save(self, self.spec, self.config, Path(folder))
+        pretrained.save(self, Path(folder))
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> ActorCritic:
-        """Load a policy saved by `save_pretrained`.
+    @staticmethod
+    def from_pretrained(folder: str | Path, device: torch.device | str = "cpu") -> ActorCritic:
+        """Load a policy saved by `save_pretrained`, of any kind.
 
         Raises:
             ConfigError: one line that names the file that is missing, damaged or of another kind.
         """
-        folder = Path(folder)
-        spec, config, weights = pretrained.load(cls.__name__, folder)
-        policy = cls(spec, config)
-        pretrained.fill(policy, weights, folder)
-        return policy.to(device)
+        return pretrained.load(Path(folder), device)
+
+    def describe(self) -> pretrained.Description:
+        """Say what the policy is, without its numbers."""
+        return pretrained.Description(class_name=type(self).__name__, spec=self.spec, student=self.config)
+
+    @classmethod
+    def build(cls, description: pretrained.Description) -> ActorCritic:
+        """Make the network that `describe` described, with new numbers."""
+        return cls(description.spec, description.student)
+
+    def _read(self, obs: Obs) -> Tensor:
+        """The state entries that are read [N, S]."""
+        return obs["state"] if self._everything else obs["state"][:, self.columns]
 
     def _state(self, obs: Obs) -> Tensor:
-        return obs["state"] if self.state_normalizer is None else self.state_normalizer(obs["state"])
+        state = self._read(obs)
+        return state if self.state_normalizer is None else self.state_normalizer(state)
 
     def _encode(self, obs: Obs) -> Tensor:
         seen = [self._state(obs)]
@@ -162,8 +209,15 @@ class ActorCritic(nn.Module):
             seen.append(self.cameras(obs))
         return torch.cat(seen, dim=-1)
 
-    def _distribution(self, features: Tensor) -> ActionDistribution:
-        return ActionDistribution(self.actor(features), self.log_std, self.discrete)
+    def _hidden(self, features: Tensor, obs: Obs) -> Tensor:
+        """The actor's last hidden layer [N, F]."""
+        return self.actor[:-1](features)
+
+    def _distribution(self, hidden: Tensor, obs: Obs) -> ActionDistribution:
+        raw, log_std = self.actor[-1](hidden), self.log_std
+        if not self._same_scale:
+            raw, log_std = raw * self.rescale, log_std + self.rescale.log()
+        return ActionDistribution(raw, log_std, self.discrete)
 
     def _value(self, features: Tensor, obs: Obs) -> Tensor:
         if self.config.asymmetric_critic:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -10,6 +12,9 @@ class StudentConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    reads: tuple[str, ...] = ()
+    """Groups of state entries that are read, e.g. gripper object goal; default: all. Without the joints (q dq) the policy also
+    fits robots that it was not trained on, if they act in the same units."""
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of actor and critic."""
     image_features: int = Field(128, ge=8)
@@ -27,3 +32,25 @@ class StudentConfig(BaseModel):
     perceive: bool = False
     """Learn from the simulator's privileged scenes to tell from images where things are, and act on that belief alone:
     see `perception`. Needs a task whose scenes are known in training; the policy that comes out does not."""
+
+
+class ResidualConfig(BaseModel):
+    """How a student adds to a frozen base: a = clip(a_base + alpha * tanh(f(o, a_base)), -1, 1), f = 0 at the start."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    alpha: float = Field(1.0, gt=0, le=2)
+    """How far the student may move a continuous dimension of the action in the end, of a range from -1 to 1. 2: anywhere."""
+    alpha_start: float = Field(0.2, ge=0, le=2)
+    """The same at the start."""
+    ramp: float = Field(0.3, ge=0, le=1)
+    """Fraction of the run over which alpha changes, linearly."""
+    discrete_odds: float = Field(3.0, gt=0)
+    """Log-odds with which the base's choice in a discrete dimension (a gripper) stands at the start; f adds to them."""
+    sees: Literal["action", "features"] = "action"
+    """What the student knows of the base: the action that it proposes; or its last hidden layer, too."""
+
+    def alpha_at(self, progress: float) -> float:
+        """Alpha at a point of the run, in [0, 1]."""
+        grown = min(1.0, progress / self.ramp) if self.ramp else 1.0
+        return self.alpha_start + (self.alpha - self.alpha_start) * grown

@@ -50,7 +50,7 @@ class Perception(nn.Module):
     def __init__(self, spec: EnvSpec, config: StudentConfig) -> None:
         super().__init__()
         self.cameras = Cameras(spec, config)
-        state_dim = spec.observations["state"].shape[0]
+        state_dim = len(spec.entries(config.reads))
         self.head = mlp([state_dim + self.cameras.dim, HIDDEN, Scene.relative_dim], out_gain=1.0)
         self.dim = Scene.relative_dim
         self.register_buffer("tolerance", torch.tensor(TOLERANCE), persistent=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -14,23 +16,38 @@ from torch import Tensor, nn
 
 from envs.errors import ConfigError
 from envs.specs import EnvSpec
-from students.config import StudentConfig
+from students.config import ResidualConfig, StudentConfig
 from students.files import digest, mismatch, write_bytes
+
+if TYPE_CHECKING:
+    from students.actor_critic import ActorCritic
 
 SCHEMA = 1
 CONFIG, MODEL = "config.json", "model.safetensors"
 
 
-class _Config(BaseModel):
+CLASSES = {"ActorCritic": "students.actor_critic", "ResidualActorCritic": "students.residual"}
+"""The module of each kind of policy. Its class has ``build(Description)`` and ``describe() -> Description``."""
+
+
+class Description(BaseModel):
+    """What a policy is, without its numbers."""
+
     model_config = ConfigDict(extra="forbid")
 
     class_name: str
     spec: EnvSpec
     student: StudentConfig
+    residual: ResidualConfig | None = None
+    base: Description | str | None = None
+    """Of a residual: the policy inside that it adds to, or the name of the teacher outside."""
+
+
+class _Config(Description):
     model: dict[str, int | str]
 
 
-def save(policy: nn.Module, spec: EnvSpec, config: StudentConfig, folder: Path) -> None:
+def save(policy: ActorCritic, folder: Path) -> None:
     """Write a policy folder. Each file is written atomically; an interrupted overwrite is noticed by `load`.
 
     Raises:
@@ -38,19 +55,49 @@ def save(policy: nn.Module, spec: EnvSpec, config: StudentConfig, folder: Path) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = save_tensors({k: v.detach().cpu().contiguous() for k, v in policy.state_dict().items()})
-    head = _Config(class_name=type(policy).__name__, spec=spec, student=config, model=digest(weights))
-    data = head.model_dump(mode="json")
+    head = _Config(**dict(policy.describe()), model=digest(weights))
+    data = head.model_dump(mode="json", exclude_none=True)
     text = json.dumps({"schema": SCHEMA, **data, "sha256": _seal(data)}, indent=2)
     write_bytes(folder / MODEL, weights)
     write_bytes(folder / CONFIG, text.encode())
 
 
-def load(class_name: str, folder: Path) -> tuple[EnvSpec, StudentConfig, dict[str, Tensor]]:
-    """Read and verify a policy folder.
+def load(folder: Path, device: torch.device | str = "cpu") -> ActorCritic:
+    """Load a policy of any kind.
 
     Raises:
         ConfigError: naming the file and what is wrong with it.
     """
+    head = _read_config(folder)
+    path = folder / MODEL
+    weights = _read(path)
+    if problem := mismatch(digest(weights), head.model):
+        raise ConfigError(f"{path}: {problem}")
+    try:
+        tensors = load_tensors(weights)
+    except SafetensorError as error:
+        raise ConfigError(f"{path}: not a safetensors file ({error})") from None
+    policy = build(head)
+    fill(policy, tensors, folder)
+    return policy.to(device)
+
+
+def describe(folder: Path) -> Description:
+    """Say what the policy in a folder is, without reading its numbers.
+
+    Raises:
+        ConfigError: see `load`.
+    """
+    return _read_config(folder)
+
+
+def build(description: Description) -> ActorCritic:
+    """Make the network of a description, with new numbers."""
+    module = importlib.import_module(CLASSES[description.class_name])
+    return getattr(module, description.class_name).build(description)
+
+
+def _read_config(folder: Path) -> _Config:
     path = folder / CONFIG
     try:
         data: Any = json.loads(_read(path))
@@ -67,17 +114,9 @@ def load(class_name: str, folder: Path) -> tuple[EnvSpec, StudentConfig, dict[st
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{path}: field '{where}': {first['msg']}") from None
-    if head.class_name != class_name:
-        raise ConfigError(f"{path}: holds a policy of class '{head.class_name}', not '{class_name}'")
-
-    path = folder / MODEL
-    weights = _read(path)
-    if problem := mismatch(digest(weights), head.model):
-        raise ConfigError(f"{path}: {problem}")
-    try:
-        return head.spec, head.student, load_tensors(weights)
-    except SafetensorError as error:
-        raise ConfigError(f"{path}: not a safetensors file ({error})") from None
+    if head.class_name not in CLASSES:
+        raise ConfigError(f"{path}: holds a policy of class '{head.class_name}', but this rpd knows {', '.join(CLASSES)}")
+    return head
 
 
 def fill(policy: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from envs.errors import ConfigError
 from envs.specs import EnvSpec
+from students import pretrained
 from students.actor_critic import ActorCritic
 from students.locate import resolve_policy
-from teachers.base import Teacher, TeacherOutput
+from students.residual import ACTION
+from teachers import registry
+from teachers.base import Teacher, TeacherOutput, Views
 from teachers.registry import Options, parse_options
+
+
+def with_proposal(obs: TensorDict, base: Teacher | None, instructions: list[str]) -> TensorDict:
+    """Put what a teacher would do beside observations [N], for a policy that corrects it (`ActorCritic.outside`).
+
+    Args:
+        obs: with what the teacher sees.
+        base: the teacher; None: `obs` is returned as it is.
+        instructions: N strings.
+    """
+    if base is None:
+        return obs
+    action = base.act(obs.to(base.device), instructions).clamp(-1, 1)
+    return cast("TensorDict", obs.copy()).set(ACTION, action.to(obs.device or "cpu"))
 
 
 class PolicyTeacher(Teacher):
@@ -19,21 +38,41 @@ class PolicyTeacher(Teacher):
 
     provides = frozenset({"mean", "std"})
 
-    def __init__(self, policy: ActorCritic, name: str = "policy") -> None:
-        """Freeze a policy."""
+    def __init__(self, policy: ActorCritic, name: str = "policy", base: Teacher | None = None) -> None:
+        """Freeze a policy, and with it the teacher that it corrects, if it does."""
         self.policy = policy.eval().requires_grad_(False)
-        self.name = name
+        self.name, self.base = name, base
+        self.looks = base is not None and base.looks
 
     def check_env(self, spec: EnvSpec) -> None:
-        """See `EnvSpec.check_policy`."""
-        spec.check_policy(self.policy.spec)
+        """See `ActorCritic.fit`."""
+        self.policy.fit(spec)
 
     @torch.no_grad()
     def label(self, obs: TensorDict, instructions: list[str], student_action: Tensor | None = None) -> TeacherOutput:
         """Return the distribution's mean, clipped to what the environment would execute, and its std."""
-        distribution = self.policy.distribution(obs)
+        distribution = self.policy.distribution(with_proposal(obs, self.base, instructions))
         mean = distribution.mean.clamp(-1, 1)
         return TeacherOutput(mean, valid=mean.new_ones(len(mean), dtype=torch.bool), std=distribution.std)
+
+    def reset(self, mask: Tensor) -> None:
+        """See `Teacher.reset`."""
+        if self.base is not None:
+            self.base.reset(mask)
+
+    def seed(self, seed: int) -> None:
+        """See `Teacher.seed`."""
+        if self.base is not None:
+            self.base.seed(seed)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Teacher.state_dict`."""
+        return {} if self.base is None else self.base.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """See `Teacher.load_state_dict`."""
+        if self.base is not None:
+            self.base.load_state_dict(state)
 
     def weights(self) -> dict[str, Tensor]:
         """The policy's parameters and buffers."""
@@ -54,4 +93,12 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
     if argument is None:
         raise ConfigError("teacher 'policy' needs a run, a checkpoint or a policy folder, e.g. policy:runs/x")
     parse_options(Options, options, "policy")
-    return PolicyTeacher(ActorCritic.from_pretrained(resolve_policy(argument), device))
+    policy = ActorCritic.from_pretrained(resolve_policy(argument), device)
+    base = None if policy.outside is None else registry.make(policy.outside, spec, device)
+    return PolicyTeacher(policy, base=base)
+
+
+def needs(argument: str | None, options: dict[str, str]) -> Views:
+    """What the teacher that the policy corrects must see, if it corrects one."""
+    base = None if argument is None else pretrained.describe(resolve_policy(argument)).base
+    return registry.needs(base) if isinstance(base, str) else Views()

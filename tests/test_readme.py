@@ -18,7 +18,7 @@ from rpd.convert import ConvertOptions
 from rpd.demos.command import DemosOptions
 from rpd.evaluation import EvalOptions
 from rpd.serve.main import ServeOptions
-from rpd.settings import train_options
+from rpd.settings import residual_options, train_options
 from rpd.teacher import ShowOptions
 
 ROOT = Path(__file__).parent.parent
@@ -52,8 +52,8 @@ def test_command_is_understood(words, tmp_path, monkeypatch):
     Path("mine.yaml").write_text(blocks("yaml")[0])
     verb, *args = words[1:]
     assert verb in cli.VERBS
-    if verb == "train":
-        train_options(args)
+    if verb in ("train", "residual"):
+        {"train": train_options, "residual": residual_options}[verb](args)
     elif verb == "teacher":
         parse({"show": ShowOptions, "train": CloneOptions}[args[0]], args[1:], verb)
     elif verb in OPTIONS:

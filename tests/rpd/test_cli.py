@@ -31,7 +31,7 @@ def refused(args, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("trian", "rpd: unknown verb 'trian': did you mean train?"),
+        ("trian", "rpd: unknown verb 'trian': did you mean train"),
         ("train", "rpd train: which task? e.g. 'rpd train tabletop/PickCube"),
         ("train tabletop/PickCub", "rpd train: unknown task 'tabletop/PickCub': did you mean tabletop/PickCube"),
         ("train PickCube", "rpd train: unknown task 'PickCube': did you mean tabletop/PickCube"),
@@ -41,7 +41,7 @@ def refused(args, capsys):
         (f"train --task {REACH}", "rpd train: unknown option '--task': write its value without a name"),
         (f"train {REACH} --ppo.gamma 2", "rpd train: --ppo.gamma 2.0: Input should be less than or equal to 1"),
         (f"train {REACH} --total-steps many", "rpd train: --total-steps takes INT, not 'many'"),
-        (f"train {REACH} --mode foo", "Expected one of ('rpd', 'ppo', 'dagger')"),
+        (f"train {REACH} --mode foo", "Expected one of ('rpd', 'ppo', 'dagger', 'bc')"),
         (f"train {REACH} --config none.yaml", "rpd train: cannot read none.yaml: No such file or directory"),
         (f"train {REACH}", "rpd train: mode rpd needs a teacher: add --teacher"),
         (f"train {REACH} --mode dagger", "rpd train: mode dagger needs a teacher: add --teacher"),

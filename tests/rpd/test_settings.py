@@ -107,7 +107,7 @@ def test_shipped_files_are_all_of_a_task():
         ("ppo:", "{}: ppo is a group of options"),
         ("ppo: {lr: -1}", "{}: ppo.lr -1: Input should be greater than 0"),
         ("ppo: {lr: fast}", "{}: ppo.lr 'fast': Input should be a valid number"),
-        ("mode: foo", "{}: mode 'foo': Input should be 'rpd', 'ppo' or 'dagger'"),
+        ("mode: foo", "{}: mode 'foo': Input should be 'rpd', 'ppo', 'dagger' or 'bc'"),
         ("student: {hidden: [a]}", "{}: student.hidden.0 'a': Input should be a valid integer"),
         ("a: [1", "{}: not valid YAML in line"),
         ("- 1", "{}: has to be a mapping of options"),

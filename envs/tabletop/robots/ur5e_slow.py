@@ -1,4 +1,4 @@
-"""A UR5e that is hard to drive: servos of a quarter of the stiffness, commands that arrive 100 ms late, two thirds of the speed.
+"""A UR5e that is hard to drive: a quarter of the stiffness, commands that arrive 100 ms late, two thirds of the speed.
 
 Kinematics and masses are those of the UR5e, so that what a policy finds different is dynamics alone.
 """

@@ -1,0 +1,51 @@
+"""From a run's settings to a student that corrects a frozen base, and to whoever the base is."""
+
+from __future__ import annotations
+
+from envs.base import VectorEnv
+from envs.errors import ConfigError
+from rpd.config import RunConfig
+from rpd.policies import trained
+from students.actor_critic import ActorCritic
+from students.locate import resolve_policy
+from students.residual import ResidualActorCritic
+from teachers import registry as teachers
+from teachers.base import Teacher
+
+TEACHER = "teacher:"
+
+
+def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
+    """Build the student of a new run: plain, or with `RunConfig.base` a correction of it.
+
+    Raises:
+        ConfigError: no such base, or one that acts for nothing in particular.
+        SpecMismatch: the base does not fit the environment; names both sides.
+    """
+    if config.base is None:
+        return ActorCritic(env.spec, config.student).to(env.device)
+    if config.mode == "bc":
+        raise ConfigError("mode bc learns from demonstrations, not beside a base: a residual learns by ppo, rpd or dagger")
+    base: ActorCritic | str
+    if config.base.startswith(TEACHER):
+        base = config.base.removeprefix(TEACHER)
+    elif (path := trained(config.base)) is not None:
+        base = ActorCritic.from_pretrained(resolve_policy(path), env.device)
+        if base.outside is not None:
+            raise ConfigError(f"{config.base} itself corrects teacher {base.outside}: name that as the base")
+    else:
+        raise ConfigError(f"base {config.base} is no policy to correct: name a run, a policy folder, or teacher:NAME")
+    return ResidualActorCritic(env.spec, config.student, config.residual, base).to(env.device)
+
+
+def outside_base(policy: ActorCritic, env: VectorEnv, seed: int = 0) -> Teacher | None:
+    """Build the teacher whose actions a policy corrects, if it does.
+
+    Raises:
+        ConfigError: see `teachers.registry.make`.
+    """
+    if policy.outside is None:
+        return None
+    base = teachers.make(policy.outside, env.spec, env.device)
+    base.seed(seed)
+    return base
