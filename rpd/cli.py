@@ -31,6 +31,14 @@ def residual(args: list[str]) -> int:
     return run.start(options.run_config(), options.runs_dir, options.name)
 
 
+def sweep(args: list[str]) -> int:
+    """Train every (task, robot, seed) of a file."""
+    from rpd import sweep as sweeping
+    from rpd.arguments import parse
+
+    return sweeping.main(parse(sweeping.SweepOptions, args, "rpd sweep"))
+
+
 def evaluate(args: list[str]) -> int:
     """Measure a policy, or compare two on the same episodes."""
     from rpd import evaluation
@@ -115,6 +123,7 @@ def doctor(args: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "residual": residual,
+    "sweep": sweep,
     "eval": evaluate,
     "collect": collect,
     "demos": demos,

@@ -7,7 +7,7 @@ from importlib import resources
 from rich.console import Console
 from rich.table import Table
 
-from envs.registry import list_tasks
+from envs.registry import SIMULATORS, list_tasks
 from rpd.distill.divergences import DIVERGENCES
 from rpd.distill.gates import GATES
 from rpd.settings import COMMON
@@ -30,8 +30,8 @@ def main() -> int:
     for simulator in sorted(d.name for d in resources.files("configs").iterdir() if d.is_dir()):
         for file in sorted(f.name for f in resources.files("configs").joinpath(simulator).iterdir()):
             if file.endswith(".yaml"):
-                task = "..." if file == COMMON else file.removesuffix(".yaml")
-                files.add_row(f"configs/{simulator}/{file}", f"rpd train {simulator}/{task}")
+                path, task = f"configs/{simulator}/{file}", "..." if file == COMMON else file.removesuffix(".yaml")
+                files.add_row(path, f"rpd train {simulator}/{task}" if simulator in SIMULATORS else f"rpd sweep {path}")
     for table in (tasks, teachers, terms, files):
         console.print(table)
     return 0

@@ -19,11 +19,13 @@ from rpd.demos.command import DemosOptions
 from rpd.evaluation import EvalOptions
 from rpd.serve.main import ServeOptions
 from rpd.settings import residual_options, train_options
+from rpd.sweep import SweepOptions
 from rpd.teacher import ShowOptions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 OPTIONS = {
+    "sweep": SweepOptions,
     "eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions, "serve": ServeOptions,
     "convert": ConvertOptions,
 }  # fmt: skip
