@@ -43,7 +43,6 @@ class Camera:
         self._options, self._no_force = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._options.geomgroup[0] = 0  # collision meshes
         self._drawer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawer)
 
     def render(self, data: mujoco.MjData, name: str, size: int) -> np.ndarray:
         """Look through a camera of the model.
@@ -59,6 +58,7 @@ class Camera:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         viewport = mujoco.MjrRect(0, 0, size, size)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawer)  # not that of another model
         mujoco.mjr_render(viewport, self._scene, self._drawer)
         image = np.empty((size, size, 3), np.uint8)
         mujoco.mjr_readPixels(image, None, viewport, self._drawer)

@@ -251,6 +251,9 @@ stock = mine["image.agentview"].float()
 cheap = build(rendering="cheap", teacher_cameras=("agentview",), teacher_image_size=64)
 cheap.set_state(ours.get_state())
 light = cheap.observe()["image.agentview"].float()
+# Two models take turns in one process: neither reads the other's picture.
+for sim_, before in ((ours, mine["image.agentview"]), (cheap, cheap.observe()["image.agentview"])):
+    assert torch.equal(sim_.observe()["image.agentview"], before)
 # The same picture with other light: bright and dark at the same places.
 print(torch.corrcoef(torch.stack([stock.flatten(), light.flatten()]))[0, 1].item(), *cheap.look()["view.agentview"].shape)
 """
