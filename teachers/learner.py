@@ -3,9 +3,42 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
+
+from envs.specs import Scene
+from students.perception import TOLERANCE
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """N observations, and what was answered to them and to those that followed."""
+
+    images: Tensor
+    """uint8 [N, S, S, 3], from `Learner.prepare`."""
+    instructions: list[str]
+    actions: Tensor
+    """[N, H, A] labels of this control step and the next, in the units of the demonstrations."""
+    counts: Tensor
+    """[N, H] bool: which of these there were; after the end of an episode its last one is repeated."""
+    scene: Tensor | None = None
+    """[N, Scene.dim], where the learner needs it."""
+
+
+class SceneHead(nn.Linear):
+    """Tells `Scene.relative` from visual tokens, while a model learns: stands in for the pre-training of its eyes."""
+
+    def __init__(self, width: int) -> None:
+        """`width`: numbers of all tokens of an observation."""
+        super().__init__(width, Scene.relative_dim)
+
+    def loss(self, visual: Tensor, scene: Tensor) -> Tensor:
+        """Mean squared error, weighted by what matters, of what visual tokens [N, ...] say of scenes [N, Scene.dim]."""
+        error = self(visual.flatten(1).float()) - Scene.relative(scene.to(visual.device))
+        return (torch.tensor(TOLERANCE, device=visual.device) * error).square().sum(-1).mean()
 
 
 class Learner(ABC):
@@ -14,33 +47,28 @@ class Learner(ABC):
     Attributes:
         module: everything that is trained or runs, also what only training needs.
         needs_scene: whether `loss` reads the simulator's privileged scenes.
+        horizon: actions of a chunk, H.
     """
 
     module: nn.Module
     needs_scene: bool = False
+    horizon: int = 1
 
     @abstractmethod
     def prepare(self, images: Tensor) -> Tensor:
         """Resize images uint8 [N, H, W, 3] to what the model sees, once and for all: uint8 [N, S, S, 3]."""
 
     @abstractmethod
-    def loss(self, images: Tensor, instructions: list[str], actions: Tensor, scene: Tensor | None) -> dict[str, Tensor]:
-        """Parts of the loss by name, scalars; their sum is minimised.
-
-        Args:
-            images: [N, S, S, 3] from `prepare`.
-            instructions: N strings.
-            actions: [N, A] labels, in the units of the demonstrations.
-            scene: [N, Scene.dim], where `needs_scene`.
-        """
+    def loss(self, batch: Minibatch) -> dict[str, Tensor]:
+        """Parts of the loss by name, scalars, ``action`` among them; their sum is minimised."""
 
     @abstractmethod
-    def scene_loss(self, images: Tensor, scene: Tensor) -> dict[str, Tensor]:
+    def scene_loss(self, batch: Minibatch) -> dict[str, Tensor]:
         """The part of the loss that needs nothing but the eyes, where `needs_scene`."""
 
     @abstractmethod
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:
-        """Answer as the teacher would: [N, A], in the units of the demonstrations."""
+        """Answer images from `prepare` as the teacher would: [N, A], in the units of the demonstrations."""
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, by name."""

@@ -28,6 +28,11 @@ def read(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder / FILE}: not valid JSON ({error}): truncated or altered?") from None
 
 
+def write(statistics: Mapping[str, Any]) -> bytes:
+    """The content of such a file."""
+    return (json.dumps(dict(statistics), indent=2) + "\n").encode()
+
+
 def choose(statistics: Mapping[str, Any], key: str | None, where: str) -> str:
     """Choose a data set.
 

@@ -47,8 +47,8 @@ class BenchOptions(BaseModel):
     """train, teacher: who labels."""
     against: str | None = None
     """teacher: the same teacher with other options, e.g. a token cache: what they gain, and how far its answers move."""
-    size: Literal["tiny", "small", "base"] = "small"
-    """octo: size of a model with random weights: small and base are the released ones."""
+    size: str = "octo-small-1.5"
+    """octo: size of a model with random weights: octo-small-1.5, octo-base-1.5, or small, as zoo/tabletop-octo."""
     checkpoint: Path | None = None
     """octo: a folder in the original layout, in place of random weights."""
     samples: int = Field(32, ge=1)

@@ -36,11 +36,11 @@ class Measured(NamedTuple):
     """Observations that were labelled."""
 
 
-def measure(size: new.Size, checkpoint: Path | None, samples: int, device: str, threads: int) -> list[Measured]:
+def measure(size: str, checkpoint: Path | None, samples: int, device: str, threads: int) -> list[Measured]:
     """Load and label.
 
     Args:
-        size: of a model with random weights, which is made where there is no `checkpoint`.
+        size: of a model with random weights (a file in teachers/octo/sizes/), which is made where there is no `checkpoint`.
         checkpoint: a folder in the original layout.
         samples: per observation.
         device: where to label.
@@ -59,11 +59,11 @@ def _alone(work: Callable[..., T], *args: Any) -> T:
         return pool.apply(work, args)
 
 
-def _make(size: new.Size, folder: Path) -> None:
+def _make(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     statistics = {"action": {"mean": [0.0] * 7, "std": [1.0] * 7}}
-    config = new.new_config(size, new.CAMERAS, 7)
-    new.write_original(new.new_model(config, size, new.CAMERAS), new.CAMERAS, statistics, folder)
+    size = new.read_size(name)
+    new.write_original(new.new_model(new.new_config(size, 7), size), size.cameras, statistics, folder)
 
 
 def _load(what: str, folder: Path, threads: int) -> list[Measured]:

@@ -28,7 +28,9 @@ def main(options: CloneOptions) -> int:
         return _resume(options.resume)
     if not options.data:
         raise ConfigError("no demonstrations: name a folder that `rpd collect` wrote, e.g. rpd teacher train demos/x")
-    run_dir = options.runs_dir / (options.name or f"vla-{options.init.split('/')[-1]}-{time.strftime('%Y%m%d-%H%M%S')}")
+    run_dir = options.runs_dir / (
+        options.name or f"{options.family}-{options.init.split('/')[-1]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     if any(not path.name.startswith(".") for path in run_dir.glob("*")):
         raise ConfigError(
             f"{run_dir} exists already: choose another --name, or continue it with 'rpd teacher train --resume {run_dir}'"
@@ -78,7 +80,9 @@ def _train(cloner: Cloner) -> int:
         console.print(table)
     folder = cloner.run_dir / MODEL
     report = write_report(cloner.run_dir)
-    console.print(f"model: {folder}\nas a teacher: openvla:{folder}\nreport: {report}", highlight=False, soft_wrap=True)
+    console.print(
+        f"model: {folder}\nas a teacher: {cloner.config.family}:{folder}\nreport: {report}", highlight=False, soft_wrap=True
+    )
     return 0
 
 
@@ -98,7 +102,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 CURVES = (
-    ("Cross-entropy of action tokens", (("clone/action", "learnt from"), ("check/loss", "held out"))),
+    ("Loss of actions", (("clone/action", "learnt from"), ("check/loss", "held out"))),
     ("Held out: mean error of continuous dimensions", (("check/error", "of the action range [-1, 1]"),)),
     ("Held out: wrong gripper commands", (("check/gripper", "fraction"),)),
     ("Scene from visual tokens", (("clone/scene", "weighted squared error"),)),

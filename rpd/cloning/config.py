@@ -8,6 +8,8 @@ from typing import Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
+Family = Literal["openvla", "octo"]
+
 
 class CloneConfig(BaseModel):
     """One training run of a vision-language-action model."""
@@ -16,8 +18,10 @@ class CloneConfig(BaseModel):
 
     data: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Demonstrations, see `rpd collect`: one folder or several, all their tasks in one model."""
+    family: Family = "openvla"
+    """Kind of model: openvla answers with tokens of bins, octo denoises chunks of actions."""
     init: str = "small"
-    """What learns: a new model of a size in teachers/openvla/sizes/ (small), or a checkpoint to fine-tune, a folder or a hub
+    """What learns: a new model of a size in teachers/<family>/sizes/ (small), or a checkpoint to fine-tune, a folder or a hub
     id."""
     camera: str | None = None
     """Camera that it looks through; default: the first that was recorded."""
@@ -48,7 +52,7 @@ class CloneConfig(BaseModel):
     lora: int = Field(0, ge=0)
     """Rank of low-rank adapters, the only thing that learns then; 0: every weight learns."""
     dtype: Literal["fp32", "bf16"] = "bf16"
-    """Of the weights that are written."""
+    """Of the weights that are written; octo: but for the head's, which are fp32."""
     validation: float = Field(0.02, gt=0, lt=0.5)
     """Fraction of the episodes that is not learnt from."""
     eval_every: int = Field(1000, ge=1)

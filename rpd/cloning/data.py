@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,19 +13,7 @@ from envs.specs import ActionSpec
 from rpd.cloning.config import CloneConfig
 from rpd.demos.reader import Demos
 from rpd.demos.rows import Rows
-
-
-@dataclass(frozen=True)
-class Minibatch:
-    """N observations and what was answered to them."""
-
-    images: Tensor
-    """uint8 [N, H, W, 3]."""
-    instructions: list[str]
-    actions: Tensor
-    """[N, A]."""
-    scene: Tensor | None
-    """[N, Scene.dim]."""
+from teachers.learner import Minibatch
 
 
 class CloneData:
@@ -37,14 +25,17 @@ class CloneData:
         held_out: [V] the others.
     """
 
-    def __init__(self, demos: Demos, camera: str, scene: bool, config: CloneConfig) -> None:
-        """Load what fits into memory, and hold episodes of each task out.
+    def __init__(self, demos: Demos, camera: str, scene: bool, config: CloneConfig, horizon: int = 1) -> None:
+        """Load labels, of which a minibatch holds `horizon` per row, and of the rest what fits; hold episodes of each task out.
 
         Raises:
             ConfigError: a task with too few episodes to hold one out.
         """
-        self.camera, self._scene = camera, scene
-        self.rows = Rows(demos, (camera, "label", *(["privileged"] if scene else [])), config.max_bytes)
+        self.camera, self._scene, self._ahead = camera, scene, torch.arange(horizon)
+        self.rows = Rows(demos, (camera, *(["privileged"] if scene else [])), config.max_bytes)
+        labels = [demos.read(i, "label")[: episode.length] for i, episode in enumerate(demos.episodes)]
+        self.labels = torch.from_numpy(np.concatenate(labels))
+        self._left = torch.cat([torch.arange(len(part)).flip(0) for part in labels])  # [R] steps that follow in the episode
         task_of = torch.tensor([demos.tasks.index(episode.task) for episode in demos.episodes])
         held = torch.zeros(len(demos), dtype=torch.bool)
         for task, name in enumerate(demos.tasks):
@@ -71,9 +62,10 @@ class CloneData:
 
     def batch(self, index: Tensor) -> Minibatch:
         """The rows `index` [N]."""
-        rows = self.rows[index]
+        rows, left = self.rows[index], self._left[index, None]
+        actions = self.labels[index[:, None] + self._ahead.minimum(left)]  # [N, H, A]
         scene = rows["privileged"] if self._scene else None
-        return Minibatch(rows[self.camera], self.rows.instructions(index), rows["label"], scene)
+        return Minibatch(rows[self.camera], self.rows.instructions(index), actions, self._ahead <= left, scene)
 
 
 def camera_of(demos: Demos, wanted: str | None) -> str:

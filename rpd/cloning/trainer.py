@@ -11,7 +11,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from envs import registry as envs
 from envs.base import EnvConfig
@@ -70,7 +69,7 @@ class Cloner:
         self.space = action_space(demos)
         self.learner = build(config, demos, camera, self.space, self.device)
         self.demos = demos
-        self.data = CloneData(demos, camera, self.learner.needs_scene, config)
+        self.data = CloneData(demos, camera, self.learner.needs_scene, config, self.learner.horizon)
         self.data.prepare(self.learner.prepare)
         self.trainable = self.learner.trainable()
         self.optimizer = torch.optim.AdamW(
@@ -119,10 +118,7 @@ class Cloner:
                 group["lr"] = rate
             batch = self.data.sample(config.batch_size, self.generator)
             self.optimizer.zero_grad(set_to_none=True)
-            if seeing and batch.scene is not None:
-                losses = self.learner.scene_loss(batch.images, batch.scene)
-            else:
-                losses = self.learner.loss(batch.images, batch.instructions, batch.actions, batch.scene)
+            losses = self.learner.scene_loss(batch) if seeing else self.learner.loss(batch)
             torch.stack(list(losses.values())).sum().backward()
             torch.nn.utils.clip_grad_norm_(self.trainable.values(), MAX_GRAD_NORM, foreach=True)
             self.optimizer.step()
@@ -140,12 +136,11 @@ class Cloner:
         """Look at episodes that are not learnt from: the loss, and how far answers are from the labels."""
         held = self.data.held_out
         some = held[torch.linspace(0, len(held) - 1, min(CHECKED, len(held))).long()]
-        losses: list[Tensor] = []
-        for index in some.split(self.config.batch_size):
-            batch = self.data.batch(index)
-            losses.append(self.learner.loss(batch.images, batch.instructions, batch.actions, batch.scene)["action"])
-        batch = self.data.batch(some[:: max(1, len(some) // PLAYED)][:PLAYED])
-        gap = self.learner.act(batch.images, batch.instructions).cpu() - batch.actions
+        with torch.random.fork_rng():  # what is drawn to look moves nothing that is learnt
+            torch.manual_seed(0)
+            losses = [self.learner.loss(self.data.batch(i))["action"] for i in some.split(self.config.batch_size)]
+            batch = self.data.batch(some[:: max(1, len(some) // PLAYED)][:PLAYED])
+            gap = self.learner.act(batch.images, batch.instructions).cpu() - batch.actions[:, 0]
         discrete = torch.tensor(self.space.discrete)
         metrics = {"check/loss": torch.stack(losses).mean().item(), "check/error": gap[:, ~discrete].abs().mean().item()}
         if discrete.any():  # the wrong side of a gripper
@@ -158,7 +153,7 @@ class Cloner:
         if not folder.exists():
             self.learner.export(folder)
         config, played = self.config, []
-        name = f"openvla:{folder}"
+        name = f"{config.family}:{folder}"
         for task in self.demos.tasks if config.eval_episodes else []:
             robot, count = self.demos.specs[task].embodiment.name, min(config.eval_episodes, MAX_EVAL_ENVS)
             env = envs.make(task, shown_to(name, EnvConfig(robot=robot, num_envs=count)), self.device, config.num_threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from teachers.octo.config import CONFIG, OctoConfig, read_config
 from teachers.octo.language import TOKENIZER
 from teachers.statistics import FILE as STATISTICS
 from teachers.statistics import read as read_statistics
+from teachers.statistics import write as write_statistics
 
 EXAMPLE, CONVERTED = "example_batch.msgpack", MODEL
 NEWER_ORBAX = ("manifest.ocdbt", "d", "ocdbt.process_0", ".zarray", "_sharding", "array_metadatas")
@@ -35,6 +36,21 @@ class Checkpoint:
     """dataset_statistics.json: by data set, or of the only one."""
     files: Mapping[str, bytes] = field(repr=False)
     """Content of the small files, by name; `weights.convert` carries them over."""
+
+    @property
+    def tokenizer(self) -> str | bytes:
+        """Its T5 tokenizer for `language.load_tokenizer`: the content of its own, or the name of one on the hub."""
+        name = self.config.tokenizer
+        return self.files.get(TOKENIZER, name if "/" in name else f"google-t5/{name}")
+
+    def with_data(self, statistics: Mapping[str, Any], files: Mapping[str, bytes]) -> Checkpoint:
+        """The same model after fine-tuning: statistics of new data beside those it has, and new small files.
+
+        The statistics of a fine-tune on one data set, which have no name, give way, as in the original.
+        """
+        before = {} if "action" in self.statistics else self.statistics
+        merged = {**before, **statistics}
+        return replace(self, statistics=merged, files={**self.files, **files, STATISTICS: write_statistics(merged)})
 
 
 def read_checkpoint(folder: Path, name: str) -> Checkpoint:

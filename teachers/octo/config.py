@@ -159,6 +159,8 @@ class OctoConfig(BaseModel):
     """Name of the text tokenizer."""
     max_tokens: int = 16
     """Tokens of an instruction."""
+    finetune_encoder: bool = False
+    """Whether T5 learns with the rest."""
     source: dict[str, Any] = Field(repr=False)
     """The whole file, to be written again."""
 
@@ -204,7 +206,7 @@ def parse_config(values: dict[str, Any], where: str) -> OctoConfig:
             )
         kind, kwargs = _find(model["task_tokenizers"]["language"], f"{where}: tokenizer language")
         _expect(kind, ["LanguageTokenizer"], f"{where}: tokenizer language")
-        _parse(LanguageTokenizer, kwargs, f"{where}: language")
+        language = _parse(LanguageTokenizer, kwargs, f"{where}: language")
         if len(model["heads"]) != 1:
             raise ConfigError(f"{where}: has heads {', '.join(model['heads']) or 'none'}; supported: one")
         ((head_name, record),) = model["heads"].items()
@@ -218,7 +220,8 @@ def parse_config(values: dict[str, Any], where: str) -> OctoConfig:
             transformer=_parse(Transformer, model["transformer_kwargs"], f"{where}: transformer_kwargs"),
             readouts=model["readouts"], max_horizon=model["max_horizon"], repeat_task_tokens=model["repeat_task_tokens"],
             tokenizer=text.get("tokenizer_name", "t5-base"),
-            max_tokens=(text.get("tokenizer_kwargs") or {}).get("max_length", 16), source=values,
+            max_tokens=(text.get("tokenizer_kwargs") or {}).get("max_length", 16),
+            finetune_encoder=language.finetune_encoder, source=values,
         )  # fmt: skip
     except KeyError as error:
         raise ConfigError(f"{where}: field {error} is missing") from None

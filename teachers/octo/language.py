@@ -70,7 +70,7 @@ class Words:
     """Token ids of instructions, or their embeddings where these are known.
 
     Args:
-        tokenizer: name of a T5 tokenizer: a folder, its tokenizer.json, or a model on the hub; read when it is first needed.
+        tokenizer: a T5 tokenizer, see `load_tokenizer`; read when it is first needed.
         known: a file with what is known beforehand: JSON of token ids by instruction, or safetensors of embeddings
             [tokens, width] by instruction.
         where: the teacher, for messages.
@@ -82,8 +82,8 @@ class Words:
         ConfigError: `known` cannot be read, or holds something else.
     """
 
-    def __init__(self, tokenizer: str, known: Path | None, where: str) -> None:
-        self.name, self.where = tokenizer, where
+    def __init__(self, tokenizer: str | bytes, known: Path | None, where: str) -> None:
+        self.source, self.where = tokenizer, where
         self.ids_of: dict[str, list[int]] = {"": [EOS]}
         self.embeddings: dict[str, Tensor] = {}
         self._tokenizer: Tokenizer | None = None
@@ -100,16 +100,16 @@ class Words:
         """
         if instruction not in self.ids_of:
             if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self.name, self.where)
+                self._tokenizer = load_tokenizer(self.source, self.where)
             self.ids_of[instruction] = [*self._tokenizer.encode(instruction, add_special_tokens=False).ids, EOS]
         return self.ids_of[instruction]
 
 
-def load_tokenizer(name: str, where: str) -> Tokenizer:
+def load_tokenizer(source: str | bytes, where: str) -> Tokenizer:
     """Read a T5 tokenizer.
 
     Args:
-        name: folder, file, or model on the hub.
+        source: the content of tokenizer.json; or where it is: folder, file, or model on the hub.
         where: the teacher, for messages.
 
     Raises:
@@ -119,20 +119,30 @@ def load_tokenizer(name: str, where: str) -> Tokenizer:
         from tokenizers import Tokenizer
     except ImportError:
         raise ConfigError("teacher octo needs tokenizers, which is not installed: pip install 'rpd[vla]'") from None
+    if isinstance(source, bytes):
+        content, name = source, f"teacher {where}: {TOKENIZER}"
+    else:
+        file = _find_tokenizer(source, where)
+        content, name = file.read_bytes(), str(file)
+    try:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises nothing more specific
+        raise ConfigError(f"{name}: not a tokenizer ({error})") from None
+
+
+def _find_tokenizer(name: str, where: str) -> Path:
+    """The tokenizer.json of a folder, file, or model on the hub."""
     path = Path(name)
     try:
         file = path if path.is_file() else (path if path.is_dir() else fetch(name, "a T5 tokenizer", [TOKENIZER])) / TOKENIZER
     except ConfigError as error:
         raise ConfigError(
-            f"teacher {where}: the tokenizer is missing ({error}): add tokenizer=FOLDER with the {TOKENIZER} of t5-base, "
-            "or language=FILE.json with the token ids of each instruction"
+            f"teacher {where}: the tokenizer is missing ({error}): put the {TOKENIZER} of t5-base beside the weights, or add "
+            "tokenizer=FOLDER that has it, or language=FILE.json with the token ids of each instruction"
         ) from None
     if not file.is_file():
         raise ConfigError(f"teacher {where}: tokenizer={name}: has no {TOKENIZER}, which a T5 tokenizer needs")
-    try:
-        return Tokenizer.from_buffer(file.read_bytes())
-    except Exception as error:  # the library raises nothing more specific
-        raise ConfigError(f"{file}: not a tokenizer ({error})") from None
+    return file
 
 
 def _read_ids(path: Path) -> dict[str, list[int]]:

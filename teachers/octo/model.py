@@ -83,16 +83,32 @@ class Octo(nn.Module):
         return self.t5(input_ids=ids, attention_mask=mask).last_hidden_state
 
     def forward(self, seen: Observation, task: Task) -> dict[str, Tensor]:
-        """Run the transformer.
+        """Look, and run the transformer; see `see` and `read`."""
+        return self.read(self.see(seen, task.goals), seen, task)
 
-        Returns:
-            Output tokens by group: ``task_language`` [B, L, D], and ``obs_<tokenizer>``, ``obs_task_language`` and
-            ``readout_<name>`` [B, W, n, D].
+    def see(self, seen: Observation, goals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tokens of images with their positions, by tokenizer: [B, W, n, D].
 
         Raises:
             ConfigError: no image, one of the wrong size, or too many time steps.
         """
-        tokens, valid, layout = self.assemble(seen, task)
+        window = seen.valid.shape[1]
+        if window > self.config.max_horizon:
+            raise ConfigError(f"a window of {window} time steps; this model's horizon is {self.config.max_horizon}")
+        shown = {name: keys for name in self.tokenizers if (keys := self.cameras(name, seen.images))}
+        if not shown:
+            known = ", ".join(key for c in self.tokenizers.values() for key in c.obs_stack_keys)
+            raise ConfigError(f"none of the images {', '.join(seen.images) or '(there are none)'} is one that it sees: {known}")
+        return {name: self._see(name, keys, seen, goals) for name, keys in shown.items()}
+
+    def read(self, visual: Mapping[str, Tensor], seen: Observation, task: Task) -> dict[str, Tensor]:
+        """Run the transformer over what `see` returned.
+
+        Returns:
+            Output tokens by group: ``task_language`` [B, L, D], and ``obs_<tokenizer>``, ``obs_task_language`` and
+            ``readout_<name>`` [B, W, n, D].
+        """
+        tokens, valid, layout = self.assemble(visual, seen, task)
         out = self.transformer(tokens, attention_mask(layout, valid, tokens.dtype))
         groups = {"task_language": out[:, : layout.prefix]}
         steps = out[:, layout.prefix :].unflatten(1, (layout.window, -1))
@@ -103,22 +119,16 @@ class Octo(nn.Module):
         """What the head reads: float32 [B, n, D] of the last time step; see `forward`."""
         return self(seen, task)[self.config.head.readout_key][:, -1].float()
 
-    def assemble(self, seen: Observation, task: Task) -> tuple[Tensor, Tensor, Layout]:
+    def assemble(self, visual: Mapping[str, Tensor], seen: Observation, task: Task) -> tuple[Tensor, Tensor, Layout]:
         """Tokens with their positions [B, N, D], which of them may be looked at [B, N], and their order."""
         rows, window = seen.valid.shape
-        if window > self.config.max_horizon:
-            raise ConfigError(f"a window of {window} time steps; this model's horizon is {self.config.max_horizon}")
         language = self.projections["task_language"](task.language.to(self.dtype))
         prefix = language + self.positions["task_language"][:, : language.shape[1]]
         told = task.told.bool()[:, None].expand(-1, prefix.shape[1])
         steps: dict[str, tuple[Tensor, Tensor]] = {}  # tokens [B, W, n, D], valid [B, W, n]
-        for name in self.tokenizers:
-            if keys := self.cameras(name, seen.images):
-                tokens = self._see(name, keys, seen, task)
-                steps[f"obs_{name}"] = tokens, _valid(keys, seen)[..., None].expand(tokens.shape[:3])
-        if not steps:
-            known = ", ".join(key for c in self.tokenizers.values() for key in c.obs_stack_keys)
-            raise ConfigError(f"none of the images {', '.join(seen.images) or '(there are none)'} is one that it sees: {known}")
+        for name, tokens in visual.items():
+            valid = _valid(self.cameras(name, seen.images), seen)
+            steps[f"obs_{name}"] = tokens, valid[..., None].expand(tokens.shape[:3])
         if self.config.repeat_task_tokens:
             each = prefix[:, None].expand(-1, window, -1, -1)
             steps["obs_task_language"] = each, told[:, None].expand(each.shape[:3])
@@ -126,17 +136,17 @@ class Octo(nn.Module):
             table = self.positions[f"readout_{name}"][:, :window].expand(rows, -1, -1, -1)
             steps[f"readout_{name}"] = table, seen.valid.new_ones(rows, window, n, dtype=torch.bool)
         tokens = torch.cat([prefix, torch.cat([t for t, _ in steps.values()], 2).flatten(1, 2)], 1)
-        valid = torch.cat([told, torch.cat([v for _, v in steps.values()], 2).flatten(1)], 1)
+        visible = torch.cat([told, torch.cat([v for _, v in steps.values()], 2).flatten(1)], 1)
         step = tuple((name, t.shape[2]) for name, (t, _) in steps.items())
         readouts = frozenset(f"readout_{name}" for name in self.config.readouts)
-        return tokens, valid, Layout(prefix.shape[1], step, window, readouts)
+        return tokens, visible, Layout(prefix.shape[1], step, window, readouts)
 
     def cameras(self, tokenizer: str, names: Mapping[str, Tensor]) -> list[str]:
         """The images that a tokenizer sees, of those that there are, in the order of its channels."""
         patterns = self.tokenizers[tokenizer].obs_stack_keys
         return [key for pattern in patterns for key in sorted(names) if re.match(pattern, key)]
 
-    def _see(self, name: str, keys: list[str], seen: Observation, task: Task) -> Tensor:
+    def _see(self, name: str, keys: list[str], seen: Observation, goals: Mapping[str, Tensor]) -> Tensor:
         """Tokens of one tokenizer with their positions [B, W, n, D]."""
         rows, window = seen.valid.shape
         table, stem = self.positions[f"obs_{name}"], cast("SmallStem", self.stems[name])
@@ -145,12 +155,10 @@ class Octo(nn.Module):
             if height // 16 * (width // 16) != table.shape[2] or height % 16 or width % 16:
                 side = 16 * round(table.shape[2] ** 0.5)
                 raise ConfigError(f"{key} is {height} x {width} pixels; this model sees {side} x {side}")
-            if key in task.goals and task.goals[key].shape[1:3] != (height, width):
-                raise ConfigError(
-                    f"the goal for {key} is {list(task.goals[key].shape[1:3])} pixels, the image {[height, width]}"
-                )
+            if key in goals and goals[key].shape[1:3] != (height, width):
+                raise ConfigError(f"the goal for {key} is {list(goals[key].shape[1:3])} pixels, the image {[height, width]}")
         shown = [key for p in self.tokenizers[name].task_stack_keys for key in keys if re.match(p, key)]
-        image = stack([seen.images[key] for key in keys], [task.goals.get(key) for key in shown])
+        image = stack([seen.images[key] for key in keys], [goals.get(key) for key in shown])
         if image.shape[-1] != stem.inputs:
             raise ConfigError(f"tokenizer {name} is shown {', '.join(keys)}; it needs {stem.inputs} channels")
         tokens = self.projections[f"obs_{name}"](stem(image)).unflatten(0, (rows, window))

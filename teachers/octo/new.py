@@ -1,28 +1,42 @@
-"""New checkpoints in the original's layout: of the released sizes or smaller, with random weights."""
+"""New models of the released sizes or smaller, with random weights, and checkpoints in the original's layout."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
+from teachers import sizes, vocabulary
 from teachers.octo import flax
-from teachers.octo.checkpoint import EXAMPLE
+from teachers.octo.checkpoint import EXAMPLE, Checkpoint
 from teachers.octo.config import CONFIG, OctoConfig, parse_config
-from teachers.octo.language import t5_encoder
+from teachers.octo.language import EOS, PAD, TOKENIZER, t5_encoder
 from teachers.octo.model import Octo
 from teachers.octo.names import original, to_original
 from teachers.statistics import FILE as STATISTICS
+from teachers.statistics import write as write_statistics
 
-Size = Literal["tiny", "small", "base"]
+T5_VOCABULARY = 32128
+SPECIAL = ("<pad>", "</s>", "<unk>")
+"""T5's first tokens, in the order of their ids."""
+assert (SPECIAL[PAD], SPECIAL[EOS]) == ("<pad>", "</s>")
 
 
-class Sizes(NamedTuple):
-    """Of one model."""
+class Size(BaseModel):
+    """A file in sizes/; the defaults are those of the released models."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cameras: dict[str, int]
+    """Height and width, pixels, multiples of 16, by the name of the image."""
+    goal_images: bool = True
+    """Whether it can be shown what to attain."""
     width: int
+    """Of a token in the transformer."""
     layers: int
     heads: int
     mlp: int
@@ -30,59 +44,93 @@ class Sizes(NamedTuple):
     """Channels of the stem's convolutions, multiples of 32."""
     stem_width: int
     t5: dict[str, int]
-    """See `language.t5_sizes`."""
+    """See `language.t5_sizes`; without the vocabulary."""
+    head: dict[str, int | float] = Field(default={"action_horizon": 4})
+    """Of its DiffusionActionHead; see `config.DiffusionHead`."""
+    max_horizon: int = 10
+    repeat_task_tokens: bool = True
 
 
-T5_BASE = {"vocab_size": 32128, "d_model": 768, "num_heads": 12, "num_layers": 12, "d_kv": 64, "d_ff": 3072}
-T5_TINY = {"vocab_size": 384, "d_model": 48, "num_heads": 4, "num_layers": 2, "d_kv": 12, "d_ff": 96}
-SIZES: dict[Size, Sizes] = {
-    "tiny": Sizes(48, 3, 4, 112, (32, 64, 96, 64), 72, T5_TINY),
-    "small": Sizes(384, 12, 6, 1536, (32, 96, 192, 384), 512, T5_BASE),  # as octo-small-1.5
-    "base": Sizes(768, 12, 12, 3072, (32, 96, 192, 384), 512, T5_BASE),  # as octo-base-1.5
-}
-CAMERAS = {"image_primary": 256, "image_wrist": 128}
+def read_size(name: str) -> Size:
+    """One of the files in sizes/.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    return Size.model_validate(sizes.read("octo", name))
 
 
-def new_config(size: Size, cameras: dict[str, int], action_dim: int) -> OctoConfig:
-    """Describe a model with the released ones' head.
+def new_config(size: Size, action_dim: int) -> OctoConfig:
+    """Describe a model with the released ones' kind of head, whose T5 learns with it.
 
     Args:
         size: which.
-        cameras: height and width, pixels, multiples of 16, by the name of the image.
         action_dim: A.
     """
-    s = SIZES[size]
-    stem = {"features": list(s.features), "num_features": s.stem_width}
+    stem = {"features": list(size.features), "num_features": size.stem_width}
 
     def tokenizer(key: str) -> dict[str, Any]:
         encoder = _record("SmallStem16", "octo.model.components.vit_encoders", stem)
-        stacked = {"obs_stack_keys": [key], "task_stack_keys": [key], "encoder": encoder}
-        return _record("ImageTokenizer", "octo.model.components.tokenizers", stacked)
+        shown = {"obs_stack_keys": [key], "task_stack_keys": [key] if size.goal_images else []}
+        return _record("ImageTokenizer", "octo.model.components.tokenizers", {**shown, "encoder": encoder})
 
-    head = {"readout_key": "readout_action", "use_map": False, "action_horizon": 4, "action_dim": action_dim}
+    words = {"encoder": "t5-base", "finetune_encoder": True}
+    head = {"readout_key": "readout_action", "use_map": False, "action_dim": action_dim, **size.head}
     model = {
-        "observation_tokenizers": {key.removeprefix("image_"): tokenizer(key) for key in cameras},
-        "task_tokenizers": {
-            "language": _record("LanguageTokenizer", "octo.model.components.tokenizers", {"encoder": "t5-base"})
-        },
+        "observation_tokenizers": {key.removeprefix("image_"): tokenizer(key) for key in size.cameras},
+        "task_tokenizers": {"language": _record("LanguageTokenizer", "octo.model.components.tokenizers", words)},
         "heads": {"action": _record("DiffusionActionHead", "octo.model.components.action_heads", head)},
         "readouts": {"action": 1},
-        "token_embedding_size": s.width,
-        "transformer_kwargs": {"num_layers": s.layers, "num_attention_heads": s.heads, "mlp_dim": s.mlp},
-        "max_horizon": 10,
-        "repeat_task_tokens": True,
+        "token_embedding_size": size.width,
+        "transformer_kwargs": {"num_layers": size.layers, "num_attention_heads": size.heads, "mlp_dim": size.mlp},
+        "max_horizon": size.max_horizon,
+        "repeat_task_tokens": size.repeat_task_tokens,
         "use_correct_attention": True,
     }
-    return parse_config({"model": model}, f"octo of size {size}")
+    return parse_config({"model": model}, "a new octo")
 
 
-def new_model(config: OctoConfig, size: Size, cameras: dict[str, int]) -> Octo:
+def new_model(config: OctoConfig, size: Size, vocabulary_size: int = T5_VOCABULARY) -> Octo:
     """The network of `new_config`, with random weights."""
-    images = {key.removeprefix("image_"): (6, (side // 16) ** 2) for key, side in cameras.items()}
-    return Octo(config, t5_encoder(**SIZES[size].t5, relative_attention_num_buckets=32), images)
+    channels = 6 if size.goal_images else 3
+    images = {key.removeprefix("image_"): (channels, (side // 16) ** 2) for key, side in size.cameras.items()}
+    return Octo(config, t5_encoder(**size.t5, vocab_size=vocabulary_size, relative_attention_num_buckets=32), images)
 
 
-def write_original(model: Octo, cameras: dict[str, int], statistics: dict[str, Any], folder: Path, step: int = 0) -> None:
+def new_checkpoint(
+    name: str, instructions: Iterable[str], statistics: Mapping[str, Any], size: Size, action_dim: int,
+    files: Mapping[str, bytes],
+) -> tuple[Checkpoint, Octo]:  # fmt: skip
+    """A new model with random weights and a vocabulary of its own: T5's costs more than the rest of a small model.
+
+    Args:
+        name: what to call it.
+        instructions: what it will be told, for its vocabulary; others are spelt.
+        statistics: of the actions by data set: ``{key: {"action": {"mean", "std", "mask"}}}``.
+        size: which; of its cameras, the first.
+        action_dim: A.
+        files: more small files to keep with it, e.g. a bridge.yaml.
+    """
+    size = size.model_copy(update={"cameras": dict([next(iter(size.cameras.items()))])})
+    config = new_config(size, action_dim)
+    tokenizer = vocabulary.build(instructions, SPECIAL, "<unk>")
+    kept = {
+        CONFIG: (json.dumps(config.source, indent=2) + "\n").encode(),
+        EXAMPLE: example(size.cameras, size.max_horizon),
+        STATISTICS: write_statistics(statistics),
+        TOKENIZER: tokenizer.to_str(pretty=True).encode(),
+        **files,
+    }
+    sides = {key: (side, side) for key, side in size.cameras.items()}
+    return Checkpoint(name, config, sides, statistics, kept), new_model(config, size, tokenizer.get_vocab_size())
+
+
+def example(cameras: Mapping[str, int], window: int) -> bytes:
+    """The content of example_batch.msgpack: black images of a window."""
+    return flax.write({f"observation/{k}": torch.zeros(1, window, s, s, 3, dtype=torch.uint8) for k, s in cameras.items()})
+
+
+def write_original(model: Octo, cameras: Mapping[str, int], statistics: dict[str, Any], folder: Path, step: int = 0) -> None:
     """Write a checkpoint as the original code does: flax's msgpack, configuration, statistics, example.
 
     Raises:
@@ -94,10 +142,9 @@ def write_original(model: Octo, cameras: dict[str, int], statistics: dict[str, A
     paths = {name: original(name, head) for name, _ in model.named_parameters()}
     tensors = {paths[name]: to_original(paths[name], p.detach().cpu(), heads) for name, p in model.named_parameters()}
     (inside / "checkpoint").write_bytes(flax.write(tensors))
-    images = {f"observation/{k}": torch.zeros(1, 2, side, side, 3, dtype=torch.uint8) for k, side in cameras.items()}
-    (folder / EXAMPLE).write_bytes(flax.write(images))
+    (folder / EXAMPLE).write_bytes(example(cameras, min(2, model.config.max_horizon)))
     (folder / CONFIG).write_text(json.dumps(model.config.source))
-    (folder / STATISTICS).write_text(json.dumps(statistics))
+    (folder / STATISTICS).write_bytes(write_statistics(statistics))
 
 
 def _record(name: str, module: str, kwargs: dict[str, Any]) -> dict[str, Any]:

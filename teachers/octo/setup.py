@@ -12,7 +12,7 @@ from envs.errors import ConfigError, unknown_name
 from teachers.bridge import Bridge, find_bridge
 from teachers.octo.checkpoint import Checkpoint, locate, read_checkpoint, weights_file
 from teachers.octo.config import DiffusionHead
-from teachers.octo.language import TOKENIZER, Words
+from teachers.octo.language import Words
 from teachers.octo.statistics import ActionStatistics, Normalization, select
 from teachers.registry import Options, parse_options
 
@@ -94,11 +94,7 @@ class Setup:
         Raises:
             ConfigError: what ``language`` names cannot be read.
         """
-        config = self.checkpoint.config
-        default = config.tokenizer if "/" in config.tokenizer else f"google-t5/{config.tokenizer}"
-        if TOKENIZER in self.checkpoint.files:
-            default = str(self.folder)
-        return Words(self.options.tokenizer or default, self.options.language, self.name)
+        return Words(self.options.tokenizer or self.checkpoint.tokenizer, self.options.language, self.name)
 
 
 def resolve(argument: str | None, options: dict[str, str], weights: bool = False) -> Setup:

@@ -46,6 +46,11 @@ class ActionStatistics(BaseModel):
         mask = normalised(self.mask, self.dim)
         return np.where(mask, gain, 1.0), np.where(mask, offset, 0.0)
 
+    def normalize(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [..., dim] in the data's units as the original normalises them in training: (a - mean) / (std + 1e-8)."""
+        gain, offset = self.affine("normal")
+        return (actions - offset) / np.where(normalised(self.mask, self.dim), gain + 1e-8, 1.0)
+
 
 def select(statistics: Mapping[str, Any], key: str | None, kind: Normalization, where: str) -> tuple[str, ActionStatistics]:
     """Choose the statistics of one data set.

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from envs.specs import Scene
-from students.perception import TOLERANCE
-from teachers.learner import Learner
-from teachers.openvla import decode, lora, processing, weights
+from teachers import lora
+from teachers.learner import Learner, Minibatch, SceneHead
+from teachers.openvla import decode, processing, weights
 from teachers.openvla.actions import ActionBins, ActionStatistics
 from teachers.openvla.checkpoint import Checkpoint
 from teachers.openvla.model import OpenVLA
@@ -51,31 +50,30 @@ class OpenVLALearner(Learner):
         self.statistics = ActionStatistics.model_validate(checkpoint.statistics[key]["action"])
         self.bins = ActionBins(checkpoint.config.vocab, checkpoint.config.n_action_bins)
         self.prompter = checkpoint.prompter(self.statistics.dim)
-        model.requires_grad_(rank == 0)
+        model.requires_grad_(True)
         if rank > 0:
             lora.add(model, rank)
         width = model.language_model.config.hidden_size * checkpoint.config.num_patches
-        self.scene_head = nn.Linear(width, Scene.relative_dim, device=model.device) if self.needs_scene else None
-        self.module = nn.ModuleDict({"model": model} | ({"scene": self.scene_head} if self.scene_head else {}))
-        self.tolerance = torch.tensor(TOLERANCE, device=model.device)
+        self.telling = SceneHead(width).to(model.device) if self.needs_scene else None
+        self.module = nn.ModuleDict({"model": model} | ({"scene": self.telling} if self.telling else {}))
 
     def prepare(self, images: Tensor) -> Tensor:
         """See `Learner.prepare`."""
         return processing.resize(images, self.checkpoint.processor)
 
-    def loss(self, images: Tensor, instructions: list[str], actions: Tensor, scene: Tensor | None) -> dict[str, Tensor]:
+    def loss(self, batch: Minibatch) -> dict[str, Tensor]:
         """See `Learner.loss`."""
-        normalized = self.statistics.normalize(actions.cpu().double().numpy())
+        normalized = self.statistics.normalize(batch.actions[:, 0].cpu().double().numpy())
         tokens = torch.from_numpy(self.bins.encode(normalized)).to(self.model.device)
-        ids, mask = self._prompts(instructions)
-        visual = self._see(images)
+        ids, mask = self._prompts(batch.instructions)
+        visual = self._see(batch.images)
         logits = self.model.predict(visual, ids, mask, tokens)
         losses = {"action": cross_entropy(logits, tokens, self.bins, self.smoothing)}
-        return losses if scene is None else losses | self._tell(visual, scene)
+        return losses | self._tell(visual, batch.scene)
 
-    def scene_loss(self, images: Tensor, scene: Tensor) -> dict[str, Tensor]:
+    def scene_loss(self, batch: Minibatch) -> dict[str, Tensor]:
         """See `Learner.scene_loss`."""
-        return self._tell(self._see(images), scene)
+        return self._tell(self._see(batch.images), batch.scene)
 
     @torch.no_grad()
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:
@@ -91,11 +89,10 @@ class OpenVLALearner(Learner):
         config = self.checkpoint.config.model_copy(update={"torch_dtype": str(self.dtype).removeprefix("torch.")})
         weights.save(replace(self.checkpoint, config=config), tensors, folder)
 
-    def _tell(self, visual: Tensor, scene: Tensor) -> dict[str, Tensor]:
-        if self.scene_head is None:
+    def _tell(self, visual: Tensor, scene: Tensor | None) -> dict[str, Tensor]:
+        if self.telling is None or scene is None:
             return {}
-        error = self.scene_head(visual.flatten(1).float()) - Scene.relative(scene)
-        return {"scene": self.scene_weight * (self.tolerance * error).square().sum(-1).mean()}
+        return {"scene": self.scene_weight * self.telling.loss(visual, scene)}
 
     def _see(self, images: Tensor) -> Tensor:
         return self.model.see(processing.normalize(images.to(self.model.device), self.checkpoint.processor))

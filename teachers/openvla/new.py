@@ -10,14 +10,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from envs.errors import ConfigError
+from teachers import vocabulary
 from teachers.openvla.checkpoint import Checkpoint
 from teachers.openvla.config import Normalize, OpenVLAConfig, ProcessorConfig, TinyViT
-from teachers.openvla.prompt import BOS, SPACE, TEMPLATE, TOKENIZER
+from teachers.openvla.prompt import BOS, TEMPLATE, TOKENIZER
 
 UNK, EOS, PAD = "<unk>", "</s>", "<PAD>"
-BYTES = [f"<0x{i:02X}>" for i in range(256)]
-"""What a word that no piece covers is spelt with, as in Llama."""
 IMAGENET = Normalize(mean=(0.484375, 0.455078125, 0.40625), std=(0.228515625, 0.2236328125, 0.224609375))
 """Of DINOv2 backbones, rounded to bfloat16 as in the official checkpoints."""
 HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -81,29 +79,14 @@ def build_tokenizer(instructions: Iterable[str], bins: int = 256, pieces: int = 
     Raises:
         ConfigError: tokenizers is not installed.
     """
-    try:
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    except ImportError:
-        raise ConfigError("a new VLA needs tokenizers, which is not installed: pip install 'rpd[vla]'") from None
+    prompts = [TEMPLATE.format(text.lower()).replace("\n", "") for text in instructions]
+    actions = [f"<action_{i}>" for i in reversed(range(bins))]
+    tokenizer = vocabulary.build(prompts, (UNK, BOS, EOS), UNK, actions, pieces)
+    from tokenizers import processors
 
-    llama_like = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    prompts = sorted({TEMPLATE.format(text.lower()).replace("\n", "") for text in instructions})
-    learner = Tokenizer(models.BPE())
-    learner.normalizer = llama_like
-    learner.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")  # no piece spans two words
-    alphabet = [SPACE, *"abcdefghijklmnopqrstuvwxyz0123456789.,:?'-"]
-    learner.train_from_iterator(
-        prompts, trainers.BpeTrainer(vocab_size=pieces, initial_alphabet=alphabet, special_tokens=[], show_progress=False)
-    )
-    learnt = json.loads(learner.to_str())["model"]
-    words = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
-    vocab = {w: i for i, w in enumerate([UNK, BOS, EOS, *BYTES, *words, *(f"<action_{i}>" for i in reversed(range(bins)))])}
-    tokenizer = Tokenizer(
-        models.BPE(vocab, [tuple(m) for m in learnt["merges"]], unk_token=UNK, fuse_unk=True, byte_fallback=True)
-    )
-    tokenizer.normalizer = llama_like
+    vocab = tokenizer.get_vocab()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, vocab[BOS])])
-    tokenizer.add_special_tokens([UNK, BOS, EOS, PAD])  # <PAD> gets the first id behind the vocabulary
+    tokenizer.add_special_tokens([PAD])  # <PAD> gets the first id behind the vocabulary
     return tokenizer.to_str(pretty=True).encode()
 
 

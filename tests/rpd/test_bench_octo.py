@@ -18,11 +18,11 @@ def test_measurements(tmp_path, monkeypatch):
 
     monkeypatch.setattr(octo_bench, "BATCHES", (1, 2))
     monkeypatch.setattr(octo_bench, "_alone", lambda work, *args: work(*args))
-    rows = octo_bench.measure("tiny", None, 3, "cpu", 1)
+    rows = octo_bench.measure("small", None, 3, "cpu", 1)
     assert [row.what for row in rows] == ["load msgpack", "load converted", "label 1", "label 2"]
     assert [row.labels for row in rows] == [0, 0, 1, 2] and all(row.seconds > 0 and row.peak_mb > 0 for row in rows)
-    octo_bench._make("tiny", tmp_path / "octo")
+    octo_bench._make("small", tmp_path / "octo")
     checkpoint = read_checkpoint(tmp_path / "octo", "octo")
-    assert dict(checkpoint.cameras) == {"image_primary": (256, 256), "image_wrist": (128, 128)}
+    assert dict(checkpoint.cameras) == {"image_primary": (64, 64)}
     model = weights.load(checkpoint, tmp_path / "octo")
     assert model.config.head.action_dim == 7 and not torch.equal(*(p.flatten()[:2] for p in list(model.parameters())[:2]))

@@ -22,19 +22,26 @@ pytest.importorskip("h5py")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A size of a new model that takes no time."""
-    size = {
+    openvla = {
         "image_size": 16,
         "vits": [{"depth": 2, "embed_dim": 16, "num_heads": 2, "patch_size": 8, "class_token": False}],
         "llama": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
     }
+    octo = {
+        "cameras": {"image_primary": 32}, "width": 16, "layers": 1, "heads": 2, "mlp": 32, "features": [32] * 4,
+        "stem_width": 16, "t5": {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_kv": 8, "d_ff": 32},
+        "head": {"action_horizon": 2, "hidden_dim": 16, "num_blocks": 1, "diffusion_steps": 4},
+    }  # fmt: skip
     folder = tmp_path_factory.mktemp("sizes")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(size))
+    for family, size in {"openvla": openvla, "octo": octo}.items():
+        (folder / family).mkdir()
+        (folder / family / "tiny.yaml").write_text(yaml.safe_dump(size))
     return folder
 
 
 @pytest.fixture(autouse=True)
 def sizes(tiny, monkeypatch):
-    monkeypatch.setattr("rpd.cloning.learners._folder", lambda: tiny)
+    monkeypatch.setattr("teachers.sizes.folder", lambda family: tiny / family)
 
 
 def train(runs, data, *more):
@@ -66,13 +73,26 @@ def test_minibatches_balance_tasks_and_hold_episodes_out(balance, recorded):
         camera_of(demos, "side")
 
 
+def test_chunks_end_with_their_episode(recorded):
+    """Labels of the next steps; after the end the last one again, which does not count."""
+    demos = open_demos(recorded)
+    data = CloneData(demos, "image.front", False, CloneConfig(), horizon=3)
+    length = demos.episodes[0].length
+    batch = data.batch(torch.tensor([0, length - 2, length, len(data.rows) - 1]))
+    first, second = (torch.from_numpy(demos.read(i, "label")) for i in (0, 1))
+    torch.testing.assert_close(batch.actions[:3], torch.stack([first[:3], first[[-2, -1, -1]], second[:3]]))
+    assert batch.counts.tolist() == [[True] * 3, [True, True, False], [True] * 3, [True, False, False]]
+
+
+@pytest.mark.parametrize("family", ["openvla", "octo"])
 @pytest.mark.parametrize("more", [(), ("--scene-steps", "50", "--scene-weight", "1")], ids=["whole", "eyes first"])
-def test_a_run_its_resume_and_its_model(more, collect, tmp_path, capsys, monkeypatch):
+def test_a_run_its_resume_and_its_model(more, family, collect, tmp_path, capsys, monkeypatch):
     """Stopped after 40 steps and continued; with eyes that learn first, among those."""
     recorded = tmp_path / "demos"
     assert collect(recorded, privileged=True) == 0
-    assert train(tmp_path, recorded, "--name", "whole", *more) == 0
-    assert "as a teacher: openvla:" in capsys.readouterr().out
+    kind = ("--family", family)
+    assert train(tmp_path, recorded, "--name", "whole", *kind, *more) == 0
+    assert f"as a teacher: {family}:" in capsys.readouterr().out
     whole = tmp_path / "whole"
     result = json.loads((whole / "result.json").read_text())
     assert [(p["task"], p["n"]) for p in result["played"]] == [("tabletop/Reach", 2), ("tabletop/PushCube", 2)]
@@ -84,7 +104,7 @@ def test_a_run_its_resume_and_its_model(more, collect, tmp_path, capsys, monkeyp
     asked = property(lambda self: next(stop), lambda self, value: None)
     with monkeypatch.context() as patch:
         patch.setattr("rpd.interrupt.Interrupt.requested", asked, raising=False)
-        assert train(tmp_path, recorded, "--name", "halves", *more) == 130
+        assert train(tmp_path, recorded, "--name", "halves", *kind, *more) == 130
     halves = tmp_path / "halves"
     assert main(["teacher", "train", "--resume", str(halves)]) == 0
     for name in ("model.safetensors", "bridge.yaml", "dataset_statistics.json"):
@@ -97,15 +117,17 @@ def test_a_run_its_resume_and_its_model(more, collect, tmp_path, capsys, monkeyp
     bridge = yaml.safe_load((whole / "model" / "bridge.yaml").read_text())
     assert bridge["action"]["x"] == {"unit": "m", "scale": 0.03} and bridge["image_size"] == 16
     options = ["--episodes", "2", "--video", "False", "--out", str(tmp_path / "eval")]
-    assert main(["eval", f"teacher:openvla:{whole / 'model'}", "--task", "tabletop/Reach", *options]) == 0
-    assert main(["teacher", "show", f"openvla:{whole / 'model'}", "--task", "tabletop/PushCube"]) == 0
+    assert main(["eval", f"teacher:{family}:{whole / 'model'}", "--task", "tabletop/Reach", *options]) == 0
+    assert main(["teacher", "show", f"{family}:{whole / 'model'}", "--task", "tabletop/PushCube"]) == 0
 
 
-def test_fine_tuning_keeps_the_statistics_of_before(recorded, tmp_path):
-    assert train(tmp_path, recorded, "--name", "first", "--steps", "20", "--eval-episodes", "0") == 0
+@pytest.mark.parametrize("family", ["openvla", "octo"])
+def test_fine_tuning_keeps_the_statistics_of_before(family, recorded, tmp_path):
+    kind = ["--family", family]
+    assert train(tmp_path, recorded, *kind, "--name", "first", "--steps", "20", "--eval-episodes", "0") == 0
     model = str(tmp_path / "first" / "model")
     tuned = ["--init", model, "--lora", "2", "--key", "second", "--steps", "20", "--eval-episodes", "0", "--name", "tuned"]
-    assert train(tmp_path, recorded, *tuned) == 0
+    assert train(tmp_path, recorded, *kind, *tuned) == 0
     statistics = json.loads((tmp_path / "tuned" / "model" / "dataset_statistics.json").read_text())
     assert set(statistics) == {"demos", "second"}
 
@@ -118,6 +140,8 @@ def test_fine_tuning_keeps_the_statistics_of_before(recorded, tmp_path):
         (["--scene-weight", "1"], "--scene-weight needs the scenes, which were not recorded"),
         (["--camera", "side"], "camera 'side' was not recorded"),
         (["--lora", "4"], "--lora 4 adapts a given model, and --init tiny is a new one"),
+        (["--family", "octo", "--smoothing", "3"], "--smoothing 3 spreads over bins, which --family octo has none of"),
+        (["--family", "octo", "--init", "tiney"], "unknown size of a new model 'tiney': did you mean tiny?"),
         (["--resume", "/nowhere"], "/nowhere is not a run that can be resumed"),
     ],
 )

@@ -60,7 +60,7 @@ def test_attention_mask(model, run, name):
     from teachers.octo.masks import allowed
 
     this = run(name)
-    _, valid, layout = model.assemble(this.seen, this.task)
+    _, valid, layout = model.assemble(model.see(this.seen, this.task.goals), this.seen, this.task)
     mask = (allowed(layout, model.device) & valid[:, None, :])[:, None]
     shape = this.case["mid/attention_mask_shape"].tolist()
     packed = this.case.arrays["mid/attention_mask_packed"]
@@ -76,7 +76,7 @@ def test_readout(run, name):
 
 def test_groups(model, run):
     this = run(WHOLE)
-    _, valid, layout = model.assemble(this.seen, this.task)
+    _, valid, layout = model.assemble(model.see(this.seen, this.task.goals), this.seen, this.task)
     names, sizes = zip(*layout.step, strict=True)
     steps = dict(zip(names, valid[:, 16:].unflatten(1, (2, -1)).split(sizes, 2), strict=True))
     for name in ("task_language", "obs_primary", "obs_wrist", "obs_task_language", "readout_action"):

@@ -248,7 +248,7 @@ def test_no_tokenizer(folder, spec, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     name = f"octo:{folder},unnorm_key=bridge_dataset,bridge=metres"
     with pytest.raises(
-        ConfigError, match=r"the tokenizer is missing \(google-t5/t5-base: .*\): add tokenizer=FOLDER with the"
+        ConfigError, match=r"the tokenizer is missing \(google-t5/t5-base: .*\): put the tokenizer.json of"
     ) as e:
         registry.make(name, spec)
     assert "\n" not in str(e.value)

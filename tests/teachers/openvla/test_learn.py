@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from envs.specs import Scene
-from teachers.openvla import lora, weights
+from teachers import lora
+from teachers.learner import Minibatch
+from teachers.openvla import weights
 from teachers.openvla.actions import ActionBins, ActionStatistics
 from teachers.openvla.checkpoint import read_checkpoint
 from teachers.openvla.config import TinyViT
@@ -27,9 +29,10 @@ def learner(**options):
     return OpenVLALearner(checkpoint, OpenVLA(checkpoint.config), "mine", **options)
 
 
-def batch():
+def batch(scene=None):
     images = torch.randint(0, 256, (3, 16, 16, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    return images, SAID, torch.tensor([[-0.5, 1.0], [0.5, -1.0], [0.0, 1.0]])
+    actions = torch.tensor([[-0.5, 1.0], [0.5, -1.0], [0.0, 1.0]])
+    return Minibatch(images, SAID, actions[:, None], torch.ones(3, 1, dtype=torch.bool), scene)
 
 
 def test_cross_entropy_by_hand():
@@ -52,25 +55,24 @@ def test_normalize_undoes_unnormalize():
 
 def test_it_learns_what_it_is_shown():
     made = learner(smoothing=1.0, scene_weight=0.1)
-    images, said, actions = batch()
     scene = Scene.empty(3)
     Scene.get(scene, "tcp_quat")[:, 0] = Scene.get(scene, "object_quat")[:, 0] = 1.0
+    shown = batch(scene)
     optimizer = torch.optim.AdamW(made.trainable().values(), 5e-3)
     for _ in range(60):
         optimizer.zero_grad()
-        losses = made.loss(images, said, actions, scene)
+        losses = made.loss(shown)
         sum(losses.values()).backward()
         optimizer.step()
     assert set(losses) == {"action", "scene"} and losses["scene"] < 0.01
-    assert (made.act(images, said) - actions).abs().max() < 0.1
+    assert (made.act(shown.images, SAID) - shown.actions[:, 0]).abs().max() < 0.1
 
 
 def test_eyes_can_learn_alone():
     made = learner(scene_weight=1.0)
-    images, said, actions = batch()
-    scene = Scene.empty(3)
-    losses = made.scene_loss(images, scene)
-    assert losses == {"scene": made.loss(images, said, actions, scene)["scene"]}
+    shown = batch(Scene.empty(3))
+    losses = made.scene_loss(shown)
+    assert losses == {"scene": made.loss(shown)["scene"]}
     losses["scene"].backward()
     touched = {name.split(".")[1] for name, p in made.trainable().items() if p.grad is not None and p.grad.any()}
     assert touched == {"vision_backbone", "projector", "weight", "bias"}  # and the scene head
@@ -89,16 +91,15 @@ def test_adapters_alone_learn_and_are_merged(tmp_path):
     pytest.importorskip("peft")
     made = learner(rank=2, dtype=torch.float32)
     assert made.trainable() and all(".lora_" in name for name in made.trainable())
-    images, said, actions = batch()
     whole = dict(learner().model.named_parameters())
     assert all(torch.equal(p, whole[name]) for name, p in lora.merged(made.model))  # they begin at nothing
     optimizer = torch.optim.AdamW(made.trainable().values(), 1e-2)
     for _ in range(5):
         optimizer.zero_grad()
-        made.loss(images, said, actions, None)["action"].backward()
+        made.loss(batch())["action"].backward()
         optimizer.step()
     made.export(tmp_path / "vla")
     model = weights.load(read_checkpoint(tmp_path / "vla", "vla"), tmp_path / "vla")
     assert not torch.equal(model.language_model.lm_head.weight, whole["language_model.lm_head.weight"])
     again = OpenVLALearner(made.checkpoint, model, "mine")
-    torch.testing.assert_close(again.loss(images, said, actions, None), made.loss(images, said, actions, None))
+    torch.testing.assert_close(again.loss(batch()), made.loss(batch()))

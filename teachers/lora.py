@@ -12,7 +12,7 @@ MAX_ALPHA = 16
 
 
 def add(model: nn.Module, rank: int) -> None:
-    """Put adapters of a rank onto every linear layer, and let nothing else learn.
+    """Put adapters of a rank onto every linear layer that learns, and let nothing else learn.
 
     Raises:
         ConfigError: peft is not installed.
@@ -21,7 +21,7 @@ def add(model: nn.Module, rank: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise ConfigError("fine-tuning with adapters needs peft, which is not installed: pip install 'rpd[vla]'") from None
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module.weight.requires_grad]
     config = LoraConfig(r=rank, lora_alpha=min(rank, MAX_ALPHA), init_lora_weights="gaussian", target_modules=layers)
     inject_adapter_in_model(config, model)
 

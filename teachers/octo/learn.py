@@ -1,0 +1,126 @@
+"""An Octo that learns: behaviour cloning with its head's own loss, at a window of one time step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from envs.errors import ConfigError
+from teachers import folders, lora
+from teachers.learner import Learner, Minibatch, SceneHead
+from teachers.octo.checkpoint import Checkpoint
+from teachers.octo.images import resize
+from teachers.octo.language import Words, pad
+from teachers.octo.model import Observation, Octo, Task
+from teachers.octo.setup import PRIMARY
+from teachers.octo.statistics import select
+
+DRAWN = 16
+"""Samples whose mean is an answer."""
+
+
+class OctoLearner(Learner):
+    """A network of any size, new or given, all of it or low-rank adapters of it; a given one's T5 stays as it is.
+
+    Args:
+        checkpoint: everything about it but the weights.
+        model: the network.
+        key: the statistics that normalise the actions, of `checkpoint.statistics`.
+        scene_weight: of an auxiliary loss that tells `Scene.relative` from the tokens of the image. It takes the place of the
+            pre-training that a new stem has not had, and leaves no trace in the checkpoint.
+        rank: of the adapters (LoRA); 0 trains every weight.
+        dtype: of the weights that `export` writes, but for the head's, which are float32.
+
+    Raises:
+        ConfigError: the model does not see `image_primary`, or has fewer action dimensions than the data.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, model: Octo, key: str, scene_weight: float = 0.0, rank: int = 0,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:  # fmt: skip
+        self.checkpoint, self.model, self.dtype = checkpoint, model, dtype
+        self.words = Words(checkpoint.tokenizer, None, f"octo:{checkpoint.name}")
+        self.scene_weight, self.needs_scene = scene_weight, scene_weight > 0
+        self.horizon, self.action_dim = model.config.head.action_horizon, model.config.head.action_dim
+        _, self.statistics = select(checkpoint.statistics, key, "normal", checkpoint.name)
+        if self.statistics.dim > self.action_dim:
+            raise ConfigError(
+                f"{checkpoint.name}: has {self.action_dim} action dimensions, the demonstrations {self.statistics.dim}"
+            )
+        tokenizer = next((name for name in model.tokenizers if model.cameras(name, {PRIMARY: torch.empty(0)})), None)
+        if tokenizer is None or PRIMARY not in checkpoint.cameras:
+            raise ConfigError(f"{checkpoint.name}: does not see {PRIMARY}, which demonstrations are shown as")
+        model.requires_grad_(True)
+        model.t5.requires_grad_(model.config.finetune_encoder)
+        if rank > 0:
+            lora.add(model, rank)
+        tokens = model.positions[f"obs_{tokenizer}"]
+        self.telling = SceneHead(tokens[0, 0].numel()).to(model.device) if self.needs_scene else None
+        self.module = nn.ModuleDict({"model": model} | ({"scene": self.telling} if self.telling else {}))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """See `Learner.prepare`."""
+        return resize(images, self.checkpoint.cameras[PRIMARY])
+
+    def loss(self, batch: Minibatch) -> dict[str, Tensor]:
+        """See `Learner.loss`."""
+        seen = self._observe(batch.images)
+        visual = self.model.see(seen, {})
+        tokens = self.model.read(visual, seen, self._task(batch.instructions))[self.model.config.head.readout_key].float()
+        normalized = self.statistics.normalize(batch.actions.cpu().double().numpy()).astype(np.float32)
+        missing = self.action_dim - self.statistics.dim
+        actions = F.pad(torch.from_numpy(normalized).to(self.model.device), (0, missing))[:, None]  # [N, 1, H, A]
+        exists = torch.arange(self.action_dim, device=self.model.device) < self.statistics.dim
+        counts = (batch.counts.to(self.model.device)[..., None] & exists)[:, None]
+        loss = self.model.head.loss(tokens, actions, counts, self._generator())
+        return {"action": loss} | self._tell(visual, batch.scene)
+
+    def scene_loss(self, batch: Minibatch) -> dict[str, Tensor]:
+        """See `Learner.scene_loss`."""
+        return self._tell(self.model.see(self._observe(batch.images), {}), batch.scene)
+
+    @torch.no_grad()
+    def act(self, images: Tensor, instructions: list[str]) -> Tensor:
+        """See `Learner.act`: the mean of samples."""
+        tokens = self.model.readout(self._observe(images), self._task(instructions))
+        shape = (DRAWN,) if self.model.head.is_random else (1,)
+        chunks = self.model.head.sample(tokens, shape, self._generator())[..., 0, : self.statistics.dim]
+        gain, offset = (torch.from_numpy(v).float().to(chunks.device) for v in self.statistics.affine("normal"))
+        return (chunks * gain + offset).mean(0)
+
+    def export(self, folder: Path) -> None:
+        """See `Learner.export`: as `weights.convert` writes; adapters are merged into the weights."""
+        tensors = (
+            (name, tensor if name.startswith("head.") else tensor.to(self.dtype)) for name, tensor in lora.merged(self.model)
+        )
+        folders.write(self.checkpoint.files, tensors, folder)
+
+    def _tell(self, visual: dict[str, Tensor], scene: Tensor | None) -> dict[str, Tensor]:
+        if self.telling is None or scene is None:
+            return {}
+        (tokens,) = visual.values()
+        return {"scene": self.scene_weight * self.telling.loss(tokens, scene)}
+
+    def _observe(self, images: Tensor) -> Observation:
+        now = images.to(self.model.device)[:, None]
+        return Observation({PRIMARY: now}, torch.ones(now.shape[:2], dtype=torch.bool, device=now.device))
+
+    def _task(self, instructions: list[str]) -> Task:
+        """Each instruction is embedded once; gradients flow back to T5 where it learns."""
+        texts = sorted(set(instructions))
+        ids, mask = pad([self.words.ids(text.strip()) for text in texts], self.model.config.max_tokens)
+        vectors = self.model.embed_text(ids.to(self.model.device), mask.to(self.model.device))
+        told = torch.tensor([bool(text.strip()) for text in instructions], device=self.model.device)
+        return Task(vectors[torch.tensor([texts.index(text) for text in instructions], device=vectors.device)], told)
+
+    def _generator(self) -> torch.Generator:
+        """The one that a run saves and restores, torch's own."""
+        device = self.model.device
+        if device.type == "cuda":
+            return torch.cuda.default_generators[device.index or 0]
+        return torch.default_generator
