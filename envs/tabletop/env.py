@@ -15,7 +15,7 @@ from envs.errors import NonFiniteError
 from envs.specs import ActionSpec, EnvSpec, ObsSpec
 from envs.tabletop import ik, randomize
 from envs.tabletop.camera import Camera, Renderer
-from envs.tabletop.observe import SCALED, Readings, state_names
+from envs.tabletop.observe import DIMENSIONS, SCALED, Readings, state_names
 from envs.tabletop.robots import ROBOTS
 from envs.tabletop.tasks import COLORS, TASKS
 from envs.tabletop.views import cameras, people_camera
@@ -102,7 +102,7 @@ class TabletopEnv(VectorEnv):
             state_names=names,
             state_scaled=tuple(name.startswith(SCALED) for name in names),
             action=ActionSpec(
-                names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
+                names=DIMENSIONS,
                 units=("m", "m", "m", "rad", "rad", "rad", "open"),
                 scale=(robot.max_delta_pos,) * 3 + (robot.max_delta_rot,) * 3 + (1.0,),
                 discrete=(False,) * 6 + (True,),
@@ -263,7 +263,8 @@ class TabletopEnv(VectorEnv):
     def _observe(self, ids: np.ndarray) -> TensorDict:
         """Observation of the environments `ids` [K], as they are now."""
         scene = self._config.obs == "state"
-        obs = self._now.observe(ids, self._state["target_pos"][ids], scene=scene, goal=self.task.aerial)
+        late = self._state["pending"][ids, : self.robot.delay]
+        obs = self._now.observe(ids, self._state["target_pos"][ids], late, scene=scene, goal=self.task.aerial)
         for key, renderer in self._renderers.items():
             obs[key] = torch.from_numpy(self._picture(renderer, ids))
         return TensorDict(obs, batch_size=[len(ids)]).to(self.device)

@@ -14,7 +14,9 @@ from envs.tabletop.tasks import Frame
 from envs.tabletop.world import World
 
 PRESS = 1.0  # N: a finger presses on the object, it does not merely touch it
-SCALED = ("touch.", "object.", "goal.")
+SCALED = ("pending.", "touch.", "object.", "goal.")
+DIMENSIONS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+"""Of an action."""
 """Beginnings of the names of state entries that `EnvSpec.state_scaled` marks."""
 ALIGNED = 0.85  # of the force at least is along the direction of closing; in a true grasp it is above 0.92
 
@@ -27,6 +29,8 @@ def state_names(robot: Robot, scene: bool, goal: bool) -> tuple[str, ...]:
     names = [f"q.{j}" for j in robot.joints] + [f"dq.{j}" for j in robot.joints] + ["gripper"]
     names += [f"tcp.{c}" for c in ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32")]
     names += [f"tcp_lag.{c}" for c in "xyz"]
+    # Where commands are late, the newest ones are part of the state: without them, equal observations have other futures.
+    names += [f"pending.{d}{k}" for k in range(1, robot.delay + 1) for d in DIMENSIONS]
     if scene:
         names += ["touch.left", "touch.right"]
         names += [f"object.{c}" for c in ("dx", "dy", "dz", "cos4", "sin4")]
@@ -77,12 +81,15 @@ class Readings:
             half=self._robot.cube_half_size,
         )
 
-    def observe(self, ids: np.ndarray, commanded: np.ndarray, scene: bool, goal: bool) -> dict[str, Tensor]:
+    def observe(
+        self, ids: np.ndarray, commanded: np.ndarray, pending: np.ndarray, scene: bool, goal: bool
+    ) -> dict[str, Tensor]:
         """The observation without its images.
 
         Args:
             ids: [K].
             commanded: [K, 3] where the controller wants the tcp.
+            pending: [K, robot.delay, 7] commands that are still on their way, the newest first.
             scene: whether ``state`` holds what only a simulator knows; see `state_names`.
             goal: whether it holds at least the way from the tcp to the goal.
 
@@ -113,6 +120,7 @@ class Readings:
             hand[:, :, 0],
             hand[:, :, 1],
             commanded - tcp,
+            pending.reshape(len(ids), -1),
         ]
         if scene:
             relative = Scene.relative(privileged).numpy()

@@ -204,4 +204,6 @@ def test_a_late_robot_moves_when_the_command_arrives():
     action[:, 1] = 1.0
     lags = [env.step(action).obs["state"][:, env.spec.state_names.index("tcp_lag.y")] - before for _ in range(3)]
     assert env.spec.embodiment.descriptor["delay"] == 2
+    last = env.step(-action).obs["state"][:, env.spec.state_names.index("pending.x1") :][:, :14]
+    assert torch.equal(last, torch.cat([-action, action], dim=1))  # what is still on its way, the newest first
     assert lags[0].abs().max() < 1e-3 and lags[1].abs().max() < 1e-3 < lags[2].min()
