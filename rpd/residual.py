@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
+from torch import nn
+
 from envs.base import VectorEnv
 from envs.errors import ConfigError
 from rpd.config import RunConfig
@@ -16,12 +21,14 @@ TEACHER = "teacher:"
 
 
 def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
-    """Build the student of a new run: plain, or with `RunConfig.base` a correction of it.
+    """Build the student of a new run: new, with `RunConfig.init` a copy of it, or with `RunConfig.base` a correction of it.
 
     Raises:
         ConfigError: no such base, or one that acts for nothing in particular.
         SpecMismatch: the base does not fit the environment; names both sides.
     """
+    if config.init is not None:
+        return _started(config, env)
     if config.base is None:
         return ActorCritic(env.spec, config.student).to(env.device)
     if config.mode == "bc":
@@ -36,6 +43,27 @@ def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
     else:
         raise ConfigError(f"base {config.base} is no policy to correct: name a run, a policy folder, or teacher:NAME")
     return ResidualActorCritic(env.spec, config.student, config.residual, base).to(env.device)
+
+
+def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
+    """A student that begins as `RunConfig.init`, on whatever robot, but explores as the run says."""
+    path = trained(str(config.init))
+    if path is None or config.base is not None:
+        raise ConfigError(
+            f"init {config.init}: name a trained policy, and no base beside it (`rpd residual` begins as its base)"
+        )
+    start = ActorCritic.from_pretrained(resolve_policy(path), env.device)
+    if type(start) is not ActorCritic:
+        raise ConfigError(f"init {config.init} is a residual, and its base would be trained with it: name a plain policy")
+    start.fit(env.spec)
+    exploration = {name: getattr(config.student, name) for name in ("init_log_std", "min_log_std")}
+    policy = ActorCritic(env.spec, start.config.model_copy(update=exploration)).to(env.device)
+    policy.load_state_dict({**start.state_dict(), "log_std_logit": policy.log_std_logit})
+    last = cast("nn.Linear", policy.actor[-1])
+    with torch.no_grad():  # what was a centimetre stays a centimetre
+        last.weight.mul_(start.rescale[:, None])
+        last.bias.mul_(start.rescale)
+    return policy
 
 
 def outside_base(policy: ActorCritic, env: VectorEnv, seed: int = 0) -> Teacher | None:

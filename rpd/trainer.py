@@ -73,6 +73,7 @@ class Trainer:
             self.policy = make_policy(config, self.env)
         else:  # with its base, wherever that may be now
             self.policy = ActorCritic.from_pretrained(resume.policy_dir, self.device)
+        self.config = self.config.model_copy(update={"student": self.policy.config})  # where it started from another
         self.base = outside_base(self.policy, self.env, config.seed)
         self.demos = DemoSource(config.demos, self.env.spec, config.student, self.generator) if config.mode == "bc" else None
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)

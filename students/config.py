@@ -39,8 +39,9 @@ class ResidualConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    alpha: float = Field(1.0, gt=0, le=2)
-    """How far the student may move a continuous dimension of the action in the end, of a range from -1 to 1. 2: anywhere."""
+    alpha: float = Field(2.0, gt=0, le=2)
+    """How far the student may move a continuous dimension of the action in the end, of a range from -1 to 1. At 2, anywhere;
+    COMPASS has 1, with which it cannot turn a base around that swings from one end to the other."""
     alpha_start: float = Field(0.2, ge=0, le=2)
     """The same at the start."""
     ramp: float = Field(0.3, ge=0, le=1)

@@ -13,6 +13,7 @@ from rpd import checkpoint
 from rpd.cli import main
 from rpd.evaluate import evaluate
 from rpd.policies import resolve
+from rpd.residual import make_policy
 from rpd.trainer import FINAL_SEED, Trainer
 from students.actor_critic import ActorCritic
 from students.config import StudentConfig
@@ -103,6 +104,23 @@ def test_resumes_bit_for_bit_without_the_bases_folder(kind, small, base, tmp_pat
     assert weights[0] == weights[1]
     results = [json.loads((run / "result.json").read_text()) for run in (straight, stopped)]
     assert results[0]["base_eval"] == results[1]["base_eval"] and results[0]["student"] == results[1]["student"]
+
+
+def test_fine_tuning_starts_at_the_base_too(small, base, tmp_path):
+    config = small(init=base, env={"robot": "ur10e"}, student={"init_log_std": -3.0}, **RESIDUAL)
+    trainer = Trainer(config, tmp_path)
+    alone = ActorCritic.from_pretrained(base)
+    alone.fit(trainer.env.spec)
+    obs = trainer.collector.obs
+    torch.testing.assert_close(make_policy(config, trainer.env).act(obs), alone.act(obs))
+    assert trainer.config.student.reads == READS and trainer.config.student.init_log_std == -3.0
+    assert torch.allclose(trainer.policy.log_std, torch.tensor(-3.0)) and (alone.rescale != 1).any()
+    before = alone.state_dict()["actor.0.weight"]
+    trainer.iterate()
+    trainer.close()
+    assert not torch.equal(trainer.policy.state_dict()["actor.0.weight"], before)
+    with pytest.raises(ConfigError, match="no base beside it"):
+        Trainer(small(init=base, base=base, **RESIDUAL), tmp_path)
 
 
 def test_what_cannot_be_a_base(small, base, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from envs.errors import ConfigError
-from envs.registry import list_tasks
+from envs.registry import SIMULATORS, list_tasks
 from rpd import settings
 from rpd.config import RunConfig
 from rpd.settings import file_settings, merge, resolve, task_settings, train_options, validate
@@ -81,7 +81,7 @@ def test_the_resolved_file_reproduces_the_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("task", [t.name for t in list_tasks("tabletop")] + ["maniskill/PickCube-v1", "maniskill/PushT-v1"])
-@pytest.mark.parametrize("mode", ["rpd", "ppo", "dagger"])
+@pytest.mark.parametrize("mode", ["rpd", "ppo", "dagger", "bc"])
 def test_shipped_settings_are_sound(task, mode):
     chosen = RunConfig(task=task, mode=mode)
     for reward in ("dense", "sparse"):
@@ -92,7 +92,7 @@ def test_shipped_settings_are_sound(task, mode):
 def test_shipped_files_are_all_of_a_task():
     root = Path(settings.__file__).parents[1] / "configs"
     names = {t.name for t in list_tasks()}
-    for path in root.glob("*/*.yaml"):
+    for path in (p for simulator in SIMULATORS for p in root.glob(f"{simulator}/*.yaml")):
         assert path.name == settings.COMMON or f"{path.parent.name}/{path.stem}" in names, path
 
 
