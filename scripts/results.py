@@ -30,10 +30,10 @@ SETTINGS = {
     "sparse-state": ["--env.reward", "sparse"],
     "dense-image": ["--env.reward", "dense", "--env.obs", "image"],
     "maniskill": [],
-    "vla-state": ["--env.reward", "dense"],
-    "vla-image": ["--env.reward", "dense", "--env.obs", "image"],
+    "vla-state": ["--env.reward", "dense", "--distill.label-fraction", "0.25"],
+    "vla-image": ["--env.reward", "dense", "--env.obs", "image", "--distill.label-fraction", "0.25"],
 }
-VLA_STEPS = 150_000
+VLA_STEPS = {"tabletop/Reach": 60_000, "tabletop/PullCube": 100_000, "tabletop/PickCube": 150_000}
 NAMES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger (no reward)"}
 
 
@@ -92,11 +92,11 @@ def experiments() -> list[Experiment]:
     for seed in (0, 1, 2):
         for task in ("tabletop/StackCube", "tabletop/PlaceInBin"):
             cells.append(Experiment("dense-state", task, "rpd", "scripted:noisy", seed, 400_000))
-    for seed in (0, 1, 2):
-        for setting in ("vla-state", "vla-image"):
-            for task in ("tabletop/PushCube", "tabletop/PullCube", "tabletop/PickCube"):
-                for distill in ("mse", "rkl", "opd"):
-                    cells.append(Experiment(setting, task, "rpd", "zoo/tabletop", seed, VLA_STEPS, distill))
+    for distill in ("rkl", "mse", "opd"):
+        for seed in (0, 1, 2):
+            for setting in ("vla-state", "vla-image"):
+                for task, steps in VLA_STEPS.items():
+                    cells.append(Experiment(setting, task, "rpd", "zoo/tabletop", seed, steps, distill))
     return cells
 
 

@@ -65,7 +65,7 @@ install_torch() {
 "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
 install_torch
 [ "$what" != torch ] || exit 0
-extra=""
+extra="[vla]"  # the demo's teacher is a VLA
 [ "$what" = core ] || extra="[$what]"
 echo "venv: installing rpd$extra"
 "${PIP[@]}" install -c constraints.txt -e ".$extra"
