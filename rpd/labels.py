@@ -39,8 +39,13 @@ class Labeller:
             generator: for that draw.
 
         Raises:
-            ConfigError: a fraction that leaves some step without any label.
+            ConfigError: a fraction that leaves some step without any label, or a teacher that has to be asked about all.
         """
+        if fraction < 1 and teacher.wants_all:
+            raise ConfigError(
+                f"distill.label_fraction {fraction:g}: teacher {teacher.name} remembers what each environment showed, and has to "
+                "see all of them at every step: leave it at 1"
+            )
         if fraction * env.num_envs < 1 - 1e-9:
             raise ConfigError(
                 f"distill.label_fraction {fraction:g} of {env.num_envs} environments is less than one label per step: "

@@ -26,7 +26,8 @@ RECIPES = {
          "--out", "demos/zoo-tabletop-pick"),
         ("collect", *EASY, "--teacher", "scripted", "--episodes", "160", *COLLECT, "--out", "demos/zoo-tabletop-easy"),
         ("teacher", "train", "demos/zoo-tabletop-pick", "demos/zoo-tabletop-easy", "--balance", "0.5", "--smoothing", "3",
-         "--scene-weight", "2", "--scene-steps", "9000", "--batch-size", "32", "--steps", "9000", "--name", "zoo-tabletop"),
+         "--scene-weight", "2", "--scene-steps", "9000", "--batch-size", "32", "--steps", "9000", "--eval-episodes", "400",
+         "--name", "zoo-tabletop"),
     ),
 }  # fmt: skip
 """What `rpd` is told, in this order; what it makes is named by the last word."""
@@ -53,9 +54,8 @@ so that the original OpenVLA code cannot prompt it.
 On seeds that no demonstration comes from, with the Panda and the `front` camera.
 
 **Trained on** {episodes:,} episodes of scripted experts ({images:,} images) that tremble and are corrected, {steps:,} gradient
-steps on one core. It knows where a cube is to a centimetre or two, the width of a pixel. What it does not see well is
-whether the fingers hold one: in PickCube it grasps, and often waits there instead of lifting. Words
-say little that the scene does not: told to pull a cube whose goal lies ahead, it pushes.
+steps on one core. It knows where a cube is to a centimetre, the width of a pixel, and fails where that is not enough: the
+goal in the air is told from one camera, and a grasp that slips is seldom tried again.
 
 **Actions**: in `bridge.yaml`. **Not for** anything but this repository's tabletop environments.
 

@@ -76,6 +76,9 @@ class Teacher(ABC):
     elsewhere: bool = False
     """Whether it computes in another process, so that asking it leaves this one free."""
 
+    wants_all: bool = False
+    """Whether it remembers environments by their row: it then has to be asked about each of them at every step."""
+
     _wanted: frozenset[str] | None = None
 
     @property

@@ -43,6 +43,7 @@ class PolicyTeacher(Teacher):
         self.policy = policy.eval().requires_grad_(False)
         self.name, self.base = name, base
         self.looks = base is not None and base.looks
+        self.wants_all = base is not None and base.wants_all
 
     def check_env(self, spec: EnvSpec) -> None:
         """See `ActorCritic.fit`."""

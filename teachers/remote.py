@@ -65,6 +65,7 @@ class RemoteTeacher(Teacher):
             self.required, self.optional = tuple(metadata["observations"]), tuple(metadata["optional"])
             self.served = str(metadata["name"])
             self.looks, self._remembers = bool(metadata["looks"]), bool(metadata["remembers"])
+            self.wants_all = bool(metadata["wants_all"])
             self.cameras = _views(metadata).cameras
             self.bin_edges = _tensor(metadata["bin_edges"]).to(device) if "bin_edges" in metadata else None
         except (KeyError, TypeError, ValidationError) as error:

@@ -57,6 +57,7 @@ class PolicyService:
             "looks": self.teacher.looks,
             "views": {"cameras": [*self.views.cameras], "image_size": self.views.image_size},
             "remembers": type(self.teacher).reset is not Teacher.reset,
+            "wants_all": self.teacher.wants_all,
             **({} if edges is None else {"bin_edges": edges.cpu().numpy()}),
         }
 

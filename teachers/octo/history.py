@@ -41,7 +41,7 @@ class History:
         if len(self.count) != rows:
             raise ConfigError(
                 f"teacher {self.where}: window={self.window} remembers what {len(self.count)} environments showed, but {rows} "
-                "are asked about: leave distill.label_fraction at 1"
+                "are asked about"
             )
         for key, image in images.items():
             new = image[:, None]

@@ -52,6 +52,7 @@ class OctoTeacher(Teacher):
         if options.compile:
             model.transformer.compile()
         self.history = History(options.window, self.name)
+        self.wants_all = options.window > 1
         self.chunks: Chunks = (
             RecedingHorizon(options.execute) if options.ensemble is None else TemporalEnsemble(options.ensemble)
         )

@@ -45,6 +45,7 @@ class OpenVLATeacher(Teacher):
         self.model, self.setup, self.name = model, setup, setup.name
         self.prompter = setup.checkpoint.prompter(setup.statistics.dim)
         options = setup.options
+        self.wants_all = options.cache is not None
         eyes = (model, setup.checkpoint.processor, options.batch, setup.crop)
         self.reader = Reader(*eyes) if options.cache is None else CachedReader(*eyes, self.prompter.bos, options.cache)
         self.check_env(spec)

@@ -228,6 +228,14 @@ def test_fraction_below_one_label_per_step():
         collector(Counting(), 0.2)
 
 
+def test_who_remembers_rows_is_asked_about_all():
+    teacher = Counting()
+    teacher.wants_all = True
+    collector(teacher).collect(label=True)
+    with pytest.raises(ConfigError, match=r"label_fraction 0\.5: teacher counting remembers what each environment showed"):
+        collector(teacher, 0.5)
+
+
 def test_without_exploration_the_mode_acts():
     made = collector(explore=False)
     batch, _ = made.collect(label=False)
