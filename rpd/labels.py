@@ -43,8 +43,8 @@ class Labeller:
         """
         if fraction < 1 and teacher.wants_all:
             raise ConfigError(
-                f"distill.label_fraction {fraction:g}: teacher {teacher.name} remembers what each environment showed, and has to "
-                "see all of them at every step: leave it at 1"
+                f"distill.label_fraction {fraction:g}: teacher {teacher.name} remembers what each environment showed, and has "
+                "to see all of them at every step: leave it at 1"
             )
         if fraction * env.num_envs < 1 - 1e-9:
             raise ConfigError(

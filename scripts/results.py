@@ -33,7 +33,14 @@ SETTINGS = {
     "vla-state": ["--env.reward", "dense", "--distill.label-fraction", "0.25"],
     "vla-image": ["--env.reward", "dense", "--env.obs", "image", "--distill.label-fraction", "0.25"],
 }
-VLA_STEPS = {"tabletop/Reach": 60_000, "tabletop/PullCube": 100_000, "tabletop/PickCube": 150_000}
+VLA_STEPS = {  # by setting and task, the quick ones first
+    ("vla-state", "tabletop/Reach"): 60_000,
+    ("vla-state", "tabletop/PullCube"): 100_000,
+    ("vla-state", "tabletop/PickCube"): 150_000,
+    ("vla-image", "tabletop/Reach"): 60_000,
+    ("vla-image", "tabletop/PullCube"): 100_000,
+    ("vla-image", "tabletop/PickCube"): 300_000,
+}
 NAMES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger (no reward)"}
 
 
@@ -93,10 +100,9 @@ def experiments() -> list[Experiment]:
         for task in ("tabletop/StackCube", "tabletop/PlaceInBin"):
             cells.append(Experiment("dense-state", task, "rpd", "scripted:noisy", seed, 400_000))
     for distill in ("rkl", "mse", "opd"):
-        for seed in (0, 1, 2):
-            for setting in ("vla-state", "vla-image"):
-                for task, steps in VLA_STEPS.items():
-                    cells.append(Experiment(setting, task, "rpd", "zoo/tabletop", seed, steps, distill))
+        for (setting, task), steps in VLA_STEPS.items():
+            for seed in (0, 1, 2):
+                cells.append(Experiment(setting, task, "rpd", "zoo/tabletop", seed, steps, distill))
     return cells
 
 
