@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# From a small VLA that half works to an expert on a built-in task: train, compare both on the same seeds, report.
+# From a small VLA, which acts from pixels and words and half works, to an expert: train, compare both on the same seeds, report.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rpd=.venv/bin/rpd
-task=${TASK:-tabletop/PullCube}
+task=${TASK:-tabletop/PickCube}
 teacher=${TEACHER:-zoo/tabletop}
 if [ -z "${TEACHER:-}" ] && ! .venv/bin/python -c 'import transformers' 2>/dev/null; then
     echo "demo: no transformers here (it needs Python >= 3.11): a scripted teacher stands in for the VLA"
@@ -11,7 +11,7 @@ if [ -z "${TEACHER:-}" ] && ! .venv/bin/python -c 'import transformers' 2>/dev/n
 fi
 run=runs/demo-$(date +%Y%m%d-%H%M%S)
 
-"$rpd" train "$task" --teacher "$teacher" --env.obs image --distill rkl --total-steps 100000 --name "${run#runs/}"
+"$rpd" train "$task" --teacher "$teacher" --distill.label-fraction 0.25 --total-steps 150000 --eval-every 25000 --name "${run#runs/}"
 "$rpd" eval "teacher:$teacher" "$run" --out "$run/eval"
 "$rpd" report "$run" >/dev/null
 echo
