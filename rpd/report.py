@@ -158,8 +158,13 @@ def _cards(s: dict[str, Any]) -> str:
         cards.append(("Student", f"{s['student']['rate']:.0%}", page.rate_text(s["student"]), True))
     if s.get("teacher_eval"):
         cards.append(("Teacher", f"{s['teacher_eval']['rate']:.0%}", page.rate_text(s["teacher_eval"]), False))
-    if p := s.get("paired"):
-        cards.append(("Over its teacher", f"{100 * p['diff']:+.0f}", f"points {page.paired_text(p)}, paired by seed", False))
+    if s.get("base_eval"):
+        cards.append(("Base", f"{s['base_eval']['rate']:.0%}", page.rate_text(s["base_eval"]), False))
+    for name, p in (("teacher", s.get("paired")), ("base", s.get("base_paired"))):
+        if p:
+            cards.append(
+                (f"Over its {name}", f"{100 * p['diff']:+.0f}", f"points {page.paired_text(p)}, paired by seed", False)
+            )
     cards.append(("Environment steps", page.count(s["steps"]), f"seed {s['seed']}" if s.get("seed") is not None else "", False))
     if s.get("teacher_queries"):
         cards.append(("Teacher queries", page.count(s["teacher_queries"]), "labelled observations", False))
@@ -193,6 +198,9 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
     }
     for (_, teacher), result in teachers.items():
         rows.append(_row("teacher", f"teacher {teacher}", None, result, "", ["", "", ""]))
+    bases = {(s["task"], s.get("robot"), s["base"]): s["base_eval"] for s in (r.summary for r in runs) if s.get("base_eval")}
+    for (_, robot, base), result in bases.items():
+        rows.append(_row("teacher", f"base {base} on {robot}", None, result, "", ["", "", ""]))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

@@ -49,8 +49,8 @@ def read_run(path: Path) -> Run:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path / 'config.yaml'}: not YAML ({' '.join(str(error).split())})") from None
     metrics = read_metrics(path)
-    summary = {key: config.get(key) for key in ("task", "mode", "teacher", "seed")}
-    summary |= {key: config.get("env", {}).get(key) for key in ("reward", "obs")}
+    summary = {key: config.get(key) for key in ("task", "mode", "teacher", "base", "seed")}
+    summary |= {key: config.get("env", {}).get(key) for key in ("reward", "obs", "robot")}
     summary["steps"] = max((m["step"] for m in metrics), default=0)
     summary["wall_s"] = last(metrics, "time/wall")
     summary["teacher_queries"] = last(metrics, "teacher/queries")
@@ -92,17 +92,21 @@ def last(metrics: Metrics, name: str) -> float | None:
     return next((m[name] for m in reversed(metrics) if name in m), None)
 
 
+def kind(summary: dict[str, Any]) -> str:
+    """Name a kind of run: its mode, and whether it corrects a base."""
+    return MODES.get(summary.get("mode") or "", "run") + (" residual" if summary.get("base") else "")
+
+
 def labels(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """Name each run by its ``label``, or else by its mode and by whatever tells them apart, but for the seed.
 
     >>> labels([{"mode": "rpd", "task": "A"}, {"mode": "ppo", "task": "A"}, {"mode": "ppo", "task": "B"}])
     ['RPD · A', 'PPO · A', 'PPO · B']
     """
-    differ = [k for k in ("task", "reward", "obs", "teacher") if len({s.get(k) for s in summaries} - {None}) > 1]
-    return [
-        s.get("label") or " · ".join([MODES.get(s.get("mode") or "", "run"), *(str(s[k]) for k in differ if s.get(k))])
-        for s in summaries
+    differ = [
+        k for k in ("task", "robot", "reward", "obs", "teacher", "base") if len({s.get(k) for s in summaries} - {None}) > 1
     ]
+    return [s.get("label") or " · ".join([kind(s), *(str(s[k]) for k in differ if s.get(k))]) for s in summaries]
 
 
 def in_order(names: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from rpd.page import count, duration, paired_text, rate_text
-from rpd.runs import MODES
+from rpd.runs import kind
 
 
 def result_table(result: dict[str, Any]) -> Table:
@@ -33,7 +33,7 @@ def result_table(result: dict[str, Any]) -> Table:
         if other:
             table.add_row(name, rate_text(other), f"{other['mean_return']:.2f}", "", "", "")
     table.add_row(
-        f"{MODES[result['mode']]} student",
+        f"{kind(result)} student",
         rate_text(student),
         f"{student['mean_return']:.2f}",
         count(result["steps"]),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,7 +142,9 @@ def test_from_the_command_line(arguments, base, tmp_path, monkeypatch, capsys):
     words = arguments(teacher=None)[1:]
     assert main(["residual", base, *words, "--robot", "so101", "--name", "x", "--residual.alpha", "0.5"]) == 0
     out = capsys.readouterr().out
-    assert "│ base" in out and "student - base: " in out
+    assert "│ base" in out and "student - base: " in out and "PPO residual student" in out
+    page = Path("runs/x/report.html").read_text()
+    assert "Over its base" in page and f"base {base} on so101" in page and "PPO residual run" in page
     assert main(["eval", "runs/x", "--episodes", "2", "--video", "False"]) == 0
     assert "so101" in capsys.readouterr().out
     assert main(["residual", "--resume", "runs/x"]) == 0 and "is complete" in capsys.readouterr().out
