@@ -31,6 +31,7 @@ SETTINGS = {
     "dense-image": ["--env.reward", "dense", "--env.obs", "image"],
     "maniskill": [],
     "vla-state": ["--env.reward", "dense", "--distill.label-fraction", "0.25"],
+    "octo-state": ["--env.reward", "dense", "--distill.label-fraction", "0.25"],
     "vla-image": ["--env.reward", "dense", "--env.obs", "image", "--distill.label-fraction", "0.25"],
 }
 VLA_STEPS = {  # by setting and task, the quick ones first
@@ -41,6 +42,7 @@ VLA_STEPS = {  # by setting and task, the quick ones first
     ("vla-image", "tabletop/PullCube"): 100_000,
     ("vla-image", "tabletop/PickCube"): 300_000,
 }
+OCTO_STEPS = 100_000
 NAMES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger (no reward)"}
 
 
@@ -103,6 +105,9 @@ def experiments() -> list[Experiment]:
         for (setting, task), steps in VLA_STEPS.items():
             for seed in (0, 1, 2):
                 cells.append(Experiment(setting, task, "rpd", "zoo/tabletop", seed, steps, distill))
+    for seed in (0, 1, 2):
+        for task in ("tabletop/PushCube", "tabletop/PullCube"):
+            cells.append(Experiment("octo-state", task, "rpd", "zoo/tabletop-octo", seed, OCTO_STEPS, "nearest"))
     return cells
 
 

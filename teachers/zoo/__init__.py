@@ -7,7 +7,7 @@ from pathlib import Path
 from envs.errors import unknown_name
 
 PREFIX = "zoo/"
-MODELS = {"tabletop": "openvla"}
+MODELS = {"tabletop": "openvla", "tabletop-octo": "octo"}
 """Name of each folder here, and the family that reads it."""
 
 

@@ -28,10 +28,11 @@ def test_folder(name):
     assert {f.name for f in FOLDER.iterdir() if f.is_dir() and f.name != "__pycache__"} == set(zoo.MODELS)
 
 
-def test_it_can_push():
-    env = envs.make("tabletop/PushCube", shown_to("zoo/tabletop", EnvConfig(num_envs=24)))
-    teacher = registry.make("zoo/tabletop", env.spec)
-    assert sum(e.success_once for e in evaluate(env, teacher, 24, seed=0).episodes) >= 12
+@pytest.mark.parametrize(("name", "least"), [("tabletop", 12), ("tabletop-octo", 6)])
+def test_it_can_push(name, least):
+    env = envs.make("tabletop/PushCube", shown_to(f"zoo/{name}", EnvConfig(num_envs=24)))
+    teacher = registry.make(f"zoo/{name}", env.spec)
+    assert sum(e.success_once for e in evaluate(env, teacher, 24, seed=0).episodes) >= least
     env.close()
 
 
@@ -48,13 +49,28 @@ def test_it_labels_with_a_distribution():
     env.close()
 
 
-@pytest.mark.parametrize("distill", ["mse", "rkl", "opd"])
-def test_it_teaches(distill, tmp_path, monkeypatch, capsys):
+def test_it_labels_with_samples():
+    name = "zoo/tabletop-octo,samples=16"
+    env = envs.make("tabletop/PickCube", shown_to(name, EnvConfig(num_envs=3)))
+    teacher = registry.make(name, env.spec)
+    obs = env.reset(0)
+    out = teacher.label(obs.update(env.look()), env.instructions)
+    assert out.samples.shape == (3, 16, 7) and out.samples.abs().max() <= 1
+    torch.testing.assert_close(out.samples.mean(1), out.mean)
+    assert set(out.samples[..., 6].flatten().tolist()) <= {-1.0, 1.0}
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "distill"),
+    [("tabletop", "mse"), ("tabletop", "rkl"), ("tabletop", "opd"), ("tabletop-octo", "nearest"), ("tabletop-octo", "rkl")],
+)
+def test_it_teaches(name, distill, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    args = ["tabletop/PushCube", "--teacher", "zoo/tabletop", "--distill", distill, "--total-steps", "64"]
+    args = ["tabletop/PushCube", "--teacher", f"zoo/{name}", "--distill", distill, "--total-steps", "64"]
     args += ["--env.num-envs", "8", "--ppo.num-steps", "8", "--eval-episodes", "2", "--device", "cpu", "--name", "x"]
     assert main(["train", *args]) == 0
-    assert "zoo/tabletop" in (tmp_path / "runs/x/config.yaml").read_text()
+    assert f"zoo/{name}" in (tmp_path / "runs/x/config.yaml").read_text()
 
 
 def test_no_such_model():
