@@ -54,8 +54,8 @@ RECIPES = {
         """OpenVLA's architecture and file layout at a three-thousandth of its size: one vision transformer, a projector and
 a two-layer Llama, which answers an image of 64 x 64 pixels and an instruction with one of 256 tokens per dimension of the
 action.""",
-        """It knows where a cube is to a centimetre, the width of a pixel. In PickCube it grasps and lifts in most episodes; what
-it misses are the last centimetres to a goal in the air, which it tells from one camera.""",
+        """It knows where a cube is to a centimetre, the width of a pixel. In PickCube it grasps and lifts in most
+episodes; what it misses are the last centimetres to a goal in the air, which it tells from one camera.""",
     ),
     "tabletop-octo": Recipe(
         (*DEMOS, words(TRAIN, "--family octo --scene-steps 3000 --steps 5000 --name zoo-tabletop-octo")),
