@@ -68,7 +68,20 @@ def test_it_labels_with_samples():
 def test_it_teaches(name, distill, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     args = ["tabletop/PushCube", "--teacher", f"zoo/{name}", "--distill", distill, "--total-steps", "64"]
-    args += ["--env.num-envs", "8", "--ppo.num-steps", "8", "--eval-episodes", "2", "--device", "cpu", "--name", "x"]
+    args += [
+        "--env.num-envs",
+        "8",
+        "--ppo.num-steps",
+        "8",
+        "--eval-episodes",
+        "2",
+        "--final-episodes",
+        "2",
+        "--device",
+        "cpu",
+        "--name",
+        "x",
+    ]
     assert main(["train", *args]) == 0
     assert f"zoo/{name}" in (tmp_path / "runs/x/config.yaml").read_text()
 
