@@ -12,8 +12,8 @@ from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
 from envs.specs import Scene
 from envs.tabletop.robots import ROBOTS
+from envs.tabletop.tasks import TASKS
 from teachers import registry as teachers
-from teachers.scripted.experts import EXPERTS
 
 N = 100
 
@@ -40,7 +40,7 @@ def play(env: VectorEnv, obs: TensorDict, act: Callable[[TensorDict], torch.Tens
     return solved.float().mean().item()
 
 
-@pytest.mark.parametrize("task", EXPERTS)
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_expert_solves_the_task(task: str, robot: str) -> None:
     assert success(task, "scripted", robot) >= 0.95

@@ -279,7 +279,7 @@ def test_images_refused(teacher, obs, change, message):
 def test_environments_that_come_and_go(make, obs):
     teacher = make(",window=2")
     teacher.label(obs, SAID)
-    with pytest.raises(ConfigError, match=r"leave distill\.label_fraction at 1"):
+    with pytest.raises(ConfigError, match=r"but 2 are asked about"):
         teacher.label(obs[:2], SAID[:2])
 
 
