@@ -42,7 +42,7 @@ VLA_STEPS = {  # by setting and task, the quick ones first
     ("vla-image", "tabletop/PullCube"): 100_000,
     ("vla-image", "tabletop/PickCube"): 300_000,
 }
-OCTO_STEPS = 100_000
+OCTO_STEPS = 150_000
 NAMES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger (no reward)"}
 
 
@@ -107,7 +107,7 @@ def experiments() -> list[Experiment]:
                 cells.append(Experiment(setting, task, "rpd", "zoo/tabletop", seed, steps, distill))
     for seed in (0, 1, 2):
         for task in ("tabletop/PushCube", "tabletop/PullCube"):
-            cells.append(Experiment("octo-state", task, "rpd", "zoo/tabletop-octo", seed, OCTO_STEPS, "nearest"))
+            cells.append(Experiment("octo-state", task, "rpd", "zoo/tabletop-octo", seed, OCTO_STEPS, "rkl"))
     return cells
 
 

@@ -59,7 +59,7 @@ episodes; what it misses are the last centimetres to a goal in the air, which it
     ),
     "tabletop-octo": Recipe(
         (*DEMOS, words(TRAIN, "--family octo --scene-steps 3000 --steps 5000 --name zoo-tabletop-octo")),
-        "nearest",
+        "rkl",
         """Octo's architecture, in the layout that `rpd convert octo` writes: a convolutional stem, a one-layer T5, a
 two-layer transformer, and a head that denoises an action in ten steps, from an image of 64 x 64 pixels and an instruction.""",
         """As a policy it draws one action and executes it, as Octo does, and so it trembles.""",
