@@ -25,8 +25,8 @@ class EnvConfig(BaseModel):
     num_envs: int = Field(128, ge=1)
     """Environments stepped together."""
     reward: Literal["dense", "sparse"] | None = None
-    """dense: shaped, in [-1, 0] per step and 0 on success (ManiSkill: normalized_dense); sparse: 1 on success. Default: dense;
-    LIBERO: sparse."""
+    """dense: shaped, in [-1, 0] per step and 0 on success (ManiSkill: normalized_dense; navigate: progress on the way, less
+    for a collision); sparse: 1 on success. Default: dense; LIBERO: sparse."""
     obs: Literal["state", "image"] = "state"
     """state: everything as one vector; image: cameras and the robot's own proprioception, no object poses."""
     cameras: tuple[str, ...] | None = None
@@ -78,7 +78,7 @@ class Step:
     reward: Tensor
     """[N] float32."""
     terminated: Tensor
-    """[N] bool: the task ended (success); no value beyond."""
+    """[N] bool: the task ended, by success or (navigate) a collision; no value beyond."""
     truncated: Tensor
     """[N] bool: time ran out; the value of `final_obs` stands for what would follow."""
     final_obs: TensorDict | None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from envs.base import EnvConfig, Episodes, Step, VectorEnv
 from envs.errors import NonFiniteError
+from envs.seeds import next_seed, uniforms
 from envs.specs import ActionSpec, EnvSpec, ObsSpec
 from envs.tabletop import ik, randomize
 from envs.tabletop.camera import Camera, Renderer
@@ -130,7 +131,7 @@ class TabletopEnv(VectorEnv):
         everyone = np.arange(self.num_envs)
         self._begin(everyone, seed + everyone)
         if stagger:
-            u = randomize.uniforms(self._state["seed"], 1, stream=2)[:, 0]
+            u = uniforms(self._state["seed"], 1, stream=2)[:, 0]
             self._state["limit"] = np.ceil((0.02 + 0.98 * u) * self.spec.max_episode_steps).astype(np.int64)
         return self._observe(everyone)
 
@@ -144,7 +145,7 @@ class TabletopEnv(VectorEnv):
         s["limit"][ids] = self.spec.max_episode_steps
         self._instructions = []
 
-        u = randomize.uniforms(seeds, 32, stream=0)
+        u = uniforms(seeds, 32, stream=0)
         start = self.task.place(u[:, :8], self.robot)
         s["names"][ids, 0] = (u[:, 8] * len(self.task.phrases)).astype(np.int64)
         s["names"][ids, 1] = (u[:, 9] * len(COLORS)).astype(np.int64)
@@ -211,7 +212,7 @@ class TabletopEnv(VectorEnv):
                 success_at_end=self._tensor(terminated[ended]),
                 seed=self._tensor(s["seed"][ended]),
             )
-            self._begin(ended, randomize.next_seed(s["seed"][ended]))
+            self._begin(ended, next_seed(s["seed"][ended]))
         return Step(
             obs=self._observe(np.arange(self.num_envs)),
             reward=self._tensor(reward.astype(np.float32)),

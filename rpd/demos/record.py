@@ -72,7 +72,10 @@ def play_round(
             raise NonFiniteError(f"policy {policy.name}", f"action of environment {int((~label.isfinite()).nonzero()[0, 0])}")
         action = disturb(label)
         step = env.step(action)
-        now = dict(zip(STEP_KEYS, (action, label, step.reward, step.terminated, step.truncated, step.terminated), strict=True))
+        solved = torch.zeros_like(step.terminated)
+        if step.episode is not None:
+            solved[step.episode.env] = step.episode.success_at_end
+        now = dict(zip(STEP_KEYS, (action, label, step.reward, step.terminated, step.truncated, solved), strict=True))
         seen, done = _numpy(obs, keys), {key: value.cpu().numpy() for key, value in now.items()}
         for i, tape in enumerate(tapes):
             tape.add(_row(seen, i), _row(done, i))
