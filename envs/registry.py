@@ -29,7 +29,12 @@ class TaskInfo:
 
 # A simulator is a module with `list_tasks() -> list[TaskInfo]` and `make(task, config, device, num_threads)`, and where it
 # has more tasks than it lists, `find(task) -> TaskInfo`. Without cameras there, only building the task tells which it has.
-SIMULATORS = {"tabletop": "envs.tabletop", "maniskill": "envs.maniskill", "libero": "envs.libero"}
+SIMULATORS = {
+    "tabletop": "envs.tabletop",
+    "navigate": "envs.navigate",
+    "maniskill": "envs.maniskill",
+    "libero": "envs.libero",
+}
 
 
 def list_tasks(simulator: str | None = None) -> list[TaskInfo]:

@@ -74,7 +74,7 @@ class EnvSpec(Spec):
         task: registry name, e.g. ``"tabletop/PickCube"``.
         embodiment: the robot.
         observations: what a student may see, by key: ``"state"``, ``"image.<camera>"``. The key
-            ``"privileged"`` is never listed: it is for teachers (see `Scene`).
+            ``"privileged"`` is never listed: it is for teachers (see `scene` and `course`).
         state_names: one name per entry of ``"state"``.
         state_scaled: which of its entries are of order one as they are (none where empty) and must not be whitened with
             running statistics: those blow up what seldom changes, such as a touch or a goal, when it does.
@@ -82,7 +82,8 @@ class EnvSpec(Spec):
         control_hz: control steps per second.
         max_episode_steps: control steps before an episode is truncated.
         reward: reward mode, e.g. ``"dense"`` or ``"sparse"``.
-        scene: whether observations carry ``"privileged"`` (see `Scene`) for scripted teachers.
+        scene: whether observations carry ``"privileged"`` for teachers, laid out as `Scene` (manipulation).
+        course: whether they carry it laid out as `Course` (navigation).
         rendering: how images are rendered, where there is a choice (see `envs.base.EnvConfig.rendering`).
     """
 
@@ -96,6 +97,7 @@ class EnvSpec(Spec):
     max_episode_steps: int
     reward: str
     scene: bool = False
+    course: bool = False
     rendering: str | None = None
 
     @property
@@ -242,6 +244,27 @@ class Scene:
         return torch.zeros(num_envs, cls.dim, device=device)
 
 
+class Course:
+    """Layout of ``obs["privileged"]`` [N, Course.dim] float32 in navigation, in SI units and the base's frame (x forward).
+
+    | field | size | meaning |
+    |---|---|---|
+    | goal_pos, goal_yaw | 2, 1 | where the goal is, and how far the base has to turn to its heading, in [-pi, pi) |
+    | velocity | 3 | forward, left, turning |
+    | way_pos | 2 | the next corner of the shortest path to the goal, or the goal |
+    | distance | 1 | length of that path |
+    | obstacle_pos | 2 | the nearest point of an obstacle or a wall |
+    """
+
+    fields: ClassVar[dict[str, slice]] = {}
+    dim: int = 0
+
+    @classmethod
+    def get(cls, privileged: Tensor, field: str) -> Tensor:
+        """Return one field of a privileged observation [N, dim] as a view [N, size]."""
+        return privileged[:, cls.fields[field]]
+
+
 def _turn(cube: Tensor, hand: Tensor) -> Tensor:
     """How a cube's faces are turned against the fingers: cosine and sine of four times the angle [N, 2].
 
@@ -264,9 +287,11 @@ def _headings(quat: Tensor) -> list[Tensor]:
     ]
 
 
-for _name, _size in {
-    "tcp_pos": 3, "tcp_quat": 4, "gripper": 1, "object_pos": 3, "object_quat": 4, "object_half_size": 1,
-    "target_pos": 3, "target_quat": 4, "grasped": 1, "ood": 1,
-}.items():  # fmt: skip
-    Scene.fields[_name] = slice(Scene.dim, Scene.dim + _size)
-    Scene.dim += _size
+for _layout, _sizes in (
+    (Scene, {"tcp_pos": 3, "tcp_quat": 4, "gripper": 1, "object_pos": 3, "object_quat": 4, "object_half_size": 1,
+             "target_pos": 3, "target_quat": 4, "grasped": 1, "ood": 1}),
+    (Course, {"goal_pos": 2, "goal_yaw": 1, "velocity": 3, "way_pos": 2, "distance": 1, "obstacle_pos": 2}),
+):  # fmt: skip
+    for _name, _size in _sizes.items():
+        _layout.fields[_name] = slice(_layout.dim, _layout.dim + _size)
+        _layout.dim += _size

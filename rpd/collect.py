@@ -160,7 +160,7 @@ def _stages(tasks: list[str], options: CollectOptions) -> Generator[tuple[Vector
 
 
 def _actor(env: VectorEnv, options: CollectOptions) -> Policy:
-    if options.privileged and not env.spec.scene:
+    if options.privileged and not (env.spec.scene or env.spec.course):
         raise ConfigError(f"--privileged: {env.spec.task} does not offer its scene")
     return resolve(options.actor, env)
 

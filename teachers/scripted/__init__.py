@@ -13,6 +13,7 @@ from envs.errors import ConfigError, SpecMismatch, unknown_name
 from envs.specs import EnvSpec
 from teachers.base import Teacher, TeacherOutput
 from teachers.registry import parse_options
+from teachers.scripted import planner
 from teachers.scripted.dials import PRESETS, Dials, believe, forget
 from teachers.scripted.experts import EXPERTS, GRASP, PHASES, View, base_name, expert, gain, to_action
 from teachers.scripted.tokens import log_prob, to_bins
@@ -148,8 +149,8 @@ class ScriptedTeacher(Teacher):
         return action
 
 
-def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, device: torch.device) -> ScriptedTeacher:
-    """Build a scripted teacher.
+def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, device: torch.device) -> Teacher:
+    """Build a scripted teacher: of navigation a planner, else an expert of manipulation.
 
     Args:
         argument: a preset (``noisy``, ``biased``, ``forgetful``), or None for the expert.
@@ -160,6 +161,8 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
     Raises:
         ConfigError: an unknown preset or dial, or a value out of range.
     """
+    if spec.course:
+        return planner.from_string(argument, options, spec, device)
     preset: Mapping[str, str] = {}
     if argument is not None:
         if argument not in PRESETS:

@@ -1,0 +1,270 @@
+"""N arenas stepped together in numpy: bases that drive to a goal pose among obstacles that a range finder sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from envs.base import EnvConfig, Episodes, Step, VectorEnv
+from envs.errors import NonFiniteError
+from envs.navigate.bases import BASES, COMMAND, CONTROL_HZ, advance, to_body, track, wrap
+from envs.navigate.draw import Picture, draw
+from envs.navigate.geometry import Array, Mask, cast, nearest
+from envs.navigate.levels import CANDIDATES, LEVELS, endpoints
+from envs.navigate.routes import Routes
+from envs.seeds import next_seed, uniforms
+from envs.specs import EnvSpec, ObsSpec
+
+RAYS, REACH = 32, 5.0  # around the base, the first one forward; m
+MAX_STEPS = 256  # 25.6 s: the horizon of COMPASS's evaluation
+# COMPASS's success: near the goal, turned as the goal is, and standing still.
+NEAR, ALIGNED, STILL, STILL_YAW = 0.5, 0.1, 0.1, 0.1  # m, rad, m/s, rad/s
+INSTRUCTION = "drive to the goal and stop there, turned as the arrow points"
+
+# Dense reward: what it comes closer to the goal, and close to it turns towards its heading, less a little for the time.
+PROGRESS = 0.2  # per m
+TURN = 1.0  # m: what a radian of heading counts, at the goal
+ENOUGH = 0.3  # m: closer than this is not better
+TIME = 1.0 / MAX_STEPS  # per step
+SUCCESS, COLLISION = 1.0, 1.0
+
+_PRIVATE = 16  # the streams of `envs.seeds.uniforms` from here on are the steps of an episode
+_SCALE = np.array(COMMAND.scale)
+
+
+def state_names() -> tuple[str, ...]:
+    """One name per entry of ``state``, all of them of order one.
+
+    Ranges are in units of `REACH`, counter-clockwise. The goal is seen from the base: its direction, its distance in units
+    of `REACH` and as exp(-distance / NEAR), and its heading. Velocity and last command are in units of a full command.
+    """
+    goal = ("cos", "sin", "distance", "near", "heading_cos", "heading_sin")
+    return (
+        *(f"range.{i:02d}" for i in range(RAYS)),
+        *(f"goal.{name}" for name in goal),
+        *(f"velocity.{name}" for name in COMMAND.names),
+        *(f"command.{name}" for name in COMMAND.names),
+    )
+
+
+class NavigateEnv(VectorEnv):
+    """A level with a base, N times. See `envs.base.VectorEnv` for the contract.
+
+    An action is a velocity command, which the base follows with its lag, within what it can do. An episode ends at the goal
+    (success), at a collision, or when its time is over.
+    """
+
+    exact_resume = True
+
+    def __init__(self, task: str, config: EnvConfig, device: torch.device) -> None:
+        """Build from a validated task name; see `envs.registry.make` for the arguments."""
+        self.num_envs, self.device = config.num_envs, device
+        self.level, self.base = LEVELS[task.split("/", 1)[1]], BASES[config.robot or "wheeled"]
+        names, n = state_names(), self.num_envs
+        self.spec = EnvSpec(
+            task=task,
+            embodiment=self.base.embodiment(),
+            observations={"state": ObsSpec(shape=(len(names),), dtype="float32")},
+            state_names=names,
+            state_scaled=(True,) * len(names),
+            action=COMMAND,
+            control_hz=CONTROL_HZ,
+            max_episode_steps=config.max_episode_steps or MAX_STEPS,
+            reward=config.reward,
+            course=True,
+        )
+        self._obstacles = self.level.draw(np.zeros((n, self.level.numbers)))
+        self._routes = Routes(n, self._obstacles.boxes.shape[1] + self._obstacles.discs.shape[1], self.base.radius)
+        self._state: dict[str, np.ndarray] = {
+            "seed": np.zeros(n, dtype=np.int64),
+            "elapsed": np.zeros(n, dtype=np.int64),
+            "limit": np.zeros(n, dtype=np.int64),
+            "ret": np.zeros(n),
+            "success_once": np.zeros(n, dtype=bool),
+            "pose": np.zeros((n, 3)),  # x, y, heading
+            "twist": np.zeros((n, 3)),  # velocity in the body's frame
+            "command": np.zeros((n, 3)),  # the last one, of an action in [-1, 1]
+            "goal": np.zeros((n, 3)),  # x, y, heading
+            "boxes": self._obstacles.boxes,
+            "discs": self._obstacles.discs,
+        }
+        self._length, self._way = np.zeros(n), np.zeros((n, 2))  # of the shortest path, and its first corner
+        self._gap, self._nearest = np.zeros(n), np.zeros((n, 2))  # distance of the nearest surface, and the way there
+        self._trail = np.full((n, self.spec.max_episode_steps + 1, 2), np.nan)  # for pictures only
+
+    @property
+    def instructions(self) -> list[str]:
+        """See `VectorEnv.instructions`."""
+        return [INSTRUCTION] * self.num_envs
+
+    # Episodes -----------------------------------------------------------------------------------------------------
+
+    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
+        """See `VectorEnv.reset`."""
+        everyone = np.arange(self.num_envs)
+        self._begin(everyone, seed + everyone)
+        if stagger:
+            u = uniforms(self._state["seed"], 1, stream=2)[:, 0]
+            self._state["limit"] = np.ceil((0.02 + 0.98 * u) * self.spec.max_episode_steps).astype(np.int64)
+        return self._observe(everyone)
+
+    def _begin(self, ids: np.ndarray, seeds: np.ndarray) -> None:
+        """Start the episodes of `seeds` [K] in the arenas `ids` [K]."""
+        s = self._state
+        s["seed"][ids] = seeds
+        for name in ("elapsed", "ret", "success_once", "twist", "command"):
+            s[name][ids] = 0
+        s["limit"][ids] = self.spec.max_episode_steps
+        drawn = self.level.draw(uniforms(seeds, self.level.numbers, stream=0))
+        s["boxes"][ids], s["discs"][ids] = drawn.boxes, drawn.discs
+        s["pose"][ids], s["goal"][ids] = endpoints(uniforms(seeds, 4 * CANDIDATES + 2, stream=1), drawn)
+        self._arrange(ids)
+        self._trail[ids] = np.nan
+        self._trail[ids, 0] = s["pose"][ids, :2]
+
+    def _arrange(self, ids: np.ndarray) -> None:
+        """Work out what follows from where obstacles and goals are in the arenas `ids` [K]."""
+        self._routes.update(ids, self._obstacles.of(ids), self._state["goal"][ids, :2])
+        self._locate(ids)
+
+    def _locate(self, ids: np.ndarray) -> None:
+        """Work out what follows from where the bases are in the arenas `ids` [K]."""
+        position = self._state["pose"][ids, :2]
+        self._length[ids], self._way[ids] = self._routes.query(position, ids)
+        gap, way = nearest(position[:, None], self._obstacles.of(ids))
+        self._gap[ids], self._nearest[ids] = gap[:, 0], way[:, 0]
+
+    # A step -------------------------------------------------------------------------------------------------------
+
+    def step(self, action: Tensor) -> Step:
+        """See `VectorEnv.step`."""
+        s = self._state
+        command = action.detach().to("cpu", torch.float64).numpy()
+        if not np.isfinite(command).all():
+            raise NonFiniteError("policy", f"action of environment {int(np.argwhere(~np.isfinite(command))[0, 0])}")
+        s["command"] = np.clip(command, -1.0, 1.0)
+        before, everyone = self._remaining(), np.arange(self.num_envs)
+        s["twist"], mean = track(self.base, s["twist"], s["command"] * _SCALE, self._noise())
+        s["pose"] = advance(s["pose"], mean)
+        s["elapsed"] += 1
+        self._trail[everyone, s["elapsed"]] = s["pose"][:, :2]
+        self._locate(everyone)
+        crashed = self._gap < self.base.radius
+        success = self._arrived() & ~crashed
+        if self.spec.reward == "sparse":
+            reward = success.astype(np.float64)
+        else:
+            reward = PROGRESS * (before - self._remaining()) - TIME + SUCCESS * success - COLLISION * crashed
+        s["ret"] += reward
+        s["success_once"] |= success
+        terminated = success | crashed
+        truncated = (s["elapsed"] >= s["limit"]) & ~terminated
+        ended = np.flatnonzero(terminated | truncated)
+        final_obs, episode = None, None
+        if len(ended):
+            final_obs = self._observe(ended)
+            episode = Episodes(
+                env=self._tensor(ended),
+                ret=self._tensor(s["ret"][ended].astype(np.float32)),
+                length=self._tensor(s["elapsed"][ended]),
+                success_once=self._tensor(s["success_once"][ended]),
+                success_at_end=self._tensor(success[ended]),
+                seed=self._tensor(s["seed"][ended]),
+            )
+            self._begin(ended, next_seed(s["seed"][ended]))
+        return Step(
+            obs=self._observe(everyone),
+            reward=self._tensor(reward.astype(np.float32)),
+            terminated=self._tensor(terminated),
+            truncated=self._tensor(truncated),
+            final_obs=final_obs,
+            episode=episode,
+        )
+
+    def _noise(self) -> Array:
+        """Standard normal numbers [N, 3], a function of episode and step (Box and Muller, 1958)."""
+        u = uniforms(self._state["seed"], 6, stream=_PRIVATE + self._state["elapsed"])
+        return np.sqrt(-2 * np.log1p(-u[:, :3])) * np.cos(2 * np.pi * u[:, 3:])
+
+    def _arrived(self) -> Mask:
+        """[N] whether the base stands at its goal, turned as it is."""
+        s = self._state
+        offset, turn = s["goal"][:, :2] - s["pose"][:, :2], wrap(s["goal"][:, 2] - s["pose"][:, 2])
+        speed = np.sqrt((s["twist"][:, :2] ** 2).sum(axis=1))
+        near = (offset**2).sum(axis=1) < NEAR**2
+        return near & (np.abs(turn) < ALIGNED) & (speed < STILL) & (np.abs(s["twist"][:, 2]) < STILL_YAW)
+
+    def _remaining(self) -> Array:
+        """[N] m that are left of the shortest path, and close to the goal also of the turn to its heading."""
+        turn = np.abs(wrap(self._state["goal"][:, 2] - self._state["pose"][:, 2]))
+        return np.maximum(self._length - ENOUGH, 0.0) + TURN * turn * np.exp(-self._length)
+
+    # Observations -------------------------------------------------------------------------------------------------
+
+    def _observe(self, ids: np.ndarray) -> TensorDict:
+        """Observation of the arenas `ids` [K], as they are now."""
+        s = self._state
+        pose, goal = s["pose"][ids], s["goal"][ids]
+        heading = pose[:, 2]
+        offset = to_body(goal[:, :2] - pose[:, :2], heading)
+        distance = np.sqrt((offset**2).sum(axis=1, keepdims=True))
+        turn = wrap(goal[:, 2] - heading)[:, None]
+        entries = [
+            self._ranges(ids) / REACH,
+            offset / np.maximum(distance, 1e-6),
+            distance / REACH,
+            np.exp(-distance / NEAR),
+            np.cos(turn),
+            np.sin(turn),
+            s["twist"][ids] / _SCALE,
+            s["command"][ids],
+        ]
+        way, obstacle = to_body(self._way[ids] - pose[:, :2], heading), to_body(self._nearest[ids], heading)
+        course = [offset, turn, s["twist"][ids], way, self._length[ids, None], obstacle]
+        return TensorDict(
+            {key: torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
+             for key, parts in (("state", entries), ("privileged", course))},
+            batch_size=[len(ids)],
+        ).to(self.device)  # fmt: skip
+
+    def _ranges(self, ids: np.ndarray) -> Array:
+        """What the range finders of the arenas `ids` measure [K, RAYS], m."""
+        pose = self._state["pose"][ids]
+        return cast(pose[:, :2], pose[:, 2:] + np.arange(RAYS) * (2 * np.pi / RAYS), self._obstacles.of(ids), REACH)
+
+    def _tensor(self, x: np.ndarray) -> Tensor:
+        return torch.from_numpy(x.copy()).to(self.device)
+
+    def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
+        """See `VectorEnv.render`: from above, north up."""
+        ids = np.arange(self.num_envs) if envs is None else np.array(envs, dtype=np.int64)
+        s, ranges = self._state, self._ranges(ids)
+        pictures = [
+            draw(Picture(
+                self._obstacles.size, s["boxes"][i], s["discs"][i], s["pose"][i], s["goal"][i], self.base.radius,
+                self._trail[i, : s["elapsed"][i] + 1], ranges[k],
+            ), size)
+            for k, i in enumerate(ids)
+        ]  # fmt: skip
+        return torch.from_numpy(np.stack(pictures))
+
+    # Saving -------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `VectorEnv.state_dict`. Routes follow from it; the trails of pictures begin anew."""
+        return {name: torch.from_numpy(np.array(a)) for name, a in self._state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
+        """See `VectorEnv.load_state_dict`."""
+        for name, array in self._state.items():
+            array[...] = state[name].numpy()
+        everyone = np.arange(self.num_envs)
+        self._arrange(everyone)
+        self._trail[:] = np.nan
+        self._trail[everyone, self._state["elapsed"]] = self._state["pose"][:, :2]
+        return self._observe(everyone)
+
+    def close(self) -> None:
+        """See `VectorEnv.close`. There is nothing to release."""
