@@ -47,6 +47,8 @@ class EvalResult:
     policy: str
     episodes: tuple[EpisodeRecord, ...]
     """In the order of their seeds."""
+    control_hz: float | None = None
+    """Control steps per second, where all episodes have the same."""
 
     @property
     def n(self) -> int:
@@ -78,6 +80,21 @@ class EvalResult:
         """Mean length, control steps."""
         return sum(e.length for e in self.episodes) / self.n
 
+    @property
+    def travel_time(self) -> float | None:
+        """Mean duration of the solved episodes, seconds; None where none was solved."""
+        lengths = [e.length for e in self.episodes if e.success_once]
+        return sum(lengths) / len(lengths) / self.control_hz if lengths and self.control_hz else None
+
+    @property
+    def weighted_travel_time(self) -> float | None:
+        """COMPASS's measure (arXiv 2502.16372): the sum of the durations of the solved episodes over the success rate, seconds.
+
+        As published: a failure adds nothing to the sum and shrinks the rate, so it is n times `travel_time`, and compares
+        policies on equally many episodes only.
+        """
+        return None if self.travel_time is None else self.n * self.travel_time
+
     def to_dict(self) -> dict[str, Any]:
         """The summary, as JSON values, without the single episodes."""
         return {
@@ -90,6 +107,8 @@ class EvalResult:
             "successes_at_end": sum(e.success_at_end for e in self.episodes),
             "mean_return": self.mean_return,
             "mean_length": self.mean_length,
+            "travel_time": self.travel_time,
+            "weighted_travel_time": self.weighted_travel_time,
             "first_seed": self.episodes[0].seed,
         }
 
@@ -100,7 +119,8 @@ class EvalResult:
     @classmethod
     def from_full_dict(cls, values: dict[str, Any]) -> EvalResult:
         """Rebuild a result from `to_full_dict`."""
-        return cls(values["task"], values["policy"], tuple(EpisodeRecord(**e) for e in values["episodes"]))
+        episodes = tuple(EpisodeRecord(**e) for e in values["episodes"])
+        return cls(values["task"], values["policy"], episodes, values.get("control_hz"))
 
     def metrics(self) -> dict[str, float]:
         """The numbers that a training run logs."""
@@ -137,7 +157,7 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
     for first in range(0, episodes, env.num_envs):
         count = min(env.num_envs, episodes - first)
         records += _batch(env, policy, count, seed + first, on_frame if first == 0 else None)
-    return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)))
+    return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)), env.spec.control_hz)
 
 
 @torch.no_grad()

@@ -89,6 +89,11 @@ def write_evaluation(folder: Path) -> Path:
         ("Success", f"{result['rate']:.0%}", page.rate_text(result), False),
         ("Mean return", f"{result['mean_return']:.2f}", "undiscounted", False),
         ("Mean length", f"{result['mean_length']:.0f}", "control steps", False),
+        *(
+            [("Solved in", f"{seconds:.1f} s", f"mean; weighted travel time {result['weighted_travel_time']:,.0f} s", False)]
+            if (seconds := result.get("travel_time"))
+            else []
+        ),
     ]
     body = page.card_row(cards)
     if "tasks" in result:

@@ -95,6 +95,11 @@ def test_every_seed_counts_once_whatever_the_batch(num_envs):
     assert (got.successes, got.n, got.rate) == (4, 7, 4 / 7)
     assert got.interval == wilson(4, 7)
     assert got.mean_return == 4 / 7 and got.mean_length == 20 / 7
+    hz = FakeEnv(1).spec.control_hz
+    assert got.travel_time == 2 / hz  # of the solved: (2 + 1 + 3 + 2) / 4
+    assert got.weighted_travel_time == pytest.approx(8 / hz / got.rate)
+    assert EvalResult.from_full_dict(got.to_full_dict()) == got
+    assert result([0, 0]).travel_time is None and result([0, 0]).weighted_travel_time is None
     assert got.metrics()["eval/success"] == 4 / 7 and got.metrics()["eval/success_lo"] == wilson(4, 7)[0]
 
 
