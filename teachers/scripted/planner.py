@@ -21,14 +21,14 @@ FACE = (
 )  # cosine of the angle to the way at which the base begins to drive; it drives at full speed from so much more
 KEEP = 0.15  # m: it turns away from what is closer to its edge
 CREEP = 0.15  # m/s: it comes near things slowly
-PRESETS = {"noisy": {"noise": "1.0"}}
+PRESETS = {"noisy": {"noise": "0.8"}}
 """Weak planners by name."""
 
 
 class PlannerDials(Options):
     """The imperfections. All zero: the expert."""
 
-    noise: float = Field(0.0, ge=0, le=4)
+    noise: float = Field(0.0, ge=0, le=2)
     """Standard deviation of zero-mean Gaussian noise on the action, drawn per label."""
     std: float | None = Field(None, gt=0)
     """Standard deviation that the teacher declares; default: its noise, at least 0.1."""
