@@ -1,6 +1,7 @@
 """The README's moving pictures.
 
 python scripts/pictures.py robots                     # docs/robots.webp: four robots, each at a task, with its expert
+python scripts/pictures.py navigate                   # docs/navigate.webp: mobile bases, with the planner
 python scripts/pictures.py demo runs/demo-20260101-0  # docs/demo.webp: teacher and student of a `make demo`
 """
 
@@ -18,7 +19,20 @@ from envs.base import EnvConfig
 from teachers import registry as teachers
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-CAST = (("panda", "StackCube"), ("xarm6", "PickCube"), ("ur5e", "PlaceInBin"), ("so101", "PushCube"))
+CASTS = {
+    "robots": (
+        ("panda", "tabletop/StackCube"),
+        ("xarm6", "tabletop/PickCube"),
+        ("ur5e", "tabletop/PlaceInBin"),
+        ("so101", "tabletop/PushCube"),
+    ),
+    "navigate": (
+        ("wheeled", "navigate/Rooms"),
+        ("omni", "navigate/Rooms"),
+        ("legged", "navigate/Rooms"),
+        ("wheeled", "navigate/Open"),
+    ),
+}
 SIZE, SHARPNESS = 208, 2
 """Pixels of a tile, and how much larger it is rendered: edges are smoothed on the way down."""
 WIDTH = 832
@@ -27,9 +41,9 @@ HOLD = 20
 """Pictures that the last one stays for."""
 
 
-def robots() -> list[Image.Image]:
+def robots(cast: tuple[tuple[str, str], ...]) -> list[Image.Image]:
     """One tile per robot; an episode that is over keeps its last picture."""
-    films = [_film(robot, task, 10 * i) for i, (robot, task) in enumerate(CAST)]
+    films = [_film(robot, task, 10 * i) for i, (robot, task) in enumerate(cast)]
     length = max(map(len, films)) + HOLD
     pages = []
     for t in range(length):
@@ -42,12 +56,12 @@ def robots() -> list[Image.Image]:
 
 def _film(robot: str, task: str, first: int) -> list[Image.Image]:
     """The expert's first solved episode from the seed `first` on."""
-    env = envs.make(f"tabletop/{task}", EnvConfig(robot=robot, num_envs=1), num_threads=1)
+    env = envs.make(task, EnvConfig(robot=robot, num_envs=1), num_threads=1)
     teacher = teachers.make("scripted", env.spec)
     for seed in range(first, first + 10):
         obs, film = env.reset(seed), []
         for _ in range(env.spec.max_episode_steps):
-            film.append(_tile(env.render(size=SIZE * SHARPNESS)[0], f"{robot} · {task}"))
+            film.append(_tile(env.render(size=SIZE * SHARPNESS)[0], f"{robot} · {task.split('/')[1]}"))
             step = env.step(teacher.act(obs, env.instructions))
             obs = step.obs
             if step.episode is not None:
@@ -76,15 +90,17 @@ def demo(run: Path) -> list[Image.Image]:
 def main() -> None:
     """Parse, draw, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("robots", "demo"))
+    parser.add_argument("what", choices=(*CASTS, "demo"))
     parser.add_argument("run", type=Path, nargs="?", help="demo: the run's folder")
     options = parser.parse_args()
     if options.what == "demo" and options.run is None:
         parser.error("demo needs the run's folder")
-    pages = robots() if options.what == "robots" else demo(options.run)
+    pages = demo(options.run) if options.what == "demo" else robots(CASTS[options.what])
     DOCS.mkdir(exist_ok=True)
     out = DOCS / f"{options.what}.webp"
-    duration = 50 if options.what == "robots" else 100  # ms: real time
+    if options.what == "navigate":
+        pages = pages[::2]
+    duration = {"robots": 50, "navigate": 200, "demo": 100}[options.what]  # ms: real time
     pages[0].save(out, save_all=True, append_images=pages[1:], duration=duration, loop=0, quality=65, method=4)
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, {len(pages)} pictures of {pages[0].width} x {pages[0].height}")
 

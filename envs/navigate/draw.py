@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from envs.navigate.geometry import Array
 
 FLOOR, GRID, WALL, BOX, DISC = (244, 242, 237), (231, 228, 221), (74, 80, 92), (142, 152, 168), (168, 150, 130)
-GOAL, BASE, NOSE, TRAIL, RAY = (46, 160, 92), (52, 104, 196), (255, 255, 255), (52, 104, 196, 150), (230, 120, 40, 38)
+GOAL, BASE, NOSE, TRAIL, RAY = (46, 160, 92), (52, 104, 196), (255, 255, 255), (52, 104, 196, 150), (230, 120, 40, 90)
 SMOOTH = 3  # pictures are drawn larger by this and shrunk
 MARGIN = 0.25  # m of wall around the arena
 THIN = 0.1  # m: boxes thinner than this are walls

@@ -184,7 +184,9 @@ class NavigateEnv(VectorEnv):
         )
 
     def _noise(self) -> Array:
-        """Standard normal numbers [N, 3], a function of episode and step (Box and Muller, 1958)."""
+        """Standard normal numbers [N, 3], a function of episode and step (Box and Muller, 1958); zero for what rolls."""
+        if not (self.base.sway or self.base.yaw_sway):
+            return np.zeros((self.num_envs, 3))
         u = uniforms(self._state["seed"], 6, stream=_PRIVATE + self._state["elapsed"])
         return np.sqrt(-2 * np.log1p(-u[:, :3])) * np.cos(2 * np.pi * u[:, 3:])
 

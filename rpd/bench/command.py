@@ -87,6 +87,8 @@ def _bench_env(options: BenchOptions) -> int:
         rates = _rates(_stepper(env, 30 if config.obs == "state" else 5), options.rounds, env.device)
         table.add_row(label, *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))))
         env.close()
+        if env.spec.course:  # navigation has no images
+            break
     Console().print(table)
     return 0
 

@@ -252,3 +252,15 @@ def test_the_planner_reaches_its_goals(task):
     env = make(task, num_envs=64)
     result = evaluate(env, resolve("teacher:scripted", env), 64, 3_000_000)
     assert result.successes >= 62
+
+
+def test_stable_baselines3_can_train_on_it():
+    pytest.importorskip("stable_baselines3")
+    from envs.sb3 import SB3VecEnv
+
+    env = SB3VecEnv(make(max_episode_steps=3))
+    assert env.reset().shape == (4, RAYS + 12)
+    for _ in range(3):
+        obs, _, dones, infos = env.step(np.zeros((4, 3)))
+    assert dones.all() and infos[0]["TimeLimit.truncated"] and not infos[0]["is_success"]
+    assert infos[0]["terminal_observation"].shape == obs[0].shape
