@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tensordict import TensorDict
 from torch import Tensor
 
+from envs.errors import ConfigError
 from envs.specs import EnvSpec
 
 
@@ -49,6 +50,16 @@ class EnvConfig(BaseModel):
     """ManiSkill: where the physics runs (auto: gpu when the run's device is cuda)."""
     control_mode: str | None = None
     """ManiSkill: controller, default pd_ee_delta_pose. LIBERO has only OSC_POSE."""
+
+    def refuse(self, task: str, *options: str) -> None:
+        """Refuse options of worker processes and large simulators, for a task that has neither.
+
+        Raises:
+            ConfigError: naming the first of them that is given.
+        """
+        for option in options:
+            if getattr(self, option) is not None:
+                raise ConfigError(f"env.{option} does not apply to {task}: it is an option of maniskill or libero tasks")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from envs.base import VectorEnv
 from envs.errors import unknown_name
 from rpd.runs import near
+from teachers.policy import BesideBase, outside_base, with_proposal
 
 if TYPE_CHECKING:
     from students.actor_critic import ActorCritic
@@ -79,7 +80,7 @@ class RandomPolicy(Memoryless):
         self.generator.manual_seed(seed)
 
 
-class StudentPolicy:
+class StudentPolicy(BesideBase):
     """A student, acting deterministically; with the teacher that it corrects, if it does (`ActorCritic.outside`)."""
 
     def __init__(self, student: ActorCritic, name: str = "student", base: Teacher | None = None) -> None:
@@ -89,19 +90,7 @@ class StudentPolicy:
 
     def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
         """Return the student's deterministic actions [N, A]."""
-        from teachers.policy import with_proposal
-
         return self.student.act(with_proposal(obs, self.base, instructions), deterministic=True)
-
-    def reset(self, mask: Tensor) -> None:
-        """See `Policy.reset`."""
-        if self.base is not None:
-            self.base.reset(mask)
-
-    def seed(self, seed: int) -> None:
-        """See `Policy.seed`."""
-        if self.base is not None:
-            self.base.seed(seed)
 
 
 def trained(name: str) -> Path | None:
@@ -131,12 +120,11 @@ def resolve(name: str, env: VectorEnv) -> Policy:
     path = trained(name)
     if path is not None:
         from rpd.checkpoint import resolve_policy
-        from rpd.residual import outside_base
         from students.actor_critic import ActorCritic
 
         student = ActorCritic.from_pretrained(resolve_policy(path), device=env.device)
         student.fit(env.spec)
-        return StudentPolicy(student, name, outside_base(student, env))
+        return StudentPolicy(student, name, outside_base(student, env.spec, env.device))
     if name.startswith("teacher:"):
         from teachers.registry import make
 

@@ -14,8 +14,6 @@ from rpd.policies import trained
 from students.actor_critic import ActorCritic
 from students.locate import resolve_policy
 from students.residual import ResidualActorCritic
-from teachers import registry as teachers
-from teachers.base import Teacher
 
 TEACHER = "teacher:"
 
@@ -64,16 +62,3 @@ def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
         last.weight.mul_(start.rescale[:, None])
         last.bias.mul_(start.rescale)
     return policy
-
-
-def outside_base(policy: ActorCritic, env: VectorEnv, seed: int = 0) -> Teacher | None:
-    """Build the teacher whose actions a policy corrects, if it does.
-
-    Raises:
-        ConfigError: see `teachers.registry.make`.
-    """
-    if policy.outside is None:
-        return None
-    base = teachers.make(policy.outside, env.spec, env.device)
-    base.seed(seed)
-    return base

@@ -25,7 +25,7 @@ from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
 from rpd.perception import PerceptionLearner
 from rpd.policies import Policy, StudentPolicy
-from rpd.residual import TEACHER, make_policy, outside_base
+from rpd.residual import TEACHER, make_policy
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics
 from rpd.views import shown_to
@@ -34,6 +34,7 @@ from students.files import write_bytes
 from students.residual import ResidualActorCritic
 from teachers import registry as teachers
 from teachers.base import Teacher
+from teachers.policy import outside_base
 
 # Seeds of episodes, far apart: training never sees an episode that the policy is judged on.
 CURVE_SEED, FINAL_SEED, TRAIN_SEED = 1_000_000, 2_000_000, 10_000_000
@@ -74,7 +75,9 @@ class Trainer:
         else:  # with its base, wherever that may be now
             self.policy = ActorCritic.from_pretrained(resume.policy_dir, self.device)
         self.config = self.config.model_copy(update={"student": self.policy.config})  # where it started from another
-        self.base = outside_base(self.policy, self.env, config.seed)
+        self.base = outside_base(self.policy, self.env.spec, self.env.device)
+        if self.base is not None:
+            self.base.seed(config.seed)
         self.demos = DemoSource(config.demos, self.env.spec, config.student, self.generator) if config.mode == "bc" else None
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
         self.sight = PerceptionLearner(self.policy, config.perception, self.generator) if config.student.perceive else None

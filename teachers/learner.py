@@ -50,9 +50,27 @@ class Learner(ABC):
         horizon: actions of a chunk, H.
     """
 
-    module: nn.Module
-    needs_scene: bool = False
     horizon: int = 1
+
+    def __init__(self, model: nn.Module, tokens: int, scene_weight: float, device: torch.device) -> None:
+        """Begin with a model, whose parameters learn where they require gradients.
+
+        Args:
+            model: the network.
+            tokens: numbers of all visual tokens of an observation.
+            scene_weight: of an auxiliary loss that tells `Scene.relative` from these. It takes the place of the pre-training
+                that new eyes have not had, and leaves no trace in the checkpoint.
+            device: of the model.
+        """
+        self.scene_weight, self.needs_scene = scene_weight, scene_weight > 0
+        self.telling = SceneHead(tokens).to(device) if self.needs_scene else None
+        self.module = nn.ModuleDict({"model": model} | ({"scene": self.telling} if self.telling else {}))
+
+    def tell(self, visual: Tensor, scene: Tensor | None) -> dict[str, Tensor]:
+        """The part of the loss that tells scenes [N, Scene.dim] from visual tokens [N, ...]; empty where nothing shall."""
+        if self.telling is None or scene is None:
+            return {}
+        return {"scene": self.scene_weight * self.telling.loss(visual, scene)}
 
     @abstractmethod
     def prepare(self, images: Tensor) -> Tensor:

@@ -33,7 +33,32 @@ def with_proposal(obs: TensorDict, base: Teacher | None, instructions: list[str]
     return cast("TensorDict", obs.copy()).set(ACTION, action.to(obs.device or "cpu"))
 
 
-class PolicyTeacher(Teacher):
+class BesideBase:
+    """A policy that may correct a teacher: who resets or seeds the one, does so with the other."""
+
+    base: Teacher | None = None
+
+    def reset(self, mask: Tensor) -> None:
+        """See `Teacher.reset`."""
+        if self.base is not None:
+            self.base.reset(mask)
+
+    def seed(self, seed: int) -> None:
+        """See `Teacher.seed`."""
+        if self.base is not None:
+            self.base.seed(seed)
+
+
+def outside_base(policy: ActorCritic, spec: EnvSpec, device: torch.device) -> Teacher | None:
+    """Build the teacher whose actions a policy corrects, if it does (`ActorCritic.outside`).
+
+    Raises:
+        ConfigError: see `teachers.registry.make`.
+    """
+    return None if policy.outside is None else registry.make(policy.outside, spec, device)
+
+
+class PolicyTeacher(BesideBase, Teacher):
     """Labels with the action distribution of a saved policy."""
 
     provides = frozenset({"mean", "std"})
@@ -55,16 +80,6 @@ class PolicyTeacher(Teacher):
         distribution = self.policy.distribution(with_proposal(obs, self.base, instructions))
         mean = distribution.mean.clamp(-1, 1)
         return TeacherOutput(mean, valid=mean.new_ones(len(mean), dtype=torch.bool), std=distribution.std)
-
-    def reset(self, mask: Tensor) -> None:
-        """See `Teacher.reset`."""
-        if self.base is not None:
-            self.base.reset(mask)
-
-    def seed(self, seed: int) -> None:
-        """See `Teacher.seed`."""
-        if self.base is not None:
-            self.base.seed(seed)
 
     def state_dict(self) -> dict[str, Tensor]:
         """See `Teacher.state_dict`."""
@@ -95,8 +110,7 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
         raise ConfigError("teacher 'policy' needs a run, a checkpoint or a policy folder, e.g. policy:runs/x")
     parse_options(Options, options, "policy")
     policy = ActorCritic.from_pretrained(resolve_policy(argument), device)
-    base = None if policy.outside is None else registry.make(policy.outside, spec, device)
-    return PolicyTeacher(policy, base=base)
+    return PolicyTeacher(policy, base=outside_base(policy, spec, device))
 
 
 def needs(argument: str | None, options: dict[str, str]) -> Views:

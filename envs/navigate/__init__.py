@@ -26,9 +26,7 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     """
     from envs.navigate.env import NavigateEnv
 
-    for option in ("num_workers", "sim_backend", "control_mode", "rendering"):
-        if getattr(config, option) is not None:
-            raise ConfigError(f"env.{option} does not apply to {task}: it is an option of maniskill tasks")
+    config.refuse(task, "num_workers", "sim_backend", "control_mode", "rendering")
     if config.randomize:
         raise ConfigError(f"env.randomize does not apply to {task}: every episode has an arena of its own; leave it empty")
     if config.obs == "image" or config.teacher_cameras:

@@ -7,14 +7,14 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.base import EnvConfig, Episodes, Step, VectorEnv
-from envs.errors import NonFiniteError
+from envs.arrays import ArrayEnv, episode_arrays, finite_action
+from envs.base import EnvConfig, Step
 from envs.navigate.bases import BASES, COMMAND, CONTROL_HZ, advance, to_body, track, wrap
 from envs.navigate.draw import Picture, draw
 from envs.navigate.geometry import Array, Mask, cast, nearest
 from envs.navigate.levels import CANDIDATES, LEVELS, endpoints
 from envs.navigate.routes import Routes
-from envs.seeds import next_seed, uniforms
+from envs.seeds import uniforms
 from envs.specs import EnvSpec, ObsSpec
 
 RAYS, REACH = 32, 5.0  # around the base, the first one forward; m
@@ -49,14 +49,12 @@ def state_names() -> tuple[str, ...]:
     )
 
 
-class NavigateEnv(VectorEnv):
+class NavigateEnv(ArrayEnv):
     """A level with a base, N times. See `envs.base.VectorEnv` for the contract.
 
     An action is a velocity command, which the base follows with its lag, within what it can do. An episode ends at the goal
     (success), at a collision, or when its time is over.
     """
-
-    exact_resume = True
 
     def __init__(self, task: str, config: EnvConfig, device: torch.device) -> None:
         """Build from a validated task name; see `envs.registry.make` for the arguments."""
@@ -78,11 +76,7 @@ class NavigateEnv(VectorEnv):
         self._obstacles = self.level.draw(np.zeros((n, self.level.numbers)))
         self._routes = Routes(n, self._obstacles.boxes.shape[1] + self._obstacles.discs.shape[1], self.base.radius)
         self._state: dict[str, np.ndarray] = {
-            "seed": np.zeros(n, dtype=np.int64),
-            "elapsed": np.zeros(n, dtype=np.int64),
-            "limit": np.zeros(n, dtype=np.int64),
-            "ret": np.zeros(n),
-            "success_once": np.zeros(n, dtype=bool),
+            **episode_arrays(n),
             "pose": np.zeros((n, 3)),  # x, y, heading
             "twist": np.zeros((n, 3)),  # velocity in the body's frame
             "command": np.zeros((n, 3)),  # the last one, of an action in [-1, 1]
@@ -101,22 +95,11 @@ class NavigateEnv(VectorEnv):
 
     # Episodes -----------------------------------------------------------------------------------------------------
 
-    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
-        """See `VectorEnv.reset`."""
-        everyone = np.arange(self.num_envs)
-        self._begin(everyone, seed + everyone)
-        if stagger:
-            u = uniforms(self._state["seed"], 1, stream=2)[:, 0]
-            self._state["limit"] = np.ceil((0.02 + 0.98 * u) * self.spec.max_episode_steps).astype(np.int64)
-        return self._observe(everyone)
-
     def _begin(self, ids: np.ndarray, seeds: np.ndarray) -> None:
         """Start the episodes of `seeds` [K] in the arenas `ids` [K]."""
+        self._clear(ids, seeds)
         s = self._state
-        s["seed"][ids] = seeds
-        for name in ("elapsed", "ret", "success_once", "twist", "command"):
-            s[name][ids] = 0
-        s["limit"][ids] = self.spec.max_episode_steps
+        s["twist"][ids], s["command"][ids] = 0, 0
         drawn = self.level.draw(uniforms(seeds, self.level.numbers, stream=0))
         s["boxes"][ids], s["discs"][ids] = drawn.boxes, drawn.discs
         s["pose"][ids], s["goal"][ids] = endpoints(uniforms(seeds, 4 * CANDIDATES + 2, stream=1), drawn)
@@ -141,15 +124,11 @@ class NavigateEnv(VectorEnv):
     def step(self, action: Tensor) -> Step:
         """See `VectorEnv.step`."""
         s = self._state
-        command = action.detach().to("cpu", torch.float64).numpy()
-        if not np.isfinite(command).all():
-            raise NonFiniteError("policy", f"action of environment {int(np.argwhere(~np.isfinite(command))[0, 0])}")
-        s["command"] = np.clip(command, -1.0, 1.0)
+        s["command"] = finite_action(action)
         before, everyone = self._remaining(), np.arange(self.num_envs)
         s["twist"], mean = track(self.base, s["twist"], s["command"] * _SCALE, self._noise())
         s["pose"] = advance(s["pose"], mean)
-        s["elapsed"] += 1
-        self._trail[everyone, s["elapsed"]] = s["pose"][:, :2]
+        self._trail[everyone, s["elapsed"] + 1] = s["pose"][:, :2]
         self._locate(everyone)
         crashed = self._gap < self.base.radius
         success = self._arrived() & ~crashed
@@ -157,31 +136,7 @@ class NavigateEnv(VectorEnv):
             reward = success.astype(np.float64)
         else:
             reward = PROGRESS * (before - self._remaining()) - TIME + SUCCESS * success - COLLISION * crashed
-        s["ret"] += reward
-        s["success_once"] |= success
-        terminated = success | crashed
-        truncated = (s["elapsed"] >= s["limit"]) & ~terminated
-        ended = np.flatnonzero(terminated | truncated)
-        final_obs, episode = None, None
-        if len(ended):
-            final_obs = self._observe(ended)
-            episode = Episodes(
-                env=self._tensor(ended),
-                ret=self._tensor(s["ret"][ended].astype(np.float32)),
-                length=self._tensor(s["elapsed"][ended]),
-                success_once=self._tensor(s["success_once"][ended]),
-                success_at_end=self._tensor(success[ended]),
-                seed=self._tensor(s["seed"][ended]),
-            )
-            self._begin(ended, next_seed(s["seed"][ended]))
-        return Step(
-            obs=self._observe(everyone),
-            reward=self._tensor(reward.astype(np.float32)),
-            terminated=self._tensor(terminated),
-            truncated=self._tensor(truncated),
-            final_obs=final_obs,
-            episode=episode,
-        )
+        return self._step(reward, success, success | crashed)
 
     def _noise(self) -> Array:
         """Standard normal numbers [N, 3], a function of episode and step (Box and Muller, 1958); zero for what rolls."""
@@ -236,9 +191,6 @@ class NavigateEnv(VectorEnv):
         pose = self._state["pose"][ids]
         return cast(pose[:, :2], pose[:, 2:] + np.arange(RAYS) * (2 * np.pi / RAYS), self._obstacles.of(ids), REACH)
 
-    def _tensor(self, x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x.copy()).to(self.device)
-
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
         """See `VectorEnv.render`: from above, north up."""
         ids = np.arange(self.num_envs) if envs is None else np.array(envs, dtype=np.int64)
@@ -254,19 +206,11 @@ class NavigateEnv(VectorEnv):
 
     # Saving -------------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """See `VectorEnv.state_dict`. Routes follow from it; the trails of pictures begin anew."""
-        return {name: torch.from_numpy(np.array(a)) for name, a in self._state.items()}
-
     def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
-        """See `VectorEnv.load_state_dict`."""
-        for name, array in self._state.items():
-            array[...] = state[name].numpy()
+        """See `VectorEnv.load_state_dict`. Routes follow from what is saved; the trails of pictures begin anew."""
+        self._restore(state)
         everyone = np.arange(self.num_envs)
         self._arrange(everyone)
         self._trail[:] = np.nan
         self._trail[everyone, self._state["elapsed"]] = self._state["pose"][:, :2]
         return self._observe(everyone)
-
-    def close(self) -> None:
-        """See `VectorEnv.close`. There is nothing to release."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from envs.base import EnvConfig, VectorEnv
-from envs.errors import ConfigError
 from envs.registry import TaskInfo
 
 CAMERAS = ("front", "side", "wrist")
@@ -27,7 +26,5 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     """Build a tabletop environment; see `envs.registry.make`."""
     from envs.tabletop.env import TabletopEnv
 
-    for option in ("num_workers", "sim_backend", "control_mode", "rendering"):
-        if getattr(config, option) is not None:
-            raise ConfigError(f"env.{option} does not apply to {task}: it is an option of maniskill or libero tasks")
+    config.refuse(task, "num_workers", "sim_backend", "control_mode", "rendering")
     return TabletopEnv(task, config, device, num_threads)

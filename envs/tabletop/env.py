@@ -10,9 +10,10 @@ from mjbatch import Batch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.base import EnvConfig, Episodes, Step, VectorEnv
+from envs.arrays import ArrayEnv, episode_arrays, finite_action
+from envs.base import EnvConfig, Step
 from envs.errors import NonFiniteError
-from envs.seeds import next_seed, uniforms
+from envs.seeds import uniforms
 from envs.specs import ActionSpec, EnvSpec, ObsSpec
 from envs.tabletop import ik, randomize
 from envs.tabletop.camera import Camera, Renderer
@@ -29,15 +30,13 @@ LEAD = 2.0  # the target may run ahead of the arm by this many full steps
 _PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 
 
-class TabletopEnv(VectorEnv):
+class TabletopEnv(ArrayEnv):
     """A task with a robot, N times. See `envs.base.VectorEnv` for the contract.
 
     The controller is a Cartesian delta controller like ManiSkill's ``pd_ee_delta_pose``: an action moves a target
     pose in the base frame (previous target + delta, so that gravity and contact do not make it droop), differential
     inverse kinematics turns the remaining error into joint targets, position servos follow for five substeps of 10 ms.
     """
-
-    exact_resume = True
 
     def __init__(self, task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> None:
         """Build from a validated task name; see `envs.registry.make` for the arguments."""
@@ -76,11 +75,7 @@ class TabletopEnv(VectorEnv):
         """Everything that the simulation's own state does not hold, by name: what `state_dict` saves."""
         n = self.num_envs
         return {
-            "seed": np.zeros(n, dtype=np.int64),
-            "elapsed": np.zeros(n, dtype=np.int64),
-            "limit": np.zeros(n, dtype=np.int64),
-            "ret": np.zeros(n),
-            "success_once": np.zeros(n, dtype=bool),
+            **episode_arrays(n),
             "target_pos": np.zeros((n, 3)),  # of the controller
             "target_quat": np.zeros((n, 4)),
             "pending": np.zeros((n, self.robot.delay + randomize.MAX_DELAY, 7)),  # commands that are still on their way
@@ -126,23 +121,12 @@ class TabletopEnv(VectorEnv):
 
     # Episodes -----------------------------------------------------------------------------------------------------
 
-    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
-        """See `VectorEnv.reset`."""
-        everyone = np.arange(self.num_envs)
-        self._begin(everyone, seed + everyone)
-        if stagger:
-            u = uniforms(self._state["seed"], 1, stream=2)[:, 0]
-            self._state["limit"] = np.ceil((0.02 + 0.98 * u) * self.spec.max_episode_steps).astype(np.int64)
-        return self._observe(everyone)
-
     def _begin(self, ids: np.ndarray, seeds: np.ndarray) -> None:
         """Start the episodes of `seeds` [K] in the environments `ids` [K]."""
+        self._clear(ids, seeds)
         s, now, world = self._state, self._now, self._world
-        s["seed"][ids] = seeds
-        for name in ("elapsed", "ret", "success_once", "pending"):
-            s[name][ids] = 0
+        s["pending"][ids] = 0
         s["pending"][ids, :, 6] = 1.0  # what was commanded before the episode: stay, gripper open
-        s["limit"][ids] = self.spec.max_episode_steps
         self._instructions = []
 
         u = uniforms(seeds, 32, stream=0)
@@ -177,19 +161,15 @@ class TabletopEnv(VectorEnv):
 
     def step(self, action: Tensor) -> Step:
         """See `VectorEnv.step`."""
-        s = self._state
-        command = action.detach().to("cpu", torch.float64).numpy()
-        if not np.isfinite(command).all():
-            raise NonFiniteError("policy", f"action of environment {int(np.argwhere(~np.isfinite(command))[0, 0])}")
+        command = finite_action(action)
         before = self._now.tcp.copy()
-        self._control(self._delayed(np.clip(command, -1.0, 1.0)))
+        self._control(self._delayed(command))
         self._batch.step(nstep=SUBSTEPS)
         finite = self._now.finite()
         if not finite.all():
             raise NonFiniteError(
                 "environment", f"{self.spec.task}: state of environments {np.flatnonzero(~finite).tolist()[:8]}"
             )
-        s["elapsed"] += 1
         moved = self._now.tcp - before
         frame = self._now.frame(tcp_speed=np.sqrt((moved**2).sum(axis=1)) * self.spec.control_hz)
         terminated = self.task.success(frame)
@@ -197,30 +177,7 @@ class TabletopEnv(VectorEnv):
             reward = terminated.astype(np.float64)
         else:
             reward = np.where(terminated, 0.0, self.task.reward(frame) - 1.0)
-        s["ret"] += reward
-        s["success_once"] |= terminated
-        truncated = (s["elapsed"] >= s["limit"]) & ~terminated
-        ended = np.flatnonzero(terminated | truncated)
-        final_obs, episode = None, None
-        if len(ended):
-            final_obs = self._observe(ended)
-            episode = Episodes(
-                env=self._tensor(ended),
-                ret=self._tensor(s["ret"][ended].astype(np.float32)),
-                length=self._tensor(s["elapsed"][ended]),
-                success_once=self._tensor(s["success_once"][ended]),
-                success_at_end=self._tensor(terminated[ended]),
-                seed=self._tensor(s["seed"][ended]),
-            )
-            self._begin(ended, next_seed(s["seed"][ended]))
-        return Step(
-            obs=self._observe(np.arange(self.num_envs)),
-            reward=self._tensor(reward.astype(np.float32)),
-            terminated=self._tensor(terminated),
-            truncated=self._tensor(truncated),
-            final_obs=final_obs,
-            episode=episode,
-        )
+        return self._step(reward, terminated, terminated)
 
     def _delayed(self, command: np.ndarray) -> np.ndarray:
         """Put a command on its way and return the one that arrives now."""
@@ -269,9 +226,6 @@ class TabletopEnv(VectorEnv):
         for key, renderer in self._renderers.items():
             obs[key] = torch.from_numpy(self._picture(renderer, ids))
         return TensorDict(obs, batch_size=[len(ids)]).to(self.device)
-
-    def _tensor(self, x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x.copy()).to(self.device)
 
     def _picture(self, renderer: Renderer, ids: np.ndarray) -> np.ndarray:
         """Images of one camera for the environments `ids`: uint8 [K, size, size, 3]."""
@@ -330,21 +284,16 @@ class TabletopEnv(VectorEnv):
 
     def state_dict(self) -> dict[str, Tensor]:
         """See `VectorEnv.state_dict`: the integration state of every simulation and everything beside it."""
-        arrays = {"physics": self._physics, **self._state}
-        return {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+        return {"physics": torch.from_numpy(np.array(self._physics)), **super().state_dict()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
         """See `VectorEnv.load_state_dict`."""
-        for name, array in self._state.items():
-            array[...] = state[name].numpy()
+        self._restore(state)
         self._apply_domain(np.arange(self.num_envs))
         self._physics[:] = state["physics"].numpy()
         self._batch.forward()  # fills what is derived: poses, contacts
         self._instructions = []
         return self._observe(np.arange(self.num_envs))
-
-    def close(self) -> None:
-        """See `VectorEnv.close`. Threads end with the batch."""
 
 
 def _about_z(yaw: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Commands and their answers are small JSON messages on a pipe; when the pipe's other end goes, however it went, so does the
 worker. `fresh` is the entry of an interpreter that builds its simulations itself, `template` that of one that builds what
-they share once and forks the workers, which then share its memory. Both are started by `envs.workers.pool`.
+they share once and forks the workers, which then share its memory. Both are started by `envs.workers.start`.
 """
 
 from __future__ import annotations

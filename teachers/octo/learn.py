@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from envs.errors import ConfigError
 from teachers import folders, lora
-from teachers.learner import Learner, Minibatch, SceneHead
+from teachers.learner import Learner, Minibatch
 from teachers.octo.checkpoint import Checkpoint
 from teachers.octo.images import resize
 from teachers.octo.language import Words, pad
@@ -30,8 +30,7 @@ class OctoLearner(Learner):
         checkpoint: everything about it but the weights.
         model: the network.
         key: the statistics that normalise the actions, of `checkpoint.statistics`.
-        scene_weight: of an auxiliary loss that tells `Scene.relative` from the tokens of the image. It takes the place of the
-            pre-training that a new stem has not had, and leaves no trace in the checkpoint.
+        scene_weight: see `Learner`.
         rank: of the adapters (LoRA); 0 trains every weight.
         dtype: of the weights that `export` writes, but for the head's, which are float32.
 
@@ -45,7 +44,6 @@ class OctoLearner(Learner):
     ) -> None:  # fmt: skip
         self.checkpoint, self.model, self.dtype = checkpoint, model, dtype
         self.words = Words(checkpoint.tokenizer, None, f"octo:{checkpoint.name}")
-        self.scene_weight, self.needs_scene = scene_weight, scene_weight > 0
         self.horizon, self.action_dim = model.config.head.action_horizon, model.config.head.action_dim
         _, self.statistics = select(checkpoint.statistics, key, "normal", checkpoint.name)
         if self.statistics.dim > self.action_dim:
@@ -55,13 +53,13 @@ class OctoLearner(Learner):
         tokenizer = next((name for name in model.tokenizers if model.cameras(name, {PRIMARY: torch.empty(0)})), None)
         if tokenizer is None or PRIMARY not in checkpoint.cameras:
             raise ConfigError(f"{checkpoint.name}: does not see {PRIMARY}, which demonstrations are shown as")
+        self.tokenizer = tokenizer
         model.requires_grad_(True)
         model.t5.requires_grad_(model.config.finetune_encoder)
         if rank > 0:
             lora.add(model, rank)
         tokens = model.positions[f"obs_{tokenizer}"]
-        self.telling = SceneHead(tokens[0, 0].numel()).to(model.device) if self.needs_scene else None
-        self.module = nn.ModuleDict({"model": model} | ({"scene": self.telling} if self.telling else {}))
+        super().__init__(model, tokens[0, 0].numel(), scene_weight, model.device)
 
     def prepare(self, images: Tensor) -> Tensor:
         """See `Learner.prepare`."""
@@ -78,11 +76,12 @@ class OctoLearner(Learner):
         exists = torch.arange(self.action_dim, device=self.model.device) < self.statistics.dim
         counts = (batch.counts.to(self.model.device)[..., None] & exists)[:, None]
         loss = self.model.head.loss(tokens, actions, counts, self._generator())
-        return {"action": loss} | self._tell(visual, batch.scene)
+        return {"action": loss} | self.tell(visual[self.tokenizer], batch.scene)
 
     def scene_loss(self, batch: Minibatch) -> dict[str, Tensor]:
         """See `Learner.scene_loss`."""
-        return self._tell(self.model.see(self._observe(batch.images), {}), batch.scene)
+        visual = self.model.see(self._observe(batch.images), {})
+        return self.tell(visual[self.tokenizer], batch.scene)
 
     @torch.no_grad()
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:
@@ -99,12 +98,6 @@ class OctoLearner(Learner):
             (name, tensor if name.startswith("head.") else tensor.to(self.dtype)) for name, tensor in lora.merged(self.model)
         )
         folders.write(self.checkpoint.files, tensors, folder)
-
-    def _tell(self, visual: dict[str, Tensor], scene: Tensor | None) -> dict[str, Tensor]:
-        if self.telling is None or scene is None:
-            return {}
-        (tokens,) = visual.values()
-        return {"scene": self.scene_weight * self.telling.loss(tokens, scene)}
 
     def _observe(self, images: Tensor) -> Observation:
         now = images.to(self.model.device)[:, None]

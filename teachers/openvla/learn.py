@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from teachers import lora
-from teachers.learner import Learner, Minibatch, SceneHead
+from teachers.learner import Learner, Minibatch
 from teachers.openvla import decode, processing, weights
 from teachers.openvla.actions import ActionBins, ActionStatistics
 from teachers.openvla.checkpoint import Checkpoint
@@ -28,8 +28,7 @@ class OpenVLALearner(Learner):
         key: the statistics that normalise the actions, of `checkpoint.statistics`.
         smoothing: standard deviation of the targets over neighbouring bins. 0 is the plain cross-entropy, to which the next
             bin is as wrong as any other; a model that starts from nothing learns much sooner with some.
-        scene_weight: of an auxiliary loss that tells `Scene.relative` from the visual tokens. It takes the place of the
-            pre-training that a new vision backbone has not had, and leaves no trace in the checkpoint.
+        scene_weight: see `Learner`.
         rank: of the adapters (LoRA); 0 trains every weight.
         dtype: of the weights that `export` writes.
     """
@@ -45,8 +44,7 @@ class OpenVLALearner(Learner):
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         self.checkpoint, self.model, self.dtype = checkpoint, model, dtype
-        self.smoothing, self.scene_weight, self.rank = smoothing, scene_weight, rank
-        self.needs_scene = scene_weight > 0
+        self.smoothing = smoothing
         self.statistics = ActionStatistics.model_validate(checkpoint.statistics[key]["action"])
         self.bins = ActionBins(checkpoint.config.vocab, checkpoint.config.n_action_bins)
         self.prompter = checkpoint.prompter(self.statistics.dim)
@@ -54,8 +52,7 @@ class OpenVLALearner(Learner):
         if rank > 0:
             lora.add(model, rank)
         width = model.language_model.config.hidden_size * checkpoint.config.num_patches
-        self.telling = SceneHead(width).to(model.device) if self.needs_scene else None
-        self.module = nn.ModuleDict({"model": model} | ({"scene": self.telling} if self.telling else {}))
+        super().__init__(model, width, scene_weight, model.device)
 
     def prepare(self, images: Tensor) -> Tensor:
         """See `Learner.prepare`."""
@@ -69,11 +66,11 @@ class OpenVLALearner(Learner):
         visual = self._see(batch.images)
         logits = self.model.predict(visual, ids, mask, tokens)
         losses = {"action": cross_entropy(logits, tokens, self.bins, self.smoothing)}
-        return losses | self._tell(visual, batch.scene)
+        return losses | self.tell(visual, batch.scene)
 
     def scene_loss(self, batch: Minibatch) -> dict[str, Tensor]:
         """See `Learner.scene_loss`."""
-        return self._tell(self._see(batch.images), batch.scene)
+        return self.tell(self._see(batch.images), batch.scene)
 
     @torch.no_grad()
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:
@@ -88,11 +85,6 @@ class OpenVLALearner(Learner):
         tensors = ((name, tensor.to(self.dtype)) for name, tensor in lora.merged(self.model))
         config = self.checkpoint.config.model_copy(update={"torch_dtype": str(self.dtype).removeprefix("torch.")})
         weights.save(replace(self.checkpoint, config=config), tensors, folder)
-
-    def _tell(self, visual: Tensor, scene: Tensor | None) -> dict[str, Tensor]:
-        if self.telling is None or scene is None:
-            return {}
-        return {"scene": self.scene_weight * self.telling.loss(visual, scene)}
 
     def _see(self, images: Tensor) -> Tensor:
         return self.model.see(processing.normalize(images.to(self.model.device), self.checkpoint.processor))

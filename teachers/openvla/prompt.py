@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import ConfigError
+from teachers.vocabulary import SPACE
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,7 +20,7 @@ TEMPLATE_V01 = (
     "polite answers to the user's questions. USER: What action should the robot take to {}? ASSISTANT:"
 )
 """Of the models before openvla-7b, whose language model is Vicuna."""
-BOS, SPACE = "<s>", "▁"
+BOS = "<s>"
 TOKENIZER = "tokenizer.json"
 
 

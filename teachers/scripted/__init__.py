@@ -17,13 +17,14 @@ from teachers.scripted import planner
 from teachers.scripted.dials import PRESETS, Dials, believe, forget
 from teachers.scripted.experts import EXPERTS, GRASP, PHASES, View, base_name, expert, gain, to_action
 from teachers.scripted.tokens import log_prob, to_bins
+from teachers.scripted.trembling import TremblingTeacher
 
 __all__ = ["Dials", "ScriptedTeacher", "expert", "from_string"]
 
 _ACTION = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
-class ScriptedTeacher(Teacher):
+class ScriptedTeacher(TremblingTeacher):
     """Reads the simulator's scene and says what the expert would do, minus its imperfections.
 
     It has no memory: a label depends on the scene and, with noise, on the random state alone, so labels on the
@@ -36,7 +37,7 @@ class ScriptedTeacher(Teacher):
     """
 
     def __init__(self, spec: EnvSpec, dials: Dials, device: torch.device | str = "cpu") -> None:
-        self.name = "scripted"
+        super().__init__(spec, device)
         self.dials = dials
         self.provides = frozenset(
             {"mean", "std"}
@@ -45,8 +46,6 @@ class ScriptedTeacher(Teacher):
         )
         if dials.bins is not None:
             self.bin_edges = torch.linspace(-1, 1, dials.bins + 1, device=device).expand(spec.action.dim, -1)
-        self._spec, self._device = spec, torch.device(device)
-        self._rng = torch.Generator(self._device).manual_seed(0)
 
     def check_env(self, spec: EnvSpec) -> None:
         """Refuse an environment without a scene, an unknown task, or another action space.
@@ -107,23 +106,6 @@ class ScriptedTeacher(Teacher):
         pick = torch.rand(len(first), 1, generator=self._rng, device=self._device) < 0.5
         return self._disturb(torch.where(pick, first, second))
 
-    def seed(self, seed: int) -> None:
-        """Restart the noise."""
-        self._rng.manual_seed(seed)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The state of the noise."""
-        return {"rng": self._rng.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue the noise."""
-        self._rng.set_state(state["rng"].cpu())
-
-    @property
-    def device(self) -> torch.device:
-        """Where the teacher computes."""
-        return self._device
-
     def _modes(self, obs: TensorDict) -> tuple[Tensor, Tensor | None]:
         """The noise-free action [N, 7], and with two modes its alternative."""
         truth = obs["privileged"].to(self._device)
@@ -140,7 +122,7 @@ class ScriptedTeacher(Teacher):
     def _disturb(self, action: Tensor) -> Tensor:
         """Add this label's noise to actions [..., 7]; they stay in [-1, 1]."""
         if self.dials.noise:
-            noise = torch.randn(action.shape, generator=self._rng, device=self._device)
+            noise = self._noise(action)
             noise[..., 6] = 0
             action = (action + self.dials.noise * noise).clamp(-1, 1)
         if self.dials.flip:

@@ -9,15 +9,13 @@ from pydantic import Field
 from torch import Tensor
 
 from envs.specs import Scene
-from teachers.registry import Options
 from teachers.scripted.experts import PHASES, Plan
+from teachers.scripted.trembling import Tremble
 
 
-class Dials(Options):
+class Dials(Tremble):
     """The imperfections. All zero: the expert."""
 
-    noise: float = Field(0.0, ge=0, le=2)
-    """Standard deviation of zero-mean Gaussian noise on the continuous action, drawn per label."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability of the wrong gripper command, drawn per label."""
     bias: float = Field(0.0, ge=0, le=0.2)
@@ -38,15 +36,8 @@ class Dials(Options):
     rise: float = Field(0.0, ge=0, le=0.1)
     """How far up (m) the hand sets out while its fingers close, not waiting to feel the cube: an imitator that cannot see
     whether they hold it would wait for ever where the expert waits one step."""
-    std: float | None = Field(None, gt=0)
-    """Standard deviation that the teacher declares; default: its noise, at least 0.1."""
     bins: int | None = Field(None, ge=2, le=1024)
     """Answer as a VLA that speaks in tokens does: with a distribution over this many bins of each dimension."""
-
-    @property
-    def declared_std(self) -> float:
-        """What the teacher says about its own uncertainty."""
-        return max(self.noise, 0.1) if self.std is None else self.std
 
 
 PRESETS: dict[str, dict[str, dict[str, str]]] = {

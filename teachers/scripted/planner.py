@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 from tensordict import TensorDict
 from torch import Tensor
 
 from envs.errors import SpecMismatch, unknown_name
 from envs.specs import Course, EnvSpec
-from teachers.base import Teacher, TeacherOutput
-from teachers.registry import Options, parse_options
+from teachers.base import TeacherOutput
+from teachers.registry import parse_options
+from teachers.scripted.trembling import Tremble, TremblingTeacher
 
 GAIN = 2.5  # 1/s: turning speed per radian that is left to turn
 BRAKE = 1.2  # 1/s: speed per metre that is left to drive
 ARRIVE = 0.35  # m: closer to the goal than this, the base stands and turns to its heading
-FACE = (
-    0.75,
-    0.2,
-)  # cosine of the angle to the way at which the base begins to drive; it drives at full speed from so much more
+FACE, FACED = 0.75, 0.2  # cosine of the angle to the way from which the base drives; at full speed from so much more
 KEEP = 0.15  # m: it turns away from what is closer to its edge
 CREEP = 0.15  # m/s: it comes near things slowly
 PRESETS = {"noisy": {"noise": "0.8"}}
 """Weak planners by name."""
 
 
-class PlannerDials(Options):
-    """The imperfections. All zero: the expert."""
-
-    noise: float = Field(0.0, ge=0, le=2)
-    """Standard deviation of zero-mean Gaussian noise on the action, drawn per label."""
-    std: float | None = Field(None, gt=0)
-    """Standard deviation that the teacher declares; default: its noise, at least 0.1."""
-
-
-class PlannerTeacher(Teacher):
+class PlannerTeacher(TremblingTeacher):
     """Reads the simulator's course and says what a planner would do; on other bases than a wheeled one, the same.
 
     Args:
@@ -45,11 +33,9 @@ class PlannerTeacher(Teacher):
 
     provides = frozenset({"mean", "std"})
 
-    def __init__(self, spec: EnvSpec, dials: PlannerDials, device: torch.device | str = "cpu") -> None:
-        self.name = "scripted"
+    def __init__(self, spec: EnvSpec, dials: Tremble, device: torch.device | str = "cpu") -> None:
+        super().__init__(spec, device)
         self.dials = dials
-        self._spec, self._device = spec, torch.device(device)
-        self._rng = torch.Generator(self._device).manual_seed(0)
 
     def check_env(self, spec: EnvSpec) -> None:
         """Refuse an environment without a course, or with other commands.
@@ -70,27 +56,9 @@ class PlannerTeacher(Teacher):
         command = plan(obs["privileged"].to(self._device), body["forward"], body["yaw_rate"], body["radius"])
         mean = (command / command.new_tensor(self._spec.action.scale)).clamp(-1, 1)
         if self.dials.noise:
-            noise = torch.randn(mean.shape, generator=self._rng, device=self._device)
-            mean = (mean + self.dials.noise * noise).clamp(-1, 1)
-        std = max(self.dials.noise, 0.1) if self.dials.std is None else self.dials.std
-        return TeacherOutput(mean, torch.ones(len(mean), dtype=torch.bool, device=mean.device), torch.full_like(mean, std))
-
-    def seed(self, seed: int) -> None:
-        """Restart the noise."""
-        self._rng.manual_seed(seed)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The state of the noise."""
-        return {"rng": self._rng.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue the noise."""
-        self._rng.set_state(state["rng"].cpu())
-
-    @property
-    def device(self) -> torch.device:
-        """Where the teacher computes."""
-        return self._device
+            mean = (mean + self.dials.noise * self._noise(mean)).clamp(-1, 1)
+        valid = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
+        return TeacherOutput(mean, valid, torch.full_like(mean, self.dials.declared_std))
 
 
 def plan(course: Tensor, speed: float, yaw_rate: float, radius: float) -> Tensor:
@@ -112,7 +80,7 @@ def plan(course: Tensor, speed: float, yaw_rate: float, radius: float) -> Tensor
     facing = _unit(ahead + away)
     driving = left > ARRIVE
     turn = GAIN * torch.where(driving, torch.atan2(facing[:, 1], facing[:, 0]), goal_yaw)
-    forward = speed * ((facing[:, 0] - FACE[0]) / FACE[1]).clamp(0, 1)
+    forward = speed * ((facing[:, 0] - FACE) / FACED).clamp(0, 1)
     towards = _unit(obstacle)[:, 0].clamp(0, 1)  # how much driving forward closes the gap
     forward = torch.minimum(forward, CREEP + BRAKE * torch.where(towards > 0.5, gap.clamp(0), torch.full_like(gap, speed)))
     forward = driving * torch.minimum(forward, BRAKE * left)
@@ -131,4 +99,4 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
         if argument not in PRESETS:
             raise unknown_name(f"preset of teacher scripted for {spec.task}", argument, PRESETS)
         preset = PRESETS[argument]
-    return PlannerTeacher(spec, parse_options(PlannerDials, {**preset, **options}, "scripted"), device)
+    return PlannerTeacher(spec, parse_options(Tremble, {**preset, **options}, "scripted"), device)
