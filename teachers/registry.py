@@ -166,6 +166,12 @@ def describe(name: str, spec: EnvSpec, instruction: str) -> Description:
     return Description({"provides": ", ".join(sorted(make(name, spec).provides))}, [])
 
 
+def names_teacher(name: str) -> bool:
+    """Whether a name is a teacher's, of a family or of a model that ships, and not a path."""
+    family = parse(name)[0]
+    return family in FAMILIES or family.startswith(zoo.PREFIX)
+
+
 def list_teachers() -> list[tuple[str, str]]:
     """Return (how to write it, one-line description) of every family, and of every model that ships."""
     shipped = [(zoo.PREFIX + name, f"ships with rpd: a small {family} model") for name, family in zoo.MODELS.items()]

@@ -115,7 +115,7 @@ def load(options: ServeOptions) -> tuple[Teacher, EnvSpec, Views]:
     given = [f"--{name.replace('_', '-')}" for name in ENVIRONMENT if getattr(options, name) is not None]
     device = resolve_device(options.device)
     path = argument if family == "policy" else options.policy
-    if path is not None and (family == "policy" or family not in teachers.FAMILIES):
+    if path is not None and (family == "policy" or not teachers.names_teacher(options.policy)):
         if family != "policy" and not Path(path).exists():
             raise unknown_name("teacher or run", path, [*teachers.FAMILIES, *near(Path(path))])
         if given:

@@ -56,6 +56,7 @@ def run(arguments, tmp_path):
     [
         ("serve", "rpd serve: missing STR: Run, checkpoint or policy folder; or a teacher"),
         ("serve scriptd --task tabletop/Reach", "unknown teacher or run 'scriptd': did you mean scripted?"),
+        ("serve zoo/tabletop", "rpd serve: zoo/tabletop: for which task? add --task"),
         ("serve scripted", "rpd serve: scripted: for which task? add --task, e.g. --task tabletop/PickCube"),
         ("serve scripted --task tabletop/Reech", "unknown task 'tabletop/Reech': did you mean tabletop/Reach"),
         ("serve scripted:noise=9 --task tabletop/Reach", "noise=9: Input should be less than or equal to 2"),
@@ -92,6 +93,11 @@ def test_a_port_in_use(capsys):
         assert main(["serve", TEACHER, "--task", "tabletop/Reach", "--port", port, "--num-threads", "1"]) == 2
     err = capsys.readouterr().err
     assert f"cannot listen on 127.0.0.1:{port}: " in err and err.count("\n") == 1
+
+
+def test_a_model_that_ships_is_served_by_its_name():
+    teacher, spec, views = load(ServeOptions(policy="zoo/tabletop", task="tabletop/PickCube", device="cpu"))
+    assert teacher.name == "zoo/tabletop" and spec.task == "tabletop/PickCube" and views.cameras == ("front",)
 
 
 def test_a_run_brings_its_environment(run, serving, reach, toy_obs):
