@@ -121,7 +121,7 @@ class RunConfig(BaseModel):
     residual: Annotated[ResidualConfig, tyro.conf.Suppress] = Field(default_factory=ResidualConfig)
     init: str | None = None
     """Trained policy to start from in place of random weights: a run, a checkpoint or a policy folder. Its network replaces
-    student, but for how far is explored; it may come from any robot on which it fits (student.reads)."""
+    student, but for how far is explored and student.augment; it may come from any robot on which it fits (student.reads)."""
     env: EnvConfig = Field(default_factory=EnvConfig)
     student: StudentConfig = Field(default_factory=StudentConfig)
     ppo: PPOConfig = Field(default_factory=PPOConfig)

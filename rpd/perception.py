@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from envs.errors import NonFiniteError
 from envs.specs import Scene
+from rpd.augment import augmentation
 from rpd.batch import take
 from rpd.config import PerceptionConfig
 from rpd.replay import Replay
@@ -37,6 +38,7 @@ class PerceptionLearner:
         self.module: Perception = policy.perception
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=config.lr, fused=True)
         self.replay = Replay(config.keep, generator)
+        self.augment = augmentation(policy, generator)
 
     def update(self, obs: TensorDict, progress: float) -> dict[str, float]:
         """Learn from the newest observations [M] and from earlier ones, and keep the newest.
@@ -85,7 +87,8 @@ class PerceptionLearner:
     def _step(self, obs: TensorDict) -> Tensor:
         """One gradient step; the mean squares [4] that `update` returns the roots of."""
         self.optimizer.zero_grad(set_to_none=True)
-        error = self.module.error(self.policy.believe(obs), obs["privileged"])
+        seen = obs if self.augment is None else self.augment(obs)
+        error = self.module.error(self.policy.believe(seen), obs["privileged"])
         self.module.loss(error).backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0, foreach=True)
         self.optimizer.step()

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from envs.errors import NonFiniteError
+from rpd.augment import CONSISTENCY, Augmentation, consistency
 from rpd.batch import take
 from rpd.config import PPOConfig
 from rpd.distill import DistillObjective
@@ -141,6 +142,7 @@ def update(
     generator: torch.Generator | None = None,
     objective: DistillObjective | None = None,
     use_reward: bool = True,
+    augment: Augmentation | None = None,
 ) -> dict[str, float]:
     """Improve the policy on one batch: epochs of shuffled minibatches.
 
@@ -156,6 +158,7 @@ def update(
         generator: shuffles; on the batch's device.
         objective: the distillation term, prepared for this batch; None: none.
         use_reward: False leaves the distillation term as the only loss, a score as the only advantage.
+        augment: what is done to images before they are learnt from, see `rpd.augment`; None: nothing.
 
     Returns:
         Means over the minibatches, by name.
@@ -176,7 +179,7 @@ def update(
         for index in order.tensor_split(splits):
             optimizer.zero_grad(set_to_none=True)
             # The gradients are compared on the first minibatch, where the ratio is still 1.
-            metrics = _backward(policy, take(batch, index), config, objective, use_reward, compare=not rows)
+            metrics = _backward(policy, take(batch, index), config, objective, use_reward, not rows, augment)
             metrics["ppo/grad_norm"] = nn.utils.clip_grad_norm_(params, config.max_grad_norm, foreach=True)
             optimizer.step()
             names = list(metrics)
@@ -205,16 +208,19 @@ def _backward(
     objective: DistillObjective | None,
     use_reward: bool,
     compare: bool,
+    augment: Augmentation | None = None,
 ) -> dict[str, Tensor]:
     """Leave the gradient of the whole loss on one minibatch in the parameters; return scalars by name."""
     assert use_reward or objective is not None, "nothing to learn from: no reward and no teacher"
-    new = policy(minibatch["obs"])
     scores = objective is not None and objective.scores
+    told = policy(minibatch["obs"] if augment is None else augment(minibatch["obs"]))  # what is learnt from labels
+    acts = use_reward or scores
+    new = told if augment is None or not acts else policy(minibatch["obs"])  # what is learnt from actions
     if objective is not None and use_reward and compare:
-        _compare(objective, new, minibatch, config, policy.acting_parameters())
+        _compare(objective, new, told, minibatch, config, policy.acting_parameters())
     losses: list[Tensor] = []
     metrics: dict[str, Tensor] = {}
-    if use_reward or scores:
+    if acts:
         surrogate, metrics = _policy_term(new.distribution, minibatch, _advantage(minibatch, objective, use_reward), config)
         losses.append(surrogate)
     if use_reward:
@@ -222,9 +228,12 @@ def _backward(
         losses.append(critic)
         metrics |= more
     if objective is not None and not scores:
-        divergence = objective.mean_divergence(new.distribution, minibatch)
+        divergence = objective.mean_divergence(told.distribution, minibatch)
         losses.append(objective.weight * divergence)
         metrics["distill/divergence"] = divergence
+    if new is not told:
+        metrics["ppo/consistency"] = consistency(new, told, values=use_reward)
+        losses.append(CONSISTENCY * metrics["ppo/consistency"])
     torch.stack(losses).sum().backward()
     return metrics
 
@@ -263,7 +272,12 @@ def _critic_term(outputs: Outputs, minibatch: TensorDict, config: PPOConfig) -> 
 
 
 def _compare(
-    objective: DistillObjective, outputs: Outputs, minibatch: TensorDict, config: PPOConfig, params: list[nn.Parameter]
+    objective: DistillObjective,
+    outputs: Outputs,
+    told: Outputs,
+    minibatch: TensorDict,
+    config: PPOConfig,
+    params: list[nn.Parameter],
 ) -> None:
     """Show the objective the gradients of its own term and of PPO's, from which it may then set w."""
 
@@ -274,7 +288,7 @@ def _compare(
     if objective.scores:
         by_teacher = surrogate(objective.advantage(minibatch))
     else:
-        by_teacher = objective.mean_divergence(outputs.distribution, minibatch)
+        by_teacher = objective.mean_divergence(told.distribution, minibatch)
     gradients = [torch.autograd.grad(x, params, retain_graph=True, allow_unused=True) for x in (by_teacher, by_reward)]
     # None marks parameters that the teacher does not reach (the critic's): they say nothing about the balance.
     shared = [(d, r) for d, r in zip(*gradients, strict=True) if d is not None and r is not None]

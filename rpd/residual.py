@@ -44,7 +44,7 @@ def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
 
 
 def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
-    """A student that begins as `RunConfig.init`, on whatever robot, but explores as the run says."""
+    """A student that begins as `RunConfig.init`, on whatever robot, but explores and sees in training as the run says."""
     path = trained(str(config.init))
     if path is None or config.base is not None:
         raise ConfigError(
@@ -54,8 +54,8 @@ def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
     if type(start) is not ActorCritic:
         raise ConfigError(f"init {config.init} is a residual, and its base would be trained with it: name a plain policy")
     start.fit(env.spec)
-    exploration = {name: getattr(config.student, name) for name in ("init_log_std", "min_log_std")}
-    policy = ActorCritic(env.spec, start.config.model_copy(update=exploration)).to(env.device)
+    training = {name: getattr(config.student, name) for name in ("init_log_std", "min_log_std", "augment")}
+    policy = ActorCritic(env.spec, start.config.model_copy(update=training)).to(env.device)
     policy.load_state_dict({**start.state_dict(), "log_std_logit": policy.log_std_logit})
     last = cast("nn.Linear", policy.actor[-1])
     with torch.no_grad():  # what was a centimetre stays a centimetre

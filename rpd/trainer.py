@@ -17,6 +17,7 @@ from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError, NonFiniteError, ServerLost
 from rpd import checkpoint, ppo
 from rpd.atomic import write_json, write_text
+from rpd.augment import augmentation
 from rpd.config import RunConfig
 from rpd.distill import DistillObjective, GateContext
 from rpd.evaluate import EvalResult, compare, evaluate
@@ -81,6 +82,7 @@ class Trainer:
         self.demos = DemoSource(config.demos, self.env.spec, config.student, self.generator) if config.mode == "bc" else None
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
         self.sight = PerceptionLearner(self.policy, config.perception, self.generator) if config.student.perceive else None
+        self.augment = None if self.sight is not None else augmentation(self.policy, self.generator)
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
             explore=config.uses_reward or (self.objective is not None and self.objective.scores), base=self.base,
@@ -173,7 +175,7 @@ class Trainer:
         if self.sight is not None:  # the policy reads beliefs, and the epochs need not carry the images
             flat["obs"] = obs.exclude(*self.policy.spec.cameras)
         metrics = ppo.update(
-            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, use_reward=config.uses_reward
+            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, config.uses_reward, self.augment
         )
         seconds = {**self.collector.times, "update": self.clock() - began}
         if self.sight is not None:

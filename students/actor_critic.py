@@ -62,6 +62,8 @@ class ActorCritic(nn.Module):
             raise ConfigError(f"perceive needs privileged observations, and {spec.task} has none: leave it off")
         if config.perceive and not spec.cameras:
             raise ConfigError("perceive needs images to tell from, and env.obs is state: leave it off, or use --env.obs image")
+        if config.augment and not spec.cameras:
+            raise ConfigError("augment changes images, and env.obs is state: leave it off, or use --env.obs image")
         low, start = config.min_log_std, config.init_log_std
         if not low < start < MAX_LOG_STD:
             raise ConfigError(f"init_log_std {start:g} must lie between min_log_std {low:g} and {MAX_LOG_STD:g}")

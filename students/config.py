@@ -29,6 +29,9 @@ class StudentConfig(BaseModel):
     """Whiten the state with running statistics, saved with the policy."""
     asymmetric_critic: bool = False
     """Let the critic see the simulator's privileged scene in training (the actor never does)."""
+    augment: tuple[Literal["shift", "color"], ...] = ()
+    """What the losses do to images, drawn anew each time; rollouts and evaluations see them as they are. shift: up to 4 pixels
+    (DrQ); color: brightness, contrast and saturation by up to 20 %. See rpd/augment.py."""
     perceive: bool = False
     """Learn from the simulator's privileged scenes to tell from images where things are, and act on that belief alone:
     see `perception`. Needs a task whose scenes are known in training; the policy that comes out does not."""

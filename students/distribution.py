@@ -68,6 +68,18 @@ class ActionDistribution:
         bernoulli = softplus(self.raw) - self.raw * torch.sigmoid(self.raw)  # H = log(1 + e^l) - l p
         return torch.where(self.discrete, bernoulli, gaussian).sum(-1)
 
+    def kl(self, other: ActionDistribution) -> Tensor:
+        """KL(self || other) [N] in nats."""
+        gap, log_ratio = self.raw - other.raw, other.log_std - self.log_std
+        gaussian = log_ratio + 0.5 * ((-2 * log_ratio).exp() + (gap * torch.exp(-other.log_std)).square() - 1)
+        # p (log p - log p') + (1 - p) (log (1 - p) - log (1 - p')) = p (l - l') + log(1 + e^l') - log(1 + e^l)
+        bernoulli = torch.sigmoid(self.raw) * gap + softplus(other.raw) - softplus(self.raw)
+        return torch.where(self.discrete, bernoulli, gaussian).sum(-1)
+
+    def detach(self) -> ActionDistribution:
+        """The same, without a gradient."""
+        return ActionDistribution(self.raw.detach(), self.log_std.detach(), self.discrete)
+
 
 def _sign(x: Tensor) -> Tensor:
     """-1 or +1, never 0."""

@@ -31,7 +31,7 @@ KINDS = {
     "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "randomize": ("all",)}},
     "images": {
         "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
-        "student": {"perceive": True, "asymmetric_critic": True},
+        "student": {"perceive": True, "asymmetric_critic": True, "augment": ("color",)},
         "perception": {"minibatches": 3, "minibatch_size": 16, "keep": 50},
         "distill": {"until": 0.5},
         "teacher": "scripted:flip=0.2",
@@ -40,6 +40,7 @@ KINDS = {
         "mode": "ppo",
         "teacher": None,
         "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
+        "student": {"augment": ("shift", "color")},
     },
 }
 
