@@ -106,7 +106,7 @@ def experiments() -> list[Experiment]:
             for seed in (0, 1, 2):
                 cells.append(Experiment(setting, task, "rpd", "zoo/tabletop", seed, steps, distill))
     for seed in (0, 1, 2):
-        for task in ("tabletop/PushCube", "tabletop/PullCube"):
+        for task in ("tabletop/PickCube", "tabletop/PushCube"):
             cells.append(Experiment("octo-state", task, "rpd", "zoo/tabletop-octo", seed, OCTO_STEPS, "rkl"))
     return cells
 

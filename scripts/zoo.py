@@ -58,7 +58,7 @@ action.""",
 episodes; what it misses are the last centimetres to a goal in the air, which it tells from one camera.""",
     ),
     "tabletop-octo": Recipe(
-        (*DEMOS, words(TRAIN, "--family octo --scene-steps 3000 --steps 5000 --name zoo-tabletop-octo")),
+        (*DEMOS, words(TRAIN, "--family octo --scene-steps 2000 --steps 2000 --name zoo-tabletop-octo")),
         "rkl",
         """Octo's architecture, in the layout that `rpd convert octo` writes: a convolutional stem, a one-layer T5, a
 two-layer transformer, and a head that denoises an action in ten steps, from an image of 64 x 64 pixels and an instruction.""",
