@@ -34,6 +34,8 @@ class EnvConfig(BaseModel):
     """Cameras to observe with obs=image, by name."""
     image_size: int | None = Field(None, ge=8, le=1024)
     """Height and width of an observed image, pixels."""
+    frames: int = Field(1, ge=1, le=16)
+    """Frames per observed image: the last so many control steps, one behind the other in its channels. Memory grows with it."""
     teacher_cameras: tuple[str, ...] = ()
     """Cameras that only the teacher looks through, by name; default: those that the teacher asks for."""
     teacher_image_size: int | None = Field(None, ge=8, le=1024)

@@ -10,6 +10,7 @@ import torch
 
 from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError, unknown_name
+from envs.frames import FrameStack
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,12 @@ def make(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_t
             raise unknown_name(f"camera for {task}", camera, info.cameras)
     if config.teacher_image_size is not None and not config.teacher_cameras:
         raise ConfigError("env.teacher_image_size does nothing without env.teacher_cameras: name a camera")
-    if config.obs == "state" and (config.cameras is not None or config.image_size is not None):
-        given = "env.cameras" if config.cameras is not None else "env.image_size"
-        raise ConfigError(f"{given} does nothing with env.obs state: add --env.obs image")
+    given = {"env.cameras": config.cameras, "env.image_size": config.image_size, "env.frames": config.frames > 1 or None}
+    if config.obs == "state" and (useless := [name for name, value in given.items() if value is not None]):
+        raise ConfigError(f"{useless[0]} does nothing with env.obs state: add --env.obs image")
     config = config.model_copy(update={"reward": config.reward or info.reward})
-    return _module(task.split("/", 1)[0]).make(task, config, torch.device(device), num_threads)
+    env: VectorEnv = _module(task.split("/", 1)[0]).make(task, config, torch.device(device), num_threads)
+    return env if config.frames == 1 else FrameStack(env, config.frames, config.teacher_cameras)
 
 
 def _module(simulator: str) -> ModuleType:

@@ -84,6 +84,7 @@ class EnvSpec(Spec):
         reward: reward mode, e.g. ``"dense"`` or ``"sparse"``.
         scene: whether observations carry ``"privileged"`` for teachers, laid out as `Scene` (manipulation).
         course: whether they carry it laid out as `Course` (navigation).
+        frames: frames per image, one behind the other in its 3 `frames` channels, the newest last (see `envs.frames`).
         rendering: how images are rendered, where there is a choice (see `envs.base.EnvConfig.rendering`).
     """
 
@@ -98,12 +99,21 @@ class EnvSpec(Spec):
     reward: str
     scene: bool = False
     course: bool = False
+    frames: int = 1
     rendering: str | None = None
 
     @property
     def cameras(self) -> list[str]:
         """Keys of the images among the observations."""
         return sorted(key for key in self.observations if key.startswith("image."))
+
+    def stacked(self, frames: int) -> EnvSpec:
+        """The same with `frames` frames per image; 1: as a camera takes them."""
+        images = {key: self.observations[key] for key in self.cameras}
+        for key, image in images.items():
+            height, width, channels = image.shape
+            images[key] = ObsSpec(shape=(height, width, channels // self.frames * frames), dtype=image.dtype)
+        return self.model_copy(update={"observations": {**self.observations, **images}, "frames": frames})
 
     def entries(self, reads: Sequence[str]) -> tuple[str, ...]:
         """Names of the state entries in the groups `reads`, in the order of the state; all where it is empty.

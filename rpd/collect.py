@@ -171,7 +171,8 @@ def _record(recording: Recording, env: VectorEnv, policy: Policy, options: Colle
     while (number := recording.next_round(task, options.episodes)) is not None:
         earlier = recording.rounds.get(task, [])[:number]
         first, seed = sum(r.episodes for r in earlier), options.seed + number * env.num_envs
-        with RoundWriter(recording.folder, number, env.spec, options.env, f"{options.actor}, noise {options.noise:g}") as file:
+        spec, acted = env.spec.stacked(1), f"{options.actor}, noise {options.noise:g}"
+        with RoundWriter(recording.folder, number, spec, options.env, acted) as file:
             recording.add(task, number, _round(file, env, policy, options, seed, first, progress))
         if not recording.kept(task) and (tried := sum(r.attempts for r in recording.rounds[task])) >= GIVE_UP:
             raise RunFault(f"{task}: {options.actor} solved none of {tried} episodes; --keep all keeps failures too")

@@ -145,7 +145,7 @@ def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[Env
     configs = []
     for name, home in zip(names, homes, strict=True):
         seen = home[1] if home else base
-        observed = {key: getattr(seen, key) for key in ("obs", "cameras", "image_size")}
+        observed = {key: getattr(seen, key) for key in ("obs", "cameras", "image_size", "frames")}
         config = base.model_copy(update=observed | ({"obs": options.obs} if options.obs else {}))
         own = config.model_copy(update={"teacher_cameras": (), "teacher_image_size": None})
         configs.append(shown_to(_watcher(name), own))
@@ -171,7 +171,8 @@ def _home(path: Path) -> tuple[str, EnvConfig]:
     cameras = [key.removeprefix("image.") for key in spec.observations if key.startswith("image.")]
     if cameras:
         size = spec.observations[f"image.{cameras[0]}"].shape[0]
-        env = env.model_copy(update={"obs": "image", "cameras": tuple(cameras), "image_size": size})
+        seen = {"obs": "image", "cameras": tuple(cameras), "image_size": size, "frames": spec.frames}
+        env = env.model_copy(update=seen)
     return spec.task, env
 
 

@@ -43,10 +43,10 @@ class DemoSource:
                 fix = "record with --privileged True, or turn off student.perceive and student.asymmetric_critic"
                 fix = fix if key == "privileged" else f"recorded: {', '.join(demos.keys)}"
                 raise ConfigError(f"the demonstrations have no '{key}', which the student reads: {fix}")
-        self.rows, self.spec, self.generator = Rows(demos, [*keys, "label"]), spec, generator
+        self.rows, self.spec, self.generator = Rows(demos, [*keys, "label"], frames=spec.frames), spec, generator
         self.columns = torch.tensor([demos.state_names.index(name) for name in spec.state_names])
         for key in spec.cameras:
-            there, here = tuple(self.rows[torch.tensor([0])][key].shape[1:]), spec.observations[key].shape
+            there, here = demos.read(0, key, [0]).shape[1:], spec.stacked(1).observations[key].shape
             if there != here:
                 raise SpecMismatch(
                     f"demonstrations do not fit: {key} was recorded as {list(there)}, the student sees {list(here)}"

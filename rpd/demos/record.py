@@ -58,7 +58,9 @@ def play_round(
         NonFiniteError: the policy answered with NaN or Inf.
         RunFault: an episode did not end after the steps that the spec allows.
     """
-    keys = [*env.spec.observations, *(["privileged"] if privileged else [])]
+    recorded = env.spec.stacked(1).observations
+    keys = {key: space.shape[-1] for key, space in recorded.items()}  # of an image with a past, its newest frame
+    keys |= {"privileged": 0} if privileged else {}
     disturb = _Disturbance(noise, noise if noise_turn is None else noise_turn, env.spec.action, seed)
     policy.seed(seed)
     obs = env.reset(seed)
@@ -132,8 +134,9 @@ class _Disturbance:
         return (action + noise.to(action)).clamp(-1, 1)
 
 
-def _numpy(obs: TensorDict, keys: list[str]) -> Row:
-    return {key: obs[key].cpu().numpy() for key in keys}
+def _numpy(obs: TensorDict, keys: dict[str, int]) -> Row:
+    """The last so many channels of each key."""
+    return {key: obs[key][..., -channels:].cpu().numpy() for key, channels in keys.items()}
 
 
 def _row(arrays: Row, i: int) -> Row:

@@ -26,10 +26,11 @@ class Rows:
         demos: where from.
         keys: what a batch holds, e.g. ``("image.front", "label")``; see `Demos.keys`.
         max_bytes: memory for tensors.
+        frames: frames per image in a batch, as `envs.frames.FrameStack` shows them.
     """
 
-    def __init__(self, demos: Demos, keys: Sequence[str], max_bytes: int = 2**32) -> None:
-        self.demos, self.keys = demos, tuple(keys)
+    def __init__(self, demos: Demos, keys: Sequence[str], max_bytes: int = 2**32, frames: int = 1) -> None:
+        self.demos, self.keys, self.frames = demos, tuple(keys), frames
         lengths = torch.tensor([episode.length for episode in demos.episodes])
         self.episode = torch.arange(len(lengths)).repeat_interleave(lengths)
         self.step = torch.cat([torch.arange(int(n)) for n in lengths])
@@ -47,14 +48,24 @@ class Rows:
 
     def __getitem__(self, index: Tensor) -> TensorDict:
         """Return the rows [B] of `index` [B], an int64 tensor."""
-        return TensorDict(
-            {key: self.tensors[key][index] if key in self.tensors else self._read(key, index) for key in self.keys},
-            batch_size=[len(index)],
-        )
+        fields = {
+            key: self._stack(key, index) if key.startswith("image.") and self.frames > 1 else self._get(key, index)
+            for key in self.keys
+        }
+        return TensorDict(fields, batch_size=[len(index)])
 
     def instructions(self, index: Tensor) -> list[str]:
         """What the robot was told in each of the rows `index` [B]."""
         return [self.demos.episodes[i].instruction for i in self.episode[index].tolist()]
+
+    def _get(self, key: str, index: Tensor) -> Tensor:
+        return self.tensors[key][index] if key in self.tensors else self._read(key, index)
+
+    def _stack(self, key: str, index: Tensor) -> Tensor:
+        """The last frames of each row, the newest last; the first of an episode stands for those before it."""
+        ago = torch.arange(self.frames - 1, -1, -1)
+        rows = index[:, None] - ago.minimum(self.step[index, None])  # [B, K]
+        return torch.cat([self._get(key, column) for column in rows.unbind(1)], dim=-1)
 
     def _load(self, key: str, into: Tensor) -> None:
         """Read every row of a key."""

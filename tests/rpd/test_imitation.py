@@ -9,6 +9,7 @@ from envs import registry
 from envs.base import EnvConfig
 from envs.errors import ConfigError, SpecMismatch
 from rpd import checkpoint
+from rpd.demos.reader import open_demos
 from rpd.imitation import DemoSource
 from rpd.track import read_metrics
 from rpd.trainer import Trainer
@@ -73,6 +74,28 @@ def test_images_and_beliefs(small, collect, tmp_path):
         trainer.close()
     with pytest.raises(SpecMismatch, match=r"image.front was recorded as \[16, 16, 3\], the student sees \[32, 32, 3\]"):
         Trainer(small(**BC, demos=(tmp_path / "x",), env={"obs": "image", "image_size": 32}), tmp_path / "run")
+
+
+def test_frames_are_those_of_the_episode(small, collect, tmp_path):
+    """A row of demonstrations is seen as the environment would have shown it, and a student with a past can be recorded."""
+    assert collect(tmp_path / "x", "tabletop/Reach", episodes=4) == 0
+    trainer = Trainer(
+        small(**BC, demos=(tmp_path / "x",), env={"obs": "image", "image_size": 16, "frames": 3}), tmp_path / "run"
+    )
+    rows, spec = trainer.demos.rows, trainer.env.spec
+    trainer.policy.save_pretrained(tmp_path / "policy")
+    trainer.iterate()
+    trainer.close()
+    index = torch.tensor([0, 1, 2, 5, int((rows.episode == 1).nonzero()[0])])
+    for i, image in zip(index.tolist(), rows[index]["image.front"], strict=True):
+        first = i - int(rows.step[i])
+        for frame, j in zip(image.split(3, dim=-1), (i - 2, i - 1, i), strict=True):
+            assert torch.equal(frame, rows.tensors["image.front"][max(first, j)])
+    state = rows.demos.read(0, "state", [0])
+    assert spec.frames == 3 and state.shape[1:] == spec.observations["state"].shape
+    other = {"policy": tmp_path / "policy", "teacher": None, "env__frames": 3, "keep": "all"}
+    assert collect(tmp_path / "y", "tabletop/Reach", episodes=2, **other) == 0
+    assert open_demos(tmp_path / "y").read(0, "image.front", [0]).shape == (1, 16, 16, 3)
 
 
 def test_what_cannot_be_learnt_from(small, demos, tmp_path):

@@ -39,7 +39,7 @@ KINDS = {
     "ppo from images, end to end": {
         "mode": "ppo",
         "teacher": None,
-        "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
+        "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10, "frames": 3},
         "student": {"augment": ("shift", "color")},
     },
 }
