@@ -93,6 +93,14 @@ def convert(args: list[str]) -> int:
     return conversion.main(args)
 
 
+def export(args: list[str]) -> int:
+    """Write a policy for a robot's computer."""
+    from rpd.arguments import parse
+    from rpd.export import command
+
+    return command.main(parse(command.ExportOptions, args, "rpd export"))
+
+
 def report(args: list[str]) -> int:
     """Write an HTML report of one or several runs."""
     from rpd.arguments import ReportOptions, parse
@@ -131,6 +139,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "list": list_,
     "teacher": teacher,
     "convert": convert,
+    "export": export,
     "report": report,
     "bench": bench,
     "doctor": doctor,

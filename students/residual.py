@@ -71,7 +71,7 @@ class ResidualActorCritic(ActorCritic):
 
     def perceive(self, obs: TensorDict) -> TensorDict:
         """Ask the base, unless it has been; see also `ActorCritic.perceive`."""
-        return super().perceive(self._proposed(obs))
+        return super().perceive(cast("TensorDict", self._proposed(obs)))
 
     def forward(self, obs: Obs) -> Outputs:
         """See `ActorCritic.forward`."""
@@ -101,9 +101,9 @@ class ResidualActorCritic(ActorCritic):
         base = description.base if isinstance(description.base, str) else pretrained.build(description.base)
         return cls(description.spec, description.student, description.residual, base)
 
-    def _proposed(self, obs: Obs) -> TensorDict:
+    def _proposed(self, obs: Obs) -> Obs:
         """`obs` with what the base says of it. The base must not see this student's belief: it may have one of its own."""
-        seen = obs.copy() if isinstance(obs, TensorDict) else TensorDict(dict(obs), batch_size=[len(obs["state"])])
+        seen: TensorDict | dict[str, Tensor] = obs.copy() if isinstance(obs, TensorDict) else dict(obs)
         if ACTION in seen.keys():  # noqa: SIM118
             return seen
         if self.base is None:

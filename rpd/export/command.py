@@ -1,0 +1,131 @@
+"""`rpd export`: a trained policy as one folder that a robot's computer runs without any of this."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from pydantic import BaseModel, ConfigDict
+
+from envs.errors import ConfigError, unknown_name
+from rpd import export, machine
+from rpd.atomic import write_json
+from rpd.export import formats, runtime
+from rpd.export.examples import examples
+from rpd.export.graph import Acting
+from rpd.runs import near, run_of
+from students import pretrained
+from students.actor_critic import ActorCritic
+from students.files import file_digest, sync_folder, write_bytes
+from students.locate import resolve_policy
+
+REQUIREMENTS = {"onnx": "numpy>=1.26\nonnxruntime>=1.20\n"}
+"""Of the robot's computer; torch reads what the same torch has written, or a newer one."""
+
+
+class ExportOptions(BaseModel):
+    """Write a trained policy for a robot's computer, where numpy and onnxruntime are enough, and test it as it will run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: tyro.conf.Positional[Path]
+    """Run, checkpoint or policy folder."""
+    format: str = "onnx"
+    """onnx, or for computers that have torch: torchscript, pt2."""
+    out: Path | None = None
+    """Folder to write, which may not exist yet; default: export/<format> in the run."""
+
+
+def main(options: ExportOptions) -> int:
+    """Export and say what was written; returns the exit code."""
+    torch.set_num_threads(1)
+    if options.format not in formats.FORMATS:
+        raise unknown_name("format", options.format, formats.FORMATS)
+    formats.check(options.format)
+    if not options.run.exists():
+        raise unknown_name("policy", str(options.run), near(options.run) or ["<run>", "<checkpoint>", "<policy folder>"])
+    policy = ActorCritic.from_pretrained(source := resolve_policy(options.run))
+    out = options.out or _place(options.run, options.format)
+    written = write(policy, source, out, options.format)
+    test = written.about["selftest"]
+    print(f"{out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e3:,.0f} kB, {options.format}")
+    print(f"self-test: {test['count']} observations, {test['origin']}: largest difference {written.error:.1e}")
+    print(f"on the robot's computer: pip install -r {out / 'requirements.txt'}; python {out / 'policy.py'}")
+    return 0
+
+
+def write(policy: ActorCritic, source: Path, out: Path, format: str) -> runtime.Policy:
+    """Export a policy into a new folder, which appears when it is whole and has passed its own test.
+
+    Args:
+        policy: what is exported.
+        source: where it is from; its environment is where the observations of the self-test are recorded.
+        out: folder to write.
+        format: one of `formats.FORMATS`.
+
+    Returns:
+        What was written, as a robot's computer sees it.
+
+    Raises:
+        ConfigError: the folder exists, the policy is not of a kind that can be exported, or it answers otherwise as a graph.
+        OSError: e.g. a full disk; nothing is left behind.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists already: export into another folder with --out, or delete it first")
+    network, given = Acting(policy), examples(policy, source)
+    arrays = given.arrays(network.spec, policy.spec)
+    inputs = [torch.from_numpy(arrays[key]) for key in network.keys]
+    file = "policy" + formats.FORMATS[format][0]
+    about = {
+        "schema": runtime.SCHEMA,
+        "format": format,
+        "kind": pretrained.describe(source).class_name,
+        "networks": {"policy": {"file": file, "inputs": network.keys}},
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "selftest": {"count": len(given.action), "origin": given.origin},
+        "made_by": {"policy": str(source), **{k: machine.environment_info()[k] for k in ("time", "versions", "git")}},
+        "spec": network.spec.model_dump(mode="json"),
+    }
+    test = io.BytesIO()
+    asked = {runtime.OBSERVATION + key: rows for key, rows in arrays.items()}
+    np.savez_compressed(test, **asked, **{runtime.ACTION: given.action.numpy()})  # type: ignore[arg-type]
+    files = {
+        file: formats.serialize(network, inputs, network.keys, format),
+        runtime.SPEC: (json.dumps(about, indent=2) + "\n").encode(),
+        runtime.SELFTEST: test.getvalue(),
+        "policy.py": Path(runtime.__file__).read_bytes(),
+        "requirements.txt": REQUIREMENTS.get(format, f"numpy>=1.26\ntorch>={torch.__version__.split('+')[0]}\n").encode(),
+    }
+    return _write(out, files)
+
+
+def _write(out: Path, files: dict[str, bytes]) -> runtime.Policy:
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        for name, data in files.items():
+            write_bytes(temporary / name, data)
+        digests: dict[str, Any] = {name: file_digest(temporary / name) for name in files}
+        write_json(temporary / runtime.MANIFEST, {"files": digests})
+        written = export.load(temporary)  # replays the self-test
+        os.rename(temporary, out)
+        sync_folder(out.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    written.folder = out
+    return written
+
+
+def _place(path: Path, format: str) -> Path:
+    """``export/<format>`` in the run of a path."""
+    run = run_of(path)
+    if run is None:
+        raise ConfigError(f"{path} is in no run: say with --out which folder to write")
+    return run / "export" / format

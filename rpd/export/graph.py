@@ -1,0 +1,82 @@
+"""A student as a function of plain tensors, which is what exporters take."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from envs.errors import ConfigError
+from envs.specs import EnvSpec
+from students.actor_critic import ActorCritic
+from students.residual import ResidualActorCritic
+
+
+class Acting(nn.Module):
+    """The deterministic action [N, A] of a policy, normaliser, base and all, from one tensor [N, ...] per observation.
+
+    Attributes:
+        keys: of the observations, in the order of the arguments.
+        spec: the policy's, with those entries of the state alone that it reads: a robot need not tell the others.
+    """
+
+    place: Tensor
+
+    def __init__(self, policy: ActorCritic) -> None:
+        """Copy a policy, without its critics.
+
+        Raises:
+            ConfigError: it corrects a teacher, which is no part of it.
+        """
+        super().__init__()
+        whole, read = policy.spec, _entries(policy)
+        self.policy = _without_critics(policy)
+        self.spec, self.keys = _narrowed(whole, read), ["state", *whole.cameras]
+        # Where each entry of the whole state is found: those that nobody reads, in a zero behind the others.
+        places = {name: i for i, name in enumerate(self.spec.state_names)}
+        index = [places.get(name, len(places)) for name in whole.state_names]
+        self.register_buffer("place", torch.tensor(index), persistent=False)
+        self._reads_all = len(places) == len(index)
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the action [N, A] in [-1, 1]; arguments in the order of `keys`."""
+        obs = dict(zip(self.keys, inputs, strict=True))
+        if not self._reads_all:
+            zero = torch.zeros_like(obs["state"][:, :1])
+            obs["state"] = torch.cat([obs["state"], zero], dim=-1)[:, self.place]
+        return self.policy.distribution(obs).mode().clamp(-1, 1)
+
+
+def _entries(policy: ActorCritic) -> set[str]:
+    """The entries of the state that a policy or its base reads."""
+    read = set(policy.spec.entries(policy.config.reads))
+    if isinstance(policy, ResidualActorCritic):
+        if policy.base is None:
+            raise ConfigError(
+                f"the policy corrects teacher {policy.outside}, which is not part of it: let `rpd serve` answer with both"
+            )
+        read |= _entries(policy.base)
+    return read
+
+
+def _narrowed(spec: EnvSpec, read: set[str]) -> EnvSpec:
+    """The same with a state of these entries alone."""
+    kept = [i for i, name in enumerate(spec.state_names) if name in read]
+    state = spec.observations["state"].model_copy(update={"shape": (len(kept),)})
+    changes = {
+        "observations": {**spec.observations, "state": state},
+        "state_names": tuple(spec.state_names[i] for i in kept),
+        "state_scaled": tuple(spec.state_scaled[i] for i in kept) if spec.state_scaled else (),
+    }
+    return spec.model_copy(update=changes)
+
+
+def _without_critics(policy: ActorCritic) -> ActorCritic:
+    policy = copy.deepcopy(policy).eval().requires_grad_(False)
+    part: ActorCritic | None = policy
+    while part is not None:
+        part.critic = nn.Sequential()
+        part = part.base if isinstance(part, ResidualActorCritic) else None
+    return policy

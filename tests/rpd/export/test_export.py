@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from envs.errors import ConfigError
+from envs.specs import EnvSpec
+from rpd import cli, export
+from rpd.export import command, runtime
+from rpd.export.runtime import BadExport, BadObservation, Policy
+from students.config import ResidualConfig
+from students.residual import ResidualActorCritic
+from tests.rpd.export.conftest import KINDS, READS, TASK, exported, small, trained, world
+
+FORMATS = ("onnx", "torchscript", "pt2")
+
+
+def recorded(policy, env, steps=5):
+    """Observations [4 * steps, ...] of other episodes than the self-test's."""
+    rows, obs = [], env.reset(77)
+    for _ in range(steps):
+        rows.append(obs)
+        obs = env.step(policy.act(obs)).obs
+    return torch.cat(rows)
+
+
+def narrowed(obs, exported, policy):
+    """As arrays, with the entries of the state that the exported policy reads."""
+    index = [policy.spec.state_names.index(name) for name in exported.spec["state_names"]]
+    return {key: (obs[key][:, index] if key == "state" else obs[key]).numpy() for key in exported.spec["observations"]}
+
+
+def case(kind, format):
+    return pytest.param(kind, format, marks=[pytest.mark.slow] if kind != "mlp" and format != "torchscript" else [])
+
+
+@pytest.mark.parametrize(("kind", "format"), [case(*both) for both in itertools.product(KINDS, FORMATS)])
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_the_exported_policy_does_what_the_trained_one_does(kind, format, tmp_path, request):
+    made = (kind, format) == ("mlp", "onnx")
+    policy, written = request.getfixturevalue("mlp") if made else exported(kind, format, tmp_path)
+    obs = recorded(policy, world(kind))
+    trained_action, given = policy.act(obs).numpy(), narrowed(obs, written, policy)
+    batch = written.act_batch(given, [None] * len(obs))
+    assert batch.shape == (20, 7) and batch.dtype == np.float32
+    np.testing.assert_allclose(batch, trained_action, atol=1e-5)
+    for i in range(5):
+        one = written.act({key: rows[i] for key, rows in given.items()}, "pick up the cube")
+        np.testing.assert_allclose(one, trained_action[i], atol=1e-5)
+    assert np.abs(trained_action[:, :6]).std() > 0.05 and set(trained_action[:, 6]) == {-1.0, 1.0}  # it is no constant
+    assert written.error <= 1e-5 and written.about["kind"] == type(policy).__name__
+
+
+def test_says_what_goes_in_and_what_comes_out(mlp):
+    policy, written = mlp
+    assert EnvSpec.model_validate(written.spec) == policy.spec
+    assert written.about["networks"] == {"policy": {"file": "policy.onnx", "inputs": ["state"]}}
+    assert written.about["selftest"] == {"count": 100, "origin": f"recorded in {TASK}"}
+    assert written.about["made_by"]["versions"]["torch"] == torch.__version__
+    names = sorted(path.name for path in written.folder.iterdir())
+    assert names == ["manifest.json", "policy.onnx", "policy.py", "requirements.txt", "selftest.npz", "spec.json"]
+
+
+def test_asks_for_those_entries_alone_that_are_read(tmp_path):
+    policy, written = exported("reads", "torchscript", tmp_path)
+    names = policy.spec.entries(READS)
+    assert tuple(written.spec["state_names"]) == names and written.spec["observations"]["state"]["shape"] == [len(names)]
+    assert len(written.spec["state_scaled"]) == len(names) < len(policy.spec.state_names)
+
+
+def test_the_self_test_is_recorded_along_episodes(mlp):
+    asked, answers = runtime.read_selftest((mlp[1].folder / runtime.SELFTEST).read_bytes())
+    assert answers.shape == (100, 7) and len(np.unique(asked["state"], axis=0)) == 100
+
+
+def altered(written, tmp_path, name, change):
+    folder = tmp_path / "copy"
+    shutil.copytree(written.folder, folder)
+    change(folder / name)
+    return folder
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["policy.onnx", "spec.json", "selftest.npz", "policy.py", "requirements.txt"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(flip, "altered"), (lambda path: path.write_bytes(path.read_bytes()[:-1]), "altered"), (Path.unlink, "cannot be read")],
+)
+def test_a_changed_file_is_refused(mlp, tmp_path, name, change, message):
+    folder = altered(mlp[1], tmp_path, name, change)
+    with pytest.raises(ConfigError, match=f"{name}: {message}"):
+        export.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {"../x": {}, "spec.json": {}, "selftest.npz": {}}}'])
+def test_a_manifest_that_is_none_is_refused(mlp, tmp_path, text):
+    folder = altered(mlp[1], tmp_path, runtime.MANIFEST, lambda path: path.write_text(text))
+    with pytest.raises(BadExport, match=r"manifest\.json: truncated or altered"):
+        Policy.load(folder)
+
+
+def rewritten(written, tmp_path, name, change):
+    """A folder whose manifest fits the changed file: as made by another program."""
+
+    def resealed(path):
+        change(path)
+        manifest = json.loads((path.parent / runtime.MANIFEST).read_text())
+        manifest["files"][name] = command.file_digest(path)
+        (path.parent / runtime.MANIFEST).write_text(json.dumps(manifest))
+
+    return altered(written, tmp_path, name, resealed)
+
+
+@pytest.mark.parametrize("bad", [1.1e-5, np.nan])
+def test_a_policy_that_answers_otherwise_is_refused(mlp, tmp_path, bad):
+    def change(path):
+        with np.load(path) as arrays:
+            rows = dict(arrays)
+        rows["action"][57, 2] += bad
+        np.savez(path, **rows)
+
+    folder = rewritten(mlp[1], tmp_path, runtime.SELFTEST, change)
+    with pytest.raises(BadExport, match=r"self-test failed: an action differs by (1\.\de-05|nan) .* may by 1e-05"):
+        Policy.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("schema", 2, "schema 2, but this runtime reads schema 1"), ("format", "x", "unknown format 'x'")],
+)
+def test_what_this_runtime_does_not_know_is_refused(mlp, tmp_path, key, value, message):
+    def change(path):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+    with pytest.raises(BadExport, match=message):
+        Policy.load(rewritten(mlp[1], tmp_path, runtime.SPEC, change))
+
+
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        ({}, "lacks 'state'; it has nothing"),
+        ({"state": np.zeros(3)}, r"'state' has shape \[3\], and has to have \[40\]"),
+        ({"state": np.zeros(40, dtype=complex)}, "'state' is complex128, and has to be float32"),
+        ({"state": ["x"] * 40}, "'state' is <U1, and has to be float32"),
+    ],
+)
+def test_an_observation_of_another_kind_is_refused(mlp, obs, message):
+    with pytest.raises(BadObservation, match=message):
+        mlp[1].act(obs)
+
+
+def test_an_image_between_0_and_1_is_refused(tmp_path):
+    policy, written = exported("cnn", "torchscript", tmp_path)
+    obs = narrowed(recorded(policy, world("cnn"), steps=1), written, policy)
+    with pytest.raises(BadObservation, match=r"'image.front' is float64, and has to be uint8, from 0 to 255"):
+        written.act_batch(obs | {"image.front": obs["image.front"] / 255})
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "tensordict", "pydantic"):
+    sys.modules[name] = None
+import numpy as np
+from policy import Policy
+policy = Policy.load(sys.argv[1])
+policy.reset()
+print(policy.act({"state": np.zeros(40)}, "pick up the cube").tolist())
+"""
+
+
+def test_runs_from_its_folder_without_torch(mlp, tmp_path):
+    policy, written = mlp
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(written.folder)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(written.folder)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = policy.act({"state": torch.zeros(1, 40)})[0].numpy()
+    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
+
+
+def test_rpd_loads_it_without_torch(mlp):
+    code = "import sys, rpd.export; rpd.export.load(sys.argv[1]); print({'torch', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code, mlp[1].folder], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.slow
+def test_runs_in_an_environment_of_its_own(mlp, tmp_path):
+    """As on a robot's computer: a new virtual environment with what requirements.txt says, and nothing else."""
+    folder = shutil.copytree(mlp[1].folder, tmp_path / "policy")
+    python, constraints = tmp_path / "venv/bin/python", Path(command.__file__).parents[2] / "constraints.txt"
+    for words in (
+        [sys.executable, "-m", "venv", tmp_path / "venv"],
+        [python, "-m", "pip", "-q", "install", "-c", constraints, "-r", folder / "requirements.txt"],
+    ):
+        subprocess.run(words, check=True)
+    done = subprocess.run([python, folder / "policy.py"], cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "100 observations, largest difference" in done.stdout
+    installed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout
+    assert "onnxruntime" in installed and "torch" not in installed and "rpd" not in installed
+    flip(folder / "policy.onnx")
+    done = subprocess.run([python, folder / "policy.py"], env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "policy.onnx: altered" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_the_command(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments(), "--name", "x"]) == 0
+    capsys.readouterr()
+    assert cli.main(["export", "runs/x", "--format", "torchscript"]) == 0
+    told = capsys.readouterr().out
+    assert "runs/x/export/torchscript: " in told and "100 observations, recorded in tabletop/Reach: largest" in told
+    assert cli.main(["export", "runs/x", "--format", "torchscript"]) == 2
+    assert "runs/x/export/torchscript exists already" in capsys.readouterr().err
+    assert cli.main(["export", "runs/x/checkpoints/last", "--format", "torchscript", "--out", "y"]) == 0
+    assert Path("y/policy.pt").is_file() and not list(Path().glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere"], "unknown policy 'nowhere'"),
+        (["empty"], "empty: is none: expected a run with checkpoints, a checkpoint, or a policy folder"),
+        (["policy"], "policy is in no run: say with --out"),
+        (["policy", "--format", "onx"], "unknown format 'onx': did you mean onnx?"),
+        (["damaged", "--out", "x"], "damaged/model.safetensors: altered"),
+    ],
+)
+def test_bad_input_is_one_line(args, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    trained("mlp", tmp_path / "policy")
+    flip(Path(shutil.copytree("policy", "damaged")) / "model.safetensors")
+    Path("empty").mkdir()
+    assert cli.main(["export", *args]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("rpd export: ") and message in told and told.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "empty", "policy"]
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'rpd\[export\]'"):
+        command.formats.check("onnx")
+
+
+def test_a_policy_beside_a_teacher_stays(tmp_path):
+    env = world("mlp")
+    policy = ResidualActorCritic(env.spec, small(env).config, ResidualConfig(), "scripted")
+    policy.save_pretrained(tmp_path / "policy")
+    with pytest.raises(ConfigError, match="corrects teacher scripted, which is not part of it"):
+        command.write(policy, tmp_path / "policy", tmp_path / "out", "torchscript")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_fails_its_own_test_is_not_left_behind(tmp_path, monkeypatch):
+    policy = trained("mlp", tmp_path / "policy")
+    monkeypatch.setattr(runtime, "TOLERANCE", -1.0)
+    with pytest.raises(ConfigError, match="self-test failed"):
+        command.write(policy, tmp_path / "policy", tmp_path / "out", "torchscript")
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_without_its_environment_observations_are_drawn(tmp_path, monkeypatch):
+    policy = trained("mlp", tmp_path / "policy")
+
+    def missing(*args):
+        raise ConfigError("no such simulator")
+
+    monkeypatch.setattr("rpd.export.examples.envs.make", missing)
+    written = command.write(policy, tmp_path / "policy", tmp_path / "out", "torchscript")
+    assert written.about["selftest"]["origin"] == "drawn at random (no such simulator)"
+    asked, _ = runtime.read_selftest((tmp_path / "out" / runtime.SELFTEST).read_bytes())
+    seen = policy.state_normalizer
+    np.testing.assert_allclose(asked["state"].mean(0), seen.mean, atol=0.5)
