@@ -61,7 +61,7 @@ def examples(policy: ActorCritic, path: Path) -> Examples:
 
 def _recorded(policy: ActorCritic, env: VectorEnv) -> dict[str, Tensor]:
     """Twice as many as are needed, some steps apart."""
-    keys, rows = list(policy.spec.observations), []
+    keys, rows = list(policy.spec.observations), list[dict[str, Tensor]]()
     obs = env.reset(SEED)
     while len(rows) * env.num_envs < 2 * COUNT:
         rows.append({key: obs[key] for key in keys})
