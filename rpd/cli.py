@@ -39,6 +39,15 @@ def sweep(args: list[str]) -> int:
     return sweeping.main(parse(sweeping.SweepOptions, args, "rpd sweep"))
 
 
+def distil(args: list[str]) -> int:
+    """Distil the specialists of several robots into one policy."""
+    from rpd.arguments import parse
+    from rpd.generalist import command
+    from rpd.generalist.config import DistillOptions
+
+    return command.main(parse(DistillOptions, args, "rpd distill"))
+
+
 def evaluate(args: list[str]) -> int:
     """Measure a policy, or compare two on the same episodes."""
     from rpd import evaluation
@@ -132,6 +141,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "residual": residual,
     "sweep": sweep,
+    "distill": distil,
     "eval": evaluate,
     "collect": collect,
     "demos": demos,

@@ -21,9 +21,9 @@ from envs.errors import ConfigError
 from rpd import suites
 from rpd.evaluate import EvalResult, compare, evaluate, save
 from rpd.page import rate_text
-from rpd.policies import Policy, resolve, trained
+from rpd.policies import Policy, StudentPolicy, resolve, trained
 from rpd.report import write_evaluation
-from rpd.runs import run_of
+from rpd.runs import distilled, run_of
 from rpd.settings import file_settings, validate
 from rpd.suite_evaluation import Shard, SuiteRun
 from rpd.suite_evaluation import run as run_suite
@@ -89,6 +89,8 @@ def main(options: EvalOptions) -> int:
         worlds = [stack.enter_context(contextlib.closing(envs.make(task, c, device, threads))) for c in different]
         policies = [resolve(name, env) for name, env in zip(names, itertools.cycle(worlds), strict=False)]
         # Whatever is wrong with the options has been said before the first episode.
+        for note in dict.fromkeys(p.student.note for p in policies if isinstance(p, StudentPolicy) and p.student.note):
+            print(note, flush=True)
         cases = zip(itertools.cycle(worlds), itertools.cycle(different), policies, folders, strict=False)
         results = [_measure(options, *case) for case in cases]
         _show(worlds[0], results, folders)
@@ -164,7 +166,7 @@ def made_for(path: Path) -> tuple[str, EnvConfig]:
     """Task and environment that a trained policy was made for: its run's, or what its spec says of them."""
     spec = pretrained.describe(resolve_policy(path)).spec
     run = run_of(path)
-    if run is not None:
+    if run is not None and not distilled(run):
         config = validate(file_settings(run / "config.yaml"), str(run / "config.yaml"))
         return config.task, config.env
     env = EnvConfig(robot=spec.embodiment.name, reward=spec.reward)

@@ -16,6 +16,7 @@ SHOWN: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("rollout/success", lambda v: f"success {v:.0%}"),
     ("rollout/return", lambda v: f"return {v:.2f}"),
     ("clone/action", lambda v: f"loss {v:.3f}"),
+    ("distill/divergence", lambda v: f"divergence {v:.3f}"),
     ("distill/weight", lambda v: f"distill {v:.2f}"),
 )
 

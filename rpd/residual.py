@@ -12,6 +12,7 @@ from envs.errors import ConfigError
 from rpd.config import RunConfig
 from rpd.policies import trained
 from students.actor_critic import ActorCritic
+from students.generalist import GeneralistActorCritic
 from students.locate import resolve_policy
 from students.residual import ResidualActorCritic
 
@@ -51,6 +52,10 @@ def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
             f"init {config.init}: name a trained policy, and no base beside it (`rpd residual` begins as its base)"
         )
     start = ActorCritic.from_pretrained(resolve_policy(path), env.device)
+    if isinstance(start, GeneralistActorCritic):
+        start.fit(env.spec)
+        start.start(config.student)
+        return start
     if type(start) is not ActorCritic:
         raise ConfigError(f"init {config.init} is a residual, and its base would be trained with it: name a plain policy")
     start.fit(env.spec)

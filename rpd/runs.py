@@ -64,6 +64,11 @@ def run_of(path: Path) -> Path | None:
     return next((p for p in inside if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()), None)
 
 
+def distilled(run: Path) -> bool:
+    """Whether a run folder is of `rpd distill`: one policy of several specialists."""
+    return "runs" in (yaml.safe_load((run / "config.yaml").read_text()) or {})
+
+
 def near(path: Path) -> list[str]:
     """Return runs beside a path that does not exist, of a similar name: what may have been meant."""
     path = Path(path)

@@ -75,6 +75,7 @@ class Trainer:
             self.policy = make_policy(config, self.env)
         else:  # with its base, wherever that may be now
             self.policy = ActorCritic.from_pretrained(resume.policy_dir, self.device)
+            self.policy.fit(self.env.spec)
         self.config = self.config.model_copy(update={"student": self.policy.config})  # where it started from another
         self.base = outside_base(self.policy, self.env.spec, self.env.device)
         if self.base is not None:
@@ -163,8 +164,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = config.ppo.lr * (1 - progress)
         objective = self.objective if self.objective is not None and self.objective.active(progress) else None
-        if isinstance(self.policy, ResidualActorCritic):
-            self.policy.set_progress(progress)
+        self.policy.set_progress(progress)
         flat = self._collect(objective is not None) if self.demos is None else self._draw(self.demos)
         began = self.clock()
         if objective is not None:

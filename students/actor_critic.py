@@ -86,7 +86,7 @@ class ActorCritic(nn.Module):
         self.register_buffer("discrete", torch.tensor(spec.action.discrete, dtype=torch.bool), persistent=False)
         self.register_buffer("columns", torch.arange(len(spec.state_names)), persistent=False)
         self.register_buffer("rescale", torch.ones(spec.action.dim), persistent=False)
-        self.fit(spec)
+        ActorCritic.fit(self, spec)
 
     def fit(self, spec: EnvSpec) -> None:
         """Prepare to act in an environment, perhaps another than that of the training: see `EnvSpec.check_policy`.
@@ -143,6 +143,9 @@ class ActorCritic(nn.Module):
         action = distribution.mode() if deterministic else distribution.sample(generator)
         return action.clamp(-1, 1)
 
+    def set_progress(self, progress: float) -> None:
+        """Note a point of the training, in [0, 1]."""
+
     def observe(self, obs: Obs) -> None:
         """Update the normaliser with observations that were collected."""
         if self.state_normalizer is not None:
@@ -157,6 +160,11 @@ class ActorCritic(nn.Module):
     def acting_parameters(self) -> list[nn.Parameter]:
         """All that the policy's loss trains: what beliefs are made of is not among them."""
         return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("perception.")]
+
+    @property
+    def note(self) -> str:
+        """What a person should know of how it fits the environment that it acts in."""
+        return ""
 
     @property
     def num_parameters(self) -> int:

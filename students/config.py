@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -58,3 +59,21 @@ class ResidualConfig(BaseModel):
         """Alpha at a point of the run, in [0, 1]."""
         grown = min(1.0, progress / self.ramp) if self.ramp else 1.0
         return self.alpha_start + (self.alpha - self.alpha_start) * grown
+
+
+class GeneralistConfig(BaseModel):
+    """How one student is several robots': what it knows of the one that it is, and how much of it they share."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    embodiment: Annotated[Literal["descriptor", "one-hot", "none"], tyro.conf.arg(aliases=("--embodiment",))] = "descriptor"
+    """What the student knows of its robot. descriptor: its physics (`Embodiment.descriptor`), normalised over the robots: also
+    says something of a robot that it has never been. one-hot: which of them it is, all zeros for another. none: nothing."""
+    describe: tuple[str, ...] = ()
+    """Entries of the descriptor that are read, e.g. reach delay; default: those that all robots have and that differ."""
+    network: Annotated[Literal["plain", "moe", "dual-head"], tyro.conf.arg(aliases=("--network",))] = "plain"
+    """plain: all robots share all layers. moe: the last hidden layer is a mixture of experts, weighted by what is known of the
+    robot. dual-head: a second last layer, which reinforcement learning moves when the student is trained on
+    (`rpd train --init`), and the first one a teacher."""
+    experts: int = Field(4, ge=1)
+    """Number of experts of a moe."""

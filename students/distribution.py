@@ -27,6 +27,10 @@ class ActionDistribution:
     """[N, A] or [A]; without meaning in discrete dimensions."""
     discrete: Tensor
     """[A] bool."""
+    own: Tensor | None = None
+    """[N, A] bool: dimensions that a row's robot has, where rows of several robots are padded to the same A. None: all."""
+    taught: ActionDistribution | None = None
+    """What a teacher's divergence is of, where the network has a head of its own for that."""
 
     @property
     def mean(self) -> Tensor:
@@ -60,13 +64,18 @@ class ActionDistribution:
         z = (action - self.raw) * torch.exp(-self.log_std)
         gaussian = -0.5 * z.square() - self.log_std - 0.5 * LOG_2PI
         bernoulli = logsigmoid(_sign(action) * self.raw)  # p(+1) = sigmoid(l), p(-1) = sigmoid(-l)
-        return torch.where(self.discrete, bernoulli, gaussian).sum(-1)
+        return self.total(gaussian, bernoulli)
 
     def entropy(self) -> Tensor:
         """Entropy [N] in nats: differential for the Gaussians."""
         gaussian = 0.5 + 0.5 * LOG_2PI + self.log_std
         bernoulli = softplus(self.raw) - self.raw * torch.sigmoid(self.raw)  # H = log(1 + e^l) - l p
-        return torch.where(self.discrete, bernoulli, gaussian).sum(-1)
+        return self.total(gaussian, bernoulli)
+
+    def total(self, continuous: Tensor, discrete: Tensor) -> Tensor:
+        """Take each dimension's own kind [N, A], and sum over those that a row's robot has [N]."""
+        terms = torch.where(self.discrete, discrete, continuous)
+        return (terms if self.own is None else terms.masked_fill(~self.own, 0.0)).sum(-1)
 
     def kl(self, other: ActionDistribution) -> Tensor:
         """KL(self || other) [N] in nats."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from envs.errors import ConfigError
 from envs.specs import EnvSpec
-from students.config import ResidualConfig, StudentConfig
+from students.config import GeneralistConfig, ResidualConfig, StudentConfig
 from students.files import digest, mismatch, write_bytes
 
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ SCHEMA = 1
 CONFIG, MODEL = "config.json", "model.safetensors"
 
 
-CLASSES = {"ActorCritic": "students.actor_critic", "ResidualActorCritic": "students.residual"}
+CLASSES = {
+    "ActorCritic": "students.actor_critic",
+    "ResidualActorCritic": "students.residual",
+    "GeneralistActorCritic": "students.generalist",
+}
 """The module of each kind of policy. Its class has ``build(Description)`` and ``describe() -> Description``."""
 
 
@@ -41,6 +45,9 @@ class Description(BaseModel):
     residual: ResidualConfig | None = None
     base: Description | str | None = None
     """Of a residual: the policy inside that it adds to, or the name of the teacher outside."""
+    generalist: GeneralistConfig | None = None
+    members: tuple[EnvSpec, ...] | None = None
+    """Of a generalist: every robot and task that it was made for."""
 
 
 class _Config(Description):

@@ -18,6 +18,7 @@ from rpd.convert import ConvertOptions
 from rpd.demos.command import DemosOptions
 from rpd.evaluation import EvalOptions
 from rpd.export.command import ExportOptions
+from rpd.generalist.config import DistillOptions
 from rpd.serve.main import ServeOptions
 from rpd.settings import residual_options, train_options
 from rpd.sweep import SweepOptions
@@ -26,7 +27,7 @@ from rpd.teacher import ShowOptions
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 OPTIONS = {
-    "sweep": SweepOptions,
+    "sweep": SweepOptions, "distill": DistillOptions,
     "eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions, "serve": ServeOptions,
     "convert": ConvertOptions, "export": ExportOptions,
 }  # fmt: skip

@@ -65,13 +65,13 @@ def _register(name: str, *needs: str, digest: Callable[[Tensor], dict[str, Tenso
 @_register("mse", "mean")
 def mse(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """sum_d (mu_d - m_d)²: RPD's headline loss (arXiv 2503.05833); moves the mean only, averages a teacher's modes."""
-    return _sum(student, _gap(student, teacher).square(), _bernoulli_forward(student, teacher))
+    return student.total(_gap(student, teacher).square(), _bernoulli_forward(student, teacher))
 
 
 @_register("l1", "mean")
 def l1(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """sum_d |mu_d - m_d|: RPD's ablation; an equal pull however far off, towards the median of noisy labels."""
-    return _sum(student, _gap(student, teacher).abs(), _bernoulli_forward(student, teacher))
+    return student.total(_gap(student, teacher).abs(), _bernoulli_forward(student, teacher))
 
 
 @_register("huber", "mean")
@@ -79,7 +79,7 @@ def huber(student: ActionDistribution, teacher: Teacher, config: DistillConfig) 
     """sum_d h(mu_d - m_d), h(x) = x² where |x| <= c, else c (2 |x| - c) (Huber, 1964, twice his): mse without outliers."""
     gap = _gap(student, teacher)
     loss = 2 * F.huber_loss(gap, torch.zeros_like(gap), reduction="none", delta=HUBER_DELTA)
-    return _sum(student, loss, _bernoulli_forward(student, teacher))
+    return student.total(loss, _bernoulli_forward(student, teacher))
 
 
 @_register("nll", "mean")
@@ -92,7 +92,7 @@ def nll(student: ActionDistribution, teacher: Teacher, config: DistillConfig) ->
     sigma = _sigma(student, config)
     # 1/2 ((m - mu) / sigma)² + log sigma + 1/2 log 2 pi
     density = 0.5 * (_gap(student, teacher) / sigma).square() + sigma.log() + 0.5 * LOG_2PI
-    return _sum(student, _soft_clip(density), _cross_entropy(student.logits, probability(teacher)))
+    return student.total(_soft_clip(density), _cross_entropy(student.logits, probability(teacher)))
 
 
 @_register("nearest", "samples", "mean")
@@ -110,7 +110,7 @@ def nearest(student: ActionDistribution, teacher: Teacher, config: DistillConfig
 def fkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """KL(T || S) = sum_d sum_b q~_b (log q~_b - log P_b), P_b the student's mass in cell b; needs moments of q~ only."""
     kl = teacher["neg_entropy"] + bins.cross_entropy(teacher, student.mean, _sigma(student, config))
-    return _sum(student, _soft_clip(kl), _bernoulli_forward(student, teacher))
+    return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
 
 
 @_register("rkl", "bin_logits", "mean", digest=bins.steps)
@@ -123,7 +123,7 @@ def rkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfi
     mean, sigma = student.mean, _sigma(student, config)
     kl = bins.neg_entropy(mean, sigma) - bins.expected(teacher, mean, sigma)
     kl = kl + bins.overshoot(mean, -1, 1, config.teacher_std)
-    return _sum(student, _soft_clip(kl), _bernoulli_reverse(student, teacher))
+    return student.total(_soft_clip(kl), _bernoulli_reverse(student, teacher))
 
 
 @_register("fkl", "samples", "mean")
@@ -134,7 +134,7 @@ def fkl_samples(student: ActionDistribution, teacher: Teacher, config: DistillCo
     """
     mean, sigma = samples.moments(teacher["samples"], config.teacher_std)
     kl = _gaussian_kl(student.mean - mean, sigma, _sigma(student, config))
-    return _sum(student, _soft_clip(kl), _bernoulli_forward(student, teacher))
+    return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
 
 
 @_register("rkl", "samples", "mean")
@@ -153,7 +153,7 @@ def rkl_samples(student: ActionDistribution, teacher: Teacher, config: DistillCo
 def fkl(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """KL(T || S) = sum_d log(sigma/s) + (s² + (mu - m)²) / (2 sigma²) - 1/2: covers everything the teacher does."""
     kl = _gaussian_kl(_gap(student, teacher), _teacher_sigma(student, teacher, config), _sigma(student, config))
-    return _sum(student, _soft_clip(kl), _bernoulli_forward(student, teacher))
+    return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
 
 
 @_register("rkl", "mean", "std")
@@ -163,18 +163,13 @@ def rkl(student: ActionDistribution, teacher: Teacher, config: DistillConfig) ->
     The direction that VLA-OPD (arXiv 2603.26666) and RPD's `ppd` use, here in closed form.
     """
     kl = _gaussian_kl(_gap(student, teacher), _sigma(student, config), _teacher_sigma(student, teacher, config))
-    return _sum(student, _soft_clip(kl), _bernoulli_reverse(student, teacher))
+    return student.total(_soft_clip(kl), _bernoulli_reverse(student, teacher))
 
 
 def bernoulli_entropy(p: Tensor) -> Tensor:
     """H(p) = -p log p - (1 - p) log(1 - p) in nats, 0 at both ends."""
     q, tiny = 1 - p, torch.finfo(p.dtype).tiny
     return -p * p.clamp_min(tiny).log() - q * q.clamp_min(tiny).log()
-
-
-def _sum(student: ActionDistribution, continuous: Tensor, discrete: Tensor) -> Tensor:
-    """Take each dimension's own kind [N, A] and sum over dimensions [N]."""
-    return torch.where(student.discrete, discrete, continuous).sum(-1)
 
 
 def _discrete_sum(student: ActionDistribution, discrete: Tensor) -> Tensor:

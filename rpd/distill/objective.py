@@ -118,7 +118,7 @@ class DistillObjective:
 
         m is `valid`; g' is 1, or g with `preserve_mean`: then a gate changes where is distilled, not how much.
         """
-        divergence = self.form.fn(student, teacher_fields(minibatch), self.config)
+        divergence = self.form.fn(student.taught or student, teacher_fields(minibatch), self.config)
         mask = minibatch[PREFIX + "valid"].to(divergence.dtype)
         gated = mask * minibatch["gate"]
         return (gated * divergence).sum() / (gated if self.config.preserve_mean else mask).sum().clamp_min(1)

@@ -1,0 +1,1 @@
+"""`rpd distill`: the specialists of several robots become one policy."""

@@ -1,0 +1,245 @@
+"""`rpd distill`: from specialists' runs to one policy, in an ordinary run folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from envs import registry
+from envs.base import EnvConfig
+from rpd.cli import main
+from rpd.generalist import cells, data
+from rpd.generalist.config import DistillRun
+from rpd.generalist.play import Player, specialists_play
+from rpd.generalist.trainer import GeneralistTrainer
+from rpd.policies import resolve
+from rpd.trainer import Trainer
+from students.actor_critic import ActorCritic
+from students.bodies import Body
+from students.generalist import BODY
+
+READS = ("gripper", "tcp_lag", "object", "goal")
+FEW = {
+    "episodes": 4, "num_envs": 2, "steps": 10, "rounds": 2, "round_episodes": 2, "round_steps": 60, "batch_size": 32,
+    "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 1000, "num_threads": 1,
+    "student": {"hidden": (8, 8), "reads": READS},
+}  # fmt: skip
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(small, tmp_path_factory):
+    """Folders of two specialists, which know little."""
+    folder, made = tmp_path_factory.mktemp("specialists"), []
+    for robot in ("panda", "ur5e_slow"):
+        config = small(mode="ppo", teacher=None, env={"robot": robot}, total_steps=32, checkpoint_every=32)
+        assert Trainer(config, folder / robot).run()
+        made.append(folder / robot)
+    return made
+
+
+@pytest.fixture
+def distil(runs, tmp_path):
+    """Run it to the end in a folder, or until `stop`; returns the trainer."""
+
+    def run(name="x", stop=None, **changes):
+        config = DistillRun.model_validate({**FEW, "runs": runs, **changes})
+        with cells.opened(config.runs, 2, CPU, 1) as members, cells.held_out(members, config.held_out, CPU, 1) as held:
+            trainer = GeneralistTrainer(config, tmp_path / name, members, held, CPU)
+            assert trainer.run()
+            return trainer
+
+    return run
+
+
+def test_moments_by_hand():
+    """Each entry's over the robots that have it, each robot counting the same however often it was seen."""
+    bodies = [_body([True, True, False]), _body([True, False, True])]
+    states = [torch.tensor([[1.0, 10.0], [3.0, 10.0]]), torch.tensor([[6.0, 4.0]] * 5)]
+    mean, var = data.moments(states, bodies)
+    assert mean.tolist() == [4.0, 10.0, 4.0]  # (2 + 6) / 2
+    assert var.tolist() == [4.5, 0.0, 0.0]  # ((1 + 9) / 2 + 36) / 2 - 16
+
+
+def test_batches_are_balanced_and_padded():
+    bodies = [_body([True, True, False], [0, 1]), _body([False, True, True], [2, 0])]
+    pool = data.Pool(bodies, CPU)
+    rows = _rows(state=[[1.0, 2.0]] * 3, mean=[[0.1, 0.2]] * 3, success=[True, False, True])
+    rows["state"][1] = 9.0
+    pool.add(0, rows, torch.tensor([1.0, 0.0, 1.0]))  # the failed one is never drawn
+    pool.add(1, _rows(state=[[5.0, 6.0]], mean=[[0.5, 0.6]], success=[True]), torch.ones(1))
+    batch = pool.draw(40, torch.Generator().manual_seed(0))
+    assert batch["obs", BODY].bincount().tolist() == [40, 40]
+    assert torch.equal(batch["obs", "state"][:40], torch.tensor([[1.0, 2.0, 0.0]] * 40))
+    assert torch.equal(batch["obs", "state"][40:], torch.tensor([[0.0, 5.0, 6.0]] * 40))
+    assert batch["mean"][40:].allclose(torch.tensor([0.6, 0.0, 0.5])) and batch["std"][40:].allclose(
+        torch.tensor([0.3, 1, 0.3])
+    )
+
+
+def test_failures_count_less():
+    pool = data.Pool([_body([True])], CPU)
+    rows = _rows(state=[[0.0]] * 100 + [[1.0]] * 100, mean=[[0.0]] * 200, success=[False] * 100 + [True] * 100)
+    pool.add(0, rows, torch.where(rows["success"], 1.0, 0.1))
+    failed = (pool.draw(20_000, torch.Generator().manual_seed(0))["obs", "state"] == 0).float().mean().item()
+    assert failed == pytest.approx(0.1 / 1.1, abs=0.01)
+
+
+def test_whole_episodes_with_their_outcome(runs):
+    with cells.opened(runs[:1], 2, CPU, 1) as (cell,):
+        columns = torch.tensor([3, 0])
+        player = Player(cell, 5, 7, columns)
+        assert specialists_play(player, lambda: False)
+        rows, again = player.result(), Player(cell, 5, 7, columns)
+        assert not specialists_play(again, lambda: len(again.rows) == 3)
+        solved, episodes = player.solved
+        assert episodes == 6 and len(rows) <= 60 and rows["state"].shape[1] == 2  # 2 environments, 3 times 10 steps at most
+        obs = cell.env.reset(7)
+        assert torch.equal(rows["state"][:2], obs["state"][:, columns])
+        assert torch.equal(rows["mean"][:2], cell.teacher.label(obs, cell.env.instructions).mean)
+        assert solved == 0 and not rows["success"].any()
+
+
+def test_files_are_small_and_whole(tmp_path):
+    rows = _rows(state=[[0.5] * 30] * 1000, mean=[[0.1] * 7] * 1000, success=[True] * 1000)
+    data.write(tmp_path / "a" / "x.safetensors", rows, 3, 4, "float16", ["q"] * 30)
+    read = data.read(tmp_path / "a" / "x.safetensors")
+    assert (read.solved, read.episodes, len(read.rows)) == (3, 4, 1000)
+    assert read.rows["state"].dtype == torch.float16 and read.size / 1000 < 2 * (30 + 7 + 7) + 1 + 1
+    assert torch.equal(read.rows["state"].float(), rows["state"])
+    rows["state"][0] = 1e5
+    with pytest.raises(Exception, match="'state' has numbers beyond float16's range: use --storage float32"):
+        data.write(tmp_path / "y.safetensors", rows, 3, 4, "float16", [])
+    (tmp_path / "z").write_bytes(b"no")
+    with pytest.raises(Exception, match="not a recording of specialists"):
+        data.read(tmp_path / "z")
+
+
+def test_a_whole_run(runs, distil, tmp_path, capsys):
+    before = [ActorCritic.from_pretrained(run / "checkpoints/last/policy").state_dict() for run in runs]
+    trainer = distil(held_out=("so101",), generalist={"network": "moe", "describe": ("max_delta_pos", "delay")})
+    for cell, frozen in zip(trainer.cells, before, strict=True):
+        assert all(torch.equal(frozen[name], tensor) for name, tensor in cell.teacher.weights().items())
+    run = tmp_path / "x"
+    result = json.loads((run / "result.json").read_text())
+    assert [row["robot"] for row in result["cells"]] == ["panda", "ur5e_slow"]
+    assert all(row["generalist"]["n"] == row["specialist"]["n"] == len(row["outcomes"]) == 2 for row in result["cells"])
+    assert result["held_out"][0]["robot"] == "so101" and "zero-shot: so101" in result["held_out"][0]["note"]
+    assert [s["episodes"] for s in result["data"]["stages"]] == [8, 4, 4]
+    assert result["data"]["bytes_per_frame"] < 130 and (run / "grid.mp4").stat().st_size > 1000
+    assert sorted(p.name for p in (run / "data").iterdir())[:2] == [
+        "00-Reach-panda.safetensors",
+        "00-Reach-ur5e_slow.safetensors",
+    ]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval/success" in line] == [10, 70, 130]
+    for robot in ("panda", "ur5e_slow", "so101"):
+        env = registry.make("tabletop/Reach", EnvConfig(num_envs=2, robot=robot))
+        assert resolve(str(run), env).act(env.reset(0), env.instructions).shape == (2, 7)
+    assert main(["eval", str(run), "--robot", "so101", "--episodes", "2", "--video", "False"]) == 0
+    assert "zero-shot: so101 is not among" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("aggregate", [True, False])
+def test_resumes_bit_for_bit(aggregate, distil, runs, tmp_path):
+    distil("straight", aggregate=aggregate)
+    shutil.copytree(tmp_path / "straight", stopped := tmp_path / "stopped")
+    for path in [*stopped.glob("checkpoints/*"), *stopped.glob("data/02-*"), stopped / "result.json"]:
+        path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path)
+    whole = (tmp_path / "straight/checkpoints/last/policy/model.safetensors").read_bytes()
+    config = DistillRun.model_validate({**FEW, "runs": runs, "aggregate": aggregate})
+    with cells.opened(config.runs, 2, CPU, 1) as members:
+        trainer = GeneralistTrainer(config, stopped, members, [], CPU)
+        advance, calls = trainer._advance, []
+
+        def interrupted(count):
+            calls.append(count)
+            if len(calls) == 3:  # 50 steps into first round
+                raise KeyboardInterrupt
+            return advance(count)
+
+        trainer._advance = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+    assert main(["distill", "--resume", str(stopped)]) == 0
+    assert (stopped / "checkpoints/last/policy/model.safetensors").read_bytes() == whole
+    assert main(["distill", "--resume", str(stopped)]) == 0  # complete
+
+
+def _body(present, dims=(0, 1)):
+    n = max(3, *dims)
+    own = torch.tensor([i in dims for i in range(n)])
+    columns = torch.zeros(len(present), dtype=torch.int64)
+    return Body(torch.zeros(0), columns, torch.tensor(present), torch.tensor(list(dims)), own, torch.ones(n))
+
+
+def _rows(state, mean, success):
+    tensors = {"state": torch.tensor(state), "mean": torch.tensor(mean), "success": torch.tensor(success)}
+    return TensorDict({**tensors, "std": torch.full_like(tensors["mean"], 0.3)}, batch_size=[len(success)])
+
+
+def test_command_line(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = [
+        "--episodes",
+        "2",
+        "--num-envs",
+        "2",
+        "--steps",
+        "20",
+        "--rounds",
+        "1",
+        "--round-episodes",
+        "2",
+        "--round-steps",
+        "20",
+    ]
+    few += ["--eval-episodes", "2", "--final-episodes", "2", "--student.hidden", "8", "--num-threads", "1"]
+    few += ["--student.reads", *READS, "--embodiment", "one-hot", "--held-out", "so101", "--name", "g"]
+    assert main(["distill", *map(str, runs), *few]) == 0
+    out = capsys.readouterr().out
+    assert "bytes each" in out and "one-hot of zeros" in out and "report: runs/g/report.html" in out
+    assert main(["distill", *map(str, runs), *few]) == 2
+    assert "runs/g exists already" in capsys.readouterr().err
+    assert Path("runs/g/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no specialists: name their runs"),
+        (["{0}", "nowhere"], "unknown policy 'nowhere'"),
+        (["{0}", "{0}/checkpoints/last"], "last is not a specialist's run"),
+        (["{0}", "{0}"], "two specialists of tabletop/Reach on panda"),
+        (["{0}", "{1}", "--held-out", "panda"], "held out panda: the specialists have it (panda, ur5e_slow)"),
+        (["{0}", "{1}", "--held-out", "pandas"], "unknown robot for tabletop/Reach 'pandas': did you mean panda"),
+        (["{0}", "{1}", "--held-out", "so101"], "whose joints are read"),
+        (["{0}", "{1}", "--student.reads", "cube"], "no robot has state entries of the group cube"),
+        (["{0}", "{1}", "--batch-size", "1"], "batch_size 1 cannot hold a row of each of 2 specialists"),
+        (
+            ["{0}", "{images}"],
+            "observations differ: tabletop/Reach on panda has state; tabletop/Reach on so101 has image.",
+        ),
+        (["{0}", "{wheels}"], "control rate differ: tabletop/Reach on panda has 20 Hz; navigate/Open on wheeled has 10 Hz"),
+        (["--resume", "{0}"], "config.yaml is not of `rpd distill`"),
+    ],
+)
+def test_refused_before_anything_starts(words, message, runs, small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    others = {}
+    for name, changes in (
+        ("images", {"env": {"robot": "so101", "obs": "image", "image_size": 16}}),
+        ("wheels", {"task": "navigate/Open"}),
+    ):
+        if f"{{{name}}}" in words:
+            config = small(mode="ppo", teacher=None, total_steps=32, checkpoint_every=32, **changes)
+            assert Trainer(config, tmp_path / name).run()
+            others[name] = tmp_path / name
+    capsys.readouterr()
+    assert main(["distill", *(word.format(*runs, **others) for word in words)]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not Path("runs").exists()
