@@ -79,6 +79,14 @@ def serve(args: list[str]) -> int:
     return serving.main(parse(serving.ServeOptions, args, "rpd serve"))
 
 
+def deploy(args: list[str]) -> int:
+    """Run a policy on a robot."""
+    from rpd.arguments import parse
+    from rpd.deploy import command
+
+    return command.main(parse(command.DeployOptions, args, "rpd deploy"))
+
+
 def list_(args: list[str]) -> int:
     """List tasks, robots, teachers and settings."""
     from rpd import listing
@@ -146,6 +154,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "collect": collect,
     "demos": demos,
     "serve": serve,
+    "deploy": deploy,
     "list": list_,
     "teacher": teacher,
     "convert": convert,

@@ -17,6 +17,7 @@ from envs.seeds import uniforms
 from envs.specs import ActionSpec, EnvSpec, ObsSpec
 from envs.tabletop import ik, randomize
 from envs.tabletop.camera import Camera, Renderer
+from envs.tabletop.control import aim, servo_goals, work_box
 from envs.tabletop.observe import DIMENSIONS, SCALED, Readings, state_names
 from envs.tabletop.robots import ROBOTS
 from envs.tabletop.tasks import COLORS, TASKS
@@ -24,9 +25,6 @@ from envs.tabletop.views import cameras, people_camera
 from envs.tabletop.world import SUBSTEPS, TIMESTEP, build
 
 DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE = ("front",), 64
-DAMPING = 0.02  # m, of the differential inverse kinematics
-POSTURE = 0.1  # fraction of the way home per step, where a joint is free
-LEAD = 2.0  # the target may run ahead of the arm by this many full steps
 _PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 
 
@@ -191,29 +189,16 @@ class TabletopEnv(ArrayEnv):
     def _control(self, command: np.ndarray) -> None:
         """Move the target pose and aim the servos at it."""
         s, robot, world = self._state, self.robot, self._world
-        position, quat = self._now.tcp, ik.mat_to_quat(self._now.hand())
-        (x0, y0), (x1, y1) = robot.workspace
-        reach = 0.1  # m beyond the work area: room to go around and behind things
-        low, high = np.array([x0 - reach, y0 - reach, 0.0]), np.array([x1 + reach, y1 + reach, robot.max_height + reach])
-        lead, turn = LEAD * robot.max_delta_pos, LEAD * robot.max_delta_rot
-        target = s["target_pos"] + command[:, :3] * robot.max_delta_pos
-        # Without a bound on how far it runs ahead, a target pushed into the table would take as long to come back.
-        s["target_pos"] = np.clip(position + np.clip(target - position, -lead, lead), low, high)
-        turned = ik.quat_mul(ik.rotvec_to_quat(command[:, 3:6] * robot.max_delta_rot), s["target_quat"])
-        error = ik.rotation_error(turned, quat)
-        angle = np.sqrt((error**2).sum(axis=1, keepdims=True))
-        error *= np.minimum(1.0, turn / np.maximum(angle, 1e-9))
-        s["target_quat"] = ik.quat_mul(ik.rotvec_to_quat(error), quat)
-        self._batch.jac(self._jacp, self._jacr, np.ascontiguousarray(position), self._tcp_body)
+        pose = self._now.tcp, ik.mat_to_quat(self._now.hand())
+        way, turn = command[:, :3] * robot.max_delta_pos, command[:, 3:6] * robot.max_delta_rot
+        target = s["target_pos"], s["target_quat"]
+        s["target_pos"], s["target_quat"], error = aim(robot, target, way, turn, pose, work_box(robot))
+        self._batch.jac(self._jacp, self._jacr, np.ascontiguousarray(pose[0]), self._tcp_body)
         n = len(world.arm)
-        jacp, jacr = self._jacp[:, :, world.arm_dofs], self._jacr[:, :, world.arm_dofs]
-        joints = self._now.qpos[:, world.arm]
+        jacobian = self._jacp[:, :, world.arm_dofs], self._jacr[:, :, world.arm_dofs]
         lower, upper = world.model.actuator_ctrlrange[:n].T
-        # A seventh joint would drift: what the task leaves free goes home.
-        posture = POSTURE * (np.array(robot.home) - joints) if n > 6 else None
-        self._ctrl[:, :n] = ik.joint_targets(
-            joints, lower, upper, jacp, jacr, s["target_pos"] - position, error, DAMPING, robot.rot_weight, posture
-        )
+        joints, way = self._now.qpos[:, world.arm], s["target_pos"] - pose[0]
+        self._ctrl[:, :n] = servo_goals(robot, joints, (lower, upper), jacobian, way, error)
         self._ctrl[:, n:] = np.where(command[:, 6:7] > 0, robot.opening / 2, 0.0)
 
     # Observations -------------------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""From a policy's action to joint positions: the tabletop simulation's controller, on the arm as it was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs.errors import ConfigError
+from envs.specs import ActionSpec
+from envs.tabletop import ik
+from envs.tabletop.control import aim, servo_goals
+from envs.tabletop.observe import DIMENSIONS
+from envs.tabletop.robots import Robot
+from rpd.deploy.kinematics import Arm, Array
+from rpd.deploy.safety import Limits
+
+UNITS = ("m", "m", "m", "rad", "rad", "rad", "open")
+
+
+class Controller:
+    """Moves a target pose by actions, and says where the joints have to go for it.
+
+    Attributes:
+        target: where the tool centre point shall be [3], base frame, m.
+
+    Raises:
+        ConfigError: actions that are not Cartesian deltas with a gripper.
+    """
+
+    def __init__(self, robot: Robot, arm: Arm, action: ActionSpec, limits: Limits) -> None:
+        if action.names != DIMENSIONS or action.units != UNITS or action.frame != "base":
+            raise ConfigError(
+                f"the policy's actions are {' '.join(action.names)} in {' '.join(action.units)} (frame {action.frame}), and a "
+                f"robot takes {' '.join(DIMENSIONS)} in {' '.join(UNITS)} (frame base)"
+            )
+        self._robot, self._arm, self._limits = robot, arm, limits
+        self._scale = np.array(action.scale)
+        self.target, self._quat = np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
+
+    def reset(self, joints: Array) -> None:
+        """Aim at where the arm is, given its joints [n]."""
+        position, quat = self._pose(joints)
+        self.target, self._quat = position[0], quat[0]
+
+    def step(self, action: Array, joints: Array) -> Array:
+        """Move the target.
+
+        Args:
+            action: [7] in [-1, 1].
+            joints: [n] as measured, rad.
+
+        Returns:
+            [n] where the joints shall be one control step later, rad.
+        """
+        pose = self._pose(joints)
+        delta = (action * self._scale)[None]
+        target, quat, turn = aim(
+            self._robot, (self.target[None], self._quat[None]), delta[:, :3], delta[:, 3:6], pose, self._limits.box
+        )
+        self.target, self._quat = target[0], quat[0]
+        jacobian = self._arm.jacobian(joints[None])
+        limits = self._limits.lower, self._limits.upper
+        return servo_goals(self._robot, joints[None], limits, jacobian, target - pose[0], turn)[0]
+
+    def _pose(self, joints: Array) -> tuple[Array, Array]:
+        position, rotation = self._arm.forward(joints[None])
+        return position, ik.mat_to_quat(rotation)

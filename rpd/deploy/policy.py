@@ -1,0 +1,142 @@
+"""The policy, in a process of its own: it may be slow, fail or die, and the control loop goes on until it decides to stop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from envs import registry as envs
+from envs.base import EnvConfig
+from envs.errors import ConfigError, RunFault
+from envs.specs import EnvSpec
+from rpd.deploy.kinematics import Array
+from rpd.deploy.link import Child, LinkLost
+from rpd.policies import trained
+from students import pretrained
+from students.locate import resolve_policy
+from teachers import registry as teachers
+
+EXPORTED = "spec.json"
+"""What tells a folder that `rpd export` wrote."""
+
+
+class PolicyLost(RunFault):
+    """The policy's process is gone, or it failed; the message says how."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the policy says to one observation."""
+
+    tick: int
+    """Of the observation."""
+    action: Array
+    """[A] as it came, not checked."""
+    seconds: float
+    """That the policy took."""
+
+
+class PolicyProcess:
+    """Asks without waiting, and takes answers as they come."""
+
+    def __init__(self, name: str, spec: EnvSpec, delay: float = 0.0) -> None:
+        """Start it, and wait until it has loaded.
+
+        Args:
+            name: see `wanted_spec`.
+            spec: what the robot offers.
+            delay: seconds by which every answer is late on purpose, as over a network.
+
+        Raises:
+            ConfigError: no such policy, or it does not fit the robot.
+        """
+        order = {"policy": name, "spec": spec.model_dump_json(), "delay": delay}
+        self._child = Child("rpd.deploy.policy_process", f"policy {name}", order)
+        self.spec = EnvSpec.model_validate_json(self._child.ready["spec"])
+        """What its actions mean."""
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._child.pid
+
+    def reset(self) -> None:
+        """Begin an episode: forget the one before, and what was asked in it."""
+        self._send({"do": "reset"})
+
+    def ask(self, tick: int, obs: dict[str, Array], instruction: str) -> None:
+        """Send an observation, an array per key without a batch."""
+        self._send({"do": "act", "tick": tick, "obs": obs, "instruction": instruction})
+
+    def answer(self, until: float | None = None) -> Answer | None:
+        """Return the newest answer that has not been taken yet, waiting for one until a `time.monotonic`.
+
+        Raises:
+            PolicyLost: there will be none.
+        """
+        try:
+            messages = self._child.link.take(until)
+        except LinkLost as error:
+            raise PolicyLost(str(error)) from None
+        for message in messages:
+            if "error" in message:
+                raise PolicyLost(f"{self._child.link.name}: {message['error']}")
+        if not messages:
+            return None
+        newest = messages[-1]
+        return Answer(newest["tick"], np.array(newest["action"], dtype=np.float64), newest["seconds"])
+
+    def close(self) -> None:
+        """End its process."""
+        self._child.close()
+
+    def _send(self, message: dict[str, object]) -> None:
+        try:
+            self._child.link.send(message)
+        except LinkLost as error:
+            raise PolicyLost(str(error)) from None
+
+
+def wanted_spec(name: str, task: str | None, robot: str) -> EnvSpec:
+    """What a policy was made for, read without loading it.
+
+    Args:
+        name: a run, a checkpoint, a policy folder, a folder that `rpd export` wrote, ``teacher:NAME``, or ``remote:URL``.
+        task: of a teacher, which has none of its own.
+        robot: for a teacher, the kinematics of the robot that it shall move.
+
+    Raises:
+        ConfigError: no such policy, or a teacher without a task.
+    """
+    if (teacher := teacher_of(name)) is not None:
+        if task is None:
+            raise ConfigError(f"{name}: for which task? add --task, e.g. --task tabletop/PickCube")
+        views = teachers.needs(teacher)
+        seen = {"obs": "image", "cameras": views.cameras, "image_size": views.image_size} if views.cameras else {}
+        env = envs.make(task, EnvConfig(robot=robot, num_envs=1, **seen), num_threads=1)
+        env.close()
+        return env.spec
+    path = trained(name)
+    if path is None:
+        raise ConfigError(f"{name}: acts blindly, and a robot shall not: name a trained policy, or teacher:NAME")
+    spec = _exported(path) if (path / EXPORTED).is_file() else pretrained.describe(resolve_policy(path)).spec
+    if task not in (None, spec.task):
+        spec = spec.model_copy(update={"task": task})
+    return spec
+
+
+def teacher_of(name: str) -> str | None:
+    """The teacher that a policy's name means, if it means one."""
+    if name.startswith("remote:"):
+        return name
+    return name.removeprefix("teacher:") if name.startswith("teacher:") else None
+
+
+def _exported(folder: Path) -> EnvSpec:
+    try:
+        return EnvSpec.model_validate(json.loads((folder / EXPORTED).read_text())["spec"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / EXPORTED}: damaged: {' '.join(str(error).split())[:200]}") from None

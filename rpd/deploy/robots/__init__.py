@@ -1,0 +1,1 @@
+"""Drivers, each beside the SDK that it needs, behind one protocol."""

@@ -1,0 +1,166 @@
+import math
+
+import numpy as np
+import pytest
+
+from rpd.deploy import safety
+from rpd.deploy.safety import Limits, Motion, Unsafe, admit, at_rest
+
+hypothesis = pytest.importorskip("hypothesis")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+PERIOD = 0.05
+
+
+def planar(joints):
+    """Two links of 0.5 m in a plane."""
+    a, b = joints[:, 0], joints.sum(axis=1)
+    return np.stack([0.5 * (np.cos(a) + np.cos(b)), 0.5 * (np.sin(a) + np.sin(b)), 0 * a], axis=1)
+
+
+def limits(**changes):
+    values = {
+        "lower": np.array([-2.0, -2.0]), "upper": np.array([2.0, 2.0]), "velocity": np.array([1.0, 2.0]),
+        "acceleration": np.array([5.0, 5.0]), "box": (np.array([-2.0, -2.0, -2.0]), np.array([2.0, 2.0, 2.0])),
+        "tcp_speed": 10.0,
+    }  # fmt: skip
+    return Limits(**(values | changes))
+
+
+def rest(*joints):
+    return Motion(np.array(joints, dtype=float), np.zeros(2))
+
+
+def test_what_is_within_the_limits_passes_unchanged():
+    verdict = admit(np.array([0.005, -0.01]), rest(0, 0), limits(), planar, PERIOD)
+    assert verdict.clamps == ()
+    np.testing.assert_allclose(verdict.motion.position, [0.005, -0.01])
+    np.testing.assert_allclose(verdict.motion.velocity, [0.1, -0.2])
+
+
+def test_velocity_is_scaled_and_keeps_its_direction():
+    moving = Motion(np.zeros(2), np.array([1.0, 1.0]))
+    verdict = admit(np.array([0.1, 0.1]), moving, limits(), planar, PERIOD)  # 2 rad/s each, of which the first may 1
+    assert verdict.clamps == ("velocity",)
+    np.testing.assert_allclose(verdict.motion.velocity, [1.0, 1.0])
+
+
+def test_acceleration_is_bounded():
+    verdict = admit(np.array([0.05, 0.05]), rest(0, 0), limits(), planar, PERIOD)  # 1 rad/s from rest
+    assert verdict.clamps == ("acceleration",)
+    np.testing.assert_allclose(verdict.motion.velocity, [0.25, 0.25])  # 5 rad/s^2 x 0.05 s
+
+
+def test_a_joint_stops_at_its_limit():
+    motion, positions = rest(1.5, 0), []
+    for _ in range(60):
+        motion = admit(np.array([9.0, 0.0]), motion, limits(), planar, PERIOD).motion
+        positions.append(motion.position[0])
+    assert max(positions) <= 2.0
+    assert positions[-1] == pytest.approx(2.0, abs=1e-6)
+
+
+def test_a_hand_stops_at_the_wall():
+    box = (np.array([-2.0, -2.0, -2.0]), np.array([2.0, 0.5, 2.0]))
+    motion, clamped = rest(0, 0), set()
+    for _ in range(60):
+        verdict = admit(motion.position + 0.2, motion, limits(box=box), planar, PERIOD)
+        motion = verdict.motion
+        clamped |= set(verdict.clamps)
+        assert planar(motion.position[None])[0, 1] <= 0.5
+    assert "workspace" in clamped
+    assert planar(motion.position[None])[0, 1] > 0.4
+
+
+def test_a_slow_hand_is_slow():
+    slow = limits(tcp_speed=0.1)
+    motion = rest(0, 0.5)
+    for _ in range(20):
+        verdict = admit(motion.position + 0.2, motion, slow, planar, PERIOD)
+        assert np.linalg.norm(planar(verdict.motion.position[None]) - planar(motion.position[None])) <= 0.1 * PERIOD
+        motion = verdict.motion
+    assert verdict.clamps[-1] == "tcp_speed"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_unsafe(bad):
+    with pytest.raises(Unsafe, match="finite"):
+        admit(np.array([0.0, bad]), rest(0, 0), limits(), planar, PERIOD)
+
+
+def test_an_arm_outside_of_its_limits_does_not_start():
+    with pytest.raises(Unsafe, match=r"joint 2 is at 2.500 rad, outside of its limits -2 to 2"):
+        at_rest(np.array([0.0, 2.5]), limits(), planar)
+    with pytest.raises(Unsafe, match="outside of the workspace"):
+        at_rest(np.zeros(2), limits(box=(np.zeros(3), np.full(3, 0.5))), planar)
+
+
+def test_braking_comes_to_rest_in_the_stated_time():
+    fast = Motion(np.zeros(2), np.array([1.0, -2.0]))
+    way = safety.braking(fast, limits(), PERIOD)
+    assert not way[-1].velocity.any()
+    assert len(way) * PERIOD <= safety.stop_time(limits()) + PERIOD
+
+
+def test_gripper_hysteresis_and_ramp():
+    assert safety.grip(0.1, opened=False, hysteresis=0.0)
+    assert not safety.grip(0.1, opened=False, hysteresis=0.3)
+    assert safety.grip(-0.1, opened=True, hysteresis=0.3)
+    assert not safety.grip(-0.4, opened=True, hysteresis=0.3)
+    assert safety.ramp(0, 2) == 0.1 and safety.ramp(1, 2) == pytest.approx(0.55) and safety.ramp(2, 2) == safety.ramp(0, 0) == 1
+    np.testing.assert_allclose(safety.smooth(np.ones(2), np.zeros(2), 0.75), 0.25)
+
+
+number = st.floats(allow_nan=True, allow_infinity=True, width=64)
+near = st.floats(-0.5, 0.5)
+
+
+@st.composite
+def cases(draw):
+    """An arm's limits, where it rests, and what is asked of it: near, far, or nonsense; a rate and a ramp."""
+    positive = st.floats(0.05, 20.0)
+    lower = np.array([draw(st.floats(-3, -0.01)) for _ in range(2)])
+    upper = np.array([draw(st.floats(0.01, 3)) for _ in range(2)])
+    size = [draw(st.floats(0.01, 1.5)) for _ in range(6)]
+    start = planar(np.zeros((1, 2)))[0]
+    box = (start - size[:3], start + size[3:])
+    velocity = np.array([draw(positive) for _ in range(2)])
+    acceleration = np.array([draw(positive) for _ in range(2)])
+    arm = Limits(lower, upper, velocity, acceleration, box, draw(st.floats(0.01, 5.0)))
+    relative = draw(st.booleans())
+    asked = draw(st.lists(st.tuples(near if relative else number, near if relative else number), min_size=1, max_size=8))
+    return arm, draw(st.sampled_from([0.002, 0.01, 0.05, 0.2])), draw(st.floats(0.05, 1.0)), relative, asked
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None, derandomize=True, database=None)
+@given(cases())
+def test_nothing_outside_of_the_limits_passes(case):
+    arm, period, speed, relative, asked = case
+    motion = at_rest(np.zeros(2), arm, planar)
+    for joints in asked:
+        wanted = np.array(joints) + (motion.position if relative else 0)
+        try:
+            after = admit(wanted, motion, arm, planar, period, speed).motion
+        except Unsafe:
+            assert not np.isfinite(wanted).all()
+            break
+        check(motion, after, arm, period)
+        motion = after
+    for after in safety.braking(motion, arm, period):  # and whenever it ends, there is a way to rest
+        check(motion, after, arm, period)
+        motion = after
+    assert (np.abs(motion.velocity) <= safety.EPSILON).all()
+
+
+def check(before, after, arm, period):
+    slack = 1e-9
+    assert np.isfinite(after.position).all()
+    assert (after.position >= arm.lower).all() and (after.position <= arm.upper).all()
+    velocity = (after.position - before.position) / period
+    assert (np.abs(velocity) <= arm.velocity + slack / period).all()
+    assert (np.abs(velocity - before.velocity) <= arm.acceleration * period + slack / period).all()
+    tcp = planar(np.stack([before.position, after.position]))
+    assert (tcp[1] >= arm.box[0] - slack).all() and (tcp[1] <= arm.box[1] + slack).all()
+    assert np.linalg.norm(tcp[1] - tcp[0]) <= arm.tcp_speed * period + slack
