@@ -51,7 +51,7 @@ class EnvConfig(BaseModel):
     sim_backend: Literal["auto", "cpu", "gpu"] | None = None
     """ManiSkill: where the physics runs (auto: gpu when the run's device is cuda)."""
     control_mode: str | None = None
-    """ManiSkill: controller, default pd_ee_delta_pose. LIBERO has only OSC_POSE."""
+    """ManiSkill: controller, default pd_ee_delta_pose (pd_joint_delta_pos for robots without). LIBERO has only OSC_POSE."""
 
     def refuse(self, task: str, *options: str) -> None:
         """Refuse options of worker processes and large simulators, for a task that has neither.

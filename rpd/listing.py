@@ -18,7 +18,8 @@ def main() -> int:
     """Print tasks, teachers, distillation terms and shipped settings; returns the exit code."""
     console = Console()
     tasks = _table("Tasks", "task", "robots", "cameras", "instruction")
-    for t in list_tasks():
+    known = list_tasks()
+    for t in known:
         tasks.add_row(t.name, " ".join(t.robots), " ".join(t.cameras), t.instruction)
     teachers = _table("Teachers", "name", "what it is")
     for pattern, description in list_teachers():
@@ -30,11 +31,22 @@ def main() -> int:
     for simulator in sorted(d.name for d in resources.files("configs").iterdir() if d.is_dir()):
         for file in sorted(f.name for f in resources.files("configs").joinpath(simulator).iterdir()):
             if file.endswith(".yaml"):
-                path, task = f"configs/{simulator}/{file}", "..." if file == COMMON else file.removesuffix(".yaml")
-                files.add_row(path, f"rpd train {simulator}/{task}" if simulator in SIMULATORS else f"rpd sweep {path}")
+                path = f"configs/{simulator}/{file}"
+                files.add_row(path, _used_by(path, {t.name for t in known}))
     for table in (tasks, teachers, terms, files):
         console.print(table)
     return 0
+
+
+def _used_by(path: str, tasks: set[str]) -> str:
+    """The command that reads a settings file that ships."""
+    _, simulator, file = path.split("/")
+    task = f"{simulator}/{file.removesuffix('.yaml')}"
+    if simulator not in SIMULATORS:
+        return f"rpd sweep {path}"
+    if file == COMMON:
+        return f"rpd train {simulator}/..."
+    return f"rpd train {task}" if task in tasks else f"rpd train {simulator}/... --config {path}"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -113,17 +113,27 @@ def _shipped(*names: str) -> list[Tree]:
 
 
 def file_settings(path: Path) -> Tree:
-    """A user's settings file.
+    """A settings file: one of a user's, or one that ships.
 
     Raises:
         ConfigError: it is missing, not YAML, or has an unknown key or a bad value; one line that names it.
     """
+    return _parse(read_text(Path(path)), str(path))
+
+
+def read_text(file: Path) -> str:
+    """What a file says. One that ships, ``configs/...``, is found from any folder.
+
+    Raises:
+        ConfigError: there is no such file, or it is not text; names it.
+    """
+    shipped = file.parts[:1] == ("configs",) and not file.exists()
     try:
-        return _parse(Path(path).read_text(), str(path))
+        return (resources.files("configs").joinpath(*file.parts[1:]) if shipped else file).read_text()
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file") from None
+        raise ConfigError(f"{file}: not a text file") from None
 
 
 def merge(base: Tree, over: Tree) -> Tree:

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from rpd.interrupt import Interrupt
 from rpd.page import rate_text
 from rpd.residual import make_policy
 from rpd.runs import read_json
-from rpd.settings import residual_options, train_options
+from rpd.settings import read_text, residual_options, train_options
 from rpd.stats import wilson
 from rpd.trainer import make_teacher
 
@@ -132,12 +131,8 @@ def read(file: Path) -> Sweep:
     Raises:
         ConfigError: there is no such file, or something in it is wrong; names it.
     """
-    shipped = resources.files("configs").joinpath(*file.parts[1:]) if file.parts[:1] == ("configs",) else None
     try:
-        text = shipped.read_text() if shipped is not None and not file.exists() else file.read_text()
-        return Sweep.model_validate(yaml.safe_load(text))
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+        return Sweep.model_validate(yaml.safe_load(read_text(file)))
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:

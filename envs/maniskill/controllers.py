@@ -106,10 +106,11 @@ def _part(name: str, controller: Any, prefix: str) -> Part:
         units = ["m"] * 3 + ["rad"] * (dim - 3)
         if normalised and dim == 6:
             scale[3:] = np.broadcast_to(config.rot_lower, 3).tolist()  # not rot_upper: see `describe`
+    elif kind.startswith("PDBaseForwardVel"):
+        names, units = ["forward", "turn"], ["m/s", "rad/s"]
     else:
-        velocity = "Vel" in kind and "Pos" not in kind
         names = [f"joint_{i + 1}" if name == "arm" else f"{name}_{i + 1}" for i in range(dim)]
-        units = ["rad/s" if velocity else "rad"] * dim
+        units = _joint_units(kind, controller.joints, dim)
     ones = np.ones(dim, np.float32)
     return Part(
         names=[prefix + n for n in names],
@@ -119,6 +120,15 @@ def _part(name: str, controller: Any, prefix: str) -> Part:
         low=-ones if normalised else limits.low,
         high=ones if normalised else limits.high,
     )
+
+
+def _joint_units(kind: str, joints: list[Any], dim: int) -> list[str]:
+    """Units of a controller of joints: positions, velocities (``Vel``), or both of each joint (``PosVel``)."""
+    positions = ["m" if "prismatic" in joint.type else "rad" for joint in joints]
+    velocities = [f"{unit}/s" for unit in positions]
+    if "Vel" not in kind:
+        return positions[:dim]
+    return (positions + velocities if "Pos" in kind else velocities)[:dim]
 
 
 def _frame(frames: set[str]) -> str:

@@ -18,6 +18,9 @@ from envs.specs import EnvSpec, ObsSpec
 RENDER_SIZE = 256
 """Pixels of the human render camera: RPD's teachers were trained on it at this size."""
 
+CONTROL_MODES = ("pd_ee_delta_pose", "pd_joint_delta_pos")
+"""What a robot is controlled by unless told otherwise: the first that it has. RPD's teachers act by the first."""
+
 _AXES = {3: ("x", "y", "z"), 7: ("x", "y", "z", "qw", "qx", "qy", "qz")}
 
 
@@ -220,7 +223,6 @@ def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render
         # With obs=image the cameras are read here, only those that are asked for.
         "obs_mode": "none" if observed else "state_dict",
         "reward_mode": "sparse" if config.reward == "sparse" else "normalized_dense",
-        "control_mode": config.control_mode or "pd_ee_delta_pose",
         "sim_backend": sim_backend,
         "render_backend": render_backend,
         "sensor_configs": dict(size),
@@ -232,11 +234,14 @@ def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render
         options["reconfiguration_freq"] = 0  # a GPU scene cannot be rebuilt for a part of its environments
     name = tasks.PREFIX + task
     try:
-        return gymnasium.make(tasks.uid(task), **options).unwrapped
-    except AssertionError as error:
-        if "not in supported modes" in str(error):
-            raise ConfigError(f"{name}: control mode {error}") from None
-        raise
+        for mode in CONTROL_MODES if config.control_mode is None else (config.control_mode,):
+            try:
+                return gymnasium.make(tasks.uid(task), control_mode=mode, **options).unwrapped
+            except AssertionError as error:
+                if "not in supported modes" not in str(error):
+                    raise
+                refusal = str(error)
+        raise ConfigError(f"{name}: control mode {refusal}")
     except NotImplementedError as error:
         if "reward mode" in str(error):
             modes = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS[tasks.uid(task)].cls

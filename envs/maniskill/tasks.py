@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import re
+from pathlib import Path
 from types import ModuleType
 
 from envs.errors import ConfigError, unknown_name
@@ -13,23 +14,27 @@ from envs.registry import TaskInfo
 
 PREFIX = "maniskill/"
 
-_TWO, _THREE = ("panda", "fetch"), ("panda_wristcam", "panda", "fetch")
+_PANDAS = ("panda", "panda_wristcam")
+_THREE = (*_PANDAS, "fetch")
 
-# Instructions as RPD gave them to its teachers (arXiv 2503.05833); robots as each task supports them, its default first.
+# Instructions as RPD gave them to its teachers (arXiv 2503.05833); robots as each task supports them, its default first, and
+# the Panda also with a camera at its wrist.
 _KNOWN: dict[str, tuple[tuple[str, ...], str]] = {
-    "PickCube-v1": (("panda", "fetch", "xarm6_robotiq", "so100", "widowxai"), "pick up the cube"),
-    "PushCube-v1": (_TWO, "push the cube away from the robot base"),
-    "PullCube-v1": (_TWO, "pull the cube towards the robot base"),
-    "StackCube-v1": (_THREE, "stack the red cube on the green cube"),
-    "LiftPegUpright-v1": (_TWO, "lift the peg upright"),
-    "RollBall-v1": (("panda",), "push the ball"),
-    "PokeCube-v1": (_TWO, "push the cube by using the blue tool"),
-    "PullCubeTool-v1": (_TWO, "pull the cube by using the red tool"),
+    "PickCube-v1": ((*_THREE, "xarm6_robotiq", "so100", "widowxai"), "pick up the cube"),
+    "PushCube-v1": (_THREE, "push the cube away from the robot base"),
+    "PullCube-v1": (_THREE, "pull the cube towards the robot base"),
+    "StackCube-v1": (("panda_wristcam", "panda", "fetch"), "stack the red cube on the green cube"),
+    "LiftPegUpright-v1": (_THREE, "lift the peg upright"),
+    "RollBall-v1": (_PANDAS, "push the ball"),
+    "PokeCube-v1": (_THREE, "push the cube by using the blue tool"),
+    "PullCubeTool-v1": (_THREE, "pull the cube by using the red tool"),
     "PegInsertionSide-v1": (("panda_wristcam",), "insert the peg from the side"),
     "PlugCharger-v1": (("panda_wristcam",), "plug the charger in"),
     "PushT-v1": (("panda_stick",), "align the T shape"),
 }
-_ROBOT_CAMERAS = {"panda_wristcam": "hand_camera", "fetch": "fetch_hand"}
+_SPARSE = ("PlugCharger-v1",)
+"""Tasks without a dense reward."""
+_ROBOT_CAMERAS = {"panda_wristcam": ("hand_camera",), "fetch": ("fetch_hand", "fetch_head")}
 
 
 def list_tasks() -> list[TaskInfo]:
@@ -61,7 +66,8 @@ def find(task: str) -> TaskInfo:
     robots = importlib.import_module("mani_skill.agents.registration").REGISTERED_AGENTS
     # A task may name pairs of robots for two-armed work; those are fixed by the task and not offered as a choice.
     names = tuple(r for r in supported if isinstance(r, str)) if supported else tuple(sorted(robots))
-    return TaskInfo(name=task, robots=names, cameras=(), instruction=instruction(name))
+    dense = "normalized_dense" in registered[uid(name)].cls.SUPPORTED_REWARD_MODES
+    return TaskInfo(name=task, robots=names, cameras=(), instruction=instruction(name), reward="dense" if dense else "sparse")
 
 
 def uid(name: str) -> str:
@@ -105,18 +111,23 @@ def check_assets(name: str, robot: str | None) -> None:
     if os.environ.get("MS_SKIP_ASSET_DOWNLOAD_PROMPT") == "1":  # ManiSkill's own way to say: download without asking
         return
     assets = importlib.import_module("mani_skill.utils.assets")
+    agents = importlib.import_module("mani_skill.agents.registration").REGISTERED_AGENTS
     for group in (uid(name), robot):
         if group is None or not assets.DATA_GROUPS.get(group):
             continue
         sources = assets.expand_data_group_into_individual_data_source_ids(group)
-        if not all(assets.is_data_source_downloaded(source) for source in sources):
+        there = all(assets.is_data_source_downloaded(source) for source in sources)
+        if there and group in agents:  # a download that broke off leaves its folder behind
+            there = Path(agents[group].agent_cls.urdf_path).exists()
+        if not there:
             raise ConfigError(f"'{group}' needs files: python -m mani_skill.utils.download_asset {group}")
 
 
 def _known(name: str) -> TaskInfo:
     robots, words = _KNOWN[name]
-    cameras = ("render_camera", "base_camera", *(_ROBOT_CAMERAS[r] for r in robots if r in _ROBOT_CAMERAS))
-    return TaskInfo(name=PREFIX + name, robots=robots, cameras=cameras, instruction=words)
+    cameras = ("render_camera", "base_camera", *(c for r in robots for c in _ROBOT_CAMERAS.get(r, ())))
+    reward = "sparse" if name in _SPARSE else "dense"
+    return TaskInfo(name=PREFIX + name, robots=robots, cameras=cameras, instruction=words, reward=reward)
 
 
 def _registration() -> ModuleType:

@@ -27,8 +27,8 @@ from students.files import sync_folder
 
 STEPS = {"action": "actions", "label": "labels", "reward": "rewards"}
 """How the file calls what `rpd.demos.episode.STEP_KEYS` calls otherwise."""
-CONTROL_MODE = "pd_ee_delta_pose"
-"""What both simulators take unless told otherwise."""
+CONTROL_MODES = {"joint": "pd_joint_delta_pos"}
+"""What simulators take unless told otherwise, by the frame of the actions; of an end effector, pd_ee_delta_pose."""
 GZIP_LEVEL = 4
 """Of images, one frame per chunk: 64 x 64 tabletop frames shrink 16-fold; higher levels save little, and cost much."""
 
@@ -124,7 +124,7 @@ class RoundWriter:
                     "episode_id": i,
                     "episode_seed": info.seed,
                     "reset_kwargs": {"seed": info.seed},
-                    "control_mode": self.config.control_mode or CONTROL_MODE,
+                    "control_mode": self.config.control_mode or CONTROL_MODES.get(self.spec.action.frame, "pd_ee_delta_pose"),
                     "elapsed_steps": info.length,
                     "success": info.success,
                     "instruction": info.instruction,

@@ -1,0 +1,53 @@
+"""RPD's experiments on ManiSkill, as one command each: `configs/maniskill/rpd.yaml`."""
+
+import importlib
+
+import pytest
+
+from envs.registry import task_info
+from rpd.settings import train_options
+
+pytest.importorskip("mani_skill", reason="mani_skill is not installed")
+
+RPD = {  # arXiv 2503.05833: what its teachers are told
+    "PickCube-v1": "pick up the cube",
+    "PushCube-v1": "push the cube away from the robot base",
+    "PullCube-v1": "pull the cube towards the robot base",
+    "StackCube-v1": "stack the red cube on the green cube",
+    "LiftPegUpright-v1": "lift the peg upright",
+    "RollBall-v1": "push the ball",
+    "PokeCube-v1": "push the cube by using the blue tool",
+    "PullCubeTool-v1": "pull the cube by using the red tool",
+    "PegInsertionSide-v1": "insert the peg from the side",
+    "PlugCharger-v1": "plug the charger in",
+    "PushT-v1": "align the T shape",
+}
+
+
+@pytest.mark.parametrize("teacher", ["openvla:hf://Juelg/openvla-7b-finetuned-maniskill", "octo:runs/octo,bridge=env"])
+@pytest.mark.parametrize("name", RPD)
+def test_one_command_per_task_and_teacher(name, teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the file ships
+    args = [f"maniskill/{name}", "--config", "configs/maniskill/rpd.yaml", "--teacher", teacher]
+    config = train_options(args).run_config()
+    ppo = config.ppo
+    assert (config.env.num_envs * ppo.num_steps, ppo.minibatches, ppo.epochs) == (6_400, 48, 8)
+    assert (ppo.lr, ppo.clip, ppo.target_kl, ppo.entropy_coef, ppo.gae_lambda) == (3e-4, 0.2, 0.2, 0.0, 0.9)
+    assert ppo.finite_horizon_gae and not ppo.anneal_lr
+    assert (config.distill.divergence, config.distill.weight, config.distill.schedule) == ("mse", 1.0, "constant")
+    assert (config.env.obs, config.env.cameras, config.env.image_size) == ("image", ("render_camera",), 256)
+    assert config.env.reward == ("sparse" if name == "PlugCharger-v1" else "dense")
+    assert ppo.gamma == (0.99 if config.env.reward == "sparse" else 0.8)
+    assert train_options([*args, "--env.reward", "sparse"]).ppo.gamma == 0.99
+
+
+@pytest.mark.parametrize(("name", "words"), RPD.items())
+def test_tasks_are_what_maniskill_has(name, words):
+    info = task_info(f"maniskill/{name}")
+    assert info.instruction == words and "render_camera" in info.cameras
+    importlib.import_module("mani_skill.envs")
+    task = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS[name].cls
+    assert set(task.SUPPORTED_ROBOTS) <= set(info.robots) and info.robots[0] == task.SUPPORTED_ROBOTS[0]
+    robots = importlib.import_module("mani_skill.agents.registration").REGISTERED_AGENTS
+    assert set(info.robots) <= set(robots)
+    assert ("normalized_dense" in task.SUPPORTED_REWARD_MODES) == (info.reward == "dense")
