@@ -52,6 +52,11 @@ class EnvConfig(BaseModel):
     """ManiSkill: where the physics runs (auto: gpu when the run's device is cuda)."""
     control_mode: str | None = None
     """ManiSkill: controller, default pd_ee_delta_pose (pd_joint_delta_pos for robots without). LIBERO has only OSC_POSE."""
+    ignore_terminations: bool | None = None
+    """ManiSkill: play every episode to its last step, also when it has been solved, as its papers evaluate."""
+    reconfigure: bool | None = None
+    """ManiSkill: build the scene of every episode anew, objects drawn from its seed, as its papers evaluate. On a GPU, where
+    all environments begin together."""
 
     def refuse(self, task: str, *options: str) -> None:
         """Refuse options of worker processes and large simulators, for a task that has neither.
@@ -62,6 +67,10 @@ class EnvConfig(BaseModel):
         for option in options:
             if getattr(self, option) is not None:
                 raise ConfigError(f"env.{option} does not apply to {task}: it is an option of maniskill or libero tasks")
+
+
+SIMULATOR_OPTIONS = ("num_workers", "sim_backend", "control_mode", "rendering", "ignore_terminations", "reconfigure")
+"""Options of large simulators, and of their worker processes."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,8 @@ class Episodes:
     """bool: the task was solved at the last step."""
     seed: Tensor
     """Seed that the episode was drawn from, int64; equal seeds give equal episodes."""
+    solved_after: Tensor | None = None
+    """Control steps until it was solved for the first time, int64, where it was. None: success ends episodes."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ class EpisodicEnv(VectorEnv):
     """N environments on top of simulations.
 
     An episode is terminated by success alone: in ManiSkill's own terms a failure ends it too, but with a reward in
-    [-1, 0] that would reward failing early, so a failed episode runs until its time is over.
+    [-1, 0] that would reward failing early, so a failed episode runs until its time is over. With `ignore_terminations`, it
+    always does.
 
     Seeds: the first episode of environment i is that of `seed + i`; its later ones have seeds derived from that. On the
     CPU every episode is a function of its seed. On a GPU only the first ones are: episodes that begin together later
@@ -36,6 +37,7 @@ class EpisodicEnv(VectorEnv):
         instruct: what the task of an episode is, in words, by the episode's seed.
         to_scene: lays out the simulator's own ``scene`` [N, D] as `envs.specs.Scene` [N, Scene.dim].
         exact_resume: whether restored simulations continue bit by bit.
+        ignore_terminations: whether a solved episode goes on until its time is over.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class EpisodicEnv(VectorEnv):
         instruct: Callable[[int], str],
         to_scene: Callable[[Tensor], Tensor] = lambda scene: scene.clone(),
         exact_resume: bool = False,
+        ignore_terminations: bool = False,
     ) -> None:
         self.backend = backend
         self.device = device
@@ -52,6 +55,7 @@ class EpisodicEnv(VectorEnv):
         self.num_envs = backend.num_envs
         self.exact_resume = exact_resume
         self._instruct, self._to_scene = instruct, to_scene
+        self._ends_solved = not ignore_terminations
         n = self.num_envs
         self._seed = np.zeros(n, np.int64)  # of the first episode
         self._count = np.zeros(n, np.int64)  # episodes since
@@ -59,6 +63,7 @@ class EpisodicEnv(VectorEnv):
         self._length = torch.zeros(n, dtype=torch.int64, device=device)
         self._limit = torch.full((n,), self.spec.max_episode_steps, dtype=torch.int64, device=device)
         self._success_once = torch.zeros(n, dtype=torch.bool, device=device)
+        self._solved_after = torch.zeros(n, dtype=torch.int64, device=device)
 
     @property
     def instructions(self) -> list[str]:
@@ -86,8 +91,9 @@ class EpisodicEnv(VectorEnv):
         obs = self._checked(outcome.obs, reward)
         self._return += reward
         self._length += 1
+        self._solved_after = torch.where(success & ~self._success_once, self._length, self._solved_after)
         self._success_once |= success
-        terminated = success
+        terminated = success if self._ends_solved else torch.zeros_like(success)
         truncated = (self._length >= self._limit) & ~terminated
         env = (terminated | truncated).nonzero().squeeze(-1)
         if len(env) == 0:
@@ -100,6 +106,7 @@ class EpisodicEnv(VectorEnv):
             success_once=self._success_once[env],
             success_at_end=success[env],
             seed=torch.tensor([self._episode_seed(e) for e in ended], device=self.device),
+            solved_after=None if self._ends_solved else self._solved_after[env],
         )
         final_obs = obs[env]
         self._count[ended] += 1

@@ -33,6 +33,8 @@ class EpisodeRecord:
     success_at_end: bool
     ret: float
     length: int
+    seconds: float | None = None
+    """Until it was solved for the first time; None where it was not."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,6 @@ class EvalResult:
     policy: str
     episodes: tuple[EpisodeRecord, ...]
     """In the order of their seeds."""
-    control_hz: float | None = None
-    """Control steps per second, where all episodes have the same."""
 
     @property
     def n(self) -> int:
@@ -82,9 +82,9 @@ class EvalResult:
 
     @property
     def travel_time(self) -> float | None:
-        """Mean duration of the solved episodes, seconds; None where none was solved."""
-        lengths = [e.length for e in self.episodes if e.success_once]
-        return sum(lengths) / len(lengths) / self.control_hz if lengths and self.control_hz else None
+        """Mean time until an episode was solved, of those that were, seconds; None where none was."""
+        times = [e.seconds for e in self.episodes if e.seconds is not None]
+        return sum(times) / len(times) if times else None
 
     @property
     def weighted_travel_time(self) -> float | None:
@@ -120,7 +120,7 @@ class EvalResult:
     def from_full_dict(cls, values: dict[str, Any]) -> EvalResult:
         """Rebuild a result from `to_full_dict`."""
         episodes = tuple(EpisodeRecord(**e) for e in values["episodes"])
-        return cls(values["task"], values["policy"], episodes, values.get("control_hz"))
+        return cls(values["task"], values["policy"], episodes)
 
     def metrics(self) -> dict[str, float]:
         """The numbers that a training run logs."""
@@ -157,7 +157,7 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
     for first in range(0, episodes, env.num_envs):
         count = min(env.num_envs, episodes - first)
         records += _batch(env, policy, count, seed + first, on_frame if first == 0 else None)
-    return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)), env.spec.control_hz)
+    return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)))
 
 
 @torch.no_grad()
@@ -180,7 +180,12 @@ def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFr
             success[ended.env] |= ended.success_once & running[ended.env]
             first = running[ended.env].tolist()
             fields = (ended.seed, ended.success_once, ended.success_at_end, ended.ret, ended.length)
-            rows = zip(*(t.tolist() for t in fields), strict=True)
+            solved_after = ended.length if ended.solved_after is None else ended.solved_after
+            seconds = [
+                steps / env.spec.control_hz if solved else None
+                for steps, solved in zip(solved_after.tolist(), ended.success_once.tolist(), strict=True)
+            ]
+            rows = zip(*(t.tolist() for t in fields), seconds, strict=True)
             records += [EpisodeRecord(*row) for row, counts in zip(rows, first, strict=True) if counts]
             running[ended.env] = False
             policy.reset(step.terminated | step.truncated)

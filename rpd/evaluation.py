@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
-from envs.errors import ConfigError
+from envs.errors import ConfigError, unknown_name
 from rpd import suites
 from rpd.evaluate import EvalResult, compare, evaluate, save
 from rpd.page import rate_text
@@ -45,10 +46,10 @@ class EvalOptions(BaseModel):
     other: tyro.conf.Positional[str | None] = None
     """A second policy, compared with the first paired by seed."""
     task: str | None = None
-    """Task; default: the one that the policy was trained on."""
+    """Task; default: the one that the policy was trained on. With --suite: this one alone, as the suite evaluates it."""
     suite: str | None = None
     """Evaluate on every task of a suite in place of one: libero_spatial, libero_object, libero_goal, libero_10, libero_90,
-    tabletop. With --out of an evaluation that was interrupted, it goes on."""
+    rpd-maniskill, tabletop. With --out of an evaluation that was interrupted, it goes on."""
     shard: str | None = None
     """With --suite: do one part of the work, e.g. 1/4. Parts that write to the same --out are merged."""
     robot: str | None = None
@@ -64,7 +65,7 @@ class EvalOptions(BaseModel):
     randomize: tuple[str, ...] | None = None
     """Domain randomisation, see `rpd train --help`; default: as the policy was trained."""
     video: bool = True
-    """Film the first 16 episodes; not with --suite."""
+    """Film the first 16 episodes; with --suite, the first 4 of each task."""
     out: Path | None = None
     """Folder for the results; default: eval/ in the run, or runs/eval-...."""
     device: str = "auto"
@@ -104,8 +105,12 @@ def main(options: EvalOptions) -> int:
 
 def _evaluate_suite(options: EvalOptions) -> int:
     suite, name = suites.find(options.suite or ""), options.policy
-    if options.task is not None or options.other is not None:
-        raise ConfigError("--suite evaluates one policy on tasks of its own: leave out --task and the second policy")
+    if options.other is not None:
+        raise ConfigError("--suite evaluates one policy: leave out the second")
+    if options.task is not None:
+        if options.task not in suite.tasks:
+            raise unknown_name(f"task of {suite.name}", options.task, suite.tasks)
+        suite = replace(suite, tasks=(options.task,))
     configs = {}
     for task in suite.tasks:
         _, (config,) = _environments(options.model_copy(update={"task": task}), [name])
@@ -114,7 +119,7 @@ def _evaluate_suite(options: EvalOptions) -> int:
     (folder,) = _folders(options, [name])
     what = SuiteRun(suite, name, options.episodes, options.seed, configs)
     print(f"results: {folder}; if interrupted, the same command with --out {folder} goes on", flush=True)
-    summary = run_suite(what, folder, shard, options.device, options.num_threads)
+    summary = run_suite(what, folder, shard, options.device, options.num_threads, options.video)
     show_suite(summary, folder, options.episodes * len(suite.tasks))
     return 0
 

@@ -100,8 +100,10 @@ def write_evaluation(folder: Path) -> Path:
         rows = [(row["task"], row["instruction"], page.rate_text(row)) for row in result["tasks"]]
         body += page.section("Tasks", page.table(("task", "instruction", "success (95 %)"), rows))
     body += page.section("Every episode, in the order of its seed", f'<div class="panel">{page.strip(folder)}</div>')
-    if (folder / "grid.mp4").exists():
-        body += page.section("Video", page.video(folder / "grid.mp4", "green: solved"))
+    films = [(folder / "grid.mp4", "green: solved")]
+    films += [(path, f"{path.stem}, green: solved") for path in sorted((folder / "videos").glob("*.mp4"))]
+    if videos := [page.video(path, caption) for path, caption in films if path.exists()]:
+        body += page.section("Video", "".join(videos))
     info: dict[str, Any] = {k: result[k] for k in ("time", "versions", "git", "machine") if k in result}
     body += page.section("Details", page.json_details("Versions and machine", info))
     write_text(folder / "report.html", page.document(result["task"], f"evaluation of <b>{escape(result['policy'])}</b>", body))

@@ -29,8 +29,11 @@ from rpd.policies import resolve
 from rpd.report import write_evaluation
 from rpd.suites import Suite
 from rpd.trainer import resolve_device
+from rpd.video import GridRecorder
 
-SETTINGS = "suite.json"
+SETTINGS, VIDEOS = "suite.json", "videos"
+TILES = 4
+"""Episodes of each task in its video: simulators draw slowly, and a suite has many tasks."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,16 @@ class SuiteRun:
         return range(self.seed, self.seed + self.episodes)
 
 
-def run(what: SuiteRun, folder: Path, shard: Shard, device: str, num_threads: int | None) -> dict[str, Any]:
+def run(what: SuiteRun, folder: Path, shard: Shard, device: str, num_threads: int | None, film: bool = False) -> dict[str, Any]:
     """Play the episodes of a shard that are missing in the folder; summarise all that are there.
+
+    Args:
+        what: the evaluation.
+        folder: of its results.
+        shard: which part of it.
+        device: as `resolve_device` reads it.
+        num_threads: CPU threads of the simulator.
+        film: make a video of each task's first episodes, ``videos/<task>.mp4``.
 
     Returns:
         The summary, as in eval.json.
@@ -114,7 +125,7 @@ def run(what: SuiteRun, folder: Path, shard: Shard, device: str, num_threads: in
     for task, seeds in shard.share(what.suite, what.seeds).items():
         missing = sorted(set(seeds) - {e.seed for e in _episodes(folder, task)})
         if missing:
-            _play(what, folder, task, shard, missing, device, num_threads)
+            _play(what, folder, task, shard, missing, device, num_threads, film)
     return _summarise(what, folder)
 
 
@@ -139,9 +150,9 @@ def show(summary: dict[str, Any], folder: Path, expected: int) -> None:
 
 
 def _play(
-    what: SuiteRun, folder: Path, task: str, shard: Shard, missing: list[int], device: str, num_threads: int | None
+    what: SuiteRun, folder: Path, task: str, shard: Shard, missing: list[int], device: str, num_threads: int | None, film: bool
 ) -> None:
-    """Play episodes of a task, and write them down after every batch."""
+    """Play episodes of a task, and write them down after every batch; film those that begin with the task's first."""
     file = folder / "episodes" / f"{_slug(task)}.{shard.index}-of-{shard.count}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     done = _read(file)
@@ -149,7 +160,11 @@ def _play(
     with contextlib.closing(envs.make(task, config, resolve_device(device), num_threads)) as env:
         policy = resolve(what.policy, env)
         for batch in _batches(missing, config.num_envs):
-            done += evaluate(env, policy, len(batch), batch[0]).episodes
+            filmed = film and batch[0] == what.seed
+            path = folder / VIDEOS / f"{_slug(task)}.mp4"
+            video = GridRecorder(path, env.spec.control_hz, what.seed, TILES) if filmed else None
+            with video or contextlib.nullcontext():
+                done += evaluate(env, policy, len(batch), batch[0], video).episodes
             write_text(file, "".join(json.dumps(asdict(e)) + "\n" for e in done))
     solved = sum(e.success_once for e in done)
     print(f"{task}: {solved}/{len(done)} in this shard", flush=True)

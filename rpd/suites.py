@@ -27,11 +27,23 @@ def _libero(suite: str, count: int) -> Suite:
     return Suite(f"libero_{suite}", tuple(f"libero/{suite}-{i}" for i in range(count)), {"rendering": "stock"})
 
 
+RPD_MANISKILL = (
+    "PickCube-v1", "PushCube-v1", "PullCube-v1", "StackCube-v1", "LiftPegUpright-v1", "RollBall-v1", "PokeCube-v1",
+    "PullCubeTool-v1", "PegInsertionSide-v1", "PlugCharger-v1", "PushT-v1",
+)  # fmt: skip
+"""RPD's tasks (arXiv 2503.05833)."""
+
 SUITES = {
     suite.name: suite
     for suite in (
         *(_libero(name, 10) for name in ("spatial", "object", "goal", "10")),
         _libero("90", 90),
+        Suite(
+            "rpd-maniskill",
+            tuple(f"maniskill/{t}" for t in RPD_MANISKILL),
+            # Success at any step of whole episodes, each in a scene of its own; the only reward that all of them have.
+            {"reward": "sparse", "ignore_terminations": True, "reconfigure": True},
+        ),
         Suite("tabletop", tuple(f"tabletop/{t}" for t in ("PushCube", "PullCube", "PickCube", "StackCube", "PlaceInBin"))),
     )
 }

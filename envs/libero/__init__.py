@@ -36,6 +36,8 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
         raise ConfigError(f"--env.sim-backend {config.sim_backend}: LIBERO's physics runs on the CPU; leave it out")
     if config.control_mode not in (None, "OSC_POSE"):
         raise ConfigError(f"unknown control mode '{config.control_mode}' for {task}: LIBERO has OSC_POSE")
+    if config.ignore_terminations or config.reconfigure:
+        raise ConfigError("--env.ignore-terminations and --env.reconfigure are options of ManiSkill tasks; leave them out")
     environment = {"LP_NUM_THREADS": "1"}
     if config.obs == "image" or config.teacher_cameras:
         from envs import opengl

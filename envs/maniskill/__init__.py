@@ -34,7 +34,11 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     from envs.episodes import EpisodicEnv
     from envs.maniskill.scene import to_scene
 
-    name = task.removeprefix(PREFIX)
+    name, to_the_end = task.removeprefix(PREFIX), bool(config.ignore_terminations)
+
+    def words(seed: int) -> str:
+        return instruction(name)
+
     on_gpu = device.type == "cuda" if config.sim_backend in (None, "auto") else config.sim_backend == "gpu"
     if on_gpu:
         if device.type != "cuda" or not torch.cuda.is_available():
@@ -43,7 +47,7 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
             raise ConfigError("--env.num-workers: with physics on the GPU there are no worker processes; leave it out")
         from envs.maniskill.gpu import DeviceSim
 
-        return EpisodicEnv(DeviceSim(name, config, device), device, lambda seed: instruction(name), to_scene)
+        return EpisodicEnv(DeviceSim(name, config, device), device, words, to_scene, ignore_terminations=to_the_end)
     from envs.vulkan import render_settings
     from envs.workers.backend import Workers, cores
     from envs.workers.start import Interpreters
@@ -55,4 +59,4 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
         config.num_workers or num_threads or cores(),
         lambda memory: Interpreters("envs.maniskill.worker", arguments, environment, memory),
     )
-    return EpisodicEnv(backend, device, lambda seed: instruction(name), to_scene)
+    return EpisodicEnv(backend, device, words, to_scene, ignore_terminations=to_the_end)

@@ -50,9 +50,12 @@ class DeviceSim:
         Args:
             envs: which.
             seeds: one per environment.
-            exact: one by one, each from its own seed; otherwise together, from the seeds as a whole.
+            exact: one by one, each from its own seed; otherwise together, from the seeds as a whole. With
+                `EnvConfig.reconfigure` and all the environments, in scenes that are built anew from these seeds.
         """
         base = self.sim.base
+        if self.sim.config.reconfigure and exact and len(envs) == self.num_envs:
+            base.reset(seed=[seed % 2**32 for seed in seeds], options={"reconfigure": True})
         groups = [([env], [seed]) for env, seed in zip(envs, seeds, strict=True)] if exact else [(envs, seeds)]
         with torch.random.fork_rng():
             for some, their_seeds in groups:

@@ -78,7 +78,8 @@ class Sim:
 
     def reset(self, seed: int) -> dict[str, Tensor]:
         """Begin the episode that a seed means, and observe it; B = 1."""
-        obs, info = self.base.reset(seed=seed % 2**32)  # numpy's generators take no larger seeds
+        options = {"reconfigure": True} if self.config.reconfigure else {}
+        obs, info = self.base.reset(seed=seed % 2**32, options=options)  # numpy's generators take no larger seeds
         return self.observe(obs, info)
 
     def observe(self, obs: dict | None = None, info: dict | None = None) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from envs.base import EnvConfig, VectorEnv
+from envs.base import SIMULATOR_OPTIONS, EnvConfig, VectorEnv
 from envs.errors import ConfigError
 from envs.registry import TaskInfo
 
@@ -26,7 +26,7 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     """
     from envs.navigate.env import NavigateEnv
 
-    config.refuse(task, "num_workers", "sim_backend", "control_mode", "rendering")
+    config.refuse(task, *SIMULATOR_OPTIONS)
     if config.randomize:
         raise ConfigError(f"env.randomize does not apply to {task}: every episode has an arena of its own; leave it empty")
     if config.obs == "image" or config.teacher_cameras:

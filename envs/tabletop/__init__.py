@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from envs.base import EnvConfig, VectorEnv
+from envs.base import SIMULATOR_OPTIONS, EnvConfig, VectorEnv
 from envs.registry import TaskInfo
 
 CAMERAS = ("front", "side", "wrist")
@@ -26,5 +26,5 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     """Build a tabletop environment; see `envs.registry.make`."""
     from envs.tabletop.env import TabletopEnv
 
-    config.refuse(task, "num_workers", "sim_backend", "control_mode", "rendering")
+    config.refuse(task, *SIMULATOR_OPTIONS)
     return TabletopEnv(task, config, device, num_threads)

@@ -74,6 +74,18 @@ def test_success_at_the_last_step_is_a_termination():
     assert e.success_once.tolist() == e.success_at_end.tolist() == [True, False]
 
 
+def test_ignored_terminations_play_on_and_say_when_it_was_solved():
+    env = EpisodicEnv(Counting(2), torch.device("cpu"), str, ignore_terminations=True)
+    env.reset(0)
+    actions = torch.zeros(LIMIT, 2, 1)
+    actions[[3, 5], 0] = 1.0  # environment 0 is solved after the 4th step, and again after the 6th
+    out = [env.step(action) for action in actions]
+    assert all(o.episode is None and not o.terminated.any() for o in out[:-1]) and out[-1].truncated.all()
+    e = out[-1].episode
+    assert e.length.tolist() == [LIMIT] * 2 and e.solved_after[0] == 4
+    assert e.success_once.tolist() == [True, False] and e.success_at_end.tolist() == [False, False]
+
+
 def test_only_what_ended_begins_anew():
     env = _env()
     env.reset(0)

@@ -105,6 +105,28 @@ def test_fetch_moves_with_the_fast_controller_as_with_the_original(sim):
         torch.testing.assert_close(fast.step(action).obs["state"], original.step(action).obs["state"], atol=1e-4, rtol=0)
 
 
+def test_scenes_that_are_built_anew_are_those_of_their_seeds(sim):
+    """Evaluation with `reconfigure`: pegs have sizes of their own, drawn from the episode's seed."""
+    from envs.maniskill.gpu import DeviceSim
+
+    def sizes(one):
+        return one.base.peg_half_sizes.clone()
+
+    anew, plain = (sim("PegInsertionSide-v1", reconfigure=again) for again in (True, None))
+    first = anew.reset(7)["state"]
+    peg = sizes(anew)
+    anew.reset(8)
+    assert not torch.equal(sizes(anew), peg)
+    torch.testing.assert_close(anew.reset(7)["state"], first)
+    torch.testing.assert_close(plain.reset(7)["state"], first)  # with one scene, ManiSkill rebuilds this task's by itself
+    assert torch.equal(sizes(anew), peg)
+    device_sim = DeviceSim.__new__(DeviceSim)  # the way of a GPU, with one scene
+    device_sim.sim, device_sim.num_envs = sim("PushCube-v1", reconfigure=True), 1
+    scene = device_sim.sim.base.scene
+    torch.testing.assert_close(device_sim.reset([0], [7], exact=True), sim("PushCube-v1").reset(7))
+    assert device_sim.sim.base.scene is not scene
+
+
 @pytest.mark.parametrize("robot", ["xarm6_robotiq", "widowxai"])
 def test_a_robot_that_has_to_be_downloaded(sim, robot):
     from mani_skill.agents.registration import REGISTERED_AGENTS

@@ -163,7 +163,7 @@ def test_saved_files_say_what_was_measured_and_where(tmp_path):
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0] or summary["versions"]["torch"] == torch.__version__
     assert summary["machine"]["cores"] >= 1 and set(summary) >= {"git", "time"}
     lines = [json.loads(line) for line in (tmp_path / "eval" / "final" / "episodes.jsonl").read_text().splitlines()]
-    assert lines[1] == {"seed": 10, "success_once": False, "success_at_end": False, "ret": 0.0, "length": 3}
+    assert lines[1] == {"seed": 10, "success_once": False, "success_at_end": False, "ret": 0.0, "length": 3, "seconds": None}
 
 
 def test_a_result_survives_json():

@@ -1,10 +1,13 @@
 """RPD's experiments on ManiSkill, as one command each: `configs/maniskill/rpd.yaml`."""
 
 import importlib
+import json
+from pathlib import Path
 
 import pytest
 
 from envs.registry import task_info
+from rpd.cli import main
 from rpd.settings import train_options
 
 pytest.importorskip("mani_skill", reason="mani_skill is not installed")
@@ -51,3 +54,28 @@ def test_tasks_are_what_maniskill_has(name, words):
     robots = importlib.import_module("mani_skill.agents.registration").REGISTERED_AGENTS
     assert set(info.robots) <= set(robots)
     assert ("normalized_dense" in task.SUPPORTED_REWARD_MODES) == (info.reward == "dense")
+
+
+@pytest.mark.maniskill
+def test_evaluated_as_rpd_does(tmp_path, monkeypatch):
+    """Whole episodes, in scenes of their own; success at any step."""
+    pytest.importorskip("envs.vulkan").render_settings()
+    monkeypatch.chdir(tmp_path)
+    args = [
+        "--suite",
+        "rpd-maniskill",
+        "--task",
+        "maniskill/PushCube-v1",
+        "--episodes",
+        "2",
+        "--num-threads",
+        "1",
+        "--out",
+        "x",
+    ]
+    assert main(["eval", "teacher:scripted", *args, "--video", "False"]) == 0
+    told = json.loads(Path("x/eval.json").read_text())
+    assert told["env"]["ignore_terminations"] and told["env"]["reconfigure"] and told["env"]["reward"] == "sparse"
+    assert (told["task"], told["n"], told["successes"]) == ("rpd-maniskill", 2, 2)
+    assert told["mean_length"] == 50 and 0 < told["travel_time"] < 50 / 20
+    assert [row["instruction"] for row in told["tasks"]] == ["push the cube away from the robot base"]

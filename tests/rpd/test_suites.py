@@ -24,7 +24,7 @@ def small(monkeypatch):
 
 
 def evaluate(*options, policy="teacher:scripted"):
-    return main(["eval", policy, "--suite", "small", "--episodes", "5", "--num-envs", "2", *options])
+    return main(["eval", policy, "--suite", "small", "--episodes", "5", "--num-envs", "2", "--video", "False", *options])
 
 
 def summary(folder):
@@ -55,7 +55,19 @@ def test_per_task_and_together(small, tmp_path, capsys):
     assert all(row["n"] == 5 and row["first_seed"] == 3_000_000 and 0.5 < row["interval"][0] < 1 for row in told["tasks"])
     assert told["mean_rate"] == 1.0 and "PickCube" in (tmp_path / "all" / "report.html").read_text()
     assert "5/5 (57" in capsys.readouterr().out
-    assert len((tmp_path / "all" / "episodes.jsonl").read_text().splitlines()) == 10
+    lines = [json.loads(line) for line in (tmp_path / "all" / "episodes.jsonl").read_text().splitlines()]
+    assert len(lines) == 10
+    reach = [line["seconds"] for line in lines if line["task"] == "tabletop/Reach"]
+    assert told["tasks"][0]["travel_time"] == pytest.approx(sum(reach) / 5)
+    assert reach[0] == lines[0]["length"] / 20  # Hz
+    assert told["travel_time"] > 0 and not (tmp_path / "all" / "videos").exists()
+
+
+def test_one_task_of_a_suite_and_its_video(small, tmp_path):
+    assert evaluate("--task", "tabletop/Reach", "--out", "one", "--video", "True") == 0
+    assert [row["task"] for row in summary(tmp_path / "one")["tasks"]] == ["tabletop/Reach"]
+    assert [p.name for p in (tmp_path / "one" / "videos").iterdir()] == ["tabletop-Reach.mp4"]
+    assert "tabletop-Reach, green: solved" in (tmp_path / "one" / "report.html").read_text()
 
 
 def test_shards_merge_to_what_one_process_finds(small, tmp_path, capsys):
@@ -75,11 +87,11 @@ def test_an_interrupted_one_goes_on(small, tmp_path, monkeypatch):
     assert evaluate("--out", "whole") == 0
     played, real = [], suite_evaluation.evaluate
 
-    def interrupted(env, policy, episodes, seed):
+    def interrupted(env, policy, episodes, seed, film):
         if len(played) == 4:
             raise KeyboardInterrupt
         played.append(seed)
-        return real(env, policy, episodes, seed)
+        return real(env, policy, episodes, seed, film)
 
     monkeypatch.setattr(suite_evaluation, "evaluate", interrupted)
     assert evaluate("--out", "x") == 130
@@ -94,7 +106,7 @@ def test_an_interrupted_one_goes_on(small, tmp_path, monkeypatch):
     ("options", "message"),
     [
         (["--suite", "libero_spacial"], "unknown suite 'libero_spacial': did you mean libero_spatial"),
-        (["--suite", "small", "--task", "tabletop/Reach"], "leave out --task"),
+        (["--suite", "small", "--task", "tabletop/Reac"], "unknown task of small 'tabletop/Reac': did you mean tabletop/Reach"),
         (["--suite", "small", "--shard", "5/4"], "--shard 5/4: give its number and how many there are, e.g. 1/4"),
         (["--task", "tabletop/Reach", "--shard", "1/4"], "add --suite, e.g. --suite libero_spatial"),
     ],
