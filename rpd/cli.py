@@ -87,6 +87,14 @@ def deploy(args: list[str]) -> int:
     return command.main(parse(command.DeployOptions, args, "rpd deploy"))
 
 
+def replay(args: list[str]) -> int:
+    """Show a record of a deployment, or ask a policy about it."""
+    from rpd.arguments import parse
+    from rpd.deploy import replay as replaying
+
+    return replaying.main(parse(replaying.ReplayOptions, args, "rpd replay"))
+
+
 def list_(args: list[str]) -> int:
     """List tasks, robots, teachers and settings."""
     from rpd import listing
@@ -155,6 +163,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "demos": demos,
     "serve": serve,
     "deploy": deploy,
+    "replay": replay,
     "list": list_,
     "teacher": teacher,
     "convert": convert,

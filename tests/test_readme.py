@@ -17,6 +17,7 @@ from rpd.collect import CollectOptions
 from rpd.convert import ConvertOptions
 from rpd.demos.command import DemosOptions
 from rpd.deploy.command import DeployOptions
+from rpd.deploy.replay import ReplayOptions
 from rpd.evaluation import EvalOptions
 from rpd.export.command import ExportOptions
 from rpd.generalist.config import DistillOptions
@@ -30,7 +31,7 @@ README = (ROOT / "README.md").read_text()
 OPTIONS = {
     "sweep": SweepOptions, "distill": DistillOptions,
     "eval": EvalOptions, "collect": CollectOptions, "demos": DemosOptions, "bench": BenchOptions, "serve": ServeOptions,
-    "convert": ConvertOptions, "export": ExportOptions, "deploy": DeployOptions,
+    "convert": ConvertOptions, "export": ExportOptions, "deploy": DeployOptions, "replay": ReplayOptions,
 }  # fmt: skip
 PAGES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 TINY = shlex.split("--total-steps 128 --env.num-envs 8 --ppo.num-steps 8 --eval-episodes 4 --final-episodes 4 --num-threads 1")

@@ -30,7 +30,8 @@ class DemosOptions(BaseModel):
     what: tyro.conf.Positional[Literal["show", "export"]]
     """show: tasks, episodes, cameras, actions, instructions, size; export: write them in another format."""
     path: tyro.conf.Positional[Path]
-    """Folder that `rpd collect` wrote, LeRobotDataset v3, or a trajectory file of ManiSkill or a folder of them."""
+    """Folder that `rpd collect` wrote, LeRobotDataset v3, a trajectory file of ManiSkill or a folder of them, or a record of
+    `rpd deploy`."""
     format: Literal["lerobot"] = "lerobot"
     """export: LeRobotDataset v3."""
     out: Path | None = None
@@ -55,8 +56,8 @@ def main(options: DemosOptions) -> int:
 
 def _show(demos: Demos, path: Path) -> None:
     console = Console()
-    files = [path, path.with_suffix(".json")] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    size = sum(p.stat().st_size for p in files) / 1e6
+    files = [path, path.with_suffix(".json")] if path.is_file() else path.rglob("*")
+    size = sum(p.stat().st_size for p in files if p.is_file()) / 1e6
     print(f"{path}: {len(demos):,} episodes, {demos.num_steps:,} steps, {size:,.1f} MB")
     console.print(_tasks(demos))
     print(_instructions(demos))

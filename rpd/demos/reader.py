@@ -142,7 +142,8 @@ def open_demos(*paths: Path | str) -> Demos:
     """Open demonstrations; several paths are put together.
 
     Args:
-        paths: a folder that `rpd collect` wrote, a LeRobotDataset v3, or a trajectory file of ManiSkill or a folder of them.
+        paths: a folder that `rpd collect` wrote, a LeRobotDataset v3, a trajectory file of ManiSkill or a folder of them, or a
+            record of `rpd deploy`.
 
     Raises:
         ConfigError: one of them is none of these, or damaged; names the file.
@@ -154,6 +155,10 @@ def open_demos(*paths: Path | str) -> Demos:
 def _source(path: Path) -> Source:
     if not path.exists():
         raise ConfigError(f"{path} does not exist: expected a folder of demonstrations")
+    if path.suffix == ".rpdlog":
+        from rpd.deploy.recorded import Record
+
+        return Record(path)
     if (path / INDEX).is_file():
         return TrajectoryFiles(recorded_files(path))
     if (path / INFO).is_file():

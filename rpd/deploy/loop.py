@@ -195,7 +195,8 @@ class _Episode:
         self.due += (1 + missed) * loop.period  # deadlines stay on the grid
         if missed:  # a robot that hears nothing comes to rest where it was sent
             self.motion = Motion(self.motion.position, np.zeros_like(self.motion.position))
-        frame: dict[str, Any] = {"kind": "tick", "tick": self.first + step, "time": now - self.began, "lateness": lateness}
+        frame: dict[str, Any] = {"kind": "tick", "tick": self.first + step, "time": now - self.began}
+        frame |= {"lateness": lateness, "missed": missed}
         try:
             self._act(step, now, frame)
         except BaseException:  # what led to it shall be known
@@ -216,7 +217,7 @@ class _Episode:
             "joints": state.joints, "velocities": state.velocities, "gripper": state.gripper, "effort": state.effort,
             "success": state.success,
         }  # fmt: skip
-        self._check(state, now)
+        frame["age"] = self._check(state, now)
         asks = step % loop.every == 0
         if asks:
             frame["obs"] = self._ask(step, state)
@@ -229,8 +230,8 @@ class _Episode:
         }  # fmt: skip
         self._send(verdict.motion, state, now)
 
-    def _check(self, state: RobotState, now: float) -> None:
-        """Stop where what is known is too old, or the robot is not where it should be."""
+    def _check(self, state: RobotState, now: float) -> float:
+        """Stop where what is known is too old, or the robot is not where it should be; returns the age of `state`, s."""
         config, watchdog = self.loop.config, self.loop.config.watchdog
         age = time.monotonic() - state.time
         self.out.ages.append(age)
@@ -247,6 +248,7 @@ class _Episode:
             raise Stop(f"{state.effort:.3g} {self.loop.robot.spec.effort} on the arm, and {config.limits.effort:g} are allowed")
         if self.pending and (waited := now - min(asked for asked, _ in self.pending.values())) > watchdog.policy:
             raise Stop(f"the policy has not answered for {1000 * waited:.0f} ms")
+        return age
 
     def _ask(self, step: int, state: RobotState) -> dict[str, Array]:
         """Send the policy what it wants to see."""
@@ -259,8 +261,9 @@ class _Episode:
             frames = self.past.setdefault(key, deque([image] * loop.policy.spec.frames, loop.policy.spec.frames))
             frames.append(image)  # the first of an episode stands for those before it, as in envs.frames
             obs[key] = np.concatenate(frames, axis=-1)
-        seen = obs if state.privileged is None else {**obs, "privileged": state.privileged}
-        loop.policy.ask(tick, seen, self.instruction)
+        if state.privileged is not None:
+            obs["privileged"] = state.privileged
+        loop.policy.ask(tick, obs, self.instruction)
         self.pending[tick] = time.monotonic(), state.time
         self.out.asked += 1
         return obs
@@ -282,8 +285,9 @@ class _Episode:
         action = np.append(self.smoothed, 1.0 if self.opened else -1.0)
         self.start, self.since_goal = self.motion.position, 0
         self.goal = loop._controller.step(action, state.joints)
-        frame["action"] = action
-        out.delays.append(time.monotonic() - measured)
+        delay = time.monotonic() - measured
+        out.delays.append(delay)
+        frame |= {"action": action, "delay": delay}
 
     def _decide(self, state: RobotState) -> tuple[Array, Verdict]:
         """The next point on the way to the goal [n], and what of it the limits admit."""

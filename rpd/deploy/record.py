@@ -14,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from envs.errors import ConfigError, RunFault
 from teachers.wire.codec import MalformedMessage, Message, decode, encode
@@ -96,22 +97,56 @@ def read(path: Path) -> Iterator[Message]:
     Raises:
         ConfigError: the file is missing, or no record.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}): expected a record that `rpd deploy` wrote") from None
-    with file:
+    return (frame for _, frame in places(path))
+
+
+def places(path: Path) -> Iterator[tuple[int, Message]]:
+    """The same, each with its place in the file, see `read_at`."""
+    with _open(path) as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ConfigError(f"{path}: is no record that `rpd deploy` wrote, or one of another version")
-        while len(head := file.read(FRAME.size)) == FRAME.size:
-            size, checksum = FRAME.unpack(head)
-            payload = file.read(size)
-            if len(payload) < size or zlib.crc32(payload) != checksum:
+        while True:
+            place = file.tell()
+            frame = _next(file)
+            if frame is None:
                 return
-            try:
-                yield decode(payload)
-            except MalformedMessage:
-                return
+            yield place, frame
+
+
+def read_at(path: Path, place: int) -> Message:
+    """Read one frame again.
+
+    Raises:
+        ConfigError: it is not there any more.
+    """
+    with _open(path) as file:
+        file.seek(place)
+        frame = _next(file)
+    if frame is None:
+        raise ConfigError(f"{path}: has changed while it was read")
+    return frame
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}): expected a record that `rpd deploy` wrote") from None
+
+
+def _next(file: BinaryIO) -> Message | None:
+    """The frame that follows; None where there is none, or a damaged one."""
+    head = file.read(FRAME.size)
+    if len(head) < FRAME.size:
+        return None
+    size, checksum = FRAME.unpack(head)
+    payload = file.read(size)
+    if len(payload) < size or zlib.crc32(payload) != checksum:
+        return None
+    try:
+        return decode(payload)
+    except MalformedMessage:
+        return None
 
 
 def _frame(message: Message) -> bytes:

@@ -1,0 +1,99 @@
+"""`rpd replay`: what a deployment was like, and what a policy would have done in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from rpd.deploy.kinematics import Array
+from rpd.deploy.loop import Outcome
+from rpd.deploy.policy_process import load
+from rpd.deploy.recorded import Played, Record
+from rpd.deploy.summary import show
+
+SAME = 1e-5
+"""Actions that differ by no more are the same."""
+
+
+class ReplayOptions(BaseModel):
+    """Show a record of `rpd deploy`; with a policy, ask it what it would have done."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    record: tyro.conf.Positional[Path]
+    """File that `rpd deploy` wrote; it may have been cut off at any byte."""
+    policy: str | None = None
+    """Policy to ask about every recorded observation: as for `rpd deploy`, e.g. the one that acted, after an export."""
+    rerun: Path | None = None
+    """Write the record for the Rerun viewer into this file (.rrd)."""
+
+
+def main(options: ReplayOptions) -> int:
+    """Show, and score; returns the exit code."""
+    recorded = Record(options.record)
+    print(f"{recorded.head['policy']} on {recorded.head['robot']}, {recorded.head['rate']:g} commands per second")
+    outcomes = [outcome(played) for played in recorded.played]
+    show(outcomes, [o.success for o in outcomes if o.success is not None])
+    if options.policy is not None:
+        torch.set_num_threads(1)
+        _score(recorded, options.policy)
+    if options.rerun is not None:
+        from rpd.deploy.rerun import write
+
+        write(recorded, options.rerun)
+        print(f"written: {options.rerun}; rerun {options.rerun}")
+    return 0
+
+
+def outcome(played: Played) -> Outcome:
+    """What became of an episode, from its record."""
+    ticks, end = played.ticks, played.end
+    reason = "the record ends" if end is None else end["reason"]
+    clamps = Counter(name for tick in ticks for name in tick.get("clamps", ()))
+    return Outcome(
+        reason=reason,
+        fault=end is None or end["fault"],
+        success=ticks[-1].get("success") if ticks else None,
+        ticks=len(ticks),
+        asked=len(played.places),
+        answered=len(played.answers),
+        lateness=[tick["lateness"] for tick in ticks],
+        ages=[tick["age"] for tick in ticks if "age" in tick],
+        delays=[tick["delay"] for tick in ticks if "delay" in tick],
+        overruns=sum(tick["missed"] for tick in ticks),
+        clamps=clamps,
+    )
+
+
+def differences(recorded: Record, policy: str) -> Array:
+    """How far a policy's actions are from those that were recorded: [rows, A], in the units of an action.
+
+    Raises:
+        ConfigError: no such policy, or it does not fit what was recorded.
+    """
+    act, reset, _ = load(policy, recorded.spec)
+    rows = []
+    for played in recorded.played:
+        reset()
+        for tick in played.answered:
+            action = act(recorded.observation(played, tick), played.instruction)
+            rows.append(action - played.answers[tick]["raw"])
+    return np.array(rows)
+
+
+def _score(recorded: Record, policy: str) -> None:
+    gap = np.abs(differences(recorded, policy))
+    table = Table(title=f"{policy}: differences from what was done", title_justify="left", header_style="bold")
+    for column in ("action", "mean", "99 %", "max"):
+        table.add_column(column)
+    for name, column in zip(recorded.spec.action.names, gap.T, strict=True):
+        table.add_row(name, *(f"{x:.2g}" for x in (column.mean(), np.quantile(column, 0.99), column.max())))
+    Console().print(table)
+    print(f"{int((gap.max(axis=1) <= SAME).sum()):,} of {len(gap):,} actions are the same, to {SAME:g}")
