@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +22,7 @@ from rpd.bench.clock import clock
 from rpd.machine import environment_info
 from rpd.settings import train_options
 from rpd.trainer import Trainer, resolve_device
+from students.locate import resolve_policy
 from teachers import registry as teachers
 
 PARTS = ("env", "teacher", "inference", "update", "perception")
@@ -31,16 +33,18 @@ class BenchOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve"]]
+    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "export"]]
     """env: control steps and images per second; train: the parts of an iteration; teacher: labels per second; octo:
     loading an Octo checkpoint, and its labels; serve: round trips of a question about images, with a policy that costs
-    nothing."""
+    nothing; export: one action on one core, in torch and exported."""
     task: str = "tabletop/PickCube"
     """Task."""
     num_envs: int = Field(128, ge=1)
     """Environments stepped together."""
     image_size: int | None = Field(None, ge=8, le=1024)
     """Height and width of an image, pixels; default: 64, and 224 for serve."""
+    policy: Path | None = None
+    """export: a run, a checkpoint or a policy folder; default: new students of the usual sizes, from state and from images."""
     obs: Literal["state", "image"] = "state"
     """train: what the student sees."""
     teacher: str = "scripted"
@@ -66,7 +70,10 @@ def main(options: BenchOptions) -> int:
     torch.set_num_threads(options.num_threads or 1)
     machine = environment_info()["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
-    benches = {"env": _bench_env, "train": _bench_train, "teacher": _bench_teacher, "octo": _bench_octo, "serve": _bench_serve}
+    benches = {
+        "env": _bench_env, "train": _bench_train, "teacher": _bench_teacher, "octo": _bench_octo, "serve": _bench_serve,
+        "export": _bench_export,
+    }  # fmt: skip
     return benches[options.what](options)
 
 
@@ -177,6 +184,20 @@ def _bench_serve(options: BenchOptions) -> int:
         for way in WAYS:
             values = [1000 * s for s in seconds[way, n]]
             table.add_row(way, str(n), *(f"{v:.3f}" for v in (min(values), statistics.median(values), max(values))))
+    Console().print(table)
+    return 0
+
+
+def _bench_export(options: BenchOptions) -> int:
+    from rpd.bench.export import fresh, latencies
+
+    table = _table("one action on one core", "policy", "way", "median ms", "99 % ms")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        given = {str(options.policy): resolve_policy(options.policy)} if options.policy else None
+        for i, (label, source) in enumerate((given or fresh(options.task, options.image_size or 64, folder)).items()):
+            for way, seconds in latencies(source, folder / f"exported-{i}", options.rounds).items():
+                table.add_row(label, way, *(f"{1000 * s:.3f}" for s in np.percentile(seconds, (50, 99))))
     Console().print(table)
     return 0
 

@@ -66,3 +66,18 @@ def test_distance_of_actions():
     second = torch.tensor([[0.2, 1.0], [0.1, -1.0]])
     gap, turned = difference(first, second, (False, True))
     assert gap == pytest.approx(0.3) and turned == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_export(capsys, tmp_path):
+    assert main(["bench", "export", "--task", "tabletop/Reach", "--image-size", "16", "--rounds", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for policy in ("MLP, state", "CNN, 16 x 16"):
+        for way in ("torch", "onnx", "torchscript", "pt2"):
+            row = next(line for line in lines if re.search(rf"│ {policy} +│ {way} ", line))
+            p50, p99 = (float(x) for x in re.findall(r"\d+\.\d+", row))
+            assert 0 < p50 <= p99
+    assert list(tmp_path.iterdir()) == []
+    assert main(["bench", "export", "--policy", "nowhere"]) == 2
+    assert "nowhere: does not exist" in capsys.readouterr().err
