@@ -46,8 +46,8 @@ def latencies(source: Path, folder: Path, rounds: int) -> dict[str, np.ndarray]:
     ways: dict[str, Callable[[dict[str, np.ndarray]], object]] = {TRAINED: _in_torch(policy)}
     exported = {name: write(policy, source, folder / name, name) for name in formats.FORMATS}
     ways |= {name: written.act for name, written in exported.items()}
-    asked, _ = runtime.read_selftest((folder / "onnx" / runtime.SELFTEST).read_bytes())
-    whole = asked | {"state": _whole(policy, exported["onnx"], asked["state"])}
+    asked, (stacked, _) = exported["onnx"].examples(), runtime.read_selftest((folder / "onnx" / runtime.SELFTEST).read_bytes())
+    whole = stacked | {"state": _whole(policy, exported["onnx"], asked["state"])}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with _one_core():
         for turn in range(rounds + 1):

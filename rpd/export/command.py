@@ -88,10 +88,11 @@ def write(policy: ActorCritic, source: Path, out: Path, format: str) -> runtime.
         "format": format,
         "kind": pretrained.describe(source).class_name,
         "networks": {"policy": {"file": file, "inputs": network.keys}},
+        "frames": network.spec.frames,
         "parameters": sum(p.numel() for p in network.parameters()),
         "selftest": {"count": len(given.action), "origin": given.origin},
         "made_by": {"policy": str(source), **{k: machine.environment_info()[k] for k in ("time", "versions", "git")}},
-        "spec": network.spec.model_dump(mode="json"),
+        "spec": network.spec.stacked(1).model_dump(mode="json"),  # the runtime remembers the frames before
     }
     test = io.BytesIO()
     asked = {runtime.OBSERVATION + key: rows for key, rows in arrays.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Acting(nn.Module):
         super().__init__()
         whole, read = policy.spec, _entries(policy)
         self.policy = _without_critics(policy)
-        self.spec, self.keys = _narrowed(whole, read), ["state", *whole.cameras]
+        self.spec, self.keys = narrowed(whole, read), ["state", *whole.cameras]
         # Where each entry of the whole state is found: those that nobody reads, in a zero behind the others.
         places = {name: i for i, name in enumerate(self.spec.state_names)}
         index = [places.get(name, len(places)) for name in whole.state_names]
@@ -61,8 +62,8 @@ def _entries(policy: ActorCritic) -> set[str]:
     return read
 
 
-def _narrowed(spec: EnvSpec, read: set[str]) -> EnvSpec:
-    """The same with a state of these entries alone."""
+def narrowed(spec: EnvSpec, read: Collection[str]) -> EnvSpec:
+    """The same with a state of these entries alone, as far as it has them."""
     kept = [i for i, name in enumerate(spec.state_names) if name in read]
     state = spec.observations["state"].model_copy(update={"shape": (len(kept),)})
     changes = {

@@ -45,6 +45,38 @@ class BadObservation(ValueError):
     """An observation that is not what the policy was trained on. The message says of which key, and what it has to be."""
 
 
+class History:
+    """The last W observations [N, ...] of N robots; the first of an episode stands for those before it."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self._past = self._fresh = np.zeros(0)  # [N, W, ...], and [N] whose episode begins
+
+    def push(self, new: np.ndarray) -> np.ndarray:
+        """Add an observation [N, ...]; returns the last W [N, W, ...], the newest last.
+
+        Raises:
+            BadObservation: of another number of robots than before.
+        """
+        if self.window == 1:
+            return new[:, None]
+        if not len(self._past):
+            self._past, self._fresh = np.repeat(new[:, None], self.window, axis=1), np.ones(len(new), dtype=bool)
+        if len(new) != len(self._past):
+            raise BadObservation(f"observations of {len(new)} robots, and of {len(self._past)} before: reset() in between")
+        moved = np.concatenate([self._past[:, 1:], new[:, None]], axis=1)
+        self._past = np.where(self._fresh.reshape(-1, *[1] * new.ndim), new[:, None], moved)
+        self._fresh = np.zeros(len(new), dtype=bool)
+        return self._past
+
+    def forget(self, mask: np.ndarray | None) -> None:
+        """Begin new episodes where mask [N] is True; None: everywhere."""
+        if mask is None or len(mask) != len(self._past):
+            self._past = np.zeros(0)
+        else:
+            self._fresh = self._fresh | mask
+
+
 class Policy:
     """A policy that was exported.
 
@@ -53,7 +85,7 @@ class Policy:
         spec: what a policy must know about a robot, as JSON values: `envs.specs.EnvSpec` of what the policy was trained on,
             with those entries of the state alone that it reads (``observations``, ``state_names``, ``action`` with names,
             units and scale of +1, ``control_hz``, ``embodiment``...).
-        about: the rest of ``spec.json``: ``format``, ``kind``, ``networks``, ``parameters``, ``made_by``, ``selftest``.
+        about: the rest of ``spec.json``: ``format``, ``kind``, ``networks``, ``frames``, ``parameters``, ``selftest``...
         error: largest difference from the trained policy in the self-test.
     """
 
@@ -65,6 +97,7 @@ class Policy:
         self.error = float("nan")
         self._network = networks["policy"]
         self._inputs: list[str] = about["networks"]["policy"]["inputs"]
+        self._frames = {key: History(about["frames"]) for key in self._inputs if key.startswith("image.")}
 
     @classmethod
     def load(cls, folder: str | Path, threads: int = 1) -> Policy:
@@ -97,6 +130,8 @@ class Policy:
         Args:
             mask: [N] bool, which of the robots begin anew, for `act_batch`; None: all.
         """
+        for history in self._frames.values():
+            history.forget(mask)
 
     def act(self, obs: Mapping[str, np.ndarray], instruction: str | None = None) -> np.ndarray:
         """Choose the action of one robot: [A] float32 in [-1, 1].
@@ -112,7 +147,20 @@ class Policy:
 
     def act_batch(self, obs: Mapping[str, np.ndarray], instructions: Sequence[str | None] | None = None) -> np.ndarray:
         """Choose the actions of N robots: [N, A] float32 in [-1, 1]; arguments as of `act`, batch first."""
-        return self._network([self._input(obs, key) for key in self._inputs])
+        given = [self._input(obs, key) for key in self._inputs]  # all of them, before anything is remembered
+        return self._network([self._seen(key, value) for key, value in zip(self._inputs, given, strict=True)])
+
+    def examples(self) -> dict[str, np.ndarray]:
+        """What the self-test asks [100, ...], by key, as `act_batch` takes it."""
+        asked, _ = read_selftest((self.folder / SELFTEST).read_bytes())
+        return {key: rows[..., -self.spec["observations"][key]["shape"][-1] :] for key, rows in asked.items()}
+
+    def _seen(self, key: str, value: np.ndarray) -> np.ndarray:
+        """An observation as the network sees it: an image behind those before it, in the channels."""
+        if key not in self._frames:
+            return value
+        frames = np.moveaxis(self._frames[key].push(value), 1, -2)  # [N, H, W, K, 3]
+        return frames.reshape(*frames.shape[:-2], -1)
 
     def _input(self, obs: Mapping[str, np.ndarray], key: str) -> np.ndarray:
         """One observation, as the network takes it."""
@@ -131,7 +179,7 @@ class Policy:
     def _replay(self, data: bytes) -> float:
         """Ask what the trained policy was asked; returns the largest difference between the answers."""
         asked, answers = read_selftest(data)
-        given = np.stack([self.act({key: rows[i] for key, rows in asked.items()}) for i in range(len(answers))])
+        given = np.concatenate([self._network([asked[key][i : i + 1] for key in self._inputs]) for i in range(len(answers))])
         error = float(np.abs(given - answers).max())
         if not error <= TOLERANCE:  # NaN, too
             raise BadExport(
@@ -142,7 +190,7 @@ class Policy:
 
 
 def read_selftest(data: bytes) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return what was asked [100, ...] by key, and the trained policy's answers [100, A]."""
+    """Return what the network was asked [100, ...] by key, and the trained policy's answers [100, A]."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         asked = {key[len(OBSERVATION) :]: arrays[key] for key in arrays.files if key.startswith(OBSERVATION)}
         return asked, arrays[ACTION]
@@ -150,10 +198,9 @@ def read_selftest(data: bytes) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def latency(policy: Policy, calls: int = 1000) -> np.ndarray:
     """Seconds of each of some calls of `Policy.act`, on what was asked in the self-test."""
-    asked, answers = read_selftest((policy.folder / SELFTEST).read_bytes())
-    seconds = np.empty(calls)
+    asked, seconds = policy.examples(), np.empty(calls)
     for i in range(calls):
-        obs = {key: rows[i % len(answers)] for key, rows in asked.items()}
+        obs = {key: rows[i % len(rows)] for key, rows in asked.items()}
         began = time.perf_counter()
         policy.act(obs)
         seconds[i] = time.perf_counter() - began

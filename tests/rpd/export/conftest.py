@@ -40,6 +40,7 @@ def residual(env: VectorEnv, base: ActorCritic, sees: str, **options) -> ActorCr
 KINDS = {
     "mlp": ("state", small),
     "cnn": ("image", small),
+    "frames": ("frames", small),
     "perceive": ("image", lambda env: small(env, perceive=True)),
     "reads": ("state", lambda env: small(env, reads=READS)),
     "residual": ("state", lambda env: residual(env, small(env, reads=READS), "features")),
@@ -50,7 +51,8 @@ KINDS = {
 
 def world(kind: str) -> VectorEnv:
     obs = KINDS[kind][0]
-    return make(TASK, EnvConfig(num_envs=4, obs=obs, image_size=32 if obs == "image" else None))
+    images = {} if obs == "state" else {"obs": "image", "image_size": 32, "frames": 3 if obs == "frames" else 1}
+    return make(TASK, EnvConfig(num_envs=4, **images))
 
 
 def trained(kind: str, folder: Path) -> ActorCritic:

@@ -24,18 +24,20 @@ FORMATS = ("onnx", "torchscript", "pt2")
 
 
 def recorded(policy, env, steps=5):
-    """Observations [4 * steps, ...] of other episodes than the self-test's."""
+    """Observations [4, ...] of each step of other episodes than the self-test's, and what the policy did [4, A]."""
     rows, obs = [], env.reset(77)
     for _ in range(steps):
-        rows.append(obs)
-        obs = env.step(policy.act(obs)).obs
-    return torch.cat(rows)
+        rows.append((obs, policy.act(obs)))
+        obs = env.step(rows[-1][1]).obs
+    return rows
 
 
-def narrowed(obs, exported, policy):
-    """As arrays, with the entries of the state that the exported policy reads."""
+def given(obs, exported, policy):
+    """As arrays: the newest frame of each camera, and the entries of the state that the exported policy reads."""
     index = [policy.spec.state_names.index(name) for name in exported.spec["state_names"]]
-    return {key: (obs[key][:, index] if key == "state" else obs[key]).numpy() for key in exported.spec["observations"]}
+    return {
+        key: (obs[key][:, index] if key == "state" else obs[key][..., -3:]).numpy() for key in exported.spec["observations"]
+    }
 
 
 def case(kind, format):
@@ -47,15 +49,18 @@ def case(kind, format):
 def test_the_exported_policy_does_what_the_trained_one_does(kind, format, tmp_path, request):
     made = (kind, format) == ("mlp", "onnx")
     policy, written = request.getfixturevalue("mlp") if made else exported(kind, format, tmp_path)
-    obs = recorded(policy, world(kind))
-    trained_action, given = policy.act(obs).numpy(), narrowed(obs, written, policy)
-    batch = written.act_batch(given, [None] * len(obs))
-    assert batch.shape == (20, 7) and batch.dtype == np.float32
-    np.testing.assert_allclose(batch, trained_action, atol=1e-5)
-    for i in range(5):
-        one = written.act({key: rows[i] for key, rows in given.items()}, "pick up the cube")
-        np.testing.assert_allclose(one, trained_action[i], atol=1e-5)
-    assert np.abs(trained_action[:, :6]).std() > 0.05 and set(trained_action[:, 6]) == {-1.0, 1.0}  # it is no constant
+    written.reset()
+    rows = recorded(policy, world(kind))
+    actions = torch.stack([action for _, action in rows]).numpy()  # [5, 4, 7]
+    batch = np.stack([written.act_batch(given(obs, written, policy), [None] * 4) for obs, _ in rows])
+    assert batch.dtype == np.float32
+    np.testing.assert_allclose(batch, actions, atol=1e-5)
+    for i in range(4):
+        written.reset()
+        for (obs, _), action in zip(rows, actions, strict=True):
+            alone = written.act({key: value[i] for key, value in given(obs, written, policy).items()}, "pick up the cube")
+            np.testing.assert_allclose(alone, action[i], atol=1e-5)
+    assert np.abs(actions[..., :6]).std() > 0.05 and set(actions[..., 6].flat) == {-1.0, 1.0}  # it is no constant
     assert written.error <= 1e-5 and written.about["kind"] == type(policy).__name__
 
 
@@ -165,9 +170,25 @@ def test_an_observation_of_another_kind_is_refused(mlp, obs, message):
 
 def test_an_image_between_0_and_1_is_refused(tmp_path):
     policy, written = exported("cnn", "torchscript", tmp_path)
-    obs = narrowed(recorded(policy, world("cnn"), steps=1), written, policy)
+    obs = given(recorded(policy, world("cnn"), steps=1)[0][0], written, policy)
     with pytest.raises(BadObservation, match=r"'image.front' is float64, and has to be uint8, from 0 to 255"):
         written.act_batch(obs | {"image.front": obs["image.front"] / 255})
+
+
+def test_frames_of_an_episode_are_not_seen_in_the_next(tmp_path):
+    """Robot 1 begins anew in the third step: as if it had never seen anything."""
+    policy, written = exported("frames", "torchscript", tmp_path)
+    assert written.spec["observations"]["image.front"]["shape"] == [32, 32, 3] and written.spec["frames"] == 1
+    obs = [given(obs, written, policy) for obs, _ in recorded(policy, world("frames"))]
+    written.act_batch(obs[0]), written.act_batch(obs[1])
+    written.reset(np.arange(4) == 1)
+    mixed = written.act_batch(obs[2])
+    with pytest.raises(BadObservation, match="observations of 1 robots, and of 4 before"):
+        written.act({key: rows[1] for key, rows in obs[2].items()})
+    written.reset()
+    anew = written.act_batch(obs[2])
+    np.testing.assert_allclose(mixed[1], anew[1], atol=1e-6)
+    assert np.abs(mixed - anew)[[0, 2, 3], :6].max(1).min() > 1e-3
 
 
 WITHOUT_TORCH = """
