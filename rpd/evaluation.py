@@ -19,7 +19,7 @@ from rich.table import Table
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError, unknown_name
-from rpd import suites
+from rpd import export, suites
 from rpd.evaluate import EvalResult, compare, evaluate, save
 from rpd.page import rate_text
 from rpd.policies import Policy, StudentPolicy, resolve, trained
@@ -42,7 +42,7 @@ class EvalOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     policy: tyro.conf.Positional[str]
-    """Run, checkpoint or policy folder; zero, random, or teacher:NAME."""
+    """Run, checkpoint, policy folder or exported policy; zero, random, or teacher:NAME."""
     other: tyro.conf.Positional[str | None] = None
     """A second policy, compared with the first paired by seed."""
     task: str | None = None
@@ -162,6 +162,8 @@ def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[Env
 def _watcher(name: str) -> str | None:
     """The teacher that looks through cameras of its own when a policy acts, if there may be one."""
     if (path := trained(name)) is not None:
+        if export.is_exported(path):
+            return None
         base = pretrained.describe(resolve_policy(path)).base
         return base if isinstance(base, str) else None
     return name.removeprefix("teacher:") if name.startswith("teacher:") else None
@@ -169,10 +171,12 @@ def _watcher(name: str) -> str | None:
 
 def made_for(path: Path) -> tuple[str, EnvConfig]:
     """Task and environment that a trained policy was made for: its run's, or what its spec says of them."""
-    spec = pretrained.describe(resolve_policy(path)).spec
+    spec = export.spec_of(path) if export.is_exported(path) else pretrained.describe(resolve_policy(path)).spec
     run = run_of(path)
     if run is not None and not distilled(run):
         config = validate(file_settings(run / "config.yaml"), str(run / "config.yaml"))
+        if export.is_exported(path):  # perhaps for another robot; it remembers frames by itself
+            return spec.task, config.env.model_copy(update={"robot": spec.embodiment.name, "frames": 1})
         return config.task, config.env
     env = EnvConfig(robot=spec.embodiment.name, reward=spec.reward)
     cameras = [key.removeprefix("image.") for key in spec.observations if key.startswith("image.")]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from envs.base import VectorEnv
 from envs.errors import unknown_name
+from rpd.export import is_exported
 from rpd.runs import near
 from teachers.policy import BesideBase, outside_base, with_proposal
 
@@ -110,7 +111,8 @@ def resolve(name: str, env: VectorEnv) -> Policy:
     """Build a policy from what a person writes on a command line.
 
     Args:
-        name: ``zero``, ``random``, ``teacher:<teacher>``, or the path of a run, a checkpoint or a policy folder.
+        name: ``zero``, ``random``, ``teacher:<teacher>``, or the path of a run, a checkpoint, a policy folder or an
+            exported policy.
         env: the environment it will act in; the policy computes on its device.
 
     Raises:
@@ -118,6 +120,10 @@ def resolve(name: str, env: VectorEnv) -> Policy:
         SpecMismatch: the policy was made for another environment; names both sides.
     """
     path = trained(name)
+    if path is not None and is_exported(path):
+        from rpd.export.policy import ExportedPolicy
+
+        return ExportedPolicy(path, env.spec)
     if path is not None:
         from rpd.checkpoint import resolve_policy
         from students.actor_critic import ActorCritic

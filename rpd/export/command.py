@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict
 from envs.errors import ConfigError, unknown_name
 from rpd import export, machine
 from rpd.atomic import write_json
+from rpd.evaluation import made_for
 from rpd.export import formats, runtime
-from rpd.export.examples import examples
+from rpd.export.examples import environment, examples
 from rpd.export.graph import Acting
 from rpd.runs import near, run_of
-from students import pretrained
 from students.actor_critic import ActorCritic
 from students.files import file_digest, sync_folder, write_bytes
 from students.locate import resolve_policy
@@ -39,6 +39,10 @@ class ExportOptions(BaseModel):
     """Run, checkpoint or policy folder."""
     format: str = "onnx"
     """onnx, or for computers that have torch: torchscript, pt2."""
+    robot: str | None = None
+    """Robot that it shall move, of a policy that fits several (a generalist, or one with `reads`); default: its own."""
+    task: str | None = None
+    """Task that it shall do, of a policy that knows several; default: its own."""
     out: Path | None = None
     """Folder to write, which may not exist yet; default: export/<format> in the run."""
 
@@ -53,40 +57,56 @@ def main(options: ExportOptions) -> int:
         raise unknown_name("policy", str(options.run), near(options.run) or ["<run>", "<checkpoint>", "<policy folder>"])
     policy = ActorCritic.from_pretrained(source := resolve_policy(options.run))
     out = options.out or _place(options.run, options.format)
-    written = write(policy, source, out, options.format)
-    test = written.about["selftest"]
-    print(f"{out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e3:,.0f} kB, {options.format}")
+    written = write(policy, source, out, options.format, options.robot, options.task)
+    test, robot = written.about["selftest"], written.spec["embodiment"]["name"]
+    print(f"{out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e3:,.0f} kB, {options.format}, for {robot}")
     print(f"self-test: {test['count']} observations, {test['origin']}: largest difference {written.error:.1e}")
     print(f"on the robot's computer: pip install -r {out / 'requirements.txt'}; python {out / 'policy.py'}")
     return 0
 
 
-def write(policy: ActorCritic, source: Path, out: Path, format: str) -> runtime.Policy:
+def write(
+    policy: ActorCritic, source: Path, out: Path, format: str, robot: str | None = None, task: str | None = None
+) -> runtime.Policy:
     """Export a policy into a new folder, which appears when it is whole and has passed its own test.
 
     Args:
-        policy: what is exported.
+        policy: what is exported; it is made to `fit` where it shall act.
         source: where it is from; its environment is where the observations of the self-test are recorded.
         out: folder to write.
         format: one of `formats.FORMATS`.
+        robot: that it shall move, if not its own.
+        task: that it shall do, if not its own.
 
     Returns:
         What was written, as a robot's computer sees it.
 
     Raises:
         ConfigError: the folder exists, the policy is not of a kind that can be exported, or it answers otherwise as a graph.
+        SpecMismatch: it does not fit the robot or the task; names both sides.
         OSError: e.g. a full disk; nothing is left behind.
     """
     if out.exists():
         raise ConfigError(f"{out} exists already: export into another folder with --out, or delete it first")
-    network, given = Acting(policy), examples(policy, source)
-    arrays = given.arrays(network.spec, policy.spec)
+    own, config = made_for(source)
+    with environment(task or own, config.model_copy(update={"robot": robot or config.robot})) as env:
+        if robot is None and task is None:
+            spec = policy.spec
+            if not isinstance(env, ConfigError):
+                env.spec.check_policy(spec)
+        elif isinstance(env, ConfigError):
+            raise env
+        else:
+            spec = env.spec
+            policy.fit(spec)
+        network, given = Acting(policy, spec), examples(policy, spec, env)
+    arrays = given.arrays(network.spec, spec)
     inputs = [torch.from_numpy(arrays[key]) for key in network.keys]
     file = "policy" + formats.FORMATS[format][0]
     about = {
         "schema": runtime.SCHEMA,
         "format": format,
-        "kind": pretrained.describe(source).class_name,
+        "kind": type(policy).__name__,
         "networks": {"policy": {"file": file, "inputs": network.keys}},
         "frames": network.spec.frames,
         "parameters": sum(p.numel() for p in network.parameters()),

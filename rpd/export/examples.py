@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from envs import registry as envs
-from envs.base import VectorEnv
+from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError
 from envs.specs import EnvSpec
-from rpd.evaluation import made_for
 from students.actor_critic import ActorCritic
 
 COUNT = 100
@@ -29,7 +28,7 @@ class Examples:
     """Observations and what the trained policy does."""
 
     obs: dict[str, Tensor]
-    """[COUNT, ...] by key, as of `ActorCritic.spec`."""
+    """[COUNT, ...] by key, as the environment shows them."""
     action: Tensor
     """[COUNT, A]."""
     origin: str
@@ -41,27 +40,36 @@ class Examples:
         return {key: (rows[:, index] if key == "state" else rows).numpy() for key, rows in self.obs.items()}
 
 
-def examples(policy: ActorCritic, path: Path) -> Examples:
+def examples(policy: ActorCritic, spec: EnvSpec, env: VectorEnv | ConfigError) -> Examples:
     """Record observations while the policy acts; without its environment, draw some.
 
     Args:
-        policy: the one in `path`.
-        path: of a run, a checkpoint or a policy folder.
+        policy: who acts.
+        spec: the environment that it was made to fit.
+        env: that, or why there is none.
     """
-    task, config = made_for(path)
+    if isinstance(env, ConfigError):
+        return _answered(policy, _drawn(policy, spec), f"drawn at random ({env})")
+    return _answered(policy, _recorded(policy, env), f"recorded in {spec.task}")
+
+
+@contextlib.contextmanager
+def environment(task: str, config: EnvConfig) -> Iterator[VectorEnv | ConfigError]:
+    """Where observations are recorded, or why that cannot be built: a simulator that is not installed, say."""
     try:
         together = min(ENVS, envs.task_info(task).together or ENVS)
         own = config.model_copy(update={"num_envs": together, "teacher_cameras": (), "teacher_image_size": None})
-        with contextlib.closing(envs.make(task, own, torch.device("cpu"))) as env:
-            env.spec.check_policy(policy.spec)
-            return _answered(policy, _recorded(policy, env), f"recorded in {task}")
-    except ConfigError as error:  # a simulator that is not installed, or has changed
-        return _answered(policy, _drawn(policy), f"drawn at random ({error})")
+        env = envs.make(task, own, torch.device("cpu"))
+    except ConfigError as error:
+        yield error
+        return
+    with contextlib.closing(env):
+        yield env
 
 
 def _recorded(policy: ActorCritic, env: VectorEnv) -> dict[str, Tensor]:
     """Twice as many as are needed, some steps apart."""
-    keys, rows = list(policy.spec.observations), list[dict[str, Tensor]]()
+    keys, rows = list(env.spec.observations), list[dict[str, Tensor]]()
     obs = env.reset(SEED)
     while len(rows) * env.num_envs < 2 * COUNT:
         rows.append({key: obs[key] for key in keys})
@@ -70,11 +78,11 @@ def _recorded(policy: ActorCritic, env: VectorEnv) -> dict[str, Tensor]:
     return {key: torch.cat([row[key] for row in rows]) for key in keys}
 
 
-def _drawn(policy: ActorCritic) -> dict[str, Tensor]:
+def _drawn(policy: ActorCritic, whole: EnvSpec) -> dict[str, Tensor]:
     """States as the normaliser has seen them, and noise for images."""
     generator = torch.Generator().manual_seed(SEED)
     obs = {}
-    for key, spec in policy.spec.observations.items():
+    for key, spec in whole.observations.items():
         shape = (2 * COUNT, *spec.shape)
         if spec.dtype == "uint8":
             obs[key] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -88,7 +96,8 @@ def _drawn(policy: ActorCritic) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _answered(policy: ActorCritic, obs: dict[str, Tensor], origin: str) -> Examples:
-    margin = policy.distribution(obs).raw.abs().where(policy.discrete, torch.inf).amin(-1)
+    answer = policy.distribution(obs)
+    margin = answer.raw.abs().where(answer.discrete, torch.inf).amin(-1)
     chosen = (margin > MARGIN).byte().argsort(descending=True, stable=True)[:COUNT]
     obs = {key: rows[chosen] for key, rows in obs.items()}
     return Examples(obs, policy.act(obs), origin)

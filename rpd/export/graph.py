@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from envs.errors import ConfigError
 from envs.specs import EnvSpec
 from students.actor_critic import ActorCritic
+from students.generalist import GeneralistActorCritic
 from students.residual import ResidualActorCritic
 
 
@@ -19,21 +20,24 @@ class Acting(nn.Module):
 
     Attributes:
         keys: of the observations, in the order of the arguments.
-        spec: the policy's, with those entries of the state alone that it reads: a robot need not tell the others.
+        spec: of the environment, with those entries of the state alone that it reads: a robot need not tell the others.
     """
 
     place: Tensor
 
-    def __init__(self, policy: ActorCritic) -> None:
+    def __init__(self, policy: ActorCritic, whole: EnvSpec) -> None:
         """Copy a policy, without its critics.
+
+        Args:
+            policy: any student.
+            whole: the environment that it was made to `fit`.
 
         Raises:
             ConfigError: it corrects a teacher, which is no part of it.
         """
         super().__init__()
-        whole, read = policy.spec, _entries(policy)
         self.policy = _without_critics(policy)
-        self.spec, self.keys = narrowed(whole, read), ["state", *whole.cameras]
+        self.spec, self.keys = narrowed(whole, _entries(policy, whole)), ["state", *whole.cameras]
         # Where each entry of the whole state is found: those that nobody reads, in a zero behind the others.
         places = {name: i for i, name in enumerate(self.spec.state_names)}
         index = [places.get(name, len(places)) for name in whole.state_names]
@@ -50,15 +54,16 @@ class Acting(nn.Module):
         return self.policy.distribution(obs).mode().clamp(-1, 1)
 
 
-def _entries(policy: ActorCritic) -> set[str]:
+def _entries(policy: ActorCritic, spec: EnvSpec) -> set[str]:
     """The entries of the state that a policy or its base reads."""
-    read = set(policy.spec.entries(policy.config.reads))
+    columns = policy.columns[policy.present] if isinstance(policy, GeneralistActorCritic) else policy.columns
+    read = {spec.state_names[column] for column in columns.tolist()}
     if isinstance(policy, ResidualActorCritic):
         if policy.base is None:
             raise ConfigError(
                 f"the policy corrects teacher {policy.outside}, which is not part of it: let `rpd serve` answer with both"
             )
-        read |= _entries(policy.base)
+        read |= _entries(policy.base, spec)
     return read
 
 

@@ -43,11 +43,3 @@ class ExportedPolicy:
 
     def seed(self, seed: int) -> None:
         """Nothing is random."""
-
-
-def exported_spec(path: Path) -> EnvSpec | None:
-    """What an exported policy was made for, None where a path is no exported policy; reads nothing else of it.
-
-    Raises:
-        ConfigError: it is damaged.
-    """

@@ -9,7 +9,8 @@ from envs.base import EnvConfig, VectorEnv
 from envs.registry import make
 from rpd.export import command, runtime
 from students.actor_critic import ActorCritic
-from students.config import ResidualConfig, StudentConfig
+from students.config import GeneralistConfig, ResidualConfig, StudentConfig
+from students.generalist import GeneralistActorCritic
 from students.residual import ResidualActorCritic
 
 TASK = "tabletop/PickCube"
@@ -37,12 +38,23 @@ def residual(env: VectorEnv, base: ActorCritic, sees: str, **options) -> ActorCr
     return stirred(ResidualActorCritic(env.spec, StudentConfig(**SMALL, **options), ResidualConfig(sees=sees), base), env)
 
 
+def generalist(env: VectorEnv, network: str) -> ActorCritic:
+    """Of two robots, and told of its body."""
+    members = [env.spec, make(TASK, EnvConfig(num_envs=1, robot="xarm6")).spec]
+    policy = GeneralistActorCritic(members, StudentConfig(**SMALL, reads=READS), GeneralistConfig(network=network))
+    torch.nn.init.normal_(policy.actor[0].weight, std=0.2)
+    policy.whiten(torch.rand(len(policy.columns)), torch.full((len(policy.columns),), 2.0))
+    return stirred(policy, env)
+
+
 KINDS = {
     "mlp": ("state", small),
     "cnn": ("image", small),
     "frames": ("frames", small),
     "perceive": ("image", lambda env: small(env, perceive=True)),
     "reads": ("state", lambda env: small(env, reads=READS)),
+    "generalist": ("state", lambda env: generalist(env, "plain")),
+    "mixture": ("state", lambda env: generalist(env, "moe")),
     "residual": ("state", lambda env: residual(env, small(env, reads=READS), "features")),
     "residual reads": ("state", lambda env: residual(env, small(env, reads=READS), "action", reads=("q", "gripper"))),
     "residual perceive": ("image", lambda env: residual(env, small(env), "action", perceive=True)),
