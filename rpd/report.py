@@ -11,7 +11,7 @@ from typing import Any
 from rpd import page
 from rpd.atomic import write_text
 from rpd.charts import Chart, Series, figure, legend, line_chart, stacked_bar
-from rpd.runs import Run, band, column, in_order, labels, read_json, read_run
+from rpd.runs import Run, band, column, distilled, in_order, labels, read_json, read_run
 
 TEACHER_COLOR = 5
 """Grey: a teacher does not learn."""
@@ -47,7 +47,7 @@ TIMES = (
 
 
 def write(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
-    """Write the report of one run, or of several beside each other.
+    """Write the report of one run, or of several beside each other; with one of `rpd distill` among them, a matrix of robots.
 
     Args:
         runs: run folders.
@@ -63,6 +63,10 @@ def write(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
     folders = [read_run(p) for p in paths]
     if out is None:
         out = (paths[0] if len(paths) == 1 else Path(os.path.commonpath([p.resolve().parent for p in paths]))) / "report.html"
+    if any(map(distilled, paths)):
+        from rpd.generalist.report import write as write_matrix
+
+        return write_matrix(paths, out)
     names = labels([r.summary for r in folders])
     tasks = sorted({str(r.summary.get("task") or "unknown task") for r in folders})
     title = ", ".join(tasks)

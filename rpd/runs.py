@@ -66,7 +66,8 @@ def run_of(path: Path) -> Path | None:
 
 def distilled(run: Path) -> bool:
     """Whether a run folder is of `rpd distill`: one policy of several specialists."""
-    return "runs" in (yaml.safe_load((run / "config.yaml").read_text()) or {})
+    file = run / "config.yaml"
+    return file.is_file() and "runs" in (yaml.safe_load(file.read_text()) or {})
 
 
 def near(path: Path) -> list[str]:

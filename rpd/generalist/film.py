@@ -13,6 +13,8 @@ from rpd.video import VideoWriter, grid
 from students.generalist import GeneralistActorCritic
 
 TILES, SIZE = 4, 128
+FILM = "grid.mp4"
+"""Name of the video in a run's folder."""
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from rpd.evaluate import EvalResult, compare, evaluate
 from rpd.generalist import data
 from rpd.generalist.cells import Cell
 from rpd.generalist.config import DistillRun
-from rpd.generalist.film import film
+from rpd.generalist.film import FILM, film
 from rpd.generalist.play import Player, generalist_plays, specialists_play
 from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
@@ -41,7 +41,6 @@ LOG_EVERY = 50
 OWN_SEEDS, STAGE_SEEDS = 5_000_000, 10_000
 """Where the seeds of episodes begin, beyond those that specialists trained on, and how far stages are apart."""
 MAX_GRAD_NORM = 1.0
-FILM = "grid.mp4"
 
 
 class GeneralistTrainer:

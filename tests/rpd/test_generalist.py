@@ -169,6 +169,50 @@ def test_resumes_bit_for_bit(aggregate, distil, runs, tmp_path):
     assert main(["distill", "--resume", str(stopped)]) == 0  # complete
 
 
+def test_report_by_hand(tmp_path):
+    """A matrix of two robots and one held out, three seeds of specialists pooled."""
+
+    def result(k, n=100, seconds=2.0):
+        return {"successes": k, "n": n, "rate": k / n, "travel_time": seconds, "weighted_travel_time": n * seconds}
+
+    def cell(robot, k, base):
+        outcomes = [[i < k, i < 90] for i in range(100)]
+        return {"task": "tabletop/Reach", "robot": robot, "base": base, "specialist": result(90), "generalist": result(k),
+                "outcomes": outcomes}  # fmt: skip
+
+    stages = [{"frames": 100, "bytes": 9000, "solved": 3, "episodes": 4}]
+    held = [{"task": "tabletop/Reach", "robot": "so101", "note": "", "generalist": result(40)}]
+    whole = {"cells": [cell("panda", 88, result(20)), cell("ur5e", 92, None)], "held_out": held}
+    whole |= {"data": {"frames": 100, "bytes_per_frame": 90.0, "stages": stages}}
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "config.yaml").write_text("runs: [a]")
+    (tmp_path / "g" / "result.json").write_text(json.dumps(whole))
+    (tmp_path / "g" / "grid.mp4").write_bytes(b"")
+    for seed, k in enumerate((90, 96)):
+        (run := tmp_path / f"s{seed}").mkdir()
+        (run / "config.yaml").write_text("task: tabletop/Reach")
+        student = {
+            "task": "tabletop/Reach",
+            "robot": "panda",
+            "student": result(k, seconds=1.0 + seed),
+            "base_eval": result(22),
+        }
+        (run / "result.json").write_text(json.dumps(student))
+    assert main(["report", *(str(tmp_path / name) for name in ("g", "s0", "s1")), "--out", str(tmp_path / "r.html")]) == 0
+    numbers = json.loads((tmp_path / "r.json").read_text())
+    panda = next(c for c in numbers["cells"] if c["robot"] == "panda")
+    assert (panda["base"]["successes"], panda["specialist"]["successes"], panda["specialist"]["n"]) == (22, 186, 200)
+    assert panda["specialist"]["travel_time"] == pytest.approx((90 * 1 + 96 * 2) / 186)
+    assert panda["specialist"]["weighted_travel_time"] == pytest.approx(150)
+    assert numbers["means"]["generalist"]["rate"] == pytest.approx(0.9)  # (88 + 92) / 200, without the robot held out
+    assert numbers["means"]["specialist"]["rate"] == pytest.approx(276 / 300)
+    assert numbers["zero_shot"]["generalist"]["rate"] == pytest.approx(0.4)
+    difference = numbers["generalist_less_specialist"]["generalist"]
+    assert difference["diff"] == pytest.approx(0.0) and (difference["wins"], difference["losses"]) == (2, 2)
+    page = (tmp_path / "r.html").read_text()
+    assert "4.1 × the base" in page and "zero-shot" in page and "186/200" in page and "weighted 150 s" in page
+
+
 def _body(present, dims=(0, 1)):
     n = max(3, *dims)
     own = torch.tensor([i in dims for i in range(n)])
