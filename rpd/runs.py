@@ -49,7 +49,7 @@ def read_run(path: Path) -> Run:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path / 'config.yaml'}: not YAML ({' '.join(str(error).split())})") from None
     metrics = read_metrics(path)
-    summary = {key: config.get(key) for key in ("task", "mode", "teacher", "base", "seed")}
+    summary = {key: config.get(key) for key in ("task", "mode", "teacher", "base", "init", "seed")}
     summary |= {key: config.get("env", {}).get(key) for key in ("reward", "obs", "robot")}
     summary["steps"] = max((m["step"] for m in metrics), default=0)
     summary["wall_s"] = last(metrics, "time/wall")

@@ -51,6 +51,8 @@ class Sweep(BaseModel):
     base: str | None = None
     """Policy to correct, see `rpd residual`; {task} stands for a task's own name (PickCube), {robot} for the robot. None:
     students without a base."""
+    init: str | None = None
+    """Policy to start from in place of a base that stays as it is, named likewise; see `rpd train --init`."""
     settings: dict[str, Any] = {}
     """Options of the runs, as in a settings file (README, "Settings")."""
 
@@ -61,7 +63,7 @@ class SweepOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     file: tyro.conf.Positional[Path]
-    """YAML with out, tasks, robots, seeds, base and settings, e.g. configs/compass/tabletop.yaml."""
+    """YAML with out, tasks, robots, seeds, base or init, and settings, e.g. configs/compass/tabletop.yaml."""
     jobs: int | None = Field(None, ge=1)
     """Runs at a time, each on one core; default: one per GPU, or per core where there is none."""
     out: Path | None = None
@@ -77,6 +79,7 @@ class Cell:
     seed: int
     base: str | None
     out: Path
+    init: str | None = None
 
     @property
     def name(self) -> str:
@@ -92,8 +95,9 @@ class Cell:
     def words(self) -> list[str]:
         """The command line that starts it, after ``rpd``."""
         verb = ["train"] if self.base is None else ["residual", self.base]
+        start = [] if self.init is None else ["--init", self.init]
         return [
-            *verb, self.task, "--config", str(self.out / SETTINGS), "--env.robot", self.robot, "--seed", str(self.seed),
+            *verb, self.task, *start, "--config", str(self.out / SETTINGS), "--env.robot", self.robot, "--seed", str(self.seed),
             "--num-threads", "1", "--runs-dir", str(self.out), "--name", self.name,
         ]  # fmt: skip
 
@@ -151,8 +155,10 @@ def cells_of(sweep: Sweep) -> Iterator[Cell]:
     for seed in sweep.seeds:
         for task in sweep.tasks:
             for robot in sweep.robots:
-                base = sweep.base and sweep.base.replace("{task}", _short(task)).replace("{robot}", robot)
-                yield Cell(task, robot, seed, base, sweep.out)
+                base, init = (
+                    name and name.replace("{task}", _short(task)).replace("{robot}", robot) for name in (sweep.base, sweep.init)
+                )
+                yield Cell(task, robot, seed, base, sweep.out, init)
 
 
 def table(cells: list[Cell]) -> Table:

@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from envs.errors import ConfigError, RunFault
-from rpd.batch import joined
+from rpd.batch import joined, take
 from students.bodies import Body
 from students.files import write_bytes
 from students.generalist import BODY
@@ -129,7 +129,7 @@ class Pool:
     def _of(self, cell: int, count: int, generator: torch.Generator) -> TensorDict:
         (rows, up_to), body = self._cells[cell], self.bodies[cell]
         at = torch.rand(count, dtype=torch.float64, generator=generator) * up_to[-1]
-        drawn = rows[torch.searchsorted(up_to, at, right=True).clamp_max(len(up_to) - 1)]
+        drawn = take(rows, torch.searchsorted(up_to, at, right=True).clamp_max(len(up_to) - 1))
         state, mean = torch.zeros(count, len(body.present)), torch.zeros(count, len(body.own))
         std = torch.ones(count, len(body.own))
         state[:, body.present] = drawn["state"].float()

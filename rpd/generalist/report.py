@@ -13,11 +13,11 @@ from rpd import page
 from rpd.atomic import write_json, write_text
 from rpd.charts import Chart, Series, figure
 from rpd.generalist.film import FILM
-from rpd.runs import column, distilled, read_json
+from rpd.runs import column, distilled, read_json, read_run
 from rpd.stats import paired_difference, wilson
 from rpd.track import read_metrics
 
-BASE, SPECIALIST = "base", "specialist"
+BASE, SPECIALIST, TUNED, SCRATCH = "base", "specialist", "fine-tuned base", "from nothing"
 Row = tuple[str, str]
 """Task and robot."""
 
@@ -26,7 +26,7 @@ Row = tuple[str, str]
 class Matrix:
     """Success by row (task, robot) and column (who acts)."""
 
-    columns: list[str] = field(default_factory=lambda: [BASE, SPECIALIST])
+    columns: list[str] = field(default_factory=lambda: [BASE, TUNED, SCRATCH, SPECIALIST])
     cells: dict[Row, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """`pooled` results; ``zero_shot`` is set where the robot was held out."""
 
@@ -64,7 +64,8 @@ def write(paths: Sequence[Path], out: Path) -> Path:
     """Write the page, and its numbers beside it as JSON.
 
     Args:
-        paths: runs of `rpd distill`, and perhaps runs of specialists, all of whose seeds then count together.
+        paths: runs of `rpd distill`, and perhaps others on the same robots: of specialists, and of policies that learnt
+            from the base or from nothing. All seeds of a kind count together.
         out: HTML file.
 
     Raises:
@@ -74,7 +75,7 @@ def write(paths: Sequence[Path], out: Path) -> Path:
     if not generalists:
         raise ConfigError(f"{', '.join(map(str, paths))}: not complete yet: continue with 'rpd distill --resume RUN'")
     results = {p.resolve().name if len(generalists) > 1 else "generalist": read_json(p / "result.json") for p in generalists}
-    matrix = _matrix(results, [read_json(p / "result.json") for p in paths if not distilled(p)])
+    matrix = _matrix(results, [read_run(p).summary for p in paths if not distilled(p)])
     body = page.card_row(_cards(matrix, results))
     body += page.section("Success and time to success", _table(matrix))
     films = [page.video(p / FILM, f"{p.resolve().name}: every robot at once; green: solved") for p in generalists]
@@ -90,7 +91,7 @@ def write(paths: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _matrix(results: dict[str, dict[str, Any]], specialists: Sequence[dict[str, Any]]) -> Matrix:
+def _matrix(results: dict[str, dict[str, Any]], others: Sequence[dict[str, Any]]) -> Matrix:
     matrix = Matrix()
     for name, result in results.items():
         matrix.columns.append(name)
@@ -101,13 +102,16 @@ def _matrix(results: dict[str, dict[str, Any]], specialists: Sequence[dict[str, 
             matrix.set(row, name, [cell["generalist"]])
         for cell in result["held_out"]:
             matrix.set((cell["task"], cell["robot"]), name, [cell["generalist"]], zero_shot=True)
-    rows: dict[Row, list[dict[str, Any]]] = {}
-    for result in specialists:
+    seeds: dict[tuple[Row, str], list[dict[str, Any]]] = {}
+    for result in others:
         if result.get("student"):
-            rows.setdefault((result["task"], result["robot"]), []).append(result)
-    for row, seeds in rows.items():
-        matrix.set(row, SPECIALIST, [seed["student"] for seed in seeds])
-        matrix.set(row, BASE, [seeds[0].get("base_eval")])  # the base has no seed
+            kind = SPECIALIST if result.get("base") else TUNED if result.get("init") else SCRATCH
+            seeds.setdefault(((result["task"], result["robot"]), kind), []).append(result)
+    for (row, kind), members in seeds.items():
+        matrix.set(row, kind, [member["student"] for member in members])
+        matrix.set(row, BASE, [member.get("base_eval") for member in members[:1]])  # the base has no seed
+    used = {who for cells in matrix.cells.values() for who in cells}
+    matrix.columns = [who for who in matrix.columns if who in used]
     return matrix
 
 
@@ -154,7 +158,7 @@ def _table(matrix: Matrix) -> str:
 def _cell(result: dict[str, Any] | None, who: str) -> str:
     if result is None:
         return "–"
-    kind = "teacher" if who in (BASE, SPECIALIST) else ""
+    kind = "teacher" if who in (BASE, TUNED, SCRATCH, SPECIALIST) else ""
     seconds, weighted = result["travel_time"], result["weighted_travel_time"]
     time = "" if seconds is None else f"{seconds:.1f} s · weighted {weighted:,.0f} s"
     text = f"{100 * result['rate']:.0f} % · {page.rate_text(result)}"

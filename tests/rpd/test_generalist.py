@@ -169,6 +169,30 @@ def test_resumes_bit_for_bit(aggregate, distil, runs, tmp_path):
     assert main(["distill", "--resume", str(stopped)]) == 0  # complete
 
 
+@pytest.mark.slow
+def test_it_learns_what_its_specialists_do(small, tmp_path):
+    """Two specialists that do as the script does, on robots with other steps and delays, become one policy."""
+    runs = [tmp_path / robot for robot in ("panda", "ur5e_slow")]
+    for run in runs:
+        few = {"total_steps": 32, "checkpoint_every": 32, "env": {"robot": run.name, "max_episode_steps": None}}
+        config = small(base="teacher:scripted", mode="ppo", teacher=None, ppo={"lr": 1e-6}, **few)
+        assert Trainer(config, run).run()
+    many = {"episodes": 32, "num_envs": 32, "steps": 300, "rounds": 1, "round_episodes": 32, "round_steps": 300}
+    settings = {
+        **FEW,
+        **many,
+        "batch_size": 256,
+        "final_episodes": 32,
+        "lr": 3e-3,
+        "student": {"hidden": (64, 64), "reads": READS},
+    }
+    config = DistillRun.model_validate({**settings, "runs": runs, "generalist": {"describe": ("max_delta_pos", "delay")}})
+    with cells.opened(runs, 32, CPU, 1) as members:
+        assert GeneralistTrainer(config, tmp_path / "x", members, [], CPU).run()
+    for cell in json.loads((tmp_path / "x" / "result.json").read_text())["cells"]:
+        assert cell["specialist"]["rate"] > 0.9 and cell["generalist"]["rate"] > 0.8
+
+
 def test_report_by_hand(tmp_path):
     """A matrix of two robots and one held out, three seeds of specialists pooled."""
 
@@ -190,7 +214,7 @@ def test_report_by_hand(tmp_path):
     (tmp_path / "g" / "grid.mp4").write_bytes(b"")
     for seed, k in enumerate((90, 96)):
         (run := tmp_path / f"s{seed}").mkdir()
-        (run / "config.yaml").write_text("task: tabletop/Reach")
+        (run / "config.yaml").write_text("task: tabletop/Reach\nbase: b")
         student = {
             "task": "tabletop/Reach",
             "robot": "panda",

@@ -1,0 +1,164 @@
+"""The whole of COMPASS: a base on one robot, specialists of all, generalists; and what they are compared with.
+
+python scripts/compass.py navigate [--jobs 2]    # hours on 2 cores; after Ctrl-C, the same command goes on
+python scripts/compass.py tabletop [--jobs 2]
+python scripts/compass.py navigate --list        # the commands, without running them
+
+Every cell is an ordinary run folder, and every command one that can be typed. In the end: one page with all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rpd.demos.recording import INDEX
+from rpd.sweep import Sweep, cells_of, read
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One family of robots; its sweeps are configs/compass/<name>.yaml, <name>-tuned.yaml and <name>-scratch.yaml."""
+
+    home: str
+    """Robot of the base."""
+    base_reads: str
+    """What the base reads: nothing that belongs to one robot."""
+    reads: str
+    """What a generalist reads."""
+    describe: str
+    """What it is told of a body, of the descriptor; empty: all that differs."""
+    held_out: tuple[str, ...]
+    """Robots that are left out, each in its turn."""
+
+
+GOAL = "range goal velocity command"
+DOMAINS = {
+    "navigate": Domain("wheeled", GOAL, GOAL, "", ("omni", "legged")),
+    "tabletop": Domain(
+        "panda", "gripper tcp_lag touch object goal", "gripper tcp tcp_lag touch object goal",
+        "reach opening max_delta_pos delay", ("xarm6", "ur10e"),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, what it writes, and how it goes on after an interruption."""
+
+    words: list[str]
+    folder: Path
+    again: list[str] | None = None
+    """None: by the same command, which does what is not done."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.again is not None and (self.folder / "result.json").exists()
+
+    @property
+    def started(self) -> bool:
+        """Whether there is something to go on with."""
+        return any((self.folder / name).exists() for name in ("config.yaml", INDEX))
+
+
+def stages(name: str, domain: Domain, jobs: int) -> list[list[Step]]:
+    """All commands; those of a stage may run at the same time, the stages one after the other."""
+    sweeps = {kind: read(Path(f"configs/compass/{name}{kind}.yaml")) for kind in ("", "-tuned", "-scratch")}
+    sweep = sweeps[""]
+    bases = {task: Path(str(sweep.base).replace("{task}", task.split("/")[1])) for task in sweep.tasks}
+    distilled = _distilled(sweep, domain)
+    runs = [str(cell.run_dir) for each in sweeps.values() for cell in cells_of(each)]
+    page = ["--out", str(sweep.out / "report.html")]
+    return [
+        [_collect(task, Path("demos") / base.name, domain.home) for task, base in bases.items()],
+        [_clone(task, base, domain) for task, base in bases.items()],
+        *([Step(f"rpd sweep configs/compass/{name}{kind}.yaml --jobs {jobs}".split(), s.out)] for kind, s in sweeps.items()),
+        distilled,
+        [Step(["rpd", "report", *runs, *(str(step.folder) for step in distilled), *page], sweep.out)],
+    ]
+
+
+def _collect(task: str, folder: Path, robot: str) -> Step:
+    options = f"--robot {robot} --teacher scripted --noise 0.2 --episodes 300 --env.obs state --num-threads 1"
+    again = ["rpd", "collect", "--resume", str(folder)]
+    return Step(f"rpd collect {task} {options} --out {folder}".split(), folder, again)
+
+
+def _clone(task: str, base: Path, domain: Domain) -> Step:
+    options = f"--demos demos/{base.name} --robot {domain.home} --student.reads {domain.base_reads}"
+    return _run(f"rpd train {task} --mode bc {options}", base)
+
+
+def _distilled(sweep: Sweep, domain: Domain) -> list[Step]:
+    """From the first seed's specialists: all of them, and all but one robot's."""
+    descriptor = "--embodiment descriptor" + (f" --generalist.describe {domain.describe}" if domain.describe else "")
+    one_hot = "--embodiment one-hot"
+
+    def distil(name: str, options: str, without: str = "") -> Step:
+        cells = [cell for cell in cells_of(sweep) if cell.seed == sweep.seeds[0] and cell.robot != without]
+        runs = " ".join(str(cell.run_dir) for cell in cells)
+        held = f"--held-out {without} " if without else ""
+        return _run(f"rpd distill {runs} {held}--student.reads {domain.reads} {options}", sweep.out / name)
+
+    return [
+        distil("generalist", descriptor),
+        distil("off-policy", f"{descriptor} --rounds 0 --steps 10000 --episodes 512"),  # as many labels and gradient steps
+        distil("one-hot", one_hot),
+        *(distil(f"without-{robot}", descriptor, robot) for robot in domain.held_out),
+        *(distil(f"without-{robot}-one-hot", one_hot, robot) for robot in domain.held_out),
+    ]
+
+
+def _run(command: str, folder: Path) -> Step:
+    words = f"{command} --num-threads 1 --runs-dir {folder.parent} --name {folder.name}".split()
+    return Step(words, folder, ["rpd", words[1], "--resume", str(folder)])
+
+
+def run(step: Step, logs: Path) -> bool:
+    """Do what is not done; returns whether it is."""
+    if step.complete:
+        return True
+    words = step.again if step.again is not None and step.started else step.words
+    log = logs / f"{step.words[1]}-{step.folder.name}.log"
+    print(f"{shlex.join(words)[:100]}: see {log}", flush=True)
+    with log.open("a") as file:
+        program, env = [sys.executable, "-m", "rpd.cli", *words[1:]], {**os.environ, "OMP_NUM_THREADS": "1"}
+        code = subprocess.run(program, stdout=file, stderr=file, env=env).returncode
+    if code != 0:
+        print(f"{step.folder}: stopped with exit code {code}, see {log}", flush=True)
+    return code == 0
+
+
+def main() -> int:
+    """Run all stages of a domain; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("domain", choices=DOMAINS)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at a time, each on one core")
+    parser.add_argument("--list", action="store_true", help="print the commands only")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    plan = stages(options.domain, DOMAINS[options.domain], options.jobs)
+    if options.list:
+        print("\n".join(shlex.join(step.words) for stage in plan for step in stage))
+        return 0
+    logs = Path("runs") / f"compass-logs-{options.domain}"
+    logs.mkdir(parents=True, exist_ok=True)
+    for stage in plan:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            if not all(list(pool.map(lambda step: run(step, logs), stage))):
+                return 1
+    print(f"report: {plan[-1][0].folder / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
