@@ -155,7 +155,7 @@ def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[Env
         observed = {key: getattr(seen, key) for key in ("obs", "cameras", "image_size", "frames")}
         config = base.model_copy(update=observed | ({"obs": options.obs} if options.obs else {}))
         own = config.model_copy(update={"teacher_cameras": (), "teacher_image_size": None})
-        configs.append(shown_to(_watcher(name), own))
+        configs.append(shown_to(own, _watcher(name)))
     return options.task or task, configs
 
 

@@ -57,8 +57,14 @@ class Labeller:
         self._executor: Executor = ThreadPoolExecutor(1, "teacher") if self.overlaps else _InTurn()
         self._forgotten: Future[None] | None = None
 
-    def ask(self, obs: TensorDict, action: Tensor) -> Future[Row]:
-        """Ask about the current observation [N] and what the student does there [N, A]; the row [N] to write, later."""
+    def ask(self, obs: TensorDict, action: Tensor, views: dict[str, Tensor] | None = None) -> Future[Row]:
+        """Ask about the current observation [N] and what the student does there [N, A]; the row [N] to write, later.
+
+        Args:
+            obs: what the student sees.
+            action: what it does.
+            views: what `VectorEnv.look` has shown of this observation to somebody else [N], if it has.
+        """
         if self._forgotten is not None:
             self._forgotten.result()  # raises what went wrong there
         n, instructions = self.env.num_envs, self.env.instructions
@@ -69,7 +75,11 @@ class Labeller:
             shown, action, instructions = obs[rows], action[rows], [instructions[i] for i in rows.tolist()]
         self.queries += len(instructions)
         if self.teacher.looks:
-            shown.update(self.env.look(rows))
+            if views is None:
+                views = self.env.look(rows)
+            elif rows is not None:
+                views = {key: view[rows] for key, view in views.items()}
+            shown.update(views)
         shown, asked = shown.to(self.teacher.device), action.to(self.teacher.device)
         if self.overlaps:  # the simulator may reuse its buffers meanwhile
             shown, asked, instructions = shown.clone(), asked.clone(), list(instructions)

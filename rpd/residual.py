@@ -19,6 +19,11 @@ from students.residual import ResidualActorCritic
 TEACHER = "teacher:"
 
 
+def outside(base: str | None) -> str | None:
+    """Name of the teacher that a base is; None where it is none, or there is no base."""
+    return base.removeprefix(TEACHER) if base is not None and base.startswith(TEACHER) else None
+
+
 def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
     """Build the student of a new run: new, with `RunConfig.init` a copy of it, or with `RunConfig.base` a correction of it.
 
@@ -33,8 +38,8 @@ def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
     if config.mode == "bc":
         raise ConfigError("mode bc learns from demonstrations, not beside a base: a residual learns by ppo, rpd or dagger")
     base: ActorCritic | str
-    if config.base.startswith(TEACHER):
-        base = config.base.removeprefix(TEACHER)
+    if (teacher := outside(config.base)) is not None:
+        base = teacher
     elif (path := trained(config.base)) is not None:
         base = ActorCritic.from_pretrained(resolve_policy(path), env.device)
         if base.outside is not None:

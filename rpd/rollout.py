@@ -93,6 +93,7 @@ class Collector:
         self.obs = TensorDict()
         self.batch, self.filled = TensorDict(), 0
         self._asked: tuple[int, Future[Row]] | None = None
+        self._views: dict[str, Tensor] | None = None  # of this step, where the base has looked
         self.clock = time.perf_counter
         self.times: dict[str, float] = {}
         self._labelled: bool | None = None
@@ -158,7 +159,8 @@ class Collector:
         """The current observation, with what the base would do where there is one."""
         if self.base is None:
             return self.obs
-        shown = self.obs.copy().update(self.env.look()) if self.base.looks else self.obs
+        self._views = self._timed("env", self.env.look) if self.base.looks else None
+        shown = self.obs if self._views is None else self.obs.copy().update(self._views)
         self.base_queries += self.env.num_envs
         proposed = self._timed("base", with_proposal, shown, self.base, self.env.instructions)
         return self.obs.copy().set(ACTION, proposed[ACTION])
@@ -167,7 +169,7 @@ class Collector:
         """Take the answer to the last question and ask about this step."""
         self._hear()
         if self.labeller is not None:
-            self._asked = t, self._timed("teacher", self.labeller.ask, self.obs, self.batch["action"][t])
+            self._asked = t, self._timed("teacher", self.labeller.ask, self.obs, self.batch["action"][t], self._views)
 
     def _hear(self) -> None:
         """Wait for what was asked, and write it where it belongs."""

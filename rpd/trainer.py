@@ -26,7 +26,7 @@ from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
 from rpd.perception import PerceptionLearner
 from rpd.policies import Policy, StudentPolicy
-from rpd.residual import TEACHER, make_policy
+from rpd.residual import make_policy, outside
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics
 from rpd.views import shown_to
@@ -56,9 +56,7 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
-        env_config = shown_to(config.teacher, config.env)
-        if config.base is not None and config.base.startswith(TEACHER):
-            env_config = shown_to(config.base.removeprefix(TEACHER), env_config)
+        env_config = shown_to(config.env, config.teacher, outside(config.base))
         self.config, self.run_dir = config.model_copy(update={"env": env_config}), Path(run_dir)
         self.device = torch.device(resolve_device(config.device))
         torch.set_num_threads(config.num_threads or 1)

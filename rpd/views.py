@@ -1,24 +1,33 @@
-"""What a teacher must see, asked of the environment."""
+"""What teachers must see, asked of the environment."""
 
 from __future__ import annotations
 
 from envs.base import EnvConfig
+from envs.errors import ConfigError
 from teachers import registry as teachers
 
 
-def shown_to(teacher: str | None, config: EnvConfig) -> EnvConfig:
-    """Add the cameras that a teacher looks through, unless `config` already names some.
+def shown_to(config: EnvConfig, *watchers: str | None) -> EnvConfig:
+    """Add the cameras that teachers look through, unless `config` already names some.
 
     Args:
-        teacher: its name, see `teachers.registry.make`; None: nobody looks.
         config: the environment without them.
+        watchers: names of teachers, see `teachers.registry.make`; None: nobody.
 
     Raises:
-        ConfigError: see `teachers.registry.needs`.
+        ConfigError: two teachers want images of different sizes, or see `teachers.registry.needs`.
     """
-    if teacher is None or config.teacher_cameras:
+    if config.teacher_cameras:
         return config
-    views = teachers.needs(teacher)
-    if not views.cameras:
+    looking = {name: views for name in watchers if name is not None and (views := teachers.needs(name)).cameras}
+    if not looking:
         return config
-    return config.model_copy(update={"teacher_cameras": views.cameras, "teacher_image_size": views.image_size})
+    cameras = tuple(dict.fromkeys(camera for views in looking.values() for camera in views.cameras))
+    sizes = {name: views.image_size or config.image_size for name, views in looking.items()}
+    if len(set(sizes.values())) > 1:
+        wanted = ", ".join(f"{name} {f'of {size} pixels' if size else 'as the student sees'}" for name, size in sizes.items())
+        raise ConfigError(
+            f"teachers want images of different sizes ({wanted}), and an environment shows one: choose it for all with "
+            f"--env.teacher-image-size and --env.teacher-cameras {' '.join(cameras)}"
+        )
+    return config.model_copy(update={"teacher_cameras": cameras, "teacher_image_size": next(iter(sizes.values()))})

@@ -36,7 +36,7 @@ class Walk:
 @torch.inference_mode()
 def walk(name: str, task: str, image_size: int | None, num_envs: int, device: torch.device) -> tuple[Walk, EnvSpec]:
     """Let a teacher act for `STEPS` control steps; returns what it saw, and the environments' spec."""
-    config = shown_to(name, EnvConfig(num_envs=num_envs, image_size=image_size))
+    config = shown_to(EnvConfig(num_envs=num_envs, image_size=image_size), name)
     env = envs.make(task, config, device)
     try:
         teacher = teachers.make(name, env.spec, device)

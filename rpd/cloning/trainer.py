@@ -156,7 +156,7 @@ class Cloner:
         name = f"{config.family}:{folder}"
         for task in self.demos.tasks if config.eval_episodes else []:
             robot, count = self.demos.specs[task].embodiment.name, min(config.eval_episodes, MAX_EVAL_ENVS)
-            env = envs.make(task, shown_to(name, EnvConfig(robot=robot, num_envs=count)), self.device, config.num_threads)
+            env = envs.make(task, shown_to(EnvConfig(robot=robot, num_envs=count), name), self.device, config.num_threads)
             try:
                 teacher = teachers.make(name, env.spec, self.device)
                 played.append(evaluate(env, teacher, config.eval_episodes, FINAL_SEED).to_dict())

@@ -30,7 +30,7 @@ def test_folder(name):
 
 @pytest.mark.parametrize(("name", "least"), [("tabletop", 12), ("tabletop-octo", 6)])
 def test_it_can_push(name, least):
-    env = envs.make("tabletop/PushCube", shown_to(f"zoo/{name}", EnvConfig(num_envs=24)))
+    env = envs.make("tabletop/PushCube", shown_to(EnvConfig(num_envs=24), f"zoo/{name}"))
     teacher = registry.make(f"zoo/{name}", env.spec)
     assert sum(e.success_once for e in evaluate(env, teacher, 24, seed=0).episodes) >= least
     env.close()
@@ -38,7 +38,7 @@ def test_it_can_push(name, least):
 
 def test_it_labels_with_a_distribution():
     name = "zoo/tabletop"
-    env = envs.make("tabletop/PickCube", shown_to(name, EnvConfig(num_envs=3)))
+    env = envs.make("tabletop/PickCube", shown_to(EnvConfig(num_envs=3), name))
     teacher = registry.make(name, env.spec)
     assert teacher.name == name and not any(w.requires_grad for w in teacher.weights().values())
     obs = env.reset(0)
@@ -51,7 +51,7 @@ def test_it_labels_with_a_distribution():
 
 def test_it_labels_with_samples():
     name = "zoo/tabletop-octo,samples=16"
-    env = envs.make("tabletop/PickCube", shown_to(name, EnvConfig(num_envs=3)))
+    env = envs.make("tabletop/PickCube", shown_to(EnvConfig(num_envs=3), name))
     teacher = registry.make(name, env.spec)
     obs = env.reset(0)
     out = teacher.label(obs.update(env.look()), env.instructions)

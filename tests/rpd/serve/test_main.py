@@ -142,7 +142,7 @@ def test_a_vla(serving):
     teacher, spec, views = load(ServeOptions(policy=name, task="tabletop/PickCube", device="cpu", num_threads=1))
     remote_name = f"remote:{serving(teacher, spec, views=views).url}"
     assert registry.needs(remote_name) == views == registry.needs(name) and views.cameras
-    env = make("tabletop/PickCube", shown_to(remote_name, EnvConfig(num_envs=2)), num_threads=1)
+    env = make("tabletop/PickCube", shown_to(EnvConfig(num_envs=2), remote_name), num_threads=1)
     remote, local = registry.make(remote_name, env.spec), registry.make(name, env.spec)
     obs = env.reset(0)
     obs.update(env.look())
