@@ -145,11 +145,15 @@ def bench(args: list[str]) -> int:
 
 
 def doctor(args: list[str]) -> int:
-    """Check this machine, with the fix for each problem."""
+    """Check this machine, with the fix for each problem; or, with --plan, what memory a run needs."""
     from rpd import doctor as checks
-    from rpd.arguments import NoOptions, parse
+    from rpd.arguments import parse
 
-    parse(NoOptions, args, "rpd doctor")
+    if args[:1] == ["--plan"]:
+        from rpd import plan
+
+        return plan.main(args[1:])
+    parse(checks.DoctorOptions, args, "rpd doctor")
     return checks.main()
 
 

@@ -15,12 +15,24 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from envs import opengl as _opengl
 from envs import vulkan
+
+
+class DoctorOptions(BaseModel):
+    """Check this machine.
+
+    There are no options. `rpd doctor --plan ...`, with a settings file, a run, or what `rpd train` takes, prints the memory
+    that it will need, and refuses what cannot fit.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
 
 Status = Literal["ok", "warn", "fail"]
 

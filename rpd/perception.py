@@ -8,6 +8,7 @@ epoch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from envs.specs import Scene
 from rpd.augment import augmentation
 from rpd.batch import take
 from rpd.config import PerceptionConfig
+from rpd.memory import Item, row_bytes
 from rpd.replay import Replay
 from rpd.training_state import load_optimizer, optimizer_tensors
 from students.actor_critic import ActorCritic
@@ -26,6 +28,12 @@ from students.perception import Perception
 
 KEYS = ("state", "privileged")  # and the images
 FINAL_RATE = 0.1
+
+
+def kept(obs: TensorDict, cameras: Sequence[str], config: PerceptionConfig, device: torch.device) -> Item:
+    """The memory of earlier observations like `obs` [N]."""
+    row = sum(row_bytes(obs.select(*KEYS, *cameras)).values())
+    return Item("perception", f"{config.keep:,} observations that are kept", config.keep * row, device)
 
 
 class PerceptionLearner:

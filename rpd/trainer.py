@@ -15,7 +15,7 @@ from tensordict import TensorDict
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError, NonFiniteError, ServerLost
-from rpd import checkpoint, ppo
+from rpd import checkpoint, memory, ppo
 from rpd.atomic import write_json, write_text
 from rpd.augment import augmentation
 from rpd.config import RunConfig
@@ -24,7 +24,7 @@ from rpd.evaluate import EvalResult, compare, evaluate
 from rpd.imitation import DemoSource
 from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
-from rpd.perception import PerceptionLearner
+from rpd.perception import PerceptionLearner, kept
 from rpd.policies import Policy, StudentPolicy
 from rpd.residual import make_policy, outside
 from rpd.rollout import Collector
@@ -98,7 +98,17 @@ class Trainer:
             self.policy.observe(self.collector.obs)
         else:
             self._load(resume)
+        self._check_memory()
         self.resume_step = self.saved_step = None if resume is None else self.step
+
+    def _check_memory(self) -> None:
+        """Refuse batches that cannot fit; what else a run takes, `rpd.plan` estimates."""
+        steps, count, obs = self.config.ppo.num_steps, self.config.env.num_envs, self.collector.obs
+        items = memory.rollout(memory.row_bytes(obs), steps, count, self.device)
+        if self.sight is not None:
+            items.append(kept(obs, self.policy.spec.cameras, self.config.perception, self.device))
+        remedy = "lower ppo.num_steps, env.num_envs, env.image_size or perception.keep; `rpd doctor --plan` lists everything"
+        memory.check(items, f"a batch of {steps} steps from {count} environments", remedy)
 
     def run(self) -> bool:
         """Train to the end, or until interrupted. Closes the environments.

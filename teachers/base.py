@@ -31,6 +31,18 @@ class Description:
     """One row per action dimension, columns by name."""
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """The memory that a teacher will take, said before it is loaded."""
+
+    weights: int
+    """Bytes."""
+    working: int
+    """Bytes while it answers, and of what it remembers: an estimate."""
+    label: dict[str, tuple[int, ...]]
+    """Shapes of what it can answer to one observation, by field of `TeacherOutput`."""
+
+
 @dataclass
 class TeacherOutput:
     """A teacher's answer for N observations, in the environment's normalised action space.

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from envs.errors import ConfigError, unknown_name
 from envs.specs import EnvSpec
 from teachers import zoo
-from teachers.base import Description, Teacher, Views
+from teachers.base import Description, Footprint, Teacher, Views
 
 
 class Family(NamedTuple):
@@ -24,7 +24,8 @@ class Family(NamedTuple):
 
     module: str
     """Module with ``from_string(argument, options, spec, device) -> Teacher``, and optionally
-    ``needs(argument, options) -> Views`` and ``describe(argument, options, spec, instruction) -> Description``."""
+    ``needs(argument, options) -> Views``, ``describe(argument, options, spec, instruction) -> Description`` and
+    ``footprint(argument, options, spec, device, rows) -> Footprint``."""
     pattern: str
     """How to write its name."""
     description: str
@@ -164,6 +165,25 @@ def describe(name: str, spec: EnvSpec, instruction: str) -> Description:
     if hasattr(module, "describe"):
         return module.describe(argument, options, spec, instruction)
     return Description({"provides": ", ".join(sorted(make(name, spec).provides))}, [])
+
+
+def footprint(name: str, spec: EnvSpec, device: torch.device, rows: int) -> Footprint | None:
+    """Say what a teacher takes of memory, without its weights.
+
+    Args:
+        name: see `make`.
+        spec: the environment that it will label.
+        device: where it will compute.
+        rows: environments whose observations it will be asked about together.
+
+    Returns:
+        None for a kind of teacher that is small, or elsewhere: it can be made and looked at.
+
+    Raises:
+        ConfigError: see `make`.
+    """
+    module, argument, options = _find(name)
+    return module.footprint(argument, options, spec, device, rows) if hasattr(module, "footprint") else None
 
 
 def names_teacher(name: str) -> bool:

@@ -14,6 +14,19 @@ from envs.libero.tasks import find, list_tasks, resolve
 __all__ = ["find", "list_tasks", "make"]
 
 
+TASK, WORKER, DRAWING_WORKER = 400_000_000, 18_000_000, 650_000_000
+"""Bytes: a compiled task, once; a worker's own, without and with images (docs/libero.md, "Speed")."""
+
+
+def memory(task: str, config: EnvConfig, num_threads: int | None) -> dict[str, int]:
+    """See `envs.registry.memory`."""
+    from envs.workers.backend import cores
+
+    tasks, workers = len(resolve(task)), min(config.num_envs, config.num_workers or num_threads or cores())
+    own = DRAWING_WORKER if config.obs == "image" or config.teacher_cameras else WORKER
+    return {f"{tasks} compiled tasks": tasks * TASK, f"{workers} workers": workers * own}
+
+
 def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> VectorEnv:
     """Build a LIBERO environment.
 

@@ -59,9 +59,7 @@ class DistillObjective:
         Raises:
             ConfigError: naming what is needed, what the teacher provides, and what would work.
         """
-        forms = DIVERGENCES | SCORES
-        self.form = _choose("divergence", config.divergence, forms, teacher, frozenset(provides))
-        self.gate = _choose("gate", config.gate, {name: [gate] for name, gate in GATES.items()}, teacher, frozenset(provides))
+        self.form, self.gate = choose(config, teacher, frozenset(provides))
         self.config = config if use_reward else config.model_copy(update={"schedule": "constant"})
         self.scores = config.divergence in SCORES
         self.wanted = self.form.needs | self.gate.needs
@@ -179,6 +177,16 @@ class DistillObjective:
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restore `state_dict`."""
         self.schedule.load_state_dict(state)
+
+
+def choose(config: DistillConfig, teacher: str, provides: frozenset[str]) -> tuple[Form, Gate]:
+    """The form of the divergence, and the gate: what they need is what is asked of the teacher and kept.
+
+    Raises:
+        ConfigError: see `DistillObjective`.
+    """
+    form = _choose("divergence", config.divergence, DIVERGENCES | SCORES, teacher, provides)
+    return form, _choose("gate", config.gate, {name: [gate] for name, gate in GATES.items()}, teacher, provides)
 
 
 def gradient_norms(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from envs.specs import EnvSpec
-from teachers.base import Description, Teacher, Views
+from teachers.base import Description, Footprint, Teacher, Views
 from teachers.bridge import connect
 from teachers.openvla.setup import resolve
 
@@ -38,3 +38,10 @@ def describe(argument: str | None, options: dict[str, str], spec: EnvSpec, instr
     from teachers.openvla.explain import explain
 
     return explain(resolve(argument, options), spec, instruction)
+
+
+def footprint(argument: str | None, options: dict[str, str], spec: EnvSpec, device: torch.device, rows: int) -> Footprint:
+    """See `teachers.openvla.memory`."""
+    from teachers.openvla.memory import footprint as count
+
+    return count(resolve(argument, options), spec, device, rows)
