@@ -102,4 +102,4 @@ def home(run: Path) -> tuple[str, EnvConfig]:
         raise ConfigError(f"{run} is itself distilled from specialists: name their runs")
     config = validate(file_settings(run / "config.yaml"), str(run / "config.yaml"))
     base = pretrained.describe(resolve_policy(run)).base
-    return config.task, shown_to(base, config.env) if isinstance(base, str) else config.env
+    return config.task, shown_to(config.env, base if isinstance(base, str) else None)
