@@ -34,7 +34,7 @@ class DemoSource:
     def __init__(self, paths: Sequence[Path], spec: EnvSpec, config: StudentConfig, generator: torch.Generator) -> None:
         if not paths:
             raise ConfigError("mode bc needs demonstrations: add --demos, e.g. --demos demos/x; see `rpd collect`")
-        demos = open_demos(*paths).select(tasks=[spec.task])
+        demos = open_demos(*paths, understand=True).select(tasks=[spec.task])
         _check(demos, spec)
         scene = config.perceive or config.asymmetric_critic
         keys = ["state", *spec.cameras, *(["privileged"] if scene else [])]

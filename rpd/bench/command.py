@@ -18,7 +18,7 @@ from rich.table import Table
 
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
-from rpd.bench.clock import clock
+from rpd.bench.clock import clock, cpu_seconds
 from rpd.machine import environment_info
 from rpd.settings import train_options
 from rpd.trainer import Trainer, resolve_device
@@ -80,7 +80,7 @@ def main(options: BenchOptions) -> int:
 def _bench_env(options: BenchOptions) -> int:
     if options.task.startswith("libero/"):
         return _bench_libero(options)
-    table = _table(f"{options.task}, {options.num_envs} environments", "what", "min", "median", "max")
+    table = _table(f"{options.task}, {options.num_envs} environments", "what", "min", "median", "max", "per CPU second")
     size = options.image_size or 64
     for label, config in (
         ("control steps/s, state", EnvConfig(num_envs=options.num_envs)),
@@ -91,8 +91,12 @@ def _bench_env(options: BenchOptions) -> int:
     ):
         env = envs.make(options.task, config, resolve_device(options.device), options.num_threads)
         env.reset(0)
-        rates = _rates(_stepper(env, 30 if config.obs == "state" else 5), options.rounds, env.device)
-        table.add_row(label, *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))))
+        steps = _stepper(env, 30 if config.obs == "state" else 5)
+        count, began = steps(), cpu_seconds()
+        rates = _rates(steps, options.rounds, env.device)
+        ended = cpu_seconds()
+        spent = "–" if began is None or ended is None else f"{count * (options.rounds + 1) / (ended - began):,.0f}"
+        table.add_row(label, *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))), spent)
         env.close()
         if env.spec.course:  # navigation has no images
             break

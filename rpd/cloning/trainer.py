@@ -60,7 +60,7 @@ class Cloner:
             torch.set_num_threads(config.num_threads)
         torch.manual_seed(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
-        demos = open_demos(*config.data)
+        demos = open_demos(*config.data, understand=True)
         camera = camera_of(demos, config.camera)
         if config.scene_steps and not config.scene_weight:
             raise ConfigError(f"--scene-steps {config.scene_steps} has nothing to learn: give --scene-weight, e.g. 1")

@@ -138,17 +138,21 @@ class Demos:
         return source.state_names(number)
 
 
-def open_demos(*paths: Path | str) -> Demos:
+def open_demos(*paths: Path | str, understand: bool = False) -> Demos:
     """Open demonstrations; several paths are put together.
 
     Args:
         paths: a folder that `rpd collect` wrote, a LeRobotDataset v3, a trajectory file of ManiSkill or a folder of them, or a
             record of `rpd deploy`.
+        understand: find out what ManiSkill's own files mean, which do not say, by building their tasks (seconds).
 
     Raises:
         ConfigError: one of them is none of these, or damaged; names the file.
     """
     sources = [_source(Path(path)) for path in paths]
+    for source in sources:
+        if understand and isinstance(source, TrajectoryFiles):
+            source.understand()
     return Demos([(s, i) for s in sources for i in range(len(s.episodes))], ", ".join(map(str, paths)))
 
 

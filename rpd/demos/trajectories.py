@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from envs.errors import ConfigError, unknown_name
 from envs.maniskill.tasks import instruction
 from envs.specs import EnvSpec
+from rpd.demos import maniskill
 from rpd.demos.episode import STEP_KEYS, Array, EpisodeInfo, require
 from rpd.demos.recording import read_index
 from rpd.demos.writer import STEPS
@@ -51,6 +52,7 @@ class TrajectoryFiles:
         self._names: list[str] = []
         self._layouts: list[Layout] = []  # by file, as are:
         self._states: list[tuple[str, ...]] = []
+        self._metas: list[dict[str, Any]] = []
         self.episodes: list[EpisodeInfo] = []
         self.specs: dict[str, EnvSpec] = {}
         for path in paths:
@@ -63,6 +65,31 @@ class TrajectoryFiles:
                 what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
                 raise ConfigError(f"{path} and its .json are not a trajectory file as ManiSkill's: {what}") from None
             self._firsts.append(len(self.episodes))
+
+    def understand(self) -> None:
+        """Find out what the files of ManiSkill itself mean, by building the tasks that they were recorded in.
+
+        Raises:
+            ConfigError: a task cannot be built, or an action is not one of its; see `rpd.demos.maniskill`.
+        """
+        for number, (path, meta, layout) in enumerate(zip(self._paths, self._metas, self._layouts, strict=True)):
+            if "env_spec" in meta["env_info"] or not meta["episodes"]:
+                continue
+            built, first, last = maniskill.recorded_in(meta), self._firsts[number], self._firsts[number + 1]
+            file = self._open(path)
+            for episode in range(first, last):
+                maniskill.check_actions(file[f"{self._names[episode]}/actions"][:], built, str(path))
+            parts: list[str] = []
+            for part in layout.get("state", []):
+                data = file[f"{self._names[first]}/{part}"]
+                parts += maniskill.entry_names(built, part, math.prod(data.shape[1:])) or _entry_names(part, data)
+            shapes = {key: self.read(first, key, [0]).shape[1:] for key in layout if key.startswith("image.")}
+            if parts:
+                shapes["state"] = (len(parts),)
+            spec = maniskill.described(built, tuple(parts), shapes)
+            if self.specs.setdefault(spec.task, spec).action != spec.action:
+                raise ConfigError(f"{path}: other actions than in the other files of {spec.task}: read them one at a time")
+            self._states[number] = tuple(parts)
 
     def keys(self, episode: int) -> list[str]:
         """See `rpd.demos.reader.Source`."""
@@ -115,6 +142,7 @@ class TrajectoryFiles:
             self._names.append(name)
         layout = _layout(file[self._names[-1]]) if meta["episodes"] else {}
         self._layouts.append(layout)
+        self._metas.append(meta)
         named = (_entry_names(path, file[self._names[-1]][path]) for path in layout.get("state", []))
         self._states.append(self.specs[task].state_names if task in self.specs else tuple(itertools.chain(*named)))
 

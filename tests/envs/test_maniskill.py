@@ -313,6 +313,29 @@ class TestInProcess:
         assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.maniskill
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_actions_mean_the_same_on_a_gpu():
+    """The same description of actions, and the same motion of the tool, from physics on the CPU and on a GPU."""
+
+    def moved(backend, device):
+        env = make("maniskill/PushCube-v1", EnvConfig(num_envs=2, sim_backend=backend), device)
+        try:
+            first = env.reset(0)["privileged"].cpu()
+            actions = torch.tensor([[0, 0, 0.5, 0, 0, 0, 1.0], [0.2, -0.3, 0.4, 0, 0, 0.5, -1]], device=device)
+            for _ in range(5):
+                last = env.step(actions).obs["privileged"].cpu()
+            turned = torch.stack([_yaw(Scene.get(s, "tcp_quat")[1]) for s in (first, last)]).diff()
+            return env.spec, Scene.get(last, "tcp_pos") - Scene.get(first, "tcp_pos"), turned, Scene.get(last, "gripper")
+        finally:
+            env.close()
+
+    (cpu, way, turn, grip), (gpu, *there) = moved("cpu", "cpu"), moved("gpu", "cuda")
+    assert cpu == gpu
+    for here, elsewhere, tolerance in zip((way, turn, grip), there, (5e-3, 2e-2, 5e-2), strict=True):
+        torch.testing.assert_close(elsewhere, here, atol=tolerance, rtol=0)
+
+
 class TestNames:
     def test_listing_does_not_import_maniskill(self):
         names = [task.name for task in list_tasks("maniskill")]
