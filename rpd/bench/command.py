@@ -18,6 +18,7 @@ from rich.table import Table
 
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
+from envs.errors import ConfigError
 from rpd.bench.clock import clock, cpu_seconds
 from rpd.machine import environment_info
 from rpd.settings import train_options
@@ -33,10 +34,11 @@ class BenchOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "export"]]
+    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "export", "deploy"]]
     """env: control steps and images per second; train: the parts of an iteration; teacher: labels per second; octo:
     loading an Octo checkpoint, and its labels; serve: round trips of a question about images, with a policy that costs
-    nothing; export: one action on one core, in torch and exported."""
+    nothing; export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real
+    time, at several rates and delays, against its evaluation."""
     task: str = "tabletop/PickCube"
     """Task."""
     num_envs: int = Field(128, ge=1)
@@ -44,7 +46,10 @@ class BenchOptions(BaseModel):
     image_size: int | None = Field(None, ge=8, le=1024)
     """Height and width of an image, pixels; default: 64, and 224 for serve."""
     policy: Path | None = None
-    """export: a run, a checkpoint or a policy folder; default: new students of the usual sizes, from state and from images."""
+    """export, deploy: a run, a checkpoint or a policy folder; default of export: new students of the usual sizes, from state
+    and from images."""
+    episodes: int = Field(100, ge=1)
+    """deploy: episodes of the evaluation, and of every rate and delay."""
     obs: Literal["state", "image"] = "state"
     """train: what the student sees."""
     teacher: str = "scripted"
@@ -72,7 +77,7 @@ def main(options: BenchOptions) -> int:
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
     benches = {
         "env": _bench_env, "train": _bench_train, "teacher": _bench_teacher, "octo": _bench_octo, "serve": _bench_serve,
-        "export": _bench_export,
+        "export": _bench_export, "deploy": _bench_deploy,
     }  # fmt: skip
     return benches[options.what](options)
 
@@ -202,6 +207,19 @@ def _bench_export(options: BenchOptions) -> int:
         for i, (label, source) in enumerate((given or fresh(options.task, options.image_size or 64, folder)).items()):
             for way, seconds in latencies(source, folder / f"exported-{i}", options.rounds).items():
                 table.add_row(label, way, *(f"{1000 * s:.3f}" for s in np.percentile(seconds, (50, 99))))
+    Console().print(table)
+    return 0
+
+
+def _bench_deploy(options: BenchOptions) -> int:
+    from rpd.bench.deploy import COLUMNS, cells, measure
+
+    if options.policy is None:
+        raise ConfigError("which policy? add --policy, e.g. --policy runs/x")
+    table = _table(f"{options.policy} on robot sim, in real time; ms", *COLUMNS)
+    for row in measure(str(options.policy), "sim", options.episodes):
+        print(*cells(row), sep=" | ", flush=True)
+        table.add_row(*cells(row))
     Console().print(table)
     return 0
 

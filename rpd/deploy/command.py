@@ -105,13 +105,13 @@ def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float 
         rate = options.rate or config.rate
         if rate / wanted.control_hz != round(rate / wanted.control_hz):
             raise ConfigError(f"rate {rate:g} Hz is no multiple of the policy's {wanted.control_hz:g} Hz")
+        config = config.model_copy(update={"rate": rate})
         emergency = Emergency(options.estop_file)
         robot = build(config, wanted, options.host)
         stack.callback(robot.close)
         robot.connect()
         _fits(robot, config, rate, options)
-        tracked = robot.tracked if isinstance(robot, SimRobot) else ()
-        spec = offered(wanted, ROBOTS[config.kinematics], tracked, privileged=isinstance(robot, SimRobot))
+        spec = offered(wanted, ROBOTS[config.kinematics], robot.spec.tracked, privileged=robot.spec.scene)
         cameras = {key: _enter(stack, _camera(key, spec.observations[key].shape[0], config, robot)) for key in spec.cameras}
         policy = _enter(stack, PolicyProcess(options.policy, spec, delay))
         head = {
@@ -120,7 +120,7 @@ def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float 
             "began": time.monotonic(), "environment": json.dumps(environment_info(), default=str),
         }  # fmt: skip
         recorder = _enter(stack, Recorder(out, head))
-        loop = Loop(robot, policy, cameras, config, recorder, tracked, emergency, rate, options.dry_run)
+        loop = Loop(robot, policy, cameras, config, recorder, emergency, rate, options.dry_run)
         _announce(options, config, rate)
         if robot.spec.real and not options.dry_run:
             _confirm(options.robot)

@@ -72,7 +72,6 @@ class Loop:
         cameras: dict[str, Camera],
         config: RobotConfig,
         recorder: Recorder,
-        tracked: tuple[str, ...],
         emergency: Callable[[], str | None],
         rate: float,
         dry_run: bool = False,
@@ -85,7 +84,6 @@ class Loop:
             cameras: by key of the observation, e.g. ``image.front``.
             config: of the robot.
             recorder: of every tick.
-            tracked: names of the state entries that the robot's driver knows beside its own.
             emergency: see above.
             rate: commands per second; a multiple of the policy's rate.
             dry_run: decide and record, but send nothing.
@@ -100,7 +98,7 @@ class Loop:
         self.limits = config.safety_limits()
         self.period, self.every = 1 / rate, round(rate / policy.spec.control_hz)
         self._forward = lambda joints: arm.forward(joints)[0]
-        self._observer = Observer(policy.spec.state_names, arm, tracked)
+        self._observer = Observer(policy.spec.state_names, arm, robot.spec.tracked)
         self._controller = Controller(body, arm, policy.spec.action, self.limits)
         self._tick = 0  # over all episodes, so that an answer to an earlier one is told from one of this
 

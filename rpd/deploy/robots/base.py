@@ -31,6 +31,10 @@ class RobotSpec:
     """Unit of `RobotState.effort`; None where it reports none."""
     real: bool
     """Whether something that people could stand beside will move."""
+    tracked: tuple[str, ...] = ()
+    """Names of the state entries in `RobotState.tracked`."""
+    scene: bool = False
+    """Whether there is `RobotState.privileged`."""
 
 
 @dataclass(frozen=True)

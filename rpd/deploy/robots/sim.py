@@ -23,7 +23,6 @@ class SimRobot:
 
     Attributes:
         env: the simulated environment's spec.
-        tracked: names of the state entries that it knows beside the robot's own.
         camera_address: where its cameras are.
         counters: what the process counts: commands taken, commands ignored after a stop, when which came.
     """
@@ -56,8 +55,9 @@ class SimRobot:
         self._child = Child("rpd.deploy.robots.sim_process", "robot sim", {**self._order, "address": self.camera_address})
         ready = self._child.ready
         self.env = EnvSpec.model_validate(ready["spec"])
-        self.tracked = tuple(name for name in self.env.state_names if name.startswith(TRACKED))
-        self.spec = RobotSpec("sim", tuple(ready["joints"]), rates=(1.0, 100.0), effort=None, real=False)
+        tracked = tuple(name for name in self.env.state_names if name.startswith(TRACKED))
+        joints = tuple(ready["joints"])
+        self.spec = RobotSpec("sim", joints, (1.0, 100.0), effort=None, real=False, tracked=tracked, scene=True)
 
     @property
     def pid(self) -> int:
@@ -90,7 +90,7 @@ class SimRobot:
             velocities=state["velocities"],
             gripper=state["gripper"],
             stopped=state["stopped"],
-            tracked=dict(zip(self.tracked, state["tracked"].tolist(), strict=True)),
+            tracked=dict(zip(self.spec.tracked, state["tracked"].tolist(), strict=True)),
             privileged=state["privileged"],
             success=state["success"],
         )

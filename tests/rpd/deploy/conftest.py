@@ -104,9 +104,7 @@ class Rig:
         self.wish = None
         self.recorder = Recorder(path, {"kind": "head", "spec": policy.spec.model_dump_json()})
         cameras = cameras or {}
-        self.loop = Loop(
-            robot, policy, cameras, config, self.recorder, robot.tracked, lambda: self.wish, rate=rate, dry_run=dry_run
-        )
+        self.loop = Loop(robot, policy, cameras, config, self.recorder, lambda: self.wish, rate=rate, dry_run=dry_run)
 
     def run(self, steps=60, seed=0):
         self.robot.reset(seed)
@@ -159,4 +157,4 @@ def load(name, robot, config):
     wanted = wanted_spec(name, TASK, config.kinematics)
     state = {"state": robot.env.observations["state"]}
     wanted = wanted.model_copy(update={"observations": state, "state_names": robot.env.state_names})
-    return PolicyProcess(name, offered(wanted, ROBOTS[config.kinematics], robot.tracked, privileged=True))
+    return PolicyProcess(name, offered(wanted, ROBOTS[config.kinematics], robot.spec.tracked, privileged=True))

@@ -13,6 +13,7 @@ from rpd.deploy import record
 from rpd.deploy.record import Recorder, RecordLost
 from rpd.deploy.recorded import Record
 from rpd.deploy.replay import outcome
+from rpd.deploy.robots.replay import Driver
 
 HEAD = {"kind": "head", "spec": "{}"}
 
@@ -122,6 +123,22 @@ def test_a_record_tells_what_the_loop_told(deployed):
     for name in ("ticks", "asked", "answered", "overruns", "clamps", "lateness", "ages", "delays", "success"):
         assert getattr(told, name) == getattr(deployed.outcome, name), name
     assert told.reason == "the record ends"  # nobody wrote how
+
+
+def test_a_record_is_a_robot(deployed, config):
+    replayed = Driver(config, str(deployed.path))
+    ticks = [tick for tick in deployed.ticks() if "joints" in tick]
+    first = replayed.read()
+    np.testing.assert_array_equal(first.joints, ticks[0]["joints"])
+    replayed.command(first.joints + 1, 0.0)  # moves nothing
+    time.sleep(0.3)
+    later = replayed.read()
+    assert any((later.joints == tick["joints"]).all() for tick in ticks[4:9])
+    assert tuple(later.tracked) == replayed.spec.tracked and later.privileged is not None
+    replayed.stop()
+    assert replayed.read().stopped == "told to"
+    with pytest.raises(ConfigError, match="has 1 episodes, from 0, and not 3"):
+        Driver(config, str(deployed.path), episode=3)
 
 
 def test_rerun(deployed, tmp_path):

@@ -1,0 +1,94 @@
+"""`rpd bench deploy`: a policy in the control loop, in real time, against itself in an evaluation, on the same episodes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from envs import registry as envs
+from envs.base import EnvConfig
+from rpd.deploy import config as configs
+from rpd.deploy.command import DeployOptions, deploy
+from rpd.deploy.loop import Outcome
+from rpd.deploy.policy import wanted_spec
+from rpd.evaluate import evaluate
+from rpd.policies import resolve
+from rpd.stats import PairedResult, format_rate, paired_difference
+
+CASES = ((20.0, 0.0), (100.0, 0.0), (20.0, 0.02), (20.0, 0.05), (20.0, 0.1))
+"""Commands per second, and seconds by which the policy's answers are late."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the episodes."""
+
+    what: str
+    solved: list[bool]
+    against: PairedResult | None
+    """Compared with the evaluation, paired by seed."""
+    outcomes: list[Outcome]
+
+
+def measure(policy: str, robot: str, episodes: int, seed: int = 3_000_000) -> Iterator[Row]:
+    """Evaluate a policy, then deploy it at several rates and delays; yields each as it is done.
+
+    Args:
+        policy: a trained one.
+        robot: a simulated one.
+        episodes: of each, on the seeds seed, seed + 1, ...
+        seed: of the first.
+    """
+    config = configs.load(robot)
+    wanted = wanted_spec(policy, None, config.kinematics)
+    seen = {}
+    if wanted.cameras:
+        names = tuple(key.removeprefix("image.") for key in wanted.cameras)
+        seen = {"obs": "image", "cameras": names, "image_size": wanted.observations[wanted.cameras[0]].shape[0]}
+    env = envs.make(wanted.task, EnvConfig(robot=config.kinematics, num_envs=min(episodes, 64), **seen), num_threads=1)
+    measured = evaluate(env, resolve(policy, env), episodes, seed)
+    env.close()
+    truth = [episode.success_once for episode in measured.episodes]
+    yield Row("rpd eval", truth, None, [])
+    for rate, delay in CASES:
+        solved, outcomes = _deployed(policy, robot, episodes, seed, rate, delay)
+        yield Row(f"{rate:g} Hz, {1000 * delay:g} ms", solved, paired_difference(solved, truth), outcomes)
+
+
+COLUMNS = (
+    "commands, delay", "success", "against rpd eval, paired", "late: 50 %", "99 %", "max", "missed", "measured to commanded",
+    "faults",
+)  # fmt: skip
+
+
+def cells(row: Row) -> list[str]:
+    """One line of the table, as far as it has something to say."""
+    said = [row.what, format_rate(sum(row.solved), len(row.solved)), str(row.against or "")]
+    if not row.outcomes:
+        return said
+    late, delay = ([1000 * x for o in row.outcomes for x in getattr(o, name)] for name in ("lateness", "delays"))
+    said += [f"{np.quantile(late, q):.2f}" for q in (0.5, 0.99, 1)]
+    missed, faults = sum(o.overruns for o in row.outcomes), sum(o.fault for o in row.outcomes)
+    return [*said, f"{missed} of {len(late):,}", f"{np.median(delay):.1f}", str(faults)]
+
+
+def _deployed(policy: str, robot: str, episodes: int, seed: int, rate: float, delay: float) -> tuple[list[bool], list[Outcome]]:
+    """All episodes, also where a fault ends some: those are not solved."""
+    config, solved, outcomes = configs.load(robot), {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        first = seed
+        while first < seed + episodes:
+            options = DeployOptions(
+                policy=policy, robot=robot, episodes=seed + episodes - first, seed=first, rate=rate,
+                estop_file=Path(folder) / "ESTOP",
+            )  # fmt: skip
+            done = deploy(options, config, Path(folder) / f"{first}.rpdlog", delay)
+            for outcome in done.outcomes:
+                solved[first] = bool(outcome.success) and not outcome.fault
+                first += 1
+            outcomes += done.outcomes
+    return list(solved.values()), outcomes

@@ -1,0 +1,104 @@
+"""Driver ``ur``: Universal Robots (e-series) through ur-rtde, with a Robotiq gripper."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.errors import ConfigError
+from envs.tabletop.robots import ROBOTS
+from rpd.deploy.config import RobotConfig
+from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
+from rpd.deploy.robots.polled import Polled
+from rpd.deploy.robots.robotiq import PORT, Robotiq
+
+LOOKAHEAD, GAIN = 0.1, 300.0  # of servoJ: s in [0.03, 0.2], and in [100, 2000]
+DECELERATION = 5.0  # of servoStop, m/s^2
+
+
+class Driver:
+    """Joint positions by ``servoJ``; the controller's watchdog stops the arm when none come.
+
+    Args:
+        config: of the robot.
+        host: address of the controller; it has to be in remote control.
+        gripper_port: of the URCap of the gripper.
+    """
+
+    resets: ClassVar[bool] = False
+
+    def __init__(self, config: RobotConfig, host: str, gripper_port: int = PORT) -> None:
+        self._config, self._host, self._port = config, host, gripper_port
+        self.spec = RobotSpec(config.kinematics, ROBOTS[config.kinematics].joints, rates=(10.0, 500.0), effort="N", real=True)
+        self._control: Any = None
+        self._receive: Any = None
+        self._gripper: Robotiq | None = None
+        self._opening: Polled | None = None
+        self._commanded: float | None = None
+        self._stopped = False
+
+    def connect(self) -> None:
+        """See `Robot`."""
+        try:
+            import rtde_control
+            import rtde_receive
+        except ImportError:
+            raise ConfigError("driver ur needs ur-rtde: pip install 'rpd[ur]'") from None
+        try:
+            self._receive = rtde_receive.RTDEReceiveInterface(self._host)
+            self._control = rtde_control.RTDEControlInterface(self._host)
+            self._control.setWatchdog(1 / self._config.watchdog.silence)
+            self._gripper = Robotiq(self._host, self._port)
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(f"robot {self.spec.name} at {self._host}: {error}: is it on, and in remote control?") from None
+        self._opening = Polled(self._gripper.opening, (OSError,))
+
+    def read(self) -> RobotState:
+        """See `Robot`."""
+        receive, opening = self._receive, self._opening
+        if not receive.isConnected() or opening is None or opening.failed:
+            raise RobotLost(f"robot {self.spec.name}: {'its gripper is' if receive.isConnected() else 'it is'} gone")
+        stopped = "protective stop" if receive.isProtectiveStopped() else None
+        return RobotState(
+            time=time.monotonic(),
+            joints=np.array(receive.getActualQ()),
+            velocities=np.array(receive.getActualQd()),
+            gripper=opening.value,
+            effort=float(np.linalg.norm(receive.getActualTCPForce()[:3])),
+            stopped="emergency stop" if receive.isEmergencyStopped() else stopped,
+        )
+
+    def command(self, joints: Array, gripper: float) -> None:
+        """See `Robot`."""
+        if self._stopped:
+            return
+        # servoJ(q, speed, acceleration, time, lookahead_time, gain): the second and third are not used by the controller
+        if not self._control.servoJ(joints.tolist(), 0.0, 0.0, 1 / self._config.rate, LOOKAHEAD, GAIN):
+            raise RobotLost(f"robot {self.spec.name}: it refuses servoJ")
+        self._control.kickWatchdog()
+        if gripper != self._commanded and self._gripper is not None:
+            try:
+                self._gripper.move(gripper)
+            except OSError as error:
+                raise RobotLost(f"robot {self.spec.name}: gripper: {error}") from None
+            self._commanded = gripper
+
+    def stop(self) -> None:
+        """See `Robot`."""
+        self._stopped = True
+        if not self._control.servoStop(DECELERATION):
+            raise RobotLost(f"robot {self.spec.name}: it refuses servoStop: use its emergency stop")
+
+    def close(self) -> None:
+        """See `Robot`."""
+        if self._opening is not None:
+            self._opening.close()
+        if self._gripper is not None:
+            self._gripper.close()
+        if self._control is not None:
+            self._control.stopScript()
+            self._control.disconnect()
+        if self._receive is not None:
+            self._receive.disconnect()

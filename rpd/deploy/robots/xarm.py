@@ -1,0 +1,114 @@
+"""Driver ``xarm``: UFACTORY xArm with its gripper, through xarm-python-sdk."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.errors import ConfigError
+from envs.tabletop.robots import ROBOTS
+from rpd.deploy.config import RobotConfig
+from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
+from rpd.deploy.robots.polled import Polled
+
+POSITION, SERVO = 0, 1  # modes
+READY, STOP = 0, 4  # states
+WIDE_OPEN = 850.0  # counts of the gripper
+GRIPPER_SPEED = 3000  # counts per second
+
+
+class Driver:
+    """Joint positions in servo mode.
+
+    Args:
+        config: of the robot.
+        host: address of the controller.
+    """
+
+    resets: ClassVar[bool] = False
+
+    def __init__(self, config: RobotConfig, host: str) -> None:
+        self._config, self._host = config, host
+        joints = ROBOTS[config.kinematics].joints
+        self.spec = RobotSpec(config.kinematics, joints, rates=(20.0, 250.0), effort="A", real=True)
+        self._arm: Any = None
+        self._gripper: Polled | None = None
+        self._commanded: float | None = None
+        self._stopped = False
+
+    def connect(self) -> None:
+        """See `Robot`."""
+        try:
+            from xarm.wrapper import XArmAPI
+        except ImportError:
+            raise ConfigError("driver xarm needs xarm-python-sdk: pip install 'rpd[xarm]'") from None
+        try:
+            self._arm = XArmAPI(self._host, is_radian=True)
+        except Exception as error:  # the SDK raises plain exceptions
+            raise ConfigError(f"robot {self.spec.name} at {self._host}: {error}") from None
+        arm = self._arm
+        if arm.error_code:
+            raise ConfigError(f"robot {self.spec.name} has error {arm.error_code}: clear it in UFACTORY Studio")
+        for what, code in (
+            ("motion_enable", arm.motion_enable(True)),
+            ("set_mode", arm.set_mode(SERVO)),
+            ("set_state", arm.set_state(READY)),
+            ("set_gripper_enable", arm.set_gripper_enable(True)),
+            ("set_gripper_mode", arm.set_gripper_mode(POSITION)),
+            ("set_gripper_speed", arm.set_gripper_speed(GRIPPER_SPEED)),
+        ):
+            if code:
+                raise ConfigError(f"robot {self.spec.name}: {what} failed with code {code}")
+        self._gripper = Polled(self._opening, (OSError,))
+
+    def read(self) -> RobotState:
+        """See `Robot`."""
+        arm, gripper, count = self._arm, self._gripper, len(self.spec.joints)
+        if gripper is None or gripper.failed:
+            raise RobotLost(f"robot {self.spec.name}: its gripper is gone")
+        if not arm.connected:
+            raise RobotLost(f"robot {self.spec.name}: it is gone")
+        code, states = arm.get_joint_states(is_radian=True)
+        if code:
+            raise RobotLost(f"robot {self.spec.name}: get_joint_states failed with code {code}")
+        halted = "it was told to" if arm.state == STOP else None
+        return RobotState(
+            time=time.monotonic(),
+            joints=np.array(states[0][:count]),
+            velocities=np.array(states[1][:count]),
+            gripper=gripper.value,
+            effort=float(np.abs(arm.currents[:count]).max()),
+            stopped=f"error {arm.error_code}" if arm.error_code else halted,
+        )
+
+    def command(self, joints: Array, gripper: float) -> None:
+        """See `Robot`."""
+        if self._stopped:
+            return
+        if code := self._arm.set_servo_angle_j(joints.tolist(), is_radian=True):
+            raise RobotLost(f"robot {self.spec.name}: set_servo_angle_j failed with code {code}")
+        if gripper != self._commanded:
+            if code := self._arm.set_gripper_position(gripper * WIDE_OPEN, wait=False):
+                raise RobotLost(f"robot {self.spec.name}: set_gripper_position failed with code {code}")
+            self._commanded = gripper
+
+    def stop(self) -> None:
+        """See `Robot`."""
+        self._stopped = True
+        if code := self._arm.set_state(STOP):
+            raise RobotLost(f"robot {self.spec.name}: set_state failed with code {code}: use its emergency stop")
+
+    def close(self) -> None:
+        """See `Robot`."""
+        if self._gripper is not None:
+            self._gripper.close()
+        if self._arm is not None:
+            self._arm.disconnect()
+
+    def _opening(self) -> float:
+        code, position = self._arm.get_gripper_position()
+        if code:
+            raise OSError(f"get_gripper_position failed with code {code}")
+        return min(max(position / WIDE_OPEN, 0.0), 1.0)

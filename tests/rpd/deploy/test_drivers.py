@@ -1,0 +1,283 @@
+"""Every driver keeps one contract, against a stand-in of its SDK; see `standin.py` and scripts/signatures.py."""
+
+import copy
+import importlib.util
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from envs.errors import ConfigError
+from envs.tabletop.robots import ROBOTS
+from rpd.deploy import config as configs
+from rpd.deploy import safety
+from rpd.deploy.kinematics import Arm
+from rpd.deploy.policy import wanted_spec
+from rpd.deploy.robots.base import RobotLost
+from rpd.deploy.robots.connect import build
+
+_spec = importlib.util.spec_from_file_location("standin", Path(__file__).parent / "standin.py")
+standin = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(standin)
+
+
+class World:
+    """The robot behind an SDK."""
+
+    def __init__(self, robot):
+        self.joints = np.array(ROBOTS[robot].home)
+        self.opening, self.force, self.halted, self.gone, self.refuses = 0.3, 3.0, False, False, False
+
+
+def ur(world):
+    def servo(this, q, *rest):
+        world.joints = np.array(q)
+        return not world.refuses
+
+    return "ur5e", {
+        "RTDEControlInterface.servoJ": servo,
+        "RTDEControlInterface.servoStop": lambda this, a: not world.refuses,
+        "RTDEReceiveInterface.isConnected": lambda this: not world.gone,
+        "RTDEReceiveInterface.isProtectiveStopped": lambda this: world.halted,
+        "RTDEReceiveInterface.isEmergencyStopped": lambda this: False,
+        "RTDEReceiveInterface.getActualQ": lambda this: world.joints.tolist(),
+        "RTDEReceiveInterface.getActualQd": lambda this: [0.0] * 6,
+        "RTDEReceiveInterface.getActualTCPForce": lambda this: [0.0, world.force, 0.0, 9.0, 9.0, 9.0],
+    }
+
+
+def franka(world):
+    sdk = sys.modules["standins"]
+
+    def move(this, motion, asynchronous=False):
+        if world.refuses:
+            raise sdk.classes["ControlException"]("reflex")
+        if hasattr(motion, "goal"):
+            world.joints = np.array(motion.goal)
+
+    def state(this):
+        if world.gone:
+            raise sdk.classes["NetworkException"]("timeout")
+        modes, force = sdk.classes["RobotMode"], [0.0, 0.0, world.force, 9.0, 9.0, 9.0]
+        return SimpleNamespace(
+            q=world.joints, dq=np.zeros(7), O_F_ext_hat_K=force, robot_mode=modes.Reflex if world.halted else modes.Move
+        )
+
+    return "panda", {
+        "Robot.move": move,
+        "Robot.state": state,
+        "JointMotion.__init__": lambda this, target, **rest: setattr(this, "goal", target),
+        "Gripper.max_width": lambda this: 0.08,
+        "Gripper.width": lambda this: 0.08 * world.opening,
+    }
+
+
+def xarm(world):
+    def servo(this, angles, is_radian):
+        assert is_radian
+        world.joints = np.array(angles)
+        return 9 if world.refuses else 0
+
+    fine = {f"XArmAPI.{n}": lambda *a, **k: 0 for n in standin.offers("xarm")["xarm.wrapper.XArmAPI"] if n.startswith("set_")}
+    return "xarm6", {
+        **fine,
+        "XArmAPI.set_servo_angle_j": servo,
+        "XArmAPI.set_state": lambda this, state: 9 if world.refuses else 0,
+        "XArmAPI.get_joint_states": lambda this, is_radian: (0, [[*world.joints, 0.0], [0.0] * 7, [0.0] * 7]),
+        "XArmAPI.get_gripper_position": lambda this: (0, 850 * world.opening),
+        "XArmAPI.connected": lambda this: not world.gone,
+        "XArmAPI.error_code": lambda this: 31 if world.halted else 0,
+        "XArmAPI.state": lambda this: 2,
+        "XArmAPI.currents": lambda this: [0.1, -world.force, 0.1, 0.1, 0.1, 0.1, 99.0],
+    }
+
+
+def lerobot(world):
+    sdk = sys.modules["standins"]
+    names = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"]
+
+    def observe(this):
+        if world.gone:
+            raise OSError("no status packet")
+        degrees = np.degrees(world.joints)
+        return {**{f"{n}.pos": d for n, d in zip(names, degrees, strict=True)}, "gripper.pos": 100 * world.opening}
+
+    def send(this, action):
+        if world.refuses:
+            raise OSError("no status packet")
+        world.joints = np.radians([action[f"{n}.pos"] for n in names])
+
+    # LeRobot's configurations are registered by draccus, whose `get_choice_class` they inherit.
+    own = sdk.classes["SO101FollowerConfig"]
+    fields = {**vars(own), **vars(sdk.classes["RobotConfig"])}
+
+    def choose(name):
+        assert name == "so101_follower"
+
+        def configure(**given):
+            assert set(given) <= set(fields), given
+            return given
+
+        return configure
+
+    sdk.classes["RobotConfig"].get_choice_class = staticmethod(choose)
+    return "so101", {
+        "make_robot_from_config": lambda config: sdk.classes["SO101Follower"](),
+        "SO101Follower.get_observation": observe,
+        "SO101Follower.send_action": send,
+        "SO101Follower.is_connected": lambda this: True,
+        "SO101Follower.is_calibrated": lambda this: True,
+    }
+
+
+DRIVERS = {"ur": ur, "franka": franka, "xarm": xarm, "lerobot": lerobot}
+MOVES = {
+    "ur": ("RTDEControlInterface.servoJ",), "franka": ("JointMotion.__init__",), "xarm": ("XArmAPI.set_servo_angle_j",),
+    "lerobot": ("SO101Follower.send_action",),
+}  # fmt: skip
+STOPS = {
+    "ur": ("RTDEControlInterface.servoStop",), "franka": ("JointStopMotion.__init__",), "xarm": ("XArmAPI.set_state",),
+    "lerobot": ("SO101Follower.send_action",),
+}  # fmt: skip
+
+
+class Gripper(threading.Thread):
+    """A Robotiq gripper's URCap."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.socket, self.position = socket.create_server(("127.0.0.1", 0)), 178
+        self.port = self.socket.getsockname()[1]
+        self.start()
+
+    def run(self):
+        end, _ = self.socket.accept()
+        while line := end.recv(1024).decode():
+            words = line.split()
+            if words[:2] == ["SET", "POS"]:
+                self.position = int(words[2])
+            end.sendall(f"POS {self.position}".encode() if words[0] == "GET" else b"ack")
+
+
+def assemble(driver, monkeypatch, recorded=None):
+    """A driver, not connected yet; the world and the stand-in behind it."""
+    sdk = standin.Standin(recorded or standin.offers(driver), {})
+    monkeypatch.setitem(sys.modules, "standins", sdk)
+    world = World({"ur": "ur5e", "franka": "panda", "xarm": "xarm6", "lerobot": "so101"}[driver])
+    name, behaviour = DRIVERS[driver](world)
+    sdk.behaviour = behaviour
+    sdk.install(monkeypatch)
+    config = configs.load(name)
+    if driver == "ur":
+        config = config.model_copy(update={"connection": {"host": "127.0.0.1", "gripper_port": Gripper().port}})
+    wanted = SimpleNamespace(cameras=[], observations={}, task="")
+    return build(config, wanted, None), world, sdk, config
+
+
+def keeps_the_contract(driver, monkeypatch, recorded=None):
+    robot, world, sdk, config = assemble(driver, monkeypatch, recorded)
+    robot.connect()
+    assert not sdk.called(*MOVES[driver]), "nothing moves when it connects"
+    assert robot.spec.real and not robot.resets and robot.spec.joints == ROBOTS[config.kinematics].joints
+
+    state = robot.read()
+    np.testing.assert_allclose(state.joints, world.joints, atol=1e-9)
+    assert state.velocities.shape == state.joints.shape and abs(time.monotonic() - state.time) < 0.1
+    assert state.gripper == pytest.approx(0.3, abs=2e-3) and state.stopped is None
+    assert state.effort == (pytest.approx(3.0) if robot.spec.effort else None)
+    assert (config.limits.effort is None) == (robot.spec.effort is None)
+
+    goal = state.joints + 0.01 * np.arange(1, len(state.joints) + 1)
+    robot.command(goal, 1.0)
+    np.testing.assert_allclose(robot.read().joints, goal, atol=1e-9)
+    assert len(sdk.called(*MOVES[driver])) == 1
+
+    world.refuses = True
+    with pytest.raises(RobotLost, match=f"robot {config.kinematics}: "):
+        robot.command(goal, 0.0)
+    with pytest.raises(RobotLost, match=f"robot {config.kinematics}: "):
+        robot.stop()
+    world.refuses = False
+
+    before = len(sdk.calls)
+    robot.stop()
+    assert any(name in STOPS[driver] for name, _ in sdk.calls[before:])
+    before = len(sdk.calls)
+    robot.command(goal + 0.1, 1.0)
+    assert not [name for name, _ in sdk.calls[before:] if name in MOVES[driver]], "after a stop, nothing is sent"
+    np.testing.assert_allclose(robot.read().joints, goal, atol=1e-9)
+
+    if driver != "lerobot":
+        world.halted = True
+        assert robot.read().stopped
+    world.gone = True
+    with pytest.raises(RobotLost, match=f"robot {config.kinematics}"):
+        robot.read()
+    world.gone = False
+    robot.close()
+    robot.close()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_contract(driver, monkeypatch):
+    keeps_the_contract(driver, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("driver", "thing", "member"),
+    [
+        ("ur", "rtde_control.RTDEControlInterface", "servoJ"),
+        ("ur", "rtde_control.RTDEControlInterface", "servoStop"),
+        ("franka", "franky.Robot", "move"),
+        ("franka", "franky.JointStopMotion", None),
+        ("xarm", "xarm.wrapper.XArmAPI", "set_servo_angle_j"),
+        ("lerobot", "lerobot.robots.so_follower.SO101Follower", "send_action"),
+    ],
+)
+def test_a_method_that_is_renamed_is_noticed(driver, thing, member, monkeypatch):
+    recorded = copy.deepcopy(standin.offers(driver))
+    if member is None:
+        del recorded[thing]
+    else:
+        recorded[thing][f"{member}_new"] = recorded[thing].pop(member)
+    with pytest.raises((AttributeError, KeyError)):
+        keeps_the_contract(driver, monkeypatch, recorded)
+
+
+def test_an_argument_that_is_renamed_is_noticed(monkeypatch):
+    recorded = copy.deepcopy(standin.offers("franka"))
+    recorded["franky.Robot"]["move"] = "(self, motion, wait=...)"
+    with pytest.raises(TypeError, match="asynchronous"):
+        keeps_the_contract("franka", monkeypatch, recorded)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_without_its_sdk_it_says_what_to_install(driver, monkeypatch):
+    robot, *_ = assemble(driver, monkeypatch)
+    module = {"ur": "rtde_control", "franka": "franky", "xarm": "xarm.wrapper", "lerobot": "lerobot.robots"}[driver]
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"pip install 'rpd|environment of its own"):
+        robot.connect()
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_a_robot_that_ships_may_start_at_home(name):
+    config = configs.load(name)
+    robot = ROBOTS[config.kinematics]
+    motion = safety.at_rest(np.array(robot.home), config.safety_limits(), lambda q: Arm(robot).forward(q)[0])
+    assert not motion.velocity.any()
+
+
+def test_wrong_options_are_named():
+    config = configs.load("xarm6").model_copy(update={"connection": {"port": 3}})
+    with pytest.raises(ConfigError, match=r"connection of driver xarm: .*'port'"):
+        build(config, SimpleNamespace(cameras=[]), "10.0.0.1")
+    with pytest.raises(ConfigError, match="for which task"):
+        wanted_spec("teacher:scripted", None, "panda")
+    with pytest.raises(ConfigError, match="acts blindly"):
+        wanted_spec("random", None, "panda")
