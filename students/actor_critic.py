@@ -154,8 +154,11 @@ class ActorCritic(nn.Module):
     @property
     def log_std(self) -> Tensor:
         """[A] log standard deviation, the same in every state."""
+        return self._bounded(self.log_std_logit)
+
+    def _bounded(self, logit: Tensor) -> Tensor:
         low = self.config.min_log_std
-        return low + (MAX_LOG_STD - low) * torch.sigmoid(self.log_std_logit)
+        return low + (MAX_LOG_STD - low) * torch.sigmoid(logit)
 
     def acting_parameters(self) -> list[nn.Parameter]:
         """All that the policy's loss trains: what beliefs are made of is not among them."""

@@ -35,7 +35,8 @@ class GeneralistActorCritic(ActorCritic):
     """pi(a | o, body). Acts for the robot that it was last made to `fit`, or for several at once (`BODY`).
 
     Internally all robots are padded to one layout (`students.bodies.Layout`), whose actions have a physical size. What a
-    member is told of its body is fixed; the weights that read it start at zero, so that all robots begin as one.
+    member is told of its body is fixed; the weights that read it start at zero, so that all robots begin as one. The standard
+    deviation depends on the body, too: specialists are not equally sure.
 
     Attributes:
         layout: what the robots have in common.
@@ -74,6 +75,7 @@ class GeneralistActorCritic(ActorCritic):
         with torch.no_grad():
             first = cast("nn.Linear", self.actor[0]).weight  # [H, S + E]
             first[:, first.shape[1] - layout.features :] = 0
+        self.spread = nn.Parameter(torch.zeros(layout.spec.action.dim, layout.features))
         self.experts: Experts | None = None
         if generalist.network == "moe":
             last = cast("nn.Linear", self.actor[-3])
@@ -120,9 +122,10 @@ class GeneralistActorCritic(ActorCritic):
         low = student.min_log_std
         target = student.init_log_std - self.rescale.log()
         fraction = ((target - low) / (MAX_LOG_STD - low)).clamp(0.01, 0.99)
+        told = self.spread @ self.features
         self.config = self.config.model_copy(update={"init_log_std": student.init_log_std, "min_log_std": low})
         with torch.no_grad():
-            self.log_std_logit.copy_(fraction.logit())
+            self.log_std_logit.copy_(fraction.logit() - told)
             if self.second is not None:
                 self.second.load_state_dict(self.actor[-1].state_dict())
 
@@ -166,13 +169,16 @@ class GeneralistActorCritic(ActorCritic):
 
     def _place(self, raw: Tensor, obs: Obs) -> ActionDistribution:
         """An action of the layout [N, A], in the range of each row's robot."""
+        log_std = self._bounded(self.log_std_logit + self._told(obs) @ self.spread.T)
         if _mixed(obs):
             rescale = self.of_rescale[obs[BODY]]
-            return ActionDistribution(raw * rescale, self.log_std + rescale.log(), self.discrete, self.of_own[obs[BODY]])
+            return ActionDistribution(raw * rescale, log_std + rescale.log(), self.discrete, self.of_own[obs[BODY]])
         rescale = self.rescale[self.dims]
-        return ActionDistribution(
-            raw[:, self.dims] * rescale, self.log_std[self.dims] + rescale.log(), self.discrete[self.dims]
-        )
+        return ActionDistribution(raw[:, self.dims] * rescale, log_std[self.dims] + rescale.log(), self.discrete[self.dims])
+
+    def _told(self, obs: Obs) -> Tensor:
+        """What is known of the body: of each row [N, E], or of all [E]."""
+        return self.of_features[obs[BODY]] if _mixed(obs) else self.features
 
 
 class Experts(nn.Module):

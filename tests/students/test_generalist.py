@@ -52,6 +52,7 @@ def trained(policy):
     """With weights for the body that are no longer zero, as after training."""
     with torch.no_grad():
         policy.actor[0].weight.normal_(std=0.5)
+        policy.spread.normal_()
     return policy
 
 
@@ -114,7 +115,7 @@ def test_alone_as_together(network, embodiment):
         torch.testing.assert_close(one.std, mixed.std[rows][:, dims])
         action = torch.randn(7, 3)
         torch.testing.assert_close(one.log_prob(action[:, dims]), mixed.log_prob(action.repeat(3, 1))[rows])
-        torch.testing.assert_close(one.entropy(), mixed.entropy()[rows] if one.log_std.dim() > 1 else one.entropy())
+        torch.testing.assert_close(one.entropy(), mixed.entropy()[rows])
 
 
 def test_what_a_robot_does_not_have_changes_nothing():
@@ -170,7 +171,7 @@ def test_one_robot_told_nothing_is_an_ordinary_student():
     torch.manual_seed(3)
     plain = ActorCritic(LONG, student)
     policy = GeneralistActorCritic([LONG], student, GeneralistConfig(embodiment="none"))
-    policy.load_state_dict({**plain.state_dict(), "blend": policy.blend})
+    policy.load_state_dict({**plain.state_dict(), "blend": policy.blend, "spread": policy.spread})
     obs = seen(LONG)
     assert torch.equal(policy.act(obs), plain.act(obs)) and torch.equal(policy.value(obs), plain.value(obs))
     assert torch.equal(policy.distribution(obs).std, plain.distribution(obs).std)
@@ -200,7 +201,7 @@ def test_gate_of_experts():
 
 
 def test_two_heads():
-    policy = make(network="dual-head")
+    policy = trained(make(network="dual-head"))
     policy.fit(SLOW)
     obs = seen(SLOW)
     before = policy.act(obs)
