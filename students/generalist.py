@@ -155,7 +155,7 @@ class GeneralistActorCritic(ActorCritic):
         return super()._state(obs).masked_fill(~present, 0.0)
 
     def _hidden(self, features: Tensor, obs: Obs) -> Tensor:
-        told = self.of_features[obs[BODY]] if _mixed(obs) else self.features.expand(features.shape[0], -1)  # [N, E]
+        told = self._told(obs).expand(features.shape[0], -1)  # [N, E]
         x = torch.cat([features, told], dim=-1)
         return self.actor[:-1](x) if self.experts is None else self.experts(self.actor[:-1](x), told)
 

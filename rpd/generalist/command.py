@@ -85,7 +85,8 @@ def _distil(config: DistillRun, run_dir: Path, saved: checkpoint.Checkpoint | No
         task = row["task"].rsplit("/", 1)[-1]
         table.add_row(task, row["robot"], base, f"{row['specialist']['rate']:.0%}", rate_text(row["generalist"]), points)
     for row in result["held_out"]:
-        table.add_row(row["task"].rsplit("/", 1)[-1], row["robot"], "–", "held out", rate_text(row["generalist"]), "")
+        base = f"{row['base']['rate']:.0%}" if row["base"] else "–"
+        table.add_row(row["task"].rsplit("/", 1)[-1], row["robot"], base, "held out", rate_text(row["generalist"]), "")
     console.print(table)
     for note in dict.fromkeys(row["note"] for row in result["held_out"]):
         console.print(note, highlight=False, soft_wrap=True)

@@ -29,7 +29,7 @@ def film(policy: GeneralistActorCritic, envs: Sequence[VectorEnv], path: Path, s
     """
     count = min(TILES, *(env.num_envs for env in envs))
     obs = [env.reset(seed) for env in envs]
-    captions = [f"{_title(env)} · {seed + i}" if i else _title(env) for env in envs for i in range(count)]
+    captions = [f"{_title(env)} · {seed + i}" for env in envs for i in range(count)]
     frames = np.zeros((len(envs), count, SIZE, SIZE, 3), np.uint8)
     running, solved = (np.full((len(envs), count), value) for value in (True, False))
     with VideoWriter(path, envs[0].spec.control_hz) as video:

@@ -101,7 +101,9 @@ def _matrix(results: dict[str, dict[str, Any]], others: Sequence[dict[str, Any]]
             matrix.set(row, SPECIALIST, [cell["specialist"]])
             matrix.set(row, name, [cell["generalist"]])
         for cell in result["held_out"]:
-            matrix.set((cell["task"], cell["robot"]), name, [cell["generalist"]], zero_shot=True)
+            row = (cell["task"], cell["robot"])
+            matrix.set(row, BASE, [cell["base"]], zero_shot=True)
+            matrix.set(row, name, [cell["generalist"]], zero_shot=True)
     seeds: dict[tuple[Row, str], list[dict[str, Any]]] = {}
     for result in others:
         if result.get("student"):

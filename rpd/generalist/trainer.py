@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from envs.base import VectorEnv
-from envs.errors import ConfigError, NonFiniteError
+from envs.errors import ConfigError, NonFiniteError, SpecMismatch
 from rpd import checkpoint
 from rpd.atomic import write_json, write_text
 from rpd.batch import joined
@@ -35,6 +35,8 @@ from rpd.track import Tracker
 from rpd.trainer import CURVE_SEED, FINAL_SEED, TRAIN_SEED
 from students.actor_critic import ActorCritic
 from students.generalist import BODY, GeneralistActorCritic
+from students.locate import resolve_policy
+from students.residual import ResidualActorCritic
 
 LOG_EVERY = 50
 """Gradient steps whose mean is one entry of the record: one wait for the device."""
@@ -255,7 +257,7 @@ class GeneralistTrainer:
             student = self._evaluate(env, config.final_episodes, FINAL_SEED)
             held.append({
                 "task": env.spec.task, "robot": env.spec.embodiment.name, "note": self.policy.note,
-                "generalist": student.to_dict(),
+                "base": self._base_on(env), "generalist": student.to_dict(),
             })  # fmt: skip
         film(self.policy, [cell.env for cell in self.cells] + self.held, self.run_dir / FILM, FINAL_SEED)
         self.policy.fit(self.cells[0].env.spec)
@@ -266,6 +268,19 @@ class GeneralistTrainer:
             "held_out": held,
         }  # fmt: skip
         write_json(self.run_dir / "result.json", result)
+
+    def _base_on(self, env: VectorEnv) -> dict[str, Any] | None:
+        """How the base of the task's specialists does on a robot that was held out, where it fits."""
+        cell = next(cell for cell in self.cells if cell.task == env.spec.task)
+        specialist = ActorCritic.from_pretrained(resolve_policy(cell.run), self.device)
+        base = specialist.base if isinstance(specialist, ResidualActorCritic) else None
+        if base is None:
+            return None
+        try:
+            base.fit(env.spec)
+        except SpecMismatch:
+            return None
+        return evaluate(env, StudentPolicy(base, "base"), self.config.final_episodes, FINAL_SEED).to_dict()
 
     def _data(self) -> dict[str, Any]:
         """How much was stored."""
