@@ -29,8 +29,8 @@ class TaskInfo:
 
 
 # A simulator is a module with `list_tasks() -> list[TaskInfo]` and `make(task, config, device, num_threads)`, and where it
-# has more tasks than it lists, `find(task) -> TaskInfo`, and where somebody has measured, `memory(task, config, num_threads)`
-# (see `memory`). Without cameras there, only building the task tells which it has.
+# has more tasks than it lists, `find(task) -> TaskInfo`, and where somebody has measured, `memory(task, config, device,
+# num_threads)` (see `memory`). Without cameras there, only building the task tells which it has.
 SIMULATORS = {
     "tabletop": "envs.tabletop",
     "navigate": "envs.navigate",
@@ -98,10 +98,10 @@ def make(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_t
     return env if config.frames == 1 else FrameStack(env, config.frames, config.teacher_cameras)
 
 
-def memory(task: str, config: EnvConfig, num_threads: int | None = None) -> dict[str, int]:
+def memory(task: str, config: EnvConfig, device: torch.device | str = "cpu", num_threads: int | None = None) -> dict[str, int]:
     """Estimate the main memory of an environment's simulations: bytes by what takes them, empty where nobody has measured."""
     module = _module(task.split("/", 1)[0])
-    return module.memory(task, config, num_threads) if hasattr(module, "memory") else {}
+    return module.memory(task, config, torch.device(device), num_threads) if hasattr(module, "memory") else {}
 
 
 def _module(simulator: str) -> ModuleType:

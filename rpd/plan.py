@@ -138,7 +138,7 @@ def _simulator(config: RunConfig, seen: EnvConfig, env: VectorEnv, device: torch
     judged = eval_config(config.task, seen, config.eval_episodes)
     items = []
     for name, one in (("training", seen), ("evaluation", judged)):
-        for what, size in envs.memory(config.task, one, config.num_threads).items():
+        for what, size in envs.memory(config.task, one, device, config.num_threads).items():
             items.append(Item("simulator", f"{name}: {what}", size, CPU, certain=False))
     looked = sum(view.nbytes for view in env.look().values())
     if looked:

@@ -11,14 +11,14 @@ from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError
 from envs.libero.tasks import find, list_tasks, resolve
 
-__all__ = ["find", "list_tasks", "make"]
+__all__ = ["find", "list_tasks", "make", "memory"]
 
 
 TASK, WORKER, DRAWING_WORKER = 400_000_000, 18_000_000, 650_000_000
 """Bytes: a compiled task, once; a worker's own, without and with images (docs/libero.md, "Speed")."""
 
 
-def memory(task: str, config: EnvConfig, num_threads: int | None) -> dict[str, int]:
+def memory(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> dict[str, int]:
     """See `envs.registry.memory`."""
     from envs.workers.backend import cores
 

@@ -11,7 +11,22 @@ from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError
 from envs.maniskill.tasks import PREFIX, find, instruction, list_tasks
 
-__all__ = ["find", "list_tasks", "make"]
+__all__ = ["find", "list_tasks", "make", "memory"]
+
+WORKER, DRAWING_WORKER = 430_000_000, 680_000_000
+"""Bytes of a worker's own: PushCube-v1 from state and from images of 128 pixels, with Mesa's lavapipe, which draws on the CPU.
+Environments add a megabyte or two each."""
+
+
+def memory(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> dict[str, int]:
+    """See `envs.registry.memory`; on a GPU nobody has measured."""
+    from envs.workers.backend import cores
+
+    if _on_gpu(config, device):
+        return {}
+    workers = min(config.num_envs, config.num_workers or num_threads or cores())
+    own = DRAWING_WORKER if config.obs == "image" or config.teacher_cameras else WORKER
+    return {f"{workers} workers": workers * own}
 
 
 def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> VectorEnv:
@@ -39,8 +54,7 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     def words(seed: int) -> str:
         return instruction(name)
 
-    on_gpu = device.type == "cuda" if config.sim_backend in (None, "auto") else config.sim_backend == "gpu"
-    if on_gpu:
+    if _on_gpu(config, device):
         if device.type != "cuda" or not torch.cuda.is_available():
             raise ConfigError(f"--env.sim-backend gpu needs a CUDA device, and this run's is '{device}': use cpu")
         if config.num_workers is not None:
@@ -60,3 +74,8 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
         lambda memory: Interpreters("envs.maniskill.worker", arguments, environment, memory),
     )
     return EpisodicEnv(backend, device, words, to_scene, ignore_terminations=to_the_end)
+
+
+def _on_gpu(config: EnvConfig, device: torch.device) -> bool:
+    """Whether physics runs on the GPU."""
+    return device.type == "cuda" if config.sim_backend in (None, "auto") else config.sim_backend == "gpu"

@@ -22,7 +22,7 @@ def list_tasks() -> list[TaskInfo]:
     return tasks
 
 
-def memory(task: str, config: EnvConfig, num_threads: int | None) -> dict[str, int]:
+def memory(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> dict[str, int]:
     """See `envs.registry.memory`: 6 kB of physics each, and 20 bytes per pixel that is cast (512 environments, 64 x 64)."""
     from envs.tabletop.env import DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE
 

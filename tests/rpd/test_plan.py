@@ -9,6 +9,8 @@ import torch
 from rich.console import Console
 from tensordict import TensorDict
 
+from envs import registry as envs
+from envs.base import EnvConfig
 from envs.errors import ConfigError
 from rpd import memory, plan
 from rpd.cli import main
@@ -129,6 +131,15 @@ def test_demonstrations_count(collect, small, tmp_path) -> None:
     (held,) = (item for item in items if item.part == "demonstrations")
     steps = int(held.what.split()[0])
     assert steps * 16 * 16 * 3 < held.bytes < 2 * steps * 16 * 16 * 3  # single frames, and states
+
+
+def test_simulators_say_what_they_take() -> None:
+    drawing = EnvConfig(num_envs=8, num_workers=2, obs="image")
+    assert envs.memory("maniskill/PushCube-v1", drawing) == {"2 workers": 2 * 680_000_000}
+    assert envs.memory("maniskill/PushCube-v1", drawing, "cuda") == {}  # nobody has measured
+    assert envs.memory("navigate/Open", EnvConfig()) == {}
+    few, many = (envs.memory("tabletop/Reach", EnvConfig(num_envs=n, obs="image", image_size=64)) for n in (1, 10))
+    assert [*few.values()] == [6_000 + 20 * 64 * 64] and [*many.values()] == [10 * (6_000 + 20 * 64 * 64)]
 
 
 MEASURE = """
