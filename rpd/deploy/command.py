@@ -18,6 +18,7 @@ from envs.tabletop.robots import ROBOTS
 from rpd.deploy import config as configs
 from rpd.deploy import realtime, safety
 from rpd.deploy.cameras import Camera
+from rpd.deploy.cascade import CascadeConfig
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.emergency import Emergency
 from rpd.deploy.loop import Loop, Outcome
@@ -58,6 +59,7 @@ class DeployOptions(BaseModel):
     """Time to act, at most; default: as long as an episode of the training."""
     dry_run: bool = False
     """Decide and record, but send nothing."""
+    cascade: CascadeConfig = Field(default_factory=CascadeConfig)
     estop_file: Path = Path("ESTOP")
     """File that stops the robot as soon as it exists, beside any key and Ctrl-C."""
     out: Path | None = None
@@ -99,6 +101,7 @@ def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float 
     Raises:
         ConfigError: something does not fit, found before anything moves.
     """
+    options.cascade.check()
     realtime.prefer()
     with contextlib.ExitStack() as stack:
         wanted = wanted_spec(options.policy, options.task, config.kinematics)
@@ -113,7 +116,7 @@ def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float 
         _fits(robot, config, rate, options)
         spec = offered(wanted, ROBOTS[config.kinematics], robot.spec.tracked, privileged=robot.spec.scene)
         cameras = {key: _enter(stack, _camera(key, spec.observations[key].shape[0], config, robot)) for key in spec.cameras}
-        policy = _enter(stack, PolicyProcess(options.policy, spec, delay))
+        policy = _enter(stack, PolicyProcess(options.policy, spec, delay, options.cascade))
         head = {
             "kind": "head", "policy": options.policy, "robot": options.robot, "spec": policy.spec.model_dump_json(),
             "config": config.model_dump_json(), "rate": rate, "dry_run": options.dry_run, "when": time.time(),

@@ -14,6 +14,7 @@ from envs.errors import RunFault
 from envs.tabletop.robots import ROBOTS
 from rpd.deploy import safety
 from rpd.deploy.cameras import Camera
+from rpd.deploy.cascade import NOBODY
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.controller import Controller
 from rpd.deploy.kinematics import Arm, Array
@@ -54,6 +55,8 @@ class Outcome:
     """From measuring an observation to commanding the answer to it, s."""
     overruns: int = 0
     """Deadlines that passed without a command."""
+    who: Counter[str] = field(default_factory=Counter)
+    """Answers by whose they were, see `rpd.deploy.cascade`."""
     clamps: Counter[str] = field(default_factory=Counter)
     """Commands that each limit changed."""
 
@@ -272,7 +275,11 @@ class _Episode:
         _, measured = self.pending[answer.tick]
         self.pending = {tick: times for tick, times in self.pending.items() if tick > answer.tick}
         frame |= {"answer": answer.tick, "raw": answer.action, "policy_seconds": answer.seconds}
+        frame |= {"who": answer.who, "spread": answer.spread, "value": answer.value}
         out.answered += 1
+        out.who[answer.who] += 1
+        if answer.who == NOBODY:
+            raise Stop(f"the policy does not know: spread {answer.spread}, value {answer.value}")
         if answer.action.shape != (len(loop.policy.spec.action.names),) or not np.isfinite(answer.action).all():
             raise Stop(f"the policy's action is not finite: {np.array2string(answer.action, precision=3)}")
         action = np.clip(answer.action, -1, 1)

@@ -12,6 +12,7 @@ from envs import registry as envs
 from envs.base import EnvConfig
 from envs.errors import ConfigError, RunFault
 from envs.specs import EnvSpec
+from rpd.deploy.cascade import STUDENT, CascadeConfig
 from rpd.deploy.kinematics import Array
 from rpd.deploy.link import Child, LinkLost
 from rpd.policies import trained
@@ -37,23 +38,29 @@ class Answer:
     """[A] as it came, not checked."""
     seconds: float
     """That the policy took."""
+    who: str = STUDENT
+    """Whose action it is, see `rpd.deploy.cascade.Decision`."""
+    spread: float | None = None
+    value: float | None = None
 
 
 class PolicyProcess:
     """Asks without waiting, and takes answers as they come."""
 
-    def __init__(self, name: str, spec: EnvSpec, delay: float = 0.0) -> None:
+    def __init__(self, name: str, spec: EnvSpec, delay: float = 0.0, cascade: CascadeConfig | None = None) -> None:
         """Start it, and wait until it has loaded.
 
         Args:
             name: see `wanted_spec`.
             spec: what the robot offers.
             delay: seconds by which every answer is late on purpose, as over a network.
+            cascade: whom it may ask.
 
         Raises:
             ConfigError: no such policy, or it does not fit the robot.
         """
-        order = {"policy": name, "spec": spec.model_dump_json(), "delay": delay}
+        cascade = cascade or CascadeConfig()
+        order = {"policy": name, "spec": spec.model_dump_json(), "delay": delay, "cascade": cascade.model_dump_json()}
         self._child = Child("rpd.deploy.policy_process", f"policy {name}", order)
         self.spec = EnvSpec.model_validate_json(self._child.ready["spec"])
         """What its actions mean."""
@@ -87,7 +94,8 @@ class PolicyProcess:
         if not messages:
             return None
         newest = messages[-1]
-        return Answer(newest["tick"], np.array(newest["action"], dtype=np.float64), newest["seconds"])
+        rest = {key: newest[key] for key in ("seconds", "who", "spread", "value")}
+        return Answer(newest["tick"], np.array(newest["action"], dtype=np.float64), **rest)
 
     def close(self) -> None:
         """End its process."""

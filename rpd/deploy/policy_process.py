@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,27 @@ from tensordict import TensorDict
 
 from envs.errors import ConfigError, RunFault
 from envs.specs import EnvSpec
+from rpd.deploy.cascade import STOP, Act, Cascade, CascadeConfig, Obs
 from rpd.deploy.link import Link, LinkLost, parent
 from rpd.deploy.policy import EXPORTED, teacher_of
 from rpd.policies import Policy, StudentPolicy, trained
 
-Act = Callable[[dict[str, np.ndarray], str], np.ndarray]
-"""From an observation without a batch, and an instruction, to an action [A]."""
+
+@dataclass(frozen=True)
+class Loaded:
+    """A policy that is ready."""
+
+    act: Act
+    reset: Callable[[], None]
+    """Forget an episode."""
+    spec: EnvSpec
+    """What its actions mean."""
+    value: Callable[[Obs], float] | None = None
+    """Of an observation, for those that have one."""
 
 
-def load(name: str, spec: EnvSpec) -> tuple[Act, Callable[[], None], EnvSpec]:
+def load(name: str, spec: EnvSpec) -> Loaded:
     """Load a policy for what a robot offers.
-
-    Returns:
-        How it acts, how it forgets an episode, and the spec that says what its actions mean.
 
     Raises:
         ConfigError: no such policy, or it does not fit.
@@ -42,16 +51,49 @@ def load(name: str, spec: EnvSpec) -> tuple[Act, Callable[[], None], EnvSpec]:
             raise ConfigError(str(error)) from None
         made_for = EnvSpec.model_validate(exported.spec)
         spec.check_policy(made_for)
-        return exported.act, exported.reset, made_for
+        return Loaded(exported.act, exported.reset, made_for)
     policy = _torch_policy(name, spec)
 
-    def act(obs: dict[str, np.ndarray], instruction: str) -> np.ndarray:
-        rows = TensorDict({k: torch.from_numpy(np.array(v))[None] for k, v in obs.items()}, batch_size=[1])
+    def act(obs: Obs, instruction: str) -> np.ndarray:
         with torch.no_grad():
-            return policy.act(rows, [instruction])[0].numpy()
+            return policy.act(_rows(obs), [instruction])[0].numpy()
+
+    def value(obs: Obs) -> float:
+        assert isinstance(policy, StudentPolicy)
+        with torch.no_grad():
+            return float(policy.student.value(_rows(obs))[0])
 
     policy.seed(0)
-    return act, lambda: policy.reset(torch.ones(1, dtype=torch.bool)), spec
+    own = value if isinstance(policy, StudentPolicy) else None
+    return Loaded(act, lambda: policy.reset(torch.ones(1, dtype=torch.bool)), spec, own)
+
+
+def assemble(name: str, spec: EnvSpec, config: CascadeConfig) -> tuple[Cascade, Callable[[], None], EnvSpec]:
+    """Load a policy, and whomever it is compared with or may ask.
+
+    Returns:
+        How they act together, how all forget an episode, and what their actions mean.
+
+    Raises:
+        ConfigError: one of them is missing, or does not fit.
+    """
+    first, *others = (load(each, spec) for each in (name, *config.ensemble))
+    asked = [] if config.ask is None or config.ask == STOP else [load(config.ask, spec)]
+    for other in (*others, *asked):
+        if other.spec.action != first.spec.action:
+            raise ConfigError(f"cascade: actions mean different things: {first.spec.action}, and {other.spec.action}")
+
+    def reset() -> None:
+        for each in (first, *others, *asked):
+            each.reset()
+
+    teacher = asked[0].act if asked else None
+    discrete = first.spec.action.discrete
+    return Cascade(config, first.act, [other.act for other in others], first.value, teacher, discrete), reset, first.spec
+
+
+def _rows(obs: Obs) -> TensorDict:
+    return TensorDict({k: torch.from_numpy(np.array(v))[None] for k, v in obs.items()}, batch_size=[1])
 
 
 def _torch_policy(name: str, spec: EnvSpec) -> Policy:
@@ -69,7 +111,7 @@ def _torch_policy(name: str, spec: EnvSpec) -> Policy:
     return StudentPolicy(student, name, outside_base(student, spec, torch.device("cpu")))
 
 
-def serve(link: Link, act: Act, reset: Callable[[], None], delay: float) -> None:
+def serve(link: Link, act: Cascade, reset: Callable[[], None], delay: float) -> None:
     """Answer the newest question, again and again; with a delay, every question, each so much later.
 
     Raises:
@@ -85,9 +127,11 @@ def serve(link: Link, act: Act, reset: Callable[[], None], delay: float) -> None
         asked = [order for order in orders if order["do"] == "act"]
         for order in asked if delay else asked[-1:]:  # one that has been overtaken is of no use
             began = time.monotonic()
-            action = act(order["obs"], order["instruction"])
-            seconds = time.monotonic() - began
-            answer = {"tick": order["tick"], "action": np.asarray(action, dtype=np.float64), "seconds": seconds}
+            decision = act(order["obs"], order["instruction"])
+            answer = {
+                "tick": order["tick"], "action": np.asarray(decision.action, dtype=np.float64),
+                "seconds": time.monotonic() - began, "who": decision.who, "spread": decision.spread, "value": decision.value,
+            }  # fmt: skip
             late.append((began + delay, answer))
         while late and late[0][0] <= time.monotonic():
             link.send(late.popleft()[1])
@@ -100,7 +144,8 @@ def main(handle: int) -> None:
     with contextlib.suppress(LinkLost):
         order = link.take(float("inf"))[0]
         try:
-            act, reset, spec = load(order["policy"], EnvSpec.model_validate_json(order["spec"]))
+            cascade = CascadeConfig.model_validate_json(order["cascade"])
+            act, reset, spec = assemble(order["policy"], EnvSpec.model_validate_json(order["spec"]), cascade)
         except (ConfigError, RunFault) as error:
             link.send({"error": str(error)})
             return

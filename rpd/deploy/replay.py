@@ -68,6 +68,7 @@ def outcome(played: Played) -> Outcome:
         ages=[tick["age"] for tick in ticks if "age" in tick],
         delays=[tick["delay"] for tick in ticks if "delay" in tick],
         overruns=sum(tick["missed"] for tick in ticks),
+        who=Counter(tick["who"] for tick in ticks if "who" in tick),
         clamps=clamps,
     )
 
@@ -78,12 +79,12 @@ def differences(recorded: Record, policy: str) -> Array:
     Raises:
         ConfigError: no such policy, or it does not fit what was recorded.
     """
-    act, reset, _ = load(policy, recorded.spec)
+    loaded = load(policy, recorded.spec)
     rows = []
     for played in recorded.played:
-        reset()
+        loaded.reset()
         for tick in played.answered:
-            action = act(recorded.observation(played, tick), played.instruction)
+            action = loaded.act(recorded.observation(played, tick), played.instruction)
             rows.append(action - played.answers[tick]["raw"])
     return np.array(rows)
 

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rpd.deploy.cascade import STUDENT
 from rpd.deploy.loop import Outcome
 from rpd.stats import format_rate
 
@@ -35,6 +36,9 @@ def facts(outcomes: Sequence[Outcome], solved: Sequence[bool]) -> dict[str, str]
         said["success"] = format_rate(sum(solved), len(solved))
     reasons = Counter(o.reason for o in outcomes)
     said["ended by"] = "; ".join(f"{reason} ({n})" if n > 1 else reason for reason, n in reasons.most_common())
+    who: Counter[str] = sum((o.who for o in outcomes), Counter())
+    if set(who) - {STUDENT}:
+        said["answered by"] = ", ".join(f"{name} {100 * n / who.total():.1f} %" for name, n in who.most_common())
     overruns = sum(o.overruns for o in outcomes)
     said["late by"] = quantiles([x for o in outcomes for x in o.lateness]) + f"; {overruns} deadlines missed"
     said["age of the joints"] = quantiles([x for o in outcomes for x in o.ages])

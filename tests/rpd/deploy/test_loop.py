@@ -68,7 +68,7 @@ def test_a_missing_limit_is_an_error(tmp_path):
         ("tcp_speed: 1.0", "tcp_speed: .inf", "limits.tcp_speed"),
         ("[2.175, ", "[125, ", "joint 1: 125 rad/s, and the arm has at most 2.175"),
         ("[-1.7628, 1.7628]", "[-101, 101]", "limits.position of joint 2: -101 to 101 rad"),
-        ("[15, 7.5, ", "[15, ", "limits.acceleration has 6 entries, and panda has 7 joints"),
+        ("[60, 60, 60, 60, ", "[60, ", "limits.acceleration has 4 entries, and panda has 7 joints"),
         ("stop_within: 0.4", "stop_within: 0.2", "stop_within 0.2 s cannot be kept"),
         ("[0, 0.37]", "[0.37, 0]", "z from 0.37 to 0 m is empty"),
     ):
