@@ -154,8 +154,14 @@ def main() -> int:
     logs.mkdir(parents=True, exist_ok=True)
     for stage in plan:
         with ThreadPoolExecutor(options.jobs) as pool:
-            if not all(list(pool.map(lambda step: run(step, logs), stage))):
-                return 1
+            try:
+                done = list(pool.map(lambda step: run(step, logs), stage))
+            except KeyboardInterrupt:  # what is running has heard it too, and saves itself
+                pool.shutdown(cancel_futures=True)
+                print(f"to continue: python scripts/compass.py {options.domain}", flush=True)
+                return 130
+        if not all(done):
+            return 1
     print(f"report: {plan[-1][0].folder / 'report.html'}")
     return 0
 

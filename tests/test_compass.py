@@ -1,0 +1,66 @@
+"""The whole experiment of many robots: commands that rpd understands, in an order in which each finds what it needs."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from rpd.arguments import parse
+from rpd.collect import CollectOptions
+from rpd.generalist.config import DistillOptions
+from rpd.settings import train_options
+from rpd.sweep import cells_of, read
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("compass", ROOT / "scripts" / "compass.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["compass"] = module  # where dataclasses look for their annotations
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["compass"]
+
+
+@pytest.mark.parametrize("name", ["navigate", "tabletop"])
+def test_every_command_finds_what_it_needs(name, script):
+    domain = script.DOMAINS[name]
+    made = set()
+    for stage in script.stages(name, domain, 2):
+        for verb, words in ((step.words[1], step.words[2:]) for step in stage):
+            if verb == "collect":
+                assert parse(CollectOptions, words, verb).env.robot == domain.home
+            elif verb == "train":
+                assert set(map(str, train_options(words).demos)) <= made
+            elif verb == "sweep":
+                sweep = read(Path(words[0]))
+                assert {cell.base or cell.init for cell in cells_of(sweep)} - {None} <= made
+                made |= {str(cell.run_dir) for cell in cells_of(sweep)}
+            elif verb == "distill":
+                options = parse(DistillOptions, words, verb)
+                assert set(map(str, options.runs)) <= made and not set(options.held_out) & {
+                    p.name.split("-")[1] for p in options.runs
+                }
+            else:
+                assert verb == "report" and set(words[: words.index("--out")]) <= made
+        made |= {str(step.folder) for step in stage}
+
+
+def test_off_policy_has_as_many_labels_and_steps(script):
+    """The comparison with rounds is at equal gradient steps and episodes."""
+    distil = script.stages("navigate", script.DOMAINS["navigate"], 2)[-2]
+    with_rounds, without = (parse(DistillOptions, step.words[2:], "distill") for step in distil[:2])
+    assert with_rounds.total_steps == without.total_steps
+    assert with_rounds.episodes + with_rounds.rounds * with_rounds.round_episodes == without.episodes
+
+
+def test_what_is_done_is_not_done_again(script, tmp_path):
+    step = script.Step(["rpd", "no-such-verb"], tmp_path, ["rpd", "no-such-verb"])
+    assert not script.run(step, tmp_path) and not step.started
+    (tmp_path / "config.yaml").write_text("")
+    assert step.started
+    (tmp_path / "result.json").write_text("{}")
+    assert script.run(step, tmp_path)
