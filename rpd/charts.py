@@ -63,6 +63,8 @@ class Chart:
     x_label: str = "environment steps"
     percent: bool = False
     """y is a fraction of 1, shown from 0 to 100 %."""
+    log_x: bool = False
+    """x, all above 0, on a logarithmic axis."""
 
     @property
     def empty(self) -> bool:
@@ -151,9 +153,15 @@ def _body(chart: Chart) -> str:
     ys = [v for s in lines for values in (s.y, s.low or (), s.high or ()) for v in values]
     y_ticks = [0, 0.25, 0.5, 0.75, 1.0] if chart.percent else ticks(min(ys), max(ys))
     x_low, x_high = min(0.0, *xs), max(xs) if max(xs) > min(0.0, *xs) else min(0.0, *xs) + 1
+    # a run of 499,200 steps may show 500k at its end
+    x_ticks = [t for t in ticks(x_low, x_high, count=6) if t <= x_high * 1.01]
+    if chart.log_x:
+        powers = range(math.floor(math.log10(min(xs))), max(math.ceil(math.log10(max(xs))), 1) + 1)
+        x_low, x_high, x_ticks = float(powers[0]), float(powers[-1]), [10.0**power for power in powers]
 
     def px(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+        at = math.log10(x) if chart.log_x else x
+        return LEFT + (at - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
 
     def py(y: float) -> float:
         return TOP + (y_ticks[-1] - y) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - TOP - BOTTOM)
@@ -163,9 +171,8 @@ def _body(chart: Chart) -> str:
         text = f"{t:.0%}" if chart.percent else short(t)
         parts.append(f'<line class="gridline" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(t):.1f}" y2="{py(t):.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{py(t) + 4:.1f}" text-anchor="end">{text}</text>')
-    for t in ticks(x_low, x_high, count=6):
-        if t <= x_high * 1.01:  # a run of 499,200 steps may show 500k at its end
-            parts.append(f'<text x="{px(t):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{short(t)}</text>')
+    for t in x_ticks:
+        parts.append(f'<text x="{px(t):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{short(t)}</text>')
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 7}" text-anchor="middle">{escape(chart.x_label)}</text>')
     parts += [_band(s, px, py) for s in lines if s.low is not None and s.high is not None]
     parts += [_line(s, px, py, chart.percent) for s in lines]

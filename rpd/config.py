@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from envs.base import EnvConfig
 from students.config import ResidualConfig, StudentConfig
+from students.diffusion.config import DiffusionConfig
 
 
 class PPOConfig(BaseModel):
@@ -103,6 +104,25 @@ class PerceptionConfig(BaseModel):
     an encoder too few scenes, and it forgets them for the next."""
 
 
+class DenoiseConfig(BaseModel):
+    """How a student of kind diffusion learns."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_size: int = Field(128, ge=1)
+    """Chunks per gradient step."""
+    lr: float = Field(1e-3, gt=0)
+    """Learning rate of AdamW after the warm-up; falls to a hundredth along a cosine."""
+    warmup: int = Field(200, ge=0)
+    """Gradient steps over which the learning rate rises."""
+    weight_decay: float = Field(1e-6, ge=0)
+    """Of AdamW."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Largest decay of the average of the weights, which is what acts; 0: the newest weights."""
+    sampler: str | None = None
+    """Sampler of the evaluations, see docs/diffusion.md; default: ddim with 16 steps, or euler."""
+
+
 class RunConfig(BaseModel):
     """One training run."""
 
@@ -127,6 +147,8 @@ class RunConfig(BaseModel):
     ppo: PPOConfig = Field(default_factory=PPOConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
     perception: PerceptionConfig = Field(default_factory=PerceptionConfig)
+    diffusion: DiffusionConfig = Field(default_factory=DiffusionConfig)
+    denoise: DenoiseConfig = Field(default_factory=DenoiseConfig)
     total_steps: int = Field(500_000, ge=1)
     """Environment steps in all; mode bc: rows of demonstrations that are learnt from, each as often as it is drawn."""
     seed: int = Field(0, ge=0)

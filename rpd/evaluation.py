@@ -47,6 +47,8 @@ class EvalOptions(BaseModel):
     """A second policy, compared with the first paired by seed."""
     task: str | None = None
     """Task; default: the one that the policy was trained on. With --suite: this one alone, as the suite evaluates it."""
+    sampler: str | None = None
+    """How a diffusion policy draws its actions: ddpm, ddim:steps=16, rti:levels=3, ...; see docs/diffusion.md."""
     suite: str | None = None
     """Evaluate on every task of a suite in place of one: libero_spatial, libero_object, libero_goal, libero_10, libero_90,
     rpd-maniskill, tabletop. With --out of an evaluation that was interrupted, it goes on."""
@@ -82,13 +84,13 @@ def main(options: EvalOptions) -> int:
     if options.shard is not None:
         raise ConfigError(f"--shard {options.shard} is a part of a suite: add --suite, e.g. --suite libero_spatial")
     names = [options.policy] + ([options.other] if options.other else [])
-    task, configs = _environments(options, names)
+    task, configs = environments(options, names)
     folders = _folders(options, names)
     with contextlib.ExitStack() as stack:
         different = configs if configs[0] != configs[-1] else configs[:1]
         device, threads = resolve_device(options.device), options.num_threads
         worlds = [stack.enter_context(contextlib.closing(envs.make(task, c, device, threads))) for c in different]
-        policies = [resolve(name, env) for name, env in zip(names, itertools.cycle(worlds), strict=False)]
+        policies = [resolve(name, env, options.sampler) for name, env in zip(names, itertools.cycle(worlds), strict=False)]
         # Whatever is wrong with the options has been said before the first episode.
         for note in dict.fromkeys(p.student.note for p in policies if isinstance(p, StudentPolicy) and p.student.note):
             print(note, flush=True)
@@ -113,11 +115,11 @@ def _evaluate_suite(options: EvalOptions) -> int:
         suite = replace(suite, tasks=(options.task,))
     configs = {}
     for task in suite.tasks:
-        _, (config,) = _environments(options.model_copy(update={"task": task}), [name])
+        _, (config,) = environments(options.model_copy(update={"task": task}), [name])
         configs[task] = config.model_copy(update=suite.env)
     shard = Shard.parse(options.shard) if options.shard else Shard()
     (folder,) = _folders(options, [name])
-    what = SuiteRun(suite, name, options.episodes, options.seed, configs)
+    what = SuiteRun(suite, name, options.episodes, options.seed, configs, options.sampler)
     print(f"results: {folder}; if interrupted, the same command with --out {folder} goes on", flush=True)
     summary = run_suite(what, folder, shard, options.device, options.num_threads, options.video)
     show_suite(summary, folder, options.episodes * len(suite.tasks))
@@ -136,7 +138,7 @@ def _measure(options: EvalOptions, env: VectorEnv, config: EnvConfig, policy: Po
     return result
 
 
-def _environments(options: EvalOptions, names: list[str]) -> tuple[str, list[EnvConfig]]:
+def environments(options: EvalOptions, names: list[str]) -> tuple[str, list[EnvConfig]]:
     """Task and an environment per policy: what the options say, else what the first trained policy was made for.
 
     All have the same episodes; they differ only in what is observed, where one policy sees images and the other the state.

@@ -10,7 +10,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from envs.base import VectorEnv
-from envs.errors import unknown_name
+from envs.errors import ConfigError, unknown_name
+from envs.specs import EnvSpec
 from rpd.export import is_exported
 from rpd.runs import near
 from teachers.policy import BesideBase, outside_base, with_proposal
@@ -107,32 +108,62 @@ def trained(name: str) -> Path | None:
     return Path(name)
 
 
-def resolve(name: str, env: VectorEnv) -> Policy:
+def resolve(name: str, env: VectorEnv, sampler: str | None = None) -> Policy:
     """Build a policy from what a person writes on a command line.
 
     Args:
         name: ``zero``, ``random``, ``teacher:<teacher>``, or the path of a run, a checkpoint, a policy folder or an
             exported policy.
         env: the environment it will act in; the policy computes on its device.
+        sampler: how a diffusion policy draws, see `students.diffusion.samplers`; None: its default.
 
     Raises:
-        ConfigError: nothing of that name, or a damaged policy.
+        ConfigError: nothing of that name, or a damaged policy, or one that does not draw through a sampler.
         SpecMismatch: the policy was made for another environment; names both sides.
     """
     path = trained(name)
     if path is not None and is_exported(path):
         from rpd.export.policy import ExportedPolicy
 
+        _no_sampler(name, sampler)
         return ExportedPolicy(path, env.spec)
     if path is not None:
-        from rpd.checkpoint import resolve_policy
-        from students.actor_critic import ActorCritic
-
-        student = ActorCritic.from_pretrained(resolve_policy(path), device=env.device)
-        student.fit(env.spec)
-        return StudentPolicy(student, name, outside_base(student, env.spec, env.device))
+        return load(path, name, env.spec, env.device, sampler)
+    _no_sampler(name, sampler)
     if name.startswith("teacher:"):
         from teachers.registry import make
 
         return make(name.removeprefix("teacher:"), env.spec, env.device)
     return ZeroPolicy(env.spec.action.dim) if name == "zero" else RandomPolicy(env.spec.action.dim)
+
+
+def load(path: Path, name: str, spec: EnvSpec, device: torch.device, sampler: str | None = None) -> Policy:
+    """Load a trained policy of any kind, to act in an environment.
+
+    Args:
+        path: a run, a checkpoint or a policy folder.
+        name: how it is called in results.
+        spec: of the environment.
+        device: where it computes.
+        sampler: see `resolve`.
+
+    Raises:
+        ConfigError: see `resolve`.
+        SpecMismatch: the policy was made for another environment; names both sides.
+    """
+    from students import pretrained
+    from students.diffusion.actor import DiffusionActor
+    from students.diffusion.policy import DiffusionPolicy
+    from students.locate import resolve_policy
+
+    student = pretrained.load(resolve_policy(path), device)
+    student.fit(spec)
+    if isinstance(student, DiffusionPolicy):
+        return DiffusionActor(student, sampler, name)
+    _no_sampler(name, sampler)
+    return StudentPolicy(student, name, outside_base(student, spec, device))
+
+
+def _no_sampler(name: str, sampler: str | None) -> None:
+    if sampler is not None:
+        raise ConfigError(f"--sampler {sampler}: {name} is no diffusion policy, and answers in one pass: leave it out")

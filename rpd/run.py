@@ -10,6 +10,7 @@ from rich.console import Console
 from envs.errors import ConfigError, NonFiniteError, RunFault, unknown_name
 from rpd import checkpoint, settings
 from rpd.config import RunConfig
+from rpd.diffusion.trainer import DiffusionTrainer
 from rpd.report import write
 from rpd.runs import near, read_json
 from rpd.tables import result_table
@@ -29,7 +30,7 @@ def start(config: RunConfig, runs_dir: Path, name: str | None) -> int:
     for folder in (runs_dir, run_dir):
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file: runs need a folder, choose another --runs-dir or --name")
-    return _train(Trainer(config, run_dir))
+    return _train(_trainer(config, run_dir))
 
 
 def resume(run_dir: Path) -> int:
@@ -41,7 +42,7 @@ def resume(run_dir: Path) -> int:
     config = settings.validate(settings.file_settings(run_dir / "config.yaml"), str(run_dir / "config.yaml"))
     if not checkpoint_steps(run_dir / "checkpoints"):
         print(f"{run_dir} stopped before its first checkpoint: starting it again", flush=True)
-        return _train(Trainer(config, run_dir))
+        return _train(_trainer(config, run_dir))
     saved, problems = checkpoint.newest_sound(run_dir)
     for problem in problems:
         print(f"skipped: {problem}", flush=True)
@@ -49,13 +50,17 @@ def resume(run_dir: Path) -> int:
         print(f"{run_dir} is complete: {saved.step:,} steps")
         return 0
     print(f"resuming {run_dir} at {saved.step:,} steps", flush=True)
-    trainer = Trainer(config, run_dir, saved)
-    if not trainer.env.exact_resume:
+    trainer = _trainer(config, run_dir, saved)
+    if not trainer.exact_resume:
         print(f"{config.task} restores its simulation up to rounding: expect other numbers than without the stop", flush=True)
     return _train(trainer)
 
 
-def _train(trainer: Trainer) -> int:
+def _trainer(config: RunConfig, run_dir: Path, saved: checkpoint.Checkpoint | None = None) -> Trainer | DiffusionTrainer:
+    return (DiffusionTrainer if config.student.kind == "diffusion" else Trainer)(config, run_dir, saved)
+
+
+def _train(trainer: Trainer | DiffusionTrainer) -> int:
     run_dir = trainer.run_dir
     again = f"to continue: rpd train --resume {run_dir}"
     try:

@@ -77,6 +77,7 @@ class SuiteRun:
         episodes: of each task.
         seed: of the first episode of each task.
         configs: the environment of each task.
+        sampler: of a diffusion policy.
     """
 
     suite: Suite
@@ -84,13 +85,15 @@ class SuiteRun:
     episodes: int
     seed: int
     configs: dict[str, EnvConfig]
+    sampler: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """As JSON values, without what does not change results."""
         config = next(iter(self.configs.values()))
         env = config.model_dump(mode="json", exclude_none=True, exclude={"num_envs", "num_workers"})
+        drawn = {} if self.sampler is None else {"sampler": self.sampler}
         return {
-            "suite": self.suite.name, "policy": self.policy, "episodes": self.episodes, "seed": self.seed, "env": env
+            "suite": self.suite.name, "policy": self.policy, "episodes": self.episodes, "seed": self.seed, "env": env, **drawn
         }  # fmt: skip
 
     @property
@@ -158,7 +161,7 @@ def _play(
     done = _read(file)
     config = what.configs[task].model_copy(update={"num_envs": min(what.configs[task].num_envs, len(missing))})
     with contextlib.closing(envs.make(task, config, resolve_device(device), num_threads)) as env:
-        policy = resolve(what.policy, env)
+        policy = resolve(what.policy, env, what.sampler)
         for batch in _batches(missing, config.num_envs):
             filmed = film and batch[0] == what.seed
             path = folder / VIDEOS / f"{_slug(task)}.mp4"

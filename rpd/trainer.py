@@ -20,13 +20,14 @@ from rpd.atomic import write_json, write_text
 from rpd.augment import augmentation
 from rpd.config import RunConfig
 from rpd.distill import DistillObjective, GateContext
-from rpd.evaluate import EvalResult, compare, evaluate
+from rpd.evaluate import EvalResult, evaluate
 from rpd.imitation import DemoSource
 from rpd.interrupt import Interrupt
 from rpd.machine import environment_info
 from rpd.perception import PerceptionLearner, kept
 from rpd.policies import Policy, StudentPolicy
 from rpd.residual import make_policy, outside
+from rpd.results import run_result
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics
 from rpd.views import shown_to
@@ -100,6 +101,11 @@ class Trainer:
             self._load(resume)
         self._check_memory()
         self.resume_step = self.saved_step = None if resume is None else self.step
+
+    @property
+    def exact_resume(self) -> bool:
+        """Whether a resumed run has the numbers of one that was never stopped."""
+        return self.env.exact_resume
 
     def _check_memory(self) -> None:
         """Refuse batches that cannot fit; what else a run takes, `rpd.plan` estimates."""
@@ -256,32 +262,10 @@ class Trainer:
     def _finish(self) -> None:
         """Judge the final policy on fresh episodes and write result.json."""
         student = self._evaluate(self.eval_env, FINAL_SEED, self.config.final_episodes)
-        teacher, base = self.teacher_result, self.base_result
-        curve = [
-            [m["step"], m["eval/success"], round(m["eval/success"] * self.config.eval_episodes), self.config.eval_episodes]
-            for m in read_metrics(self.run_dir)
-            if "eval/success" in m
-        ]
-        result = {
-            "schema_version": 1,
-            "task": self.config.task,
-            "reward": self.env.spec.reward,
-            "obs": self.config.env.obs,
-            "robot": self.env.spec.embodiment.name,
-            "mode": self.config.mode,
-            "teacher": self.config.teacher if self.teacher else None,
-            "seed": self.config.seed,
-            "steps": self.step,
-            "wall_s": self.wall,
-            "teacher_queries": self.collector.queries,
-            "student": student.to_dict(),
-            "teacher_eval": None if teacher is None else teacher.to_dict(),
-            "paired": None if teacher is None else vars(compare(student, teacher)),
-            "base": self.config.base,
-            "base_eval": None if base is None else base.to_dict(),
-            "base_paired": None if base is None else vars(compare(student, base)),
-            "curve": curve,
-        }
+        result = run_result(
+            self.config, self.env.spec, self.step, self.wall, read_metrics(self.run_dir), student,
+            self.teacher_result, self.base_result, self.collector.queries,
+        )  # fmt: skip
         write_json(self.run_dir / "result.json", result)
 
     # Saving -------------------------------------------------------------------------------------------------------

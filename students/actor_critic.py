@@ -16,6 +16,7 @@ from students import pretrained
 from students.config import StudentConfig
 from students.distribution import ActionDistribution
 from students.encoders import mlp
+from students.fitting import fit
 from students.normalizer import Normalizer
 from students.perception import Cameras, Obs, Perception
 
@@ -97,11 +98,9 @@ class ActorCritic(nn.Module):
         Raises:
             SpecMismatch: the policy does not fit; names both sides.
         """
-        spec.check_policy(self.spec, self.config.reads)
-        columns = [spec.state_names.index(name) for name in self.spec.entries(self.config.reads)]
-        scale = [a / b for a, b in zip(self.spec.action.scale, spec.action.scale, strict=True)]
+        columns, rescale = fit(self.spec, spec, self.config.reads)
         self.columns = torch.tensor(columns, device=self.device)
-        self.rescale = torch.tensor(scale, device=self.device).where(~self.discrete, 1.0)
+        self.rescale = torch.tensor(rescale, device=self.device)
         self._everything = columns == list(range(len(spec.state_names)))
         self._same_scale = bool((self.rescale == 1).all())
 
@@ -190,12 +189,15 @@ class ActorCritic(nn.Module):
 
     @staticmethod
     def from_pretrained(folder: str | Path, device: torch.device | str = "cpu") -> ActorCritic:
-        """Load a policy saved by `save_pretrained`, of any kind.
+        """Load a policy saved by `save_pretrained`, of any kind that acts and judges at once.
 
         Raises:
             ConfigError: one line that names the file that is missing, damaged or of another kind.
         """
-        return pretrained.load(Path(folder), device)
+        policy = pretrained.load(Path(folder), device)
+        if not isinstance(policy, ActorCritic):
+            raise ConfigError(f"{folder}: a {type(policy).__name__}, which has no critic and no density: name a plain student")
+        return policy
 
     def describe(self) -> pretrained.Description:
         """Say what the policy is, without its numbers."""

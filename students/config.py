@@ -9,10 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class StudentConfig(BaseModel):
-    """Network of the actor-critic."""
+    """Network of the student."""
 
     model_config = ConfigDict(extra="forbid")
 
+    kind: Annotated[Literal["actor-critic", "diffusion"], tyro.conf.arg(aliases=("--student",))] = "actor-critic"
+    """actor-critic: one forward pass per action, learns in every mode; diffusion: denoises chunks of actions, learns in mode bc
+    (see diffusion and denoise)."""
     reads: tuple[str, ...] = ()
     """Groups of state entries that are read, e.g. gripper object goal; default: all. Without the joints (q dq) the policy also
     fits robots that it was not trained on, if they act in the same units."""

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from envs.errors import ConfigError
 from envs.specs import EnvSpec
 from students.config import GeneralistConfig, ResidualConfig, StudentConfig
+from students.diffusion.config import DiffusionConfig
 from students.files import digest, mismatch, write_bytes
 
 if TYPE_CHECKING:
     from students.actor_critic import ActorCritic
+    from students.diffusion.policy import DiffusionPolicy
 
 SCHEMA = 1
 CONFIG, MODEL = "config.json", "model.safetensors"
@@ -30,6 +32,7 @@ CLASSES = {
     "ActorCritic": "students.actor_critic",
     "ResidualActorCritic": "students.residual",
     "GeneralistActorCritic": "students.generalist",
+    "DiffusionPolicy": "students.diffusion.policy",
 }
 """The module of each kind of policy. Its class has ``build(Description)`` and ``describe() -> Description``."""
 
@@ -43,6 +46,7 @@ class Description(BaseModel):
     spec: EnvSpec
     student: StudentConfig
     residual: ResidualConfig | None = None
+    diffusion: DiffusionConfig | None = None
     base: Description | str | None = None
     """Of a residual: the policy inside that it adds to, or the name of the teacher outside."""
     generalist: GeneralistConfig | None = None
@@ -54,7 +58,7 @@ class _Config(Description):
     model: dict[str, int | str]
 
 
-def save(policy: ActorCritic, folder: Path) -> None:
+def save(policy: ActorCritic | DiffusionPolicy, folder: Path) -> None:
     """Write a policy folder. Each file is written atomically; an interrupted overwrite is noticed by `load`.
 
     Raises:
@@ -69,7 +73,7 @@ def save(policy: ActorCritic, folder: Path) -> None:
     write_bytes(folder / CONFIG, text.encode())
 
 
-def load(folder: Path, device: torch.device | str = "cpu") -> ActorCritic:
+def load(folder: Path, device: torch.device | str = "cpu") -> ActorCritic | DiffusionPolicy:
     """Load a policy of any kind.
 
     Raises:
@@ -98,7 +102,7 @@ def describe(folder: Path) -> Description:
     return _read_config(folder)
 
 
-def build(description: Description) -> ActorCritic:
+def build(description: Description) -> ActorCritic | DiffusionPolicy:
     """Make the network of a description, with new numbers."""
     module = importlib.import_module(CLASSES[description.class_name])
     return getattr(module, description.class_name).build(description)

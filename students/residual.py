@@ -99,6 +99,7 @@ class ResidualActorCritic(ActorCritic):
         """See `ActorCritic.build`."""
         assert description.residual is not None and description.base is not None
         base = description.base if isinstance(description.base, str) else pretrained.build(description.base)
+        assert isinstance(base, str | ActorCritic)
         return cls(description.spec, description.student, description.residual, base)
 
     def _proposed(self, obs: Obs) -> Obs:

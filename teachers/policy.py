@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -12,10 +13,12 @@ from envs.errors import ConfigError
 from envs.specs import EnvSpec
 from students import pretrained
 from students.actor_critic import ActorCritic
+from students.diffusion.policy import DiffusionPolicy
 from students.locate import resolve_policy
 from students.residual import ACTION
 from teachers import registry
 from teachers.base import Teacher, TeacherOutput, Views
+from teachers.diffusion import DiffusionOptions, DiffusionTeacher
 from teachers.registry import Options, parse_options
 
 
@@ -100,7 +103,7 @@ class PolicyTeacher(BesideBase, Teacher):
         return self.policy.device
 
 
-def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, device: torch.device) -> PolicyTeacher:
+def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, device: torch.device) -> Teacher:
     """Build ``policy:RUN``; see `teachers.registry`.
 
     Raises:
@@ -108,9 +111,30 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
     """
     if argument is None:
         raise ConfigError("teacher 'policy' needs a run, a checkpoint or a policy folder, e.g. policy:runs/x")
-    parse_options(Options, options, "policy")
-    policy = ActorCritic.from_pretrained(resolve_policy(argument), device)
-    return PolicyTeacher(policy, base=outside_base(policy, spec, device))
+    return frozen(argument, "policy", spec, device, options)
+
+
+def frozen(
+    path: str | Path, name: str, spec: EnvSpec | None, device: torch.device | str, options: dict[str, str] | None = None
+) -> PolicyTeacher | DiffusionTeacher:
+    """Load a policy of any kind as a teacher.
+
+    Args:
+        path: a run, a checkpoint or a policy folder.
+        name: the teacher's.
+        spec: of the environment; None: the policy's own, and it may correct nobody.
+        device: where it computes.
+        options: of a diffusion policy, see `DiffusionOptions`; others have none.
+
+    Raises:
+        ConfigError: no such policy, a damaged one, or a bad option.
+    """
+    policy = pretrained.load(resolve_policy(path), device)
+    if isinstance(policy, DiffusionPolicy):
+        return DiffusionTeacher(policy, name, parse_options(DiffusionOptions, options or {}, "policy"))
+    parse_options(Options, options or {}, "policy")
+    base = None if spec is None else outside_base(policy, spec, torch.device(device))
+    return PolicyTeacher(policy, name, base)
 
 
 def needs(argument: str | None, options: dict[str, str]) -> Views:

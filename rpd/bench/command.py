@@ -26,30 +26,30 @@ from rpd.trainer import Trainer, resolve_device
 from students.locate import resolve_policy
 from teachers import registry as teachers
 
+TASK = "tabletop/PickCube"
 PARTS = ("env", "teacher", "inference", "update", "perception")
 
 
 class BenchOptions(BaseModel):
-    """Measure speed: environments alone, the parts of an iteration of training, a teacher, or a policy server."""
+    """Measure speed: environments alone, the parts of an iteration of training, a teacher, a policy server; or samplers."""
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "export", "deploy"]]
+    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "export", "deploy", "diffusion"]]
     """env: control steps and images per second; train: the parts of an iteration; teacher: labels per second; octo:
     loading an Octo checkpoint, and its labels; serve: round trips of a question about images, with a policy that costs
     nothing; export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real
-    time, at several rates and delays, against its evaluation."""
-    task: str = "tabletop/PickCube"
-    """Task."""
+    time, at several rates and delays, against its evaluation; diffusion: samplers of a diffusion policy, by success, network
+    evaluations and time per action."""
+    policy: tyro.conf.Positional[Path | None] = None
+    """diffusion, deploy, export: a run, a checkpoint or a policy folder; export's default: new students of the usual sizes,
+    from state and from images."""
+    task: str = ""
+    """Task; default: tabletop/PickCube; diffusion: the policy's."""
     num_envs: int = Field(128, ge=1)
     """Environments stepped together."""
     image_size: int | None = Field(None, ge=8, le=1024)
     """Height and width of an image, pixels; default: 64, and 224 for serve."""
-    policy: Path | None = None
-    """export, deploy: a run, a checkpoint or a policy folder; default of export: new students of the usual sizes, from state
-    and from images."""
-    episodes: int = Field(100, ge=1)
-    """deploy: episodes of the evaluation, and of every rate and delay."""
     obs: Literal["state", "image"] = "state"
     """train: what the student sees."""
     teacher: str = "scripted"
@@ -62,6 +62,18 @@ class BenchOptions(BaseModel):
     """octo: a folder in the original layout, in place of random weights."""
     samples: int = Field(32, ge=1)
     """octo: actions drawn per label."""
+    samplers: tuple[str, ...] = ()
+    """diffusion: what is compared, the first being what the others are compared with, e.g. ddpm rti:levels=3; default: all
+    that the policy can be drawn from by, see docs/diffusion.md."""
+    execute: int = Field(1, ge=1)
+    """diffusion: actions of a chunk that are executed, where samplers does not say it."""
+    episodes: int | None = Field(None, ge=1)
+    """diffusion: episodes, on the same seeds for all (default 200); deploy: of the evaluation, and of every rate and delay
+    (default 100)."""
+    seed: int = Field(4_000_000, ge=0)
+    """diffusion: seed of the first episode."""
+    out: Path | None = None
+    """diffusion: folder for table and figure; default: runs/bench-diffusion-...."""
     rounds: int = Field(5, ge=1)
     """Repetitions; the minimum, median and maximum are printed."""
     device: str = "auto"
@@ -75,9 +87,13 @@ def main(options: BenchOptions) -> int:
     torch.set_num_threads(options.num_threads or 1)
     machine = environment_info()["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
+    if options.what != "diffusion":
+        options = options.model_copy(update={"task": options.task or TASK})
+    if options.policy is not None and options.what not in ("export", "deploy", "diffusion"):
+        raise ConfigError(f"rpd bench {options.what} measures no policy: leave out '{options.policy}'")
     benches = {
         "env": _bench_env, "train": _bench_train, "teacher": _bench_teacher, "octo": _bench_octo, "serve": _bench_serve,
-        "export": _bench_export, "deploy": _bench_deploy,
+        "export": _bench_export, "deploy": _bench_deploy, "diffusion": _bench_diffusion,
     }  # fmt: skip
     return benches[options.what](options)
 
@@ -215,12 +231,34 @@ def _bench_deploy(options: BenchOptions) -> int:
     from rpd.bench.deploy import COLUMNS, cells, measure
 
     if options.policy is None:
-        raise ConfigError("which policy? add --policy, e.g. --policy runs/x")
+        raise ConfigError("which policy? e.g. 'rpd bench deploy runs/x'")
     table = _table(f"{options.policy} on robot sim, in real time; ms", *COLUMNS)
-    for row in measure(str(options.policy), "sim", options.episodes):
+    for row in measure(str(options.policy), "sim", options.episodes or 100):
         print(*cells(row), sep=" | ", flush=True)
         table.add_row(*cells(row))
     Console().print(table)
+    return 0
+
+
+def _bench_diffusion(options: BenchOptions) -> int:
+    from rpd.bench.diffusion import measure, rows, write
+
+    if options.policy is None:
+        raise ConfigError("which policy? e.g. 'rpd bench diffusion runs/x'")
+    report = measure(
+        str(options.policy), options.task or None, options.samplers, options.execute, options.episodes or 200, options.seed,
+        resolve_device(options.device),
+    )  # fmt: skip
+    title = (
+        f"{report.task}: {options.policy}, {report.methods[0].result.n} episodes, differences to {report.methods[0].sampler}"
+    )
+    columns, cells = rows(report)
+    table = _table(title, *columns)
+    for row in cells:
+        table.add_row(*row)
+    Console().print(table)
+    folder = options.out or Path("runs") / f"bench-diffusion-{time.strftime('%Y%m%d-%H%M%S')}"
+    print(f"report: {write(report, folder)}")
     return 0
 
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tensordict import TensorDict
 
 from envs.errors import ConfigError, RunFault
 from envs.specs import EnvSpec
+from rpd import policies
 from rpd.deploy.cascade import STOP, Act, Cascade, CascadeConfig, Obs
 from rpd.deploy.link import Link, LinkLost, parent
 from rpd.deploy.policy import EXPORTED, teacher_of
@@ -102,13 +104,7 @@ def _torch_policy(name: str, spec: EnvSpec) -> Policy:
         from teachers.registry import make
 
         return make(teacher, spec, torch.device("cpu"))
-    from students.actor_critic import ActorCritic
-    from students.locate import resolve_policy
-    from teachers.policy import outside_base
-
-    student = ActorCritic.from_pretrained(resolve_policy(name))
-    student.fit(spec)
-    return StudentPolicy(student, name, outside_base(student, spec, torch.device("cpu")))
+    return policies.load(Path(name), name, spec, torch.device("cpu"))
 
 
 def serve(link: Link, act: Cascade, reset: Callable[[], None], delay: float) -> None:

@@ -20,11 +20,9 @@ from rpd.serve.service import PolicyService
 from rpd.serve.status import Status
 from rpd.settings import train_options
 from rpd.trainer import resolve_device
-from students.actor_critic import ActorCritic
-from students.locate import resolve_policy
 from teachers import registry as teachers
 from teachers.base import Teacher, Views
-from teachers.policy import PolicyTeacher
+from teachers.policy import frozen
 from teachers.wire.client import TOKEN_VARIABLE, read_token
 
 
@@ -120,8 +118,8 @@ def load(options: ServeOptions) -> tuple[Teacher, EnvSpec, Views]:
             raise unknown_name("teacher or run", path, [*teachers.FAMILIES, *near(Path(path))])
         if given:
             raise ConfigError(f"{options.policy} knows the environment that it was trained for: leave out {', '.join(given)}")
-        student = ActorCritic.from_pretrained(resolve_policy(path), device)
-        return PolicyTeacher(student, options.policy), student.spec, Views()
+        served = frozen(path, options.policy, None, device)
+        return served, served.policy.spec, Views()
     if options.task is None:
         raise ConfigError(f"{options.policy}: for which task? add --task, e.g. --task tabletop/PickCube")
     args = [options.task, "--env.num-envs", "1"]  # the environment that `rpd train` would build

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from envs.errors import ConfigError
 from envs.specs import EnvSpec
+from students.chunks import Chunks, RecedingHorizon, TemporalEnsemble
+from students.history import History
 from teachers.base import Teacher, TeacherOutput
 from teachers.bridge import connect
 from teachers.looking import shown
 from teachers.octo import images, weights
-from teachers.octo.chunks import Chunks, RecedingHorizon, TemporalEnsemble
 from teachers.octo.diffusion import DiffusionActionHead
-from teachers.octo.history import History
 from teachers.octo.language import Words, pad
 from teachers.octo.model import Observation, Octo, Task
 from teachers.octo.setup import PRIMARY, Setup
@@ -51,7 +51,7 @@ class OctoTeacher(Teacher):
             model.head.ddim_steps, model.head.embodiment_dim = options.ddim, setup.statistics.dim
         if options.compile:
             model.transformer.compile()
-        self.history = History(options.window, self.name)
+        self.history = History(options.window, f"teacher {self.name}")
         self.wants_all = options.window > 1
         self.chunks: Chunks = (
             RecedingHorizon(options.execute) if options.ensemble is None else TemporalEnsemble(options.ensemble)

@@ -79,5 +79,5 @@ def test_export(capsys, tmp_path):
             p50, p99 = (float(x) for x in re.findall(r"\d+\.\d+", row))
             assert 0 < p50 <= p99
     assert list(tmp_path.iterdir()) == []
-    assert main(["bench", "export", "--policy", "nowhere"]) == 2
+    assert main(["bench", "export", "nowhere"]) == 2
     assert "nowhere: does not exist" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import torch
 
 from envs.base import EnvConfig
 from rpd.cli import main
-from rpd.evaluation import EvalOptions, _environments
+from rpd.evaluation import EvalOptions, environments
 from rpd.trainer import Trainer
 from students.actor_critic import ActorCritic
 
@@ -79,7 +79,7 @@ def test_a_student_of_images_beside_one_of_the_state(run, tmp_path, capsys):
     assert main(["eval", str(run / "image"), str(run / "state"), "--episodes", "2", "--video", "False"]) == 0
     assert "n=2" in capsys.readouterr().out
     image, state = str(run / "image"), str(run / "state")
-    task, (a, b, c) = _environments(EvalOptions(policy=image, episodes=2), [image, state, "zero"])
+    task, (a, b, c) = environments(EvalOptions(policy=image, episodes=2), [image, state, "zero"])
     assert task == "tabletop/Reach"
     assert (a.obs, a.cameras, a.image_size) == ("image", ("front", "wrist"), 16) and c == a
     assert b == a.model_copy(update={"obs": "state", "cameras": None, "image_size": None})
@@ -89,7 +89,7 @@ def test_a_student_of_images_beside_one_of_the_state(run, tmp_path, capsys):
 def test_options_come_first(run):
     state = str(run / "state")
     options = EvalOptions(policy=state, task="tabletop/PickCube", robot="xarm6", randomize=(), episodes=500)
-    task, (config,) = _environments(options, [state])
+    task, (config,) = environments(options, [state])
     assert task == "tabletop/PickCube"
     assert config == EnvConfig(robot="xarm6", num_envs=128, max_episode_steps=10)
 

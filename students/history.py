@@ -9,44 +9,44 @@ from envs.errors import ConfigError
 
 
 class History:
-    """The last W images of every camera; the first one stands for those before it, which are marked as padding.
+    """The last W observations; the first of an episode stands for those before it, which are marked as padding.
 
     Row i is environment i in every call. With W = 1 nothing is remembered.
 
     Args:
         window: time steps, W.
-        where: the teacher, for messages.
+        where: the policy, for messages.
     """
 
     def __init__(self, window: int, where: str) -> None:
         self.window, self.where = window, where
-        self.frames: dict[str, Tensor] = {}  # uint8 [N, W, H, H, 3] by camera
-        self.count: Tensor | None = None  # [N] images seen in this episode
+        self.frames: dict[str, Tensor] = {}  # [N, W, ...] by key
+        self.count: Tensor | None = None  # [N] observations seen in this episode
 
-    def push(self, images: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Add images [N, H, H, 3] of the current step.
+    def push(self, seen: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Add the observations [N, ...] of the current step, by key.
 
         Returns:
-            [N, W, H, H, 3] by camera, the newest last, and which steps happened [N, W] bool.
+            [N, W, ...] by key, the newest last, and which steps happened [N, W] bool.
 
         Raises:
             ConfigError: another number of environments than before.
         """
-        first = next(iter(images.values()))
+        first = next(iter(seen.values()))
         rows, device = len(first), first.device
         if self.window == 1:
-            return {key: image[:, None] for key, image in images.items()}, torch.ones(rows, 1, dtype=torch.bool, device=device)
+            return {key: value[:, None] for key, value in seen.items()}, torch.ones(rows, 1, dtype=torch.bool, device=device)
         if self.count is None:
             self.count = torch.zeros(rows, dtype=torch.long, device=device)
         if len(self.count) != rows:
             raise ConfigError(
-                f"teacher {self.where}: window={self.window} remembers what {len(self.count)} environments showed, but {rows} "
+                f"{self.where}: a window of {self.window} remembers what {len(self.count)} environments showed, but {rows} "
                 "are asked about"
             )
-        for key, image in images.items():
-            new = image[:, None]
-            old = self.frames.get(key, new.expand(-1, self.window, -1, -1, -1))
-            fresh = (self.count == 0).view(-1, 1, 1, 1, 1)
+        for key, value in seen.items():
+            new = value[:, None]
+            old = self.frames.get(key, new.expand(-1, self.window, *value.shape[1:]))
+            fresh = (self.count == 0).view(-1, *[1] * value.ndim)
             self.frames[key] = torch.where(fresh, new, torch.cat([old[:, 1:], new], 1))
         self.count = (self.count + 1).clamp_max(self.window)
         return self.frames, torch.arange(self.window, device=device) >= self.window - self.count[:, None]
@@ -54,8 +54,9 @@ class History:
     def forget(self, mask: Tensor) -> None:
         """Begin new episodes where mask [N] is True."""
         if self.window > 1:
-            count = torch.zeros(len(mask), dtype=torch.long, device=mask.device) if self.count is None else self.count
-            self.count = count.masked_fill(mask, 0) if len(mask) == len(count) else torch.zeros_like(mask, dtype=torch.long)
+            if self.count is None or len(mask) != len(self.count):
+                self.frames, self.count = {}, torch.zeros(len(mask), dtype=torch.long, device=mask.device)
+            self.count = self.count.masked_fill(mask, 0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What is remembered."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from envs.errors import ConfigError
-from teachers.octo.chunks import RecedingHorizon, TemporalEnsemble
-from teachers.octo.history import History
+from students.chunks import RecedingHorizon, TemporalEnsemble
+from students.history import History
 
 CPU = torch.device("cpu")
 
@@ -44,10 +44,12 @@ def test_a_window_of_one_remembers_nothing():
 def test_another_number_of_environments():
     history = History(2, "octo:x")
     history.forget(torch.ones(2, dtype=torch.bool))
-    with pytest.raises(ConfigError, match=r"octo:x: window=2 remembers what 2 environments showed, but 1 are asked about"):
+    with pytest.raises(ConfigError, match=r"octo:x: a window of 2 remembers what 2 environments showed, but 1 are asked about"):
         history.push(picture(1))
     history.forget(torch.ones(1, dtype=torch.bool))  # another set of environments, from their beginning
     assert seen(history, 1) == ([[1, 1]], [[False, True]])
+    history.forget(torch.ones(2, dtype=torch.bool))  # and back, with something in memory
+    assert seen(history, 3, 4) == ([[3, 3], [4, 4]], [[False, True]] * 2)
 
 
 def drawer(horizon=3):

@@ -1,0 +1,1 @@
+"""Diffusion policies learn from demonstrations (`rpd train --mode bc --student diffusion`)."""
