@@ -10,6 +10,8 @@ from envs.base import EnvConfig
 from envs.errors import ConfigError
 from envs.registry import make, task_info
 from envs.vulkan import render_settings
+from rpd.settings import train_options
+from rpd.suites import SUITES
 
 pytest.importorskip("mani_skill", reason="mani_skill is not installed")
 
@@ -73,6 +75,20 @@ def test_tasks_robots_and_what_they_see(sim, task, robot, joints, names, cameras
     assert (out.obs["state"] - first["state"])[0, tcp].norm() > 0.01  # it moves
     for key in (k for k in first if k.startswith("image.")):
         assert not torch.equal(out.obs[key], first[key])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SUITES["rpd-maniskill"].tasks)
+def test_rpd_experiments_can_be_built(sim, task):
+    args = [task, "--config", "configs/maniskill/rpd.yaml", "--mode", "ppo"]
+    env = train_options(args).env.model_copy(update=SUITES["rpd-maniskill"].env)
+    # Cameras are looked for, but nothing is drawn.
+    seen = {"obs": "state", "cameras": None, "image_size": None, "teacher_cameras": env.cameras, "teacher_image_size": 256}
+    one = sim(task.removeprefix("maniskill/"), **env.model_copy(update=seen).model_dump())
+    assert one.spec.embodiment.name == task_info(task).robots[0] and one.view_shapes == {"view.render_camera": (256, 256, 3)}
+    names = one.spec.action.names
+    assert names == (POSE if one.spec.embodiment.name != "panda_stick" else POSE[:-1])
+    assert not one.step(torch.zeros(1, len(names))).success.item()
 
 
 def test_units_are_those_of_the_joints(sim):

@@ -73,6 +73,7 @@ def test_states_have_the_names_of_the_environment(record, obs_mode):
         torch.testing.assert_close(recorded, torch.cat(here), atol=1e-5, rtol=0)  # the same episode, in our environment
 
 
+@pytest.mark.slow
 def test_a_student_is_cloned_from_them(record, tmp_path, monkeypatch):
     path = record("state_dict")
     monkeypatch.chdir(tmp_path)

@@ -56,6 +56,7 @@ def test_tasks_are_what_maniskill_has(name, words):
     assert ("normalized_dense" in task.SUPPORTED_REWARD_MODES) == (info.reward == "dense")
 
 
+@pytest.mark.slow
 @pytest.mark.maniskill
 def test_evaluated_as_rpd_does(tmp_path, monkeypatch):
     """Whole episodes, in scenes of their own; success at any step."""
