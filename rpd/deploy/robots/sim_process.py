@@ -31,6 +31,7 @@ class Simulation:
         observed = {"obs": "image", "cameras": cameras, "image_size": order["image_size"]} if cameras else {}
         config = EnvConfig(robot=order["robot"], reward=task_info(order["task"]).reward, **observed)
         self.world = LiveTabletop(order["task"], config)
+        self.world.begin(0)
         self.episode, self.stopped = -1, "no episode has begun"
         self.heard = time.monotonic()
         self.counters: dict[str, Any] = {}
@@ -50,7 +51,8 @@ class Simulation:
             due = max(due, now - MAX_LAG)
             for order in self.link.take():
                 self._obey(order, now)
-            if self.episode < 0:
+            if self.episode < 0:  # nothing moves yet, but cameras see it
+                self._show()
                 due = now + TIMESTEP
                 continue
             if not self.stopped and now - self.heard > self.silence:
