@@ -18,11 +18,14 @@ from envs.errors import ConfigError, unknown_name
 from rpd import export, machine
 from rpd.atomic import write_json
 from rpd.evaluation import made_for
-from rpd.export import formats, runtime
-from rpd.export.examples import environment, examples
-from rpd.export.graph import Acting
+from rpd.export import actors, formats, runtime
+from rpd.export.diffusion import of_diffusion
+from rpd.export.examples import environment
+from rpd.export.parts import of_student
 from rpd.runs import near, run_of
+from students import pretrained
 from students.actor_critic import ActorCritic
+from students.diffusion.policy import DiffusionPolicy
 from students.files import file_digest, sync_folder, write_bytes
 from students.locate import resolve_policy
 
@@ -43,6 +46,8 @@ class ExportOptions(BaseModel):
     """Robot that it shall move, of a policy that fits several (a generalist, or one with `reads`); default: its own."""
     task: str | None = None
     """Task that it shall do, of a policy that knows several; default: its own."""
+    sampler: str | None = None
+    """How a diffusion policy draws its actions: ddpm, ddim:steps=16, euler, rti:levels=3, ...; see docs/diffusion.md."""
     out: Path | None = None
     """Folder to write, which may not exist yet; default: export/<format> in the run."""
 
@@ -55,9 +60,9 @@ def main(options: ExportOptions) -> int:
     formats.check(options.format)
     if not options.run.exists():
         raise unknown_name("policy", str(options.run), near(options.run) or ["<run>", "<checkpoint>", "<policy folder>"])
-    policy = ActorCritic.from_pretrained(source := resolve_policy(options.run))
+    policy = pretrained.load(source := resolve_policy(options.run))
     out = options.out or _place(options.run, options.format)
-    written = write(policy, source, out, options.format, options.robot, options.task)
+    written = write(policy, source, out, options.format, options.robot, options.task, options.sampler)
     test, robot = written.about["selftest"], written.spec["embodiment"]["name"]
     print(f"{out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e3:,.0f} kB, {options.format}, for {robot}")
     print(f"self-test: {test['count']} observations, {test['origin']}: largest difference {written.error:.1e}")
@@ -66,7 +71,13 @@ def main(options: ExportOptions) -> int:
 
 
 def write(
-    policy: ActorCritic, source: Path, out: Path, format: str, robot: str | None = None, task: str | None = None
+    policy: ActorCritic | DiffusionPolicy,
+    source: Path,
+    out: Path,
+    format: str,
+    robot: str | None = None,
+    task: str | None = None,
+    sampler: str | None = None,
 ) -> runtime.Policy:
     """Export a policy into a new folder, which appears when it is whole and has passed its own test.
 
@@ -77,6 +88,7 @@ def write(
         format: one of `formats.FORMATS`.
         robot: that it shall move, if not its own.
         task: that it shall do, if not its own.
+        sampler: how a diffusion policy draws; None: its default.
 
     Returns:
         What was written, as a robot's computer sees it.
@@ -99,29 +111,39 @@ def write(
         else:
             spec = env.spec
             policy.fit(spec)
-        network, given = Acting(policy, spec), examples(policy, spec, env)
-    arrays = given.arrays(network.spec, spec)
-    inputs = [torch.from_numpy(arrays[key]) for key in network.keys]
-    file = "policy" + formats.FORMATS[format][0]
+        if isinstance(policy, DiffusionPolicy):
+            parts = of_diffusion(policy, spec, env, sampler)
+        elif sampler is not None:
+            raise ConfigError(f"{source} does not draw through a sampler: leave out --sampler {sampler}")
+        else:
+            parts = of_student(policy, spec, env)
+    ending = formats.FORMATS[format][0]
     about = {
         "schema": runtime.SCHEMA,
         "format": format,
         "kind": type(policy).__name__,
-        "networks": {"policy": {"file": file, "inputs": network.keys}},
-        "frames": network.spec.frames,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "selftest": {"count": len(given.action), "origin": given.origin},
+        "networks": {name: {"file": name + ending, "inputs": part.inputs} for name, part in parts.networks.items()},
+        "frames": parts.spec.frames,
+        "chunks": parts.chunks,
+        "parameters": sum(p.numel() for part in parts.networks.values() for p in part.module.parameters()),
+        "selftest": {"count": len(parts.answers), "origin": parts.origin},
         "made_by": {"policy": str(source), **{k: machine.environment_info()[k] for k in ("time", "versions", "git")}},
-        "spec": network.spec.stacked(1).model_dump(mode="json"),  # the runtime remembers the frames before
+        "spec": parts.spec.stacked(1).model_dump(mode="json"),  # the runtime remembers the frames before
     }
-    test = io.BytesIO()
-    asked = {runtime.OBSERVATION + key: rows for key, rows in arrays.items()}
-    np.savez_compressed(test, **asked, **{runtime.ACTION: given.action.numpy()})  # type: ignore[arg-type]
+    test = {runtime.OBSERVATION + key: rows for key, rows in parts.asked.items()} | {runtime.ACTION: parts.answers}
+    if parts.noise is not None:
+        test[runtime.NOISE] = parts.noise
+    tests = io.BytesIO()
+    np.savez_compressed(tests, **test)  # type: ignore[arg-type]
     files = {
-        file: formats.serialize(network, inputs, network.keys, format),
+        **{
+            name + ending: formats.serialize(part.module, part.example, part.inputs, format)
+            for name, part in parts.networks.items()
+        },
         runtime.SPEC: (json.dumps(about, indent=2) + "\n").encode(),
-        runtime.SELFTEST: test.getvalue(),
-        "policy.py": Path(runtime.__file__).read_bytes(),
+        runtime.SELFTEST: tests.getvalue(),
+        "policy.py": Path(runtime.__file__).read_bytes().replace(b"from rpd.export.actors", b"from actors"),
+        "actors.py": Path(actors.__file__).read_bytes(),
         "requirements.txt": REQUIREMENTS.get(format, f"numpy>=1.26\ntorch>={torch.__version__.split('+')[0]}\n").encode(),
     }
     return _write(out, files)

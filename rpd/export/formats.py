@@ -35,13 +35,13 @@ def serialize(network: nn.Module, inputs: Sequence[Tensor], names: Sequence[str]
     """Write a network in a format.
 
     Args:
-        network: a function of tensors, batch first, to one tensor.
+        network: a function of tensors (``*inputs``), batch first, to one tensor.
         inputs: an example, with a batch of at least 2; the batch may be of any size later.
         names: of the inputs.
         format: one of `FORMATS`.
     """
-    with _quiet(), torch.no_grad():
-        return FORMATS[format][1](network, tuple(inputs), list(names))
+    with _exporting(), torch.no_grad():
+        return FORMATS[format][1](network.eval(), tuple(inputs), list(names))
 
 
 def _onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> bytes:
@@ -70,17 +70,19 @@ def _program(network: nn.Module, inputs: tuple[Tensor, ...]) -> torch.export.Exp
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep exporters from speaking of torchvision, and of what is deprecated inside torch."""
+def _exporting() -> Iterator[None]:
+    """Plain operators only; and no words about torchvision, nor about what is deprecated inside torch."""
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, fused = logger.level, torch.backends.mha.get_fastpath_enabled()
     logger.setLevel(logging.ERROR)
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused layer of a transformer is no operator of other runtimes
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 FORMATS: dict[str, tuple[str, Callable[[nn.Module, tuple[Tensor, ...], list[str]], bytes]]] = {

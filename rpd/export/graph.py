@@ -15,6 +15,24 @@ from students.generalist import GeneralistActorCritic
 from students.residual import ResidualActorCritic
 
 
+class Widen(nn.Module):
+    """From the entries of the state that a policy reads to the whole state, for which it was made."""
+
+    place: Tensor
+
+    def __init__(self, spec: EnvSpec, whole: EnvSpec) -> None:
+        super().__init__()
+        # Where each entry of the whole state is found: those that nobody reads, in a zero behind the others.
+        places = {name: i for i, name in enumerate(spec.state_names)}
+        index = [places.get(name, len(places)) for name in whole.state_names]
+        self.register_buffer("place", torch.tensor(index), persistent=False)
+        self._same = len(places) == len(index)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """[N, S'] -> [N, S]."""
+        return state if self._same else torch.cat([state, torch.zeros_like(state[:, :1])], dim=-1)[:, self.place]
+
+
 class Acting(nn.Module):
     """The deterministic action [N, A] of a policy, normaliser, base and all, from one tensor [N, ...] per observation.
 
@@ -22,8 +40,6 @@ class Acting(nn.Module):
         keys: of the observations, in the order of the arguments.
         spec: of the environment, with those entries of the state alone that it reads: a robot need not tell the others.
     """
-
-    place: Tensor
 
     def __init__(self, policy: ActorCritic, whole: EnvSpec) -> None:
         """Copy a policy, without its critics.
@@ -38,19 +54,13 @@ class Acting(nn.Module):
         super().__init__()
         self.policy = _without_critics(policy)
         self.spec, self.keys = narrowed(whole, _entries(policy, whole)), ["state", *whole.cameras]
-        # Where each entry of the whole state is found: those that nobody reads, in a zero behind the others.
-        places = {name: i for i, name in enumerate(self.spec.state_names)}
-        index = [places.get(name, len(places)) for name in whole.state_names]
-        self.register_buffer("place", torch.tensor(index), persistent=False)
-        self._reads_all = len(places) == len(index)
+        self.widen = Widen(self.spec, whole)
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the action [N, A] in [-1, 1]; arguments in the order of `keys`."""
         obs = dict(zip(self.keys, inputs, strict=True))
-        if not self._reads_all:
-            zero = torch.zeros_like(obs["state"][:, :1])
-            obs["state"] = torch.cat([obs["state"], zero], dim=-1)[:, self.place]
+        obs["state"] = self.widen(obs["state"])
         return self.policy.distribution(obs).mode().clamp(-1, 1)
 
 

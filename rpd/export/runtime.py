@@ -1,6 +1,7 @@
 """An exported policy, on a robot's computer: needs Python 3.10 or newer, numpy, and onnxruntime (or torch, see below).
 
-`rpd export` copies this file into the folder that it writes, as ``policy.py``, so that the folder works on its own:
+`rpd export` copies this file into the folder that it writes, as ``policy.py``, with ``actors.py`` beside it, so that the folder
+works on its own:
 
     python policy.py                     # check every file, replay the self-test, say how long an action takes
 
@@ -26,55 +27,18 @@ from typing import Any
 
 import numpy as np
 
+from rpd.export.actors import BadObservation, Denoising, Direct, History, Network
+
 SCHEMA = 1
 SPEC, SELFTEST, MANIFEST = "spec.json", "selftest.npz", "manifest.json"
-ACTION, OBSERVATION = "action", "obs."
-"""In the self-test: the trained policy's answers, and the prefix of what was asked."""
+ACTION, OBSERVATION, NOISE = "action", "obs.", "noise"
+"""In the self-test: the trained policy's answers, the prefix of what was asked, and from which noise chunks were drawn."""
 TOLERANCE = 1e-5
 """By how much an action in [-1, 1] may differ from the trained policy's."""
-
-Network = Callable[[Sequence[np.ndarray]], np.ndarray]
-"""From inputs, in the order of the spec and batch first, to the output."""
 
 
 class BadExport(Exception):
     """A folder that cannot be used. The message is one line: which file, and what is wrong with it."""
-
-
-class BadObservation(ValueError):
-    """An observation that is not what the policy was trained on. The message says of which key, and what it has to be."""
-
-
-class History:
-    """The last W observations [N, ...] of N robots; the first of an episode stands for those before it."""
-
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self._past = self._fresh = np.zeros(0)  # [N, W, ...], and [N] whose episode begins
-
-    def push(self, new: np.ndarray) -> np.ndarray:
-        """Add an observation [N, ...]; returns the last W [N, W, ...], the newest last.
-
-        Raises:
-            BadObservation: of another number of robots than before.
-        """
-        if self.window == 1:
-            return new[:, None]
-        if not len(self._past):
-            self._past, self._fresh = np.repeat(new[:, None], self.window, axis=1), np.ones(len(new), dtype=bool)
-        if len(new) != len(self._past):
-            raise BadObservation(f"observations of {len(new)} robots, and of {len(self._past)} before: reset() in between")
-        moved = np.concatenate([self._past[:, 1:], new[:, None]], axis=1)
-        self._past = np.where(self._fresh.reshape(-1, *[1] * new.ndim), new[:, None], moved)
-        self._fresh = np.zeros(len(new), dtype=bool)
-        return self._past
-
-    def forget(self, mask: np.ndarray | None) -> None:
-        """Begin new episodes where mask [N] is True; None: everywhere."""
-        if mask is None or len(mask) != len(self._past):
-            self._past = np.zeros(0)
-        else:
-            self._fresh = self._fresh | mask
 
 
 class Policy:
@@ -95,8 +59,10 @@ class Policy:
         self.about = {key: value for key, value in about.items() if key != "spec"}
         self.spec: dict[str, Any] = about["spec"]
         self.error = float("nan")
-        self._network = networks["policy"]
-        self._inputs: list[str] = about["networks"]["policy"]["inputs"]
+        first = "encoder" if "encoder" in networks else "policy"
+        self._inputs: list[str] = about["networks"][first]["inputs"]
+        chunks = about.get("chunks")
+        self._actor = Denoising(chunks, networks) if chunks else Direct(networks["policy"])
         self._frames = {key: History(about["frames"]) for key in self._inputs if key.startswith("image.")}
 
     @classmethod
@@ -130,8 +96,12 @@ class Policy:
         Args:
             mask: [N] bool, which of the robots begin anew, for `act_batch`; None: all.
         """
-        for history in self._frames.values():
-            history.forget(mask)
+        for memory in (*self._frames.values(), self._actor):
+            memory.forget(mask)
+
+    def seed(self, seed: int) -> None:
+        """Make what is random about the policy reproducible."""
+        self._actor.seed(seed)
 
     def act(self, obs: Mapping[str, np.ndarray], instruction: str | None = None) -> np.ndarray:
         """Choose the action of one robot: [A] float32 in [-1, 1].
@@ -148,12 +118,12 @@ class Policy:
     def act_batch(self, obs: Mapping[str, np.ndarray], instructions: Sequence[str | None] | None = None) -> np.ndarray:
         """Choose the actions of N robots: [N, A] float32 in [-1, 1]; arguments as of `act`, batch first."""
         given = [self._input(obs, key) for key in self._inputs]  # all of them, before anything is remembered
-        return self._network([self._seen(key, value) for key, value in zip(self._inputs, given, strict=True)])
+        return self._actor.act([self._seen(key, value) for key, value in zip(self._inputs, given, strict=True)])
 
     def examples(self) -> dict[str, np.ndarray]:
         """What the self-test asks [100, ...], by key, as `act_batch` takes it."""
         asked, _ = read_selftest((self.folder / SELFTEST).read_bytes())
-        return {key: rows[..., -self.spec["observations"][key]["shape"][-1] :] for key, rows in asked.items()}
+        return {key: asked[key][..., -self.spec["observations"][key]["shape"][-1] :] for key in self._inputs}
 
     def _seen(self, key: str, value: np.ndarray) -> np.ndarray:
         """An observation as the network sees it: an image behind those before it, in the channels."""
@@ -179,7 +149,7 @@ class Policy:
     def _replay(self, data: bytes) -> float:
         """Ask what the trained policy was asked; returns the largest difference between the answers."""
         asked, answers = read_selftest(data)
-        given = np.concatenate([self._network([asked[key][i : i + 1] for key in self._inputs]) for i in range(len(answers))])
+        given = self._actor.answer([asked[key] for key in self._inputs], asked.get(NOISE))
         error = float(np.abs(given - answers).max())
         if not error <= TOLERANCE:  # NaN, too
             raise BadExport(
@@ -190,9 +160,9 @@ class Policy:
 
 
 def read_selftest(data: bytes) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return what the network was asked [100, ...] by key, and the trained policy's answers [100, A]."""
+    """Return what the network was asked [100, ...] by key, and the trained policy's answers [100, A] or [100, H, A]."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        asked = {key[len(OBSERVATION) :]: arrays[key] for key in arrays.files if key.startswith(OBSERVATION)}
+        asked = {key.removeprefix(OBSERVATION): arrays[key] for key in arrays.files if key != ACTION}
         return asked, arrays[ACTION]
 
 
