@@ -95,15 +95,14 @@ class Denoising:
         self._center, self._half = (np.array(settings[key], np.float32) for key in ("center", "half"))
         self._discrete = np.array(settings["discrete"])
         self._history = History(settings["n_obs"])
-        self.forget(None)
+        self._begin(0)
         self.seed(0)
 
     def act(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Actions [N, A]."""
         context = self._history.push(self._encode(inputs))
         if len(self._left) != len(context):
-            self._chunks = np.zeros((len(context), self._horizon, len(self._discrete)), np.float32)
-            self._left, self._known = np.zeros(len(context), dtype=int), np.zeros(len(context), dtype=bool)
+            self._begin(len(context))
         due = np.flatnonzero(self._left == 0)
         if len(due):
             self._chunks[due] = self._drawn(context[due], self._chunks[due], self._known[due])
@@ -122,14 +121,18 @@ class Denoising:
         """Begin new episodes where mask [N] is True; None: everywhere."""
         self._history.forget(mask)
         if mask is None or len(mask) != len(self._left):
-            self._chunks, self._left = np.zeros((0, 0, 0), np.float32), np.zeros(0, dtype=int)
-            self._known = np.zeros(0, dtype=bool)
+            self._begin(0)
         else:
             self._left[mask], self._known[mask] = 0, False
 
     def seed(self, seed: int) -> None:
         """Restart the noise."""
         self._random = np.random.default_rng(seed)
+
+    def _begin(self, rows: int) -> None:
+        """Remember nothing, of so many robots."""
+        self._chunks = np.zeros((rows, self._horizon, len(self._discrete)), np.float32)
+        self._left, self._known = np.zeros(rows, dtype=int), np.zeros(rows, dtype=bool)
 
     def _drawn(self, context: np.ndarray, last: np.ndarray, known: np.ndarray) -> np.ndarray:
         """New chunks [K, H, A]; `known` [K] says where `last` [K, H, A] is a chunk of this episode."""

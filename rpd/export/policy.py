@@ -42,4 +42,5 @@ class ExportedPolicy:
         self.policy.reset(mask.cpu().numpy())
 
     def seed(self, seed: int) -> None:
-        """Nothing is random."""
+        """See `rpd.policies.Policy`."""
+        self.policy.seed(seed)

@@ -49,7 +49,7 @@ class Policy:
         spec: what a policy must know about a robot, as JSON values: `envs.specs.EnvSpec` of what the policy was trained on,
             with those entries of the state alone that it reads (``observations``, ``state_names``, ``action`` with names,
             units and scale of +1, ``control_hz``, ``embodiment``...).
-        about: the rest of ``spec.json``: ``format``, ``kind``, ``networks``, ``frames``, ``parameters``, ``selftest``...
+        about: the rest of ``spec.json``: ``format``, ``kind``, ``networks``, ``frames``, ``chunks``, ``selftest``...
         error: largest difference from the trained policy in the self-test.
     """
 

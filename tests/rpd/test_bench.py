@@ -73,11 +73,11 @@ def test_distance_of_actions():
 def test_export(capsys, tmp_path):
     assert main(["bench", "export", "--task", "tabletop/Reach", "--image-size", "16", "--rounds", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for policy in ("MLP, state", "CNN, 16 x 16"):
+    for policy in ("MLP, state", "CNN, 16 x 16", "diffusion, euler:steps=16", "diffusion, rti:levels=3"):
         for way in ("torch", "onnx", "torchscript", "pt2"):
             row = next(line for line in lines if re.search(rf"│ {policy} +│ {way} ", line))
-            p50, p99 = (float(x) for x in re.findall(r"\d+\.\d+", row))
-            assert 0 < p50 <= p99
+            mean, p50, p99 = (float(x) for x in re.findall(r"\d+\.\d+", row))
+            assert mean > 0 and 0 < p50 <= p99
     assert list(tmp_path.iterdir()) == []
     assert main(["bench", "export", "nowhere"]) == 2
     assert "nowhere: does not exist" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_says_what_goes_in_and_what_comes_out(mlp):
     assert written.about["selftest"] == {"count": 100, "origin": f"recorded in {TASK}"}
     assert written.about["made_by"]["versions"]["torch"] == torch.__version__
     names = sorted(path.name for path in written.folder.iterdir())
-    assert names == ["manifest.json", "policy.onnx", "policy.py", "requirements.txt", "selftest.npz", "spec.json"]
+    assert names == ["actors.py", "manifest.json", "policy.onnx", "policy.py", "requirements.txt", "selftest.npz", "spec.json"]
 
 
 def test_asks_for_those_entries_alone_that_are_read(tmp_path):
@@ -140,7 +140,7 @@ def flip(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["policy.onnx", "spec.json", "selftest.npz", "policy.py", "requirements.txt"])
+@pytest.mark.parametrize("name", ["policy.onnx", "spec.json", "selftest.npz", "policy.py", "actors.py", "requirements.txt"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [(flip, "altered"), (lambda path: path.write_bytes(path.read_bytes()[:-1]), "altered"), (Path.unlink, "cannot be read")],
