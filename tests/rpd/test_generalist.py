@@ -145,6 +145,7 @@ def test_a_whole_run(runs, distil, tmp_path, capsys):
     assert "zero-shot: so101 is not among" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", [True, False])
 def test_resumes_bit_for_bit(aggregate, distil, runs, tmp_path):
     distil("straight", aggregate=aggregate)
