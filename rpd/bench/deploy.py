@@ -89,6 +89,8 @@ def _deployed(policy: str, robot: str, episodes: int, seed: int, rate: float, de
             done = deploy(options, config, Path(folder) / f"{first}.rpdlog", delay)
             for outcome in done.outcomes:
                 solved[first] = bool(outcome.success) and not outcome.fault
+                if outcome.fault:
+                    print(f"seed {first}: {outcome.reason}")
                 first += 1
             outcomes += done.outcomes
     return list(solved.values()), outcomes
