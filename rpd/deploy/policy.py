@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +10,7 @@ from envs import registry as envs
 from envs.base import EnvConfig
 from envs.errors import ConfigError, RunFault
 from envs.specs import EnvSpec
+from rpd import export
 from rpd.deploy.cascade import STUDENT, CascadeConfig
 from rpd.deploy.kinematics import Array
 from rpd.deploy.link import Child, LinkLost
@@ -19,9 +18,6 @@ from rpd.policies import trained
 from students import pretrained
 from students.locate import resolve_policy
 from teachers import registry as teachers
-
-EXPORTED = "spec.json"
-"""What tells a folder that `rpd export` wrote."""
 
 
 class PolicyLost(RunFault):
@@ -130,7 +126,7 @@ def wanted_spec(name: str, task: str | None, robot: str) -> EnvSpec:
     path = trained(name)
     if path is None:
         raise ConfigError(f"{name}: acts blindly, and a robot shall not: name a trained policy, or teacher:NAME")
-    spec = _exported(path) if (path / EXPORTED).is_file() else pretrained.describe(resolve_policy(path)).spec
+    spec = export.spec_of(path) if export.is_exported(path) else pretrained.describe(resolve_policy(path)).spec
     if task not in (None, spec.task):
         spec = spec.model_copy(update={"task": task})
     return spec
@@ -141,10 +137,3 @@ def teacher_of(name: str) -> str | None:
     if name.startswith("remote:"):
         return name
     return name.removeprefix("teacher:") if name.startswith("teacher:") else None
-
-
-def _exported(folder: Path) -> EnvSpec:
-    try:
-        return EnvSpec.model_validate(json.loads((folder / EXPORTED).read_text())["spec"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{folder / EXPORTED}: damaged: {' '.join(str(error).split())[:200]}") from None

@@ -16,10 +16,10 @@ from tensordict import TensorDict
 
 from envs.errors import ConfigError, RunFault
 from envs.specs import EnvSpec
-from rpd import policies
+from rpd import export, policies
 from rpd.deploy.cascade import STOP, Act, Cascade, CascadeConfig, Obs
 from rpd.deploy.link import Link, LinkLost, parent
-from rpd.deploy.policy import EXPORTED, teacher_of
+from rpd.deploy.policy import teacher_of
 from rpd.policies import Policy, StudentPolicy, trained
 
 
@@ -43,14 +43,8 @@ def load(name: str, spec: EnvSpec) -> Loaded:
         ConfigError: no such policy, or it does not fit.
     """
     path = trained(name) if teacher_of(name) is None else None
-    if path is not None and (path / EXPORTED).is_file():
-        from rpd.export.runtime import BadExport
-        from rpd.export.runtime import Policy as Exported
-
-        try:
-            exported = Exported.load(path)
-        except BadExport as error:
-            raise ConfigError(str(error)) from None
+    if path is not None and export.is_exported(path):
+        exported = export.load(path)
         made_for = EnvSpec.model_validate(exported.spec)
         spec.check_policy(made_for)
         return Loaded(exported.act, exported.reset, made_for)

@@ -16,6 +16,8 @@ from envs.errors import ConfigError, SpecMismatch
 from envs.registry import make
 from envs.specs import EnvSpec
 from rpd import cli, export
+from rpd.deploy import policy_process
+from rpd.deploy.policy import wanted_spec
 from rpd.export import command, runtime
 from rpd.export.policy import ExportedPolicy
 from rpd.export.runtime import BadExport, BadObservation, Policy
@@ -351,3 +353,12 @@ def test_without_its_environment_observations_are_drawn(tmp_path, monkeypatch):
     asked, _ = runtime.read_selftest((tmp_path / "out" / runtime.SELFTEST).read_bytes())
     seen = policy.state_normalizer
     np.testing.assert_allclose(asked["state"].mean(0), seen.mean, atol=0.5)
+
+
+def test_a_robot_takes_it(mlp):
+    policy, written = mlp
+    wanted = wanted_spec(str(written.folder), None, "panda")
+    loaded = policy_process.load(str(written.folder), wanted)
+    assert wanted == loaded.spec == policy.spec
+    action = loaded.act({"state": np.full(40, 0.1, np.float32)}, "pick up the cube")
+    np.testing.assert_allclose(action, policy.act({"state": torch.full((1, 40), 0.1)})[0], atol=1e-5)
