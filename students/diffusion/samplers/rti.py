@@ -20,7 +20,8 @@ from students.diffusion.samplers.base import Sampler, SamplerConfig, shift, spre
 if TYPE_CHECKING:
     from students.diffusion.policy import DiffusionPolicy
 
-CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 40)
+CANDIDATES = ((0, 1), (2, 3), (10, 3), (20, 4), (30, 4), (45, 5), (60, 8))
+"""Start level and levels: higher ones can move a guess further."""
 CONTRACTION, TOLERANCE = 0.5, 0.05
 """By how much the distance to the full answer has to shrink, and the rms distance (of ±1) below which it need not."""
 LOGGED = 256
@@ -143,11 +144,10 @@ class RealTimeIteration(Sampler):
             full: [T, H, A], A: what full denoising answered.
         """
         before = float(self._distance(guess, full).mean())
-        errors: dict[int, float] = {}
-        for count in (c for c in CANDIDATES if c <= self.policy.config.levels):
-            after = float(self._distance(self.iterate(context, guess, spread(count - 1, count)), full).mean())
+        tried: list[tuple[float, list[int]]] = []
+        for levels in (spread(start, count) for start, count in CANDIDATES if start < self.policy.config.levels):
+            after = float(self._distance(self.iterate(context, guess, levels), full).mean())
             if after < max(CONTRACTION * before, TOLERANCE):
-                return spread(count - 1, count)
-            errors[count] = after
-        best = min(errors, key=lambda count: errors[count])
-        return spread(best - 1, best)
+                return levels
+            tried.append((after, levels))
+        return min(tried)[1]
