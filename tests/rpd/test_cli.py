@@ -60,7 +60,7 @@ def refused(args, capsys):
         (f"train {REACH} --teacher scripted --student.init-log-std 5", "init_log_std 5 must lie between"),
         ("train --resume runs/none", "rpd train: runs/none is not a run that can be resumed: it has no config.yaml"),
         ("train --resume runs/none --seed 3", "leave out seed"),
-        ("eval", "rpd eval: missing STR: Run, checkpoint or policy folder"),
+        ("eval", "rpd eval: missing STR: Run, checkpoint, policy folder or exported policy"),
         ("eval zer", "rpd eval: unknown policy 'zer': did you mean zero?"),
         ("eval runs/none", "rpd eval: unknown policy 'runs/none'"),
         ("eval zero", "rpd eval: zero: on which task? add --task"),
