@@ -75,7 +75,7 @@ def test_export(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     for policy in ("MLP, state", "CNN, 16 x 16", "diffusion, euler:steps=16", "diffusion, rti:levels=3"):
         for way in ("torch", "onnx", "torchscript", "pt2"):
-            row = next(line for line in lines if re.search(rf"│ {policy} +│ {way} ", line))
+            row = next(line for line in lines if re.search(rf"│ {policy} +│ +{way} ", line))
             mean, p50, p99 = (float(x) for x in re.findall(r"\d+\.\d+", row))
             assert mean > 0 and 0 < p50 <= p99
     assert list(tmp_path.iterdir()) == []
