@@ -23,6 +23,7 @@ from rpd.config import PerceptionConfig
 from rpd.memory import Item, row_bytes
 from rpd.replay import Replay
 from rpd.training_state import load_optimizer, optimizer_tensors
+from students import flat
 from students.actor_critic import ActorCritic
 from students.perception import Perception
 
@@ -80,17 +81,12 @@ class PerceptionLearner:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a resume needs."""
-        replay = {f"replay.{name}": tensor for name, tensor in self.replay.state_dict().items()}
-        return {**replay, **{f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}}
+        return flat.join({"replay": self.replay.state_dict(), "optimizer": optimizer_tensors(self.optimizer)})
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict`."""
-        groups: dict[str, dict[str, Tensor]] = {"replay": {}, "optimizer": {}}
-        for name, tensor in state.items():
-            group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
-        self.replay.load_state_dict(groups["replay"], self.generator.device)
-        load_optimizer(self.optimizer, groups["optimizer"])
+        self.replay.load_state_dict(flat.part(state, "replay"), self.generator.device)
+        load_optimizer(self.optimizer, flat.part(state, "optimizer"))
 
     def _step(self, obs: TensorDict) -> Tensor:
         """One gradient step; the mean squares [4] that `update` returns the roots of."""

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from envs.errors import ConfigError, NonFiniteError, RunFault, unknown_name
-from rpd import checkpoint, settings
+from envs.errors import ConfigError, unknown_name
+from rpd import checkpoint, lifecycle, settings
 from rpd.config import RunConfig
 from rpd.diffusion.trainer import DiffusionTrainer
 from rpd.report import write
 from rpd.runs import near, read_json
 from rpd.tables import result_table
-from rpd.trainer import EVIDENCE, Trainer
-from students.locate import checkpoint_steps
+from rpd.trainer import Trainer
+
+COMMAND = "rpd train"
 
 
 def start(config: RunConfig, runs_dir: Path, name: str | None) -> int:
@@ -23,10 +24,7 @@ def start(config: RunConfig, runs_dir: Path, name: str | None) -> int:
     kind = "residual" if config.base is not None else config.mode
     label = name or f"{config.task.replace('/', '-')}-{kind}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = runs_dir / label
-    if any(not path.name.startswith(".") for path in run_dir.glob("*")):  # the dotted are left by a process that was killed
-        raise ConfigError(
-            f"{run_dir} exists already: choose another --name, or continue it with 'rpd train --resume {run_dir}'"
-        )
+    lifecycle.claim(run_dir, COMMAND)
     for folder in (runs_dir, run_dir):
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file: runs need a folder, choose another --runs-dir or --name")
@@ -38,14 +36,12 @@ def resume(run_dir: Path) -> int:
     if not run_dir.exists() and (runs := near(run_dir)):
         raise unknown_name("run", str(run_dir), runs)
     if not (run_dir / "config.yaml").is_file():
-        raise ConfigError(f"{run_dir} is not a run that can be resumed: it has no config.yaml")
+        raise lifecycle.not_a_run(run_dir)
     config = settings.validate(settings.file_settings(run_dir / "config.yaml"), str(run_dir / "config.yaml"))
-    if not checkpoint_steps(run_dir / "checkpoints"):
+    saved = lifecycle.newest(run_dir)
+    if saved is None:
         print(f"{run_dir} stopped before its first checkpoint: starting it again", flush=True)
         return _train(_trainer(config, run_dir))
-    saved, problems = checkpoint.newest_sound(run_dir)
-    for problem in problems:
-        print(f"skipped: {problem}", flush=True)
     if saved.step >= config.total_steps and (run_dir / "result.json").exists():
         print(f"{run_dir} is complete: {saved.step:,} steps")
         return 0
@@ -61,20 +57,9 @@ def _trainer(config: RunConfig, run_dir: Path, saved: checkpoint.Checkpoint | No
 
 
 def _train(trainer: Trainer | DiffusionTrainer) -> int:
-    run_dir = trainer.run_dir
-    again = f"to continue: rpd train --resume {run_dir}"
-    try:
-        complete = trainer.run()
-    except NonFiniteError:
-        print(f"evidence: {run_dir / EVIDENCE}\n{again}", flush=True)
-        raise
-    except (RunFault, OSError, KeyboardInterrupt):
-        print(again, flush=True)
-        raise
-    if not complete:
-        print(f"stopped at {trainer.step:,} steps, {again}", flush=True)
+    if not lifecycle.see_through(trainer, COMMAND):
         return 130
-    console = Console()
+    run_dir, console = trainer.run_dir, Console()
     console.print(result_table(read_json(run_dir / "result.json")))
     console.print(f"run: {run_dir}\nreport: {write([run_dir])}", highlight=False, soft_wrap=True)
     return 0

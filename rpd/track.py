@@ -7,11 +7,22 @@ import math
 from pathlib import Path
 from types import TracebackType
 
+import yaml
+from pydantic import BaseModel
+
 from envs.errors import ConfigError, RunFault
-from rpd.atomic import write_text
+from rpd.atomic import write_json, write_text
+from rpd.machine import environment_info
 from rpd.progress import Display
 
 METRICS_FILE = "metrics.jsonl"
+
+
+def record_settings(run_dir: Path, config: BaseModel) -> None:
+    """Make a run's folder, and write down what was asked for (config.yaml) and where it runs (env.json)."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_json(run_dir / "env.json", environment_info())
 
 
 class Tracker:

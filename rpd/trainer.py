@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from safetensors.torch import save as save_tensors
 from tensordict import TensorDict
 
@@ -16,21 +15,21 @@ from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError, NonFiniteError, ServerLost
 from rpd import checkpoint, memory, ppo
-from rpd.atomic import write_json, write_text
+from rpd.atomic import write_json
 from rpd.augment import augmentation
 from rpd.config import RunConfig
 from rpd.distill import DistillObjective, GateContext
 from rpd.evaluate import EvalResult, evaluate
 from rpd.imitation import DemoSource
 from rpd.interrupt import Interrupt
-from rpd.machine import environment_info
 from rpd.perception import PerceptionLearner, kept
 from rpd.policies import Policy, StudentPolicy
 from rpd.residual import make_policy, outside
 from rpd.results import run_result
 from rpd.rollout import Collector
-from rpd.track import Tracker, read_metrics
+from rpd.track import Tracker, read_metrics, record_settings
 from rpd.views import shown_to
+from students import flat
 from students.actor_critic import ActorCritic
 from students.files import write_bytes
 from students.residual import ResidualActorCritic
@@ -128,9 +127,7 @@ class Trainer:
             OSError: the run's folder cannot be written; the last good checkpoint is intact.
         """
         config, per_iteration = self.config, self.config.ppo.num_steps * self.config.env.num_envs
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        write_json(self.run_dir / "env.json", environment_info())
+        record_settings(self.run_dir, config)
         try:
             with Interrupt() as interrupt:
                 self._evaluate_teacher()
@@ -271,14 +268,14 @@ class Trainer:
     # Saving -------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        tensors = {
-            **_prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer)),
-            **_prefixed("rng", checkpoint.rng_tensors(self.generator)),
-            **_prefixed("env", self.env.state_dict()),
-            **_prefixed("teacher", {} if self.teacher is None else self.teacher.state_dict()),
-            **_prefixed("base", {} if self.base is None else self.base.state_dict()),
-            **_prefixed("sight", {} if self.sight is None else self.sight.state_dict()),
-        }
+        tensors = flat.join({
+            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+            "rng": checkpoint.rng_tensors(self.generator),
+            "env": self.env.state_dict(),
+            "teacher": {} if self.teacher is None else self.teacher.state_dict(),
+            "base": {} if self.base is None else self.base.state_dict(),
+            "sight": {} if self.sight is None else self.sight.state_dict(),
+        })  # fmt: skip
         meta = {
             "wall": self.wall,
             "success": self.success,
@@ -295,14 +292,14 @@ class Trainer:
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         self.step = saved.step
-        checkpoint.load_optimizer(self.optimizer, _group(saved.tensors, "optimizer"))
-        self.collector.obs = self.env.load_state_dict(_group(saved.tensors, "env"))
+        checkpoint.load_optimizer(self.optimizer, flat.part(saved.tensors, "optimizer"))
+        self.collector.obs = self.env.load_state_dict(flat.part(saved.tensors, "env"))
         if self.teacher is not None:
-            self.teacher.load_state_dict(_group(saved.tensors, "teacher"))
+            self.teacher.load_state_dict(flat.part(saved.tensors, "teacher"))
         if self.base is not None:
-            self.base.load_state_dict(_group(saved.tensors, "base"))
+            self.base.load_state_dict(flat.part(saved.tensors, "base"))
         if self.sight is not None:
-            self.sight.load_state_dict(_group(saved.tensors, "sight"))
+            self.sight.load_state_dict(flat.part(saved.tensors, "sight"))
         meta = saved.meta
         self.wall, self.success = meta["wall"], meta["success"]
         if self.collector.labeller is not None:
@@ -315,12 +312,12 @@ class Trainer:
         self.collector.base_queries = meta.get("base_queries", 0)
         if meta.get("base_result") is not None:
             self.base_result = EvalResult.from_full_dict(meta["base_result"])
-        checkpoint.load_rng(_group(saved.tensors, "rng"), self.generator)
+        checkpoint.load_rng(flat.part(saved.tensors, "rng"), self.generator)
 
     def _dump_evidence(self, fault: NonFiniteError) -> None:
         """Leave the last batch, the policy and the message in the run folder."""
         batch = self.collector.batch[: self.collector.filled].flatten_keys(".")
-        tensors = {**_prefixed("batch", dict(batch.items())), **_prefixed("policy", self.policy.state_dict())}
+        tensors = flat.join({"batch": dict(batch.items()), "policy": self.policy.state_dict()})
         with contextlib.suppress(OSError):  # a full disk must not hide the fault
             folder = self.run_dir / EVIDENCE
             folder.mkdir(parents=True, exist_ok=True)
@@ -383,11 +380,3 @@ def resolve_device(name: str) -> str:
 def eval_config(task: str, env: EnvConfig, episodes: int) -> EnvConfig:
     """The environment of evaluations: whole episodes, as many at a time as is quick."""
     return env.model_copy(update={"num_envs": min(episodes, envs.task_info(task).together or MAX_EVAL_ENVS)})
-
-
-def _prefixed(group: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"{group}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _group(tensors: dict[str, torch.Tensor], group: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(f"{group}."): t for name, t in tensors.items() if name.startswith(f"{group}.")}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from envs.errors import ConfigError, RunFault
-from rpd import checkpoint
+from envs.errors import ConfigError
+from rpd import lifecycle
 from rpd.atomic import write_text
 from rpd.charts import Chart, Series, figure
 from rpd.cloning.config import CloneConfig, CloneOptions
@@ -19,7 +17,8 @@ from rpd.cloning.trainer import MODEL, Cloner
 from rpd.page import card_row, document, json_details, rate_text, section
 from rpd.runs import column, read_json
 from rpd.track import read_metrics
-from students.locate import checkpoint_steps
+
+COMMAND = "rpd teacher train"
 
 
 def main(options: CloneOptions) -> int:
@@ -31,43 +30,24 @@ def main(options: CloneOptions) -> int:
     run_dir = options.runs_dir / (
         options.name or f"{options.family}-{options.init.split('/')[-1]}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    if any(not path.name.startswith(".") for path in run_dir.glob("*")):
-        raise ConfigError(
-            f"{run_dir} exists already: choose another --name, or continue it with 'rpd teacher train --resume {run_dir}'"
-        )
+    lifecycle.claim(run_dir, COMMAND)
     config = CloneConfig(**options.model_dump(include=set(CloneConfig.model_fields)))
     return _train(Cloner(config, run_dir))
 
 
 def _resume(run_dir: Path) -> int:
-    try:
-        settings = yaml.safe_load((run_dir / "config.yaml").read_text())
-        config = CloneConfig.model_validate(settings)
-    except OSError:
-        raise ConfigError(f"{run_dir} is not a run that can be resumed: it has no config.yaml") from None
-    except (yaml.YAMLError, ValidationError):
-        raise ConfigError(f"{run_dir / 'config.yaml'} is not of `rpd teacher train`") from None
+    config = lifecycle.configuration(run_dir, CloneConfig, COMMAND)
     if (run_dir / "result.json").exists():
         print(f"{run_dir} is complete: {config.total_steps:,} steps")
         return 0
-    if not checkpoint_steps(run_dir / "checkpoints"):
-        return _train(Cloner(config, run_dir))
-    saved, problems = checkpoint.newest_sound(run_dir)
-    for problem in problems:
-        print(f"skipped: {problem}", flush=True)
-    print(f"resuming {run_dir} at {saved.step:,} steps", flush=True)
+    saved = lifecycle.newest(run_dir)
+    if saved is not None:
+        print(f"resuming {run_dir} at {saved.step:,} steps", flush=True)
     return _train(Cloner(config, run_dir, saved))
 
 
 def _train(cloner: Cloner) -> int:
-    again = f"to continue: rpd teacher train --resume {cloner.run_dir}"
-    try:
-        complete = cloner.run()
-    except (RunFault, OSError, KeyboardInterrupt):
-        print(again, flush=True)
-        raise
-    if not complete:
-        print(f"stopped at {cloner.step:,} steps, {again}", flush=True)
+    if not lifecycle.see_through(cloner, COMMAND):
         return 130
     result = read_json(cloner.run_dir / "result.json")
     table = Table(header_style="bold")

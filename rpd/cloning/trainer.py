@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 
@@ -16,17 +14,17 @@ from envs import registry as envs
 from envs.base import EnvConfig
 from envs.errors import ConfigError, NonFiniteError
 from rpd import checkpoint
-from rpd.atomic import write_json, write_text
+from rpd.atomic import write_json
 from rpd.cloning.config import CloneConfig
 from rpd.cloning.data import CloneData, action_space, camera_of
 from rpd.cloning.learners import build, learning_rate
 from rpd.demos.reader import open_demos
 from rpd.evaluate import evaluate
 from rpd.interrupt import Interrupt
-from rpd.machine import environment_info
-from rpd.track import Tracker
+from rpd.track import Tracker, record_settings
 from rpd.trainer import FINAL_SEED, MAX_EVAL_ENVS, resolve_device
 from rpd.views import shown_to
+from students import flat
 from students.files import write_bytes
 from teachers import registry as teachers
 from teachers.learner import Learner
@@ -88,9 +86,7 @@ class Cloner:
             OSError: the run's folder cannot be written; the last good checkpoint is intact.
         """
         config = self.config
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        write_json(self.run_dir / "env.json", environment_info())
+        record_settings(self.run_dir, config)
         with Interrupt() as interrupt, Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker:
             while self.step < config.total_steps and not interrupt.requested:
                 stage_end = config.scene_steps if self.step < config.scene_steps else config.total_steps
@@ -176,10 +172,8 @@ class Cloner:
         return self.step // every > (self.step - LOG_EVERY) // every or self.step >= self.config.total_steps
 
     def _save(self) -> None:
-        tensors = {
-            **{f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()},
-            **{f"rng.{k}": v for k, v in checkpoint.rng_tensors(self.generator).items()},
-        }
+        optimizer, rng = checkpoint.optimizer_tensors(self.optimizer), checkpoint.rng_tensors(self.generator)
+        tensors = flat.join({"optimizer": optimizer, "rng": rng})
         checkpoint.save(self.run_dir, self.step, _Trained(self.learner), tensors, {"wall": self.wall}, keep=1)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
@@ -190,12 +184,8 @@ class Cloner:
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(stored[name])
-        groups: dict[str, dict[str, Any]] = {"optimizer": {}, "rng": {}}
-        for name, tensor in saved.tensors.items():
-            group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
-        checkpoint.load_optimizer(self.optimizer, groups["optimizer"])
-        checkpoint.load_rng(groups["rng"], self.generator)
+        checkpoint.load_optimizer(self.optimizer, flat.part(saved.tensors, "optimizer"))
+        checkpoint.load_rng(flat.part(saved.tensors, "rng"), self.generator)
 
 
 class _Trained:

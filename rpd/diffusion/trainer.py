@@ -7,22 +7,21 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 
 from envs import registry as envs
 from envs.errors import ConfigError, RunFault
 from rpd import checkpoint
-from rpd.atomic import write_json, write_text
+from rpd.atomic import write_json
 from rpd.cloning.trainer import progress_rate
 from rpd.config import RunConfig
 from rpd.diffusion.data import ChunkSource
 from rpd.evaluate import EvalResult, evaluate
 from rpd.imitation import DemoSource
 from rpd.interrupt import Interrupt
-from rpd.machine import environment_info
 from rpd.results import run_result
-from rpd.track import Tracker, read_metrics
+from rpd.track import Tracker, read_metrics, record_settings
 from rpd.trainer import CURVE_SEED, FINAL_SEED, eval_config, make_teacher, resolve_device
+from students import flat
 from students.diffusion.actor import DiffusionActor
 from students.diffusion.ema import Average
 from students.diffusion.policy import DiffusionPolicy
@@ -89,9 +88,7 @@ class DiffusionTrainer:
             OSError: the run's folder cannot be written; the last good checkpoint is intact.
         """
         config = self.config
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        write_json(self.run_dir / "env.json", environment_info())
+        record_settings(self.run_dir, config)
         try:
             with Interrupt() as interrupt, Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker:
                 while self.step < config.total_steps and not interrupt.requested:
@@ -150,21 +147,14 @@ class DiffusionTrainer:
         write_json(self.run_dir / "result.json", result)
 
     def _save(self) -> None:
-        groups = {
-            "network": self.policy.state_dict(), "optimizer": checkpoint.optimizer_tensors(self.optimizer),
-            "rng": checkpoint.rng_tensors(self.generator),
-        }  # fmt: skip
-        tensors = {f"{group}.{name}": tensor for group, part in groups.items() for name, tensor in part.items()}
+        optimizer, rng = checkpoint.optimizer_tensors(self.optimizer), checkpoint.rng_tensors(self.generator)
+        tensors = flat.join({"network": self.policy.state_dict(), "optimizer": optimizer, "rng": rng})
         meta = {"updates": self.updates, "wall": self.wall}
         checkpoint.save(self.run_dir, self.step, self.average.network, tensors, meta, keep=self.config.keep_checkpoints)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         self.updates, self.wall = saved.meta["updates"], saved.meta["wall"]
-        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "optimizer": {}, "rng": {}}
-        for name, tensor in saved.tensors.items():
-            group, _, rest = name.partition(".")
-            parts[group][rest] = tensor
-        self.policy.load_state_dict(parts["network"])
+        self.policy.load_state_dict(flat.part(saved.tensors, "network"))
         self.average.network.load_state_dict(DiffusionPolicy.from_pretrained(saved.policy_dir).state_dict())
-        checkpoint.load_optimizer(self.optimizer, parts["optimizer"])
-        checkpoint.load_rng(parts["rng"], self.generator)
+        checkpoint.load_optimizer(self.optimizer, flat.part(saved.tensors, "optimizer"))
+        checkpoint.load_rng(flat.part(saved.tensors, "rng"), self.generator)

@@ -6,13 +6,11 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from envs.errors import ConfigError, RunFault, unknown_name
-from rpd import checkpoint
+from envs.errors import ConfigError, unknown_name
+from rpd import checkpoint, lifecycle
 from rpd.generalist import cells
 from rpd.generalist.config import DistillOptions, DistillRun
 from rpd.generalist.trainer import GeneralistTrainer
@@ -20,7 +18,8 @@ from rpd.page import paired_text, rate_text
 from rpd.report import write
 from rpd.runs import near, read_json
 from rpd.trainer import resolve_device
-from students.locate import checkpoint_steps
+
+COMMAND = "rpd distill"
 
 
 def main(options: DistillOptions) -> int:
@@ -31,49 +30,33 @@ def main(options: DistillOptions) -> int:
             raise ConfigError(f"--resume continues with the run's own configuration: leave out {', '.join(other)}")
         return _resume(options.resume)
     run_dir = options.runs_dir / (options.name or f"generalist-seed{options.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if any(not path.name.startswith(".") for path in run_dir.glob("*")):
-        raise ConfigError(
-            f"{run_dir} exists already: choose another --name, or continue it with 'rpd distill --resume {run_dir}'"
-        )
+    lifecycle.claim(run_dir, COMMAND)
     return _distil(options.config(), run_dir, None)
 
 
 def _resume(run_dir: Path) -> int:
     if not run_dir.exists() and (runs := near(run_dir)):
         raise unknown_name("run", str(run_dir), runs)
-    try:
-        config = DistillRun.model_validate(yaml.safe_load((run_dir / "config.yaml").read_text()))
-    except OSError:
-        raise ConfigError(f"{run_dir} is not a run that can be resumed: it has no config.yaml") from None
-    except (yaml.YAMLError, ValidationError):
-        raise ConfigError(f"{run_dir / 'config.yaml'} is not of `rpd distill`") from None
+    config = lifecycle.configuration(run_dir, DistillRun, COMMAND)
     if (run_dir / "result.json").exists():
         print(f"{run_dir} is complete: {config.total_steps:,} steps")
         return 0
-    saved = None
-    if checkpoint_steps(run_dir / "checkpoints"):
-        saved, problems = checkpoint.newest_sound(run_dir)
-        for problem in problems:
-            print(f"skipped: {problem}", flush=True)
+    saved = lifecycle.newest(run_dir)
+    if saved is not None:
         print(f"resuming {run_dir} at {saved.step:,} steps", flush=True)
     return _distil(config, run_dir, saved)
 
 
 def _distil(config: DistillRun, run_dir: Path, saved: checkpoint.Checkpoint | None) -> int:
-    device, again = torch.device(resolve_device(config.device)), f"to continue: rpd distill --resume {run_dir}"
+    device = torch.device(resolve_device(config.device))
     count = min(config.num_envs, config.episodes)
     with (
         cells.opened(config.runs, count, device, config.num_threads) as members,
         cells.held_out(members, config.held_out, device, config.num_threads) as held,
     ):
         trainer = GeneralistTrainer(config, run_dir, members, held, device, saved)
-        try:
-            complete = trainer.run()
-        except (RunFault, OSError, KeyboardInterrupt):
-            print(again, flush=True)
-            raise
+        complete = lifecycle.see_through(trainer, COMMAND)
     if not complete:
-        print(f"stopped at {trainer.step:,} steps, {again}", flush=True)
         return 130
     console, result = Console(), read_json(run_dir / "result.json")
     table = Table(header_style="bold")

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from tensordict import TensorDict
 from torch import Tensor
 
 from envs.base import VectorEnv
 from envs.errors import ConfigError, NonFiniteError, SpecMismatch
 from rpd import checkpoint
-from rpd.atomic import write_json, write_text
+from rpd.atomic import write_json
 from rpd.batch import joined
 from rpd.cloning.trainer import progress_rate
 from rpd.config import DistillConfig
@@ -28,11 +27,11 @@ from rpd.generalist.config import DistillRun
 from rpd.generalist.film import FILM, film
 from rpd.generalist.play import Player, generalist_plays, specialists_play
 from rpd.interrupt import Interrupt
-from rpd.machine import environment_info
 from rpd.policies import StudentPolicy
 from rpd.stats import wilson
-from rpd.track import Tracker
+from rpd.track import Tracker, record_settings
 from rpd.trainer import CURVE_SEED, FINAL_SEED, TRAIN_SEED
+from students import flat
 from students.actor_critic import ActorCritic
 from students.generalist import BODY, GeneralistActorCritic
 from students.locate import resolve_policy
@@ -106,9 +105,7 @@ class GeneralistTrainer:
             OSError: the run's folder cannot be written; the last good checkpoint is intact.
         """
         config = self.config
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        write_json(self.run_dir / "env.json", environment_info())
+        record_settings(self.run_dir, config)
         with Interrupt() as interrupt, Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker:
             for cell in self.cells:
                 if cell.name not in self.specialists and not interrupt.requested:
@@ -298,19 +295,13 @@ class GeneralistTrainer:
 
     def _save(self) -> None:
         self.policy.fit(self.cells[0].env.spec)
-        tensors = {
-            **{f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()},
-            **{f"rng.{k}": v for k, v in checkpoint.rng_tensors(self.generator).items()},
-        }
+        optimizer, rng = checkpoint.optimizer_tensors(self.optimizer), checkpoint.rng_tensors(self.generator)
+        tensors = flat.join({"optimizer": optimizer, "rng": rng})
         meta = {"wall": self.wall, "specialists": {name: r.to_full_dict() for name, r in self.specialists.items()}}
         checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, keep=self.config.keep_checkpoints)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         self.step, self.wall = saved.step, saved.meta["wall"]
         self.specialists = {name: EvalResult.from_full_dict(r) for name, r in saved.meta["specialists"].items()}
-        groups: dict[str, dict[str, Tensor]] = {"optimizer": {}, "rng": {}}
-        for name, tensor in saved.tensors.items():
-            group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
-        checkpoint.load_optimizer(self.optimizer, groups["optimizer"])
-        checkpoint.load_rng(groups["rng"], self.generator)
+        checkpoint.load_optimizer(self.optimizer, flat.part(saved.tensors, "optimizer"))
+        checkpoint.load_rng(flat.part(saved.tensors, "rng"), self.generator)

@@ -6,8 +6,11 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from students import flat
+from students.chunks import Chunks
 from students.diffusion import samplers
 from students.diffusion.policy import DiffusionPolicy
+from students.diffusion.samplers.base import Sampler
 from students.history import History
 
 
@@ -34,6 +37,9 @@ class DiffusionActor:
         self.policy, self.name = policy.eval(), name
         self.sampler, self.chunks = samplers.make(sampler, policy)
         self.history = History(policy.config.n_obs, name)
+        self._memories: dict[str, History | Chunks | Sampler] = {
+            "history": self.history, "chunks": self.chunks, "sampler": self.sampler
+        }  # fmt: skip
         self.actions = 0
 
     @torch.no_grad()
@@ -57,7 +63,7 @@ class DiffusionActor:
     def reset(self, mask: Tensor) -> None:
         """Forget what was seen and planned in episodes that ended: a guess from one is of no use in the next."""
         mask = mask.to(self.policy.device)
-        for memory in (self.history, self.chunks, self.sampler):
+        for memory in self._memories.values():
             memory.forget(mask)
 
     def seed(self, seed: int) -> None:
@@ -66,20 +72,12 @@ class DiffusionActor:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What is remembered, and the state of the noise."""
-        parts = {
-            "history": self.history.state_dict(), "chunks": self.chunks.state_dict(), "sampler": self.sampler.state_dict()
-        }  # fmt: skip
-        return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+        return flat.join({name: memory.state_dict() for name, memory in self._memories.items()})
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict`."""
-        parts: dict[str, dict[str, Tensor]] = {"history": {}, "chunks": {}, "sampler": {}}
-        for name, tensor in state.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        self.history.load_state_dict(parts["history"])
-        self.chunks.load_state_dict(parts["chunks"])
-        self.sampler.load_state_dict(parts["sampler"])
+        for name, memory in self._memories.items():
+            memory.load_state_dict(flat.part(state, name))
 
     @property
     def evaluations_per_action(self) -> float:
