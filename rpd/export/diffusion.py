@@ -16,8 +16,8 @@ from rpd.export.parts import Part, Parts, inputs
 from students.chunks import Chunks, RecedingHorizon
 from students.diffusion.actor import DiffusionActor
 from students.diffusion.policy import DiffusionPolicy
-from students.diffusion.process import Diffusion, Process
-from students.diffusion.samplers.base import Sampler
+from students.diffusion.process import Process
+from students.diffusion.samplers.base import Sampler, descent
 from students.diffusion.samplers.denoise import Denoise
 from students.diffusion.samplers.rti import RealTimeIteration
 
@@ -84,9 +84,9 @@ def of_diffusion(policy: DiffusionPolicy, spec: EnvSpec, env: VectorEnv | Config
     noise = torch.randn(2 * COUNT, policy.config.horizon, spec.action.dim, generator=generator)
     with torch.no_grad():
         context = policy.encode(obs)[:, None].expand(-1, policy.config.n_obs, -1)
-        clean = _denoised(policy, levels, is_random, context, noise)
+        clean = _denoised(actor.sampler, levels, is_random, context, noise)
         begin = policy.process.noisy(clean, noise, torch.tensor(levels[settings["start"]]))
-        x = _denoised(policy, levels[settings["start"] :], is_random, context, begin)
+        x = _denoised(actor.sampler, levels[settings["start"] :], is_random, context, begin)
     margin = (x.abs() / policy.config.gripper_scale).where(policy.discrete, torch.inf).amin((1, 2))
     chosen = decided(margin, MARGIN)
     example = inputs(encoding.keys, {key: rows[chosen] for key, rows in obs.items()}, own, spec)
@@ -127,24 +127,12 @@ def describe(policy: DiffusionPolicy, sampler: Sampler, chunks: Chunks) -> dict[
 
 def steps(process: Process, levels: list[int], is_random: bool) -> list[list[float]]:
     """`Process.step` from level to level, and to clean, as factors: see `actors.Denoising`."""
-    return [
-        [float(number) for number in (now, *_factors(process, torch.tensor(now), torch.tensor(then), is_random))]
-        for now, then in zip(levels, [*levels[1:], -1], strict=True)
-    ]
-
-
-def _factors(process: Process, now: Tensor, then: Tensor, is_random: bool) -> tuple[Tensor | float, ...]:
-    """(a, s, of_clean, of_x, of_predicted, of_noise)."""
-    a, s = process.parts(now)
-    if not isinstance(process, Diffusion):  # x' = x - (now - then) / K p
-        return a, s, 0.0, 1.0, -(now - then) / process.levels, 0.0
-    if not is_random:  # DDIM: x' = sqrt(abar') c + sqrt(1 - abar') p
-        of_clean, of_predicted = process.parts(then)
-        return a, s, of_clean, 0.0, of_predicted, 0.0
-    # DDPM: x' = sqrt(abar') beta / (1 - abar) c + sqrt(alpha) (1 - abar') / (1 - abar) x + sqrt(variance) z
-    before, after = process.alpha_bar[now + 1], process.alpha_bar[then + 1]
-    alpha, left = before / after, (1 - after) / (1 - before)
-    return a, s, after.sqrt() * (1 - alpha) / (1 - before), alpha.sqrt() * left, 0.0, (left * (1 - alpha)).sqrt()
+    rows = []
+    for now, then in descent(levels):
+        at, to = torch.tensor(now), torch.tensor(then)
+        row = (now, *process.parts(at), *process.factors(at, to, is_random))
+        rows.append([0.0 if number is None else float(number) for number in row])
+    return rows
 
 
 def _way(sampler: Sampler) -> tuple[list[int], bool]:
@@ -159,9 +147,8 @@ def _signal(process: Process, level: int) -> float:
     return float(process.parts(torch.tensor(level))[0])
 
 
-def _denoised(policy: DiffusionPolicy, levels: list[int], is_random: bool, context: Tensor, x: Tensor) -> Tensor:
+def _denoised(sampler: Sampler, levels: list[int], is_random: bool, context: Tensor, x: Tensor) -> Tensor:
     """Chunks from x [N, H, A] at the first level, without noise on the way."""
-    for now, then in zip(levels, [*levels[1:], -1], strict=True):
-        at, to = torch.tensor(now), torch.tensor(then)
-        x = policy.process.step(x, policy.predict(x, at, context), at, to, torch.zeros_like(x) if is_random else None)
+    for now, then in descent(levels):
+        x = sampler.leap(x, now, then, context, torch.zeros_like(x) if is_random else None)
     return x

@@ -6,7 +6,9 @@ Levels are int64 tensors that broadcast against chunks: rows, and even the actio
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,18 @@ from envs.errors import ConfigError
 
 CLIP = 1.0
 """Largest absolute value of a clean action, normalised."""
+
+
+class Factors(NamedTuple):
+    """A step back: x' = clean c + x x + predicted p + noise z, with what a prediction p says that the clean actions c are.
+
+    None: the term is absent.
+    """
+
+    clean: Tensor | None
+    x: Tensor | None
+    predicted: Tensor | None
+    noise: Tensor | None
 
 
 class Process(nn.Module, ABC):
@@ -45,6 +59,9 @@ class Process(nn.Module, ABC):
         """The prediction by which `clean` would be the clean actions: the inverse of `clean`."""
 
     @abstractmethod
+    def factors(self, now: Tensor, then: Tensor, random: bool) -> Factors:
+        """The step from one level to a lower or equal one, see `step`; `random`: with noise."""
+
     def step(self, x: Tensor, predicted: Tensor, now: Tensor, then: Tensor, noise: Tensor | None = None) -> Tensor:
         """Go from one level to a lower or equal one.
 
@@ -55,6 +72,10 @@ class Process(nn.Module, ABC):
             then: levels, -1 for clean; any that are lower, not just now - 1.
             noise: as x; None: without chance.
         """
+        of = self.factors(now, then, noise is not None)
+        clean = None if of.clean is None else self.clean(x, predicted, now)
+        terms = zip(of, (clean, x, predicted, noise), strict=True)
+        return functools.reduce(torch.add, (factor * term for factor, term in terms if factor is not None and term is not None))
 
     def noisy(self, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """Add noise."""
@@ -109,21 +130,20 @@ class Diffusion(Process):
         a, s = self.parts(level)
         return (x - a * clean) / s
 
-    def step(self, x: Tensor, predicted: Tensor, now: Tensor, then: Tensor, noise: Tensor | None = None) -> Tensor:
+    def factors(self, now: Tensor, then: Tensor, random: bool) -> Factors:
         """See `Process`."""
-        clean = self.clean(x, predicted, now)
-        if noise is None:
-            # DDIM, eq. 12 with sigma = 0: sqrt(abar') x0 + sqrt(1 - abar') eps
-            a, s = self.parts(then)
-            return torch.where(now == then, x, a * clean + s * predicted)
+        if not random:  # DDIM, eq. 12 with sigma = 0: sqrt(abar') x0 + sqrt(1 - abar') eps
+            (a, s), stays = self.parts(then), (now == then).float()
+            return Factors(a * (1 - stays), stays, s * (1 - stays), None)
         # DDPM, eq. 7, with alpha and beta of the whole way from `now` to `then`:
         # mean = sqrt(abar') beta / (1 - abar) x0 + sqrt(alpha) (1 - abar') / (1 - abar) x,
         # variance = (1 - abar') / (1 - abar) beta
         before, after = self.alpha_bar[now + 1], self.alpha_bar[then + 1]
         alpha = before / after
         left = (1 - after) / (1 - before)
-        mean = after.sqrt() * (1 - alpha) / (1 - before) * clean + alpha.sqrt() * left * x
-        return mean + (left * (1 - alpha)).sqrt() * noise
+        return Factors(
+            after.sqrt() * (1 - alpha) / (1 - before), alpha.sqrt() * left, None, (left * (1 - alpha)).sqrt()
+        )  # fmt: skip
 
 
 class Flow(Process):
@@ -152,6 +172,6 @@ class Flow(Process):
         """See `Process`."""
         return (x - clean) / self.parts(level)[1]
 
-    def step(self, x: Tensor, predicted: Tensor, now: Tensor, then: Tensor, noise: Tensor | None = None) -> Tensor:
-        """See `Process`; there is never noise to add."""
-        return x - (now - then) / self.levels * predicted
+    def factors(self, now: Tensor, then: Tensor, random: bool) -> Factors:
+        """See `Process`: Euler's step; there is never noise to add."""
+        return Factors(None, torch.ones(()), -(now - then) / self.levels, None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from envs.errors import ConfigError, unknown_name
+from envs.options import keyed
 from students.chunks import Chunks, RecedingHorizon, TemporalEnsemble
 from students.diffusion.samplers.base import Sampler, SamplerConfig
 from students.diffusion.samplers.denoise import AllSteps, Denoise, FewSteps
@@ -54,7 +55,8 @@ def make(name: str | None, policy: DiffusionPolicy) -> tuple[Sampler, Chunks]:
         ConfigError: an unknown name or option, a bad value, or a policy that it cannot draw of; one line.
     """
     name = name or DEFAULT[policy.config.process]
-    family, options = _parse(name)
+    family, _, rest = name.partition(":")
+    family, options = family.strip(), keyed(rest.split(",") if rest else [], f"sampler '{name}'", "KEY=VALUE")
     if family not in KINDS:
         raise unknown_name("sampler", family, KINDS)
     kind = KINDS[family]
@@ -87,16 +89,3 @@ def make(name: str | None, policy: DiffusionPolicy) -> tuple[Sampler, Chunks]:
         raise ConfigError(f"sampler {family}: {error}") from None
     sampler.name = name
     return sampler, RecedingHorizon(sampler.execute) if k is None else TemporalEnsemble(k)
-
-
-def _parse(name: str) -> tuple[str, dict[str, str]]:
-    family, _, rest = name.partition(":")
-    options: dict[str, str] = {}
-    for part in rest.split(",") if rest else []:
-        key, equals, value = (s.strip() for s in part.partition("="))
-        if not (key and equals and value):
-            raise ConfigError(f"sampler '{name}': '{part}' is not an option; write KEY=VALUE, separated by commas")
-        if key in options:
-            raise ConfigError(f"sampler '{name}': option '{key}' is given twice")
-        options[key] = value
-    return family.strip(), options

@@ -93,11 +93,15 @@ class Sampler(ABC):
             context: [K, n_obs, F].
             random: whether the steps add noise.
         """
-        for now, then in zip(levels, [*levels[1:], -1], strict=True):
+        for now, then in descent(levels):
             noise = self.noise(len(x)) if random and then >= 0 else torch.zeros_like(x) if random else None
-            at, to = (torch.tensor(level, device=x.device).view(1, 1, 1) for level in (now, then))
-            x = self.policy.process.step(x, self.predict(x, at, context), at, to, noise)
+            x = self.leap(x, now, then, context, noise)
         return x
+
+    def leap(self, x: Tensor, now: int, then: int, context: Tensor, noise: Tensor | None) -> Tensor:
+        """Go from one level to the next: one evaluation per row; see `Process.step`."""
+        at, to = (torch.tensor(level, device=x.device).view(1, 1, 1) for level in (now, then))
+        return self.policy.process.step(x, self.predict(x, at, context), at, to, noise)
 
 
 class Memory:
@@ -133,6 +137,15 @@ class Memory:
 def shift(chunk: Tensor, executed: int) -> Tensor:
     """Drop the executed actions of chunks [K, H, A] and repeat the last: a guess of the next chunk."""
     return torch.cat([chunk[:, executed:], chunk[:, -1:].expand(-1, min(executed, chunk.shape[1]), -1)], 1)
+
+
+def descent(levels: list[int]) -> list[tuple[int, int]]:
+    """The steps through descending levels, and from the last one to clean.
+
+    >>> descent([7, 2, 0])
+    [(7, 2), (2, 0), (0, -1)]
+    """
+    return list(zip(levels, [*levels[1:], -1], strict=True))
 
 
 def spread(start: int, count: int) -> list[int]:

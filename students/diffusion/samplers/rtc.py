@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from envs.errors import ConfigError
-from students.diffusion.samplers.base import Sampler, SamplerConfig, shift, spread
+from students.diffusion.samplers.base import Sampler, SamplerConfig, descent, shift, spread
 
 if TYPE_CHECKING:
     from students.diffusion.policy import DiffusionPolicy
@@ -66,7 +66,7 @@ class RealTimeChunking(Sampler):
 
     def _guided(self, x: Tensor, context: Tensor, before: Tensor) -> Tensor:
         process = self.policy.process
-        for now, then in zip(self.levels, [*self.levels[1:], -1], strict=True):
+        for now, then in descent(self.levels):
             at, to = (torch.tensor(level, device=x.device).view(1, 1, 1) for level in (now, then))
             with torch.enable_grad():
                 start = x.detach().requires_grad_(True)

@@ -64,6 +64,5 @@ class Streaming(Sampler):
     def _steps(self, x: Tensor, context: Tensor, first: int) -> Tensor:
         """Take the steps of the ramp from `first` to its end, where the first group is clean."""
         for now, then in zip(self.ramp[first:-1], self.ramp[first + 1 :], strict=True):
-            moved = self.policy.process.step(x, self.predict(x, now[None].clamp_min(0), context), now[None], then[None])
-            x = torch.where(now == then, x, moved)
+            x = self.policy.process.step(x, self.predict(x, now[None].clamp_min(0), context), now[None], then[None])
         return x
