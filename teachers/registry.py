@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from envs.errors import ConfigError, unknown_name
+from envs.options import keyed
 from envs.specs import EnvSpec
 from teachers import zoo
 from teachers.base import Description, Footprint, Teacher, Views
@@ -83,15 +84,7 @@ def parse(name: str) -> tuple[str, str | None, dict[str, str]]:
     argument = None
     if parts and name[len(family)] == ":" and not re.match(r"\w+=", parts[0]):
         argument = parts.pop(0) or None
-    options: dict[str, str] = {}
-    for part in parts:
-        key, equals, value = (s.strip() for s in part.partition("="))
-        if not (key and equals and value):
-            raise ConfigError(f"teacher '{name}': '{part}' is not an option; write key=value, separated by commas")
-        if key in options:
-            raise ConfigError(f"teacher '{name}': option '{key}' is given twice")
-        options[key] = value
-    return family.strip(), argument, options
+    return family.strip(), argument, keyed(parts, f"teacher '{name}'", "key=value")
 
 
 def parse_options(model: type[OptionsT], options: dict[str, str], where: str) -> OptionsT:
