@@ -58,6 +58,11 @@ class EnvConfig(BaseModel):
     """ManiSkill: build the scene of every episode anew, objects drawn from its seed, as its papers evaluate. On a GPU, where
     all environments begin together."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether a camera is looked through, by the student or by a teacher."""
+        return self.obs == "image" or bool(self.teacher_cameras)
+
     def refuse(self, task: str, *options: str) -> None:
         """Refuse options of worker processes and large simulators, for a task that has neither.
 

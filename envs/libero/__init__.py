@@ -20,10 +20,10 @@ TASK, WORKER, DRAWING_WORKER = 400_000_000, 18_000_000, 650_000_000
 
 def memory(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> dict[str, int]:
     """See `envs.registry.memory`."""
-    from envs.workers.backend import cores
+    from envs.workers.backend import worker_count
 
-    tasks, workers = len(resolve(task)), min(config.num_envs, config.num_workers or num_threads or cores())
-    own = DRAWING_WORKER if config.obs == "image" or config.teacher_cameras else WORKER
+    tasks, workers = len(resolve(task)), worker_count(config, num_threads)
+    own = DRAWING_WORKER if config.draws else WORKER
     return {f"{tasks} compiled tasks": tasks * TASK, f"{workers} workers": workers * own}
 
 
@@ -52,19 +52,19 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     if config.ignore_terminations or config.reconfigure:
         raise ConfigError("--env.ignore-terminations and --env.reconfigure are options of ManiSkill tasks; leave them out")
     environment = {"LP_NUM_THREADS": "1"}
-    if config.obs == "image" or config.teacher_cameras:
+    if config.draws:
         from envs import opengl
 
         environment |= {"PYOPENGL_PLATFORM": opengl.platform()}
     from envs.episodes import EpisodicEnv
-    from envs.workers.backend import Workers, cores
+    from envs.workers.backend import Workers, worker_count
     from envs.workers.start import Forks
 
     name = chosen[0].name if len(chosen) == 1 else task
     arguments = {"name": name, "config": config.model_dump(mode="json")}
     backend = Workers(
         config.num_envs,
-        config.num_workers or num_threads or cores(),
+        worker_count(config, num_threads),
         lambda memory: Forks("envs.libero.sim", arguments, environment, memory),
     )
     return EpisodicEnv(backend, device, lambda seed: chosen[seed % len(chosen)].language, exact_resume=True)

@@ -20,12 +20,11 @@ Environments add a megabyte or two each."""
 
 def memory(task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> dict[str, int]:
     """See `envs.registry.memory`; on a GPU nobody has measured."""
-    from envs.workers.backend import cores
+    from envs.workers.backend import worker_count
 
     if _on_gpu(config, device):
         return {}
-    workers = min(config.num_envs, config.num_workers or num_threads or cores())
-    own = DRAWING_WORKER if config.obs == "image" or config.teacher_cameras else WORKER
+    workers, own = worker_count(config, num_threads), DRAWING_WORKER if config.draws else WORKER
     return {f"{workers} workers": workers * own}
 
 
@@ -63,14 +62,14 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
 
         return EpisodicEnv(DeviceSim(name, config, device), device, words, to_scene, ignore_terminations=to_the_end)
     from envs.vulkan import render_settings
-    from envs.workers.backend import Workers, cores
+    from envs.workers.backend import Workers, worker_count
     from envs.workers.start import Interpreters
 
     render_backend, environment = render_settings()
     arguments = {"task": name, "config": config.model_dump(mode="json"), "render_backend": render_backend}
     backend = Workers(
         config.num_envs,
-        config.num_workers or num_threads or cores(),
+        worker_count(config, num_threads),
         lambda memory: Interpreters("envs.maniskill.worker", arguments, environment, memory),
     )
     return EpisodicEnv(backend, device, words, to_scene, ignore_terminations=to_the_end)

@@ -29,6 +29,6 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
     config.refuse(task, *SIMULATOR_OPTIONS)
     if config.randomize:
         raise ConfigError(f"env.randomize does not apply to {task}: every episode has an arena of its own; leave it empty")
-    if config.obs == "image" or config.teacher_cameras:
+    if config.draws:
         raise ConfigError(f"{task} has no cameras, a range finder sees: use --env.obs state")
     return NavigateEnv(task, config, device)

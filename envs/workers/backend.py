@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.base import EnvConfig
 from envs.errors import ConfigError, RunFault, WorkerDied
 from envs.simulation import Outcome
 from envs.specs import EnvSpec
@@ -203,6 +204,11 @@ class Workers:
 
     def _name(self, worker: _Worker) -> str:
         return f"environment worker {self._workers.index(worker)} (environments {worker.envs[0]} to {worker.envs[-1]})"
+
+
+def worker_count(config: EnvConfig, num_threads: int | None) -> int:
+    """W: as many as `config` says, else as there may be threads or are cores; at most one per environment."""
+    return min(config.num_envs, config.num_workers or num_threads or cores())
 
 
 def cores() -> int:
