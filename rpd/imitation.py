@@ -32,9 +32,7 @@ class DemoSource:
     """
 
     def __init__(self, paths: Sequence[Path], spec: EnvSpec, config: StudentConfig, generator: torch.Generator) -> None:
-        if not paths:
-            raise ConfigError("mode bc needs demonstrations: add --demos, e.g. --demos demos/x; see `rpd collect`")
-        demos = open_demos(*paths, understand=True).select(tasks=[spec.task])
+        demos = demonstrations(paths, spec.task, understand=True)
         _check(demos, spec)
         scene = config.perceive or config.asymmetric_critic
         keys = ["state", *spec.cameras, *(["privileged"] if scene else [])]
@@ -63,6 +61,17 @@ class DemoSource:
         return TensorDict({"obs": rows, PREFIX + "mean": label.clamp(-1, 1), PREFIX + "valid": valid}, batch_size=[count]).to(
             device
         )
+
+
+def demonstrations(paths: Sequence[Path], task: str, understand: bool = False) -> Demos:
+    """Open the demonstrations of a task, see `rpd.demos.reader.open_demos`.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if not paths:
+        raise ConfigError("mode bc needs demonstrations: add --demos, e.g. --demos demos/x; see `rpd collect`")
+    return open_demos(*paths, understand=understand).select(tasks=[task])
 
 
 def _check(demos: Demos, spec: EnvSpec) -> None:

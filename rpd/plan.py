@@ -25,7 +25,9 @@ from envs.errors import ConfigError
 from rpd import memory
 from rpd.batch import PREFIX
 from rpd.config import RunConfig
+from rpd.demos.rows import MAX_BYTES
 from rpd.distill import bins, choose
+from rpd.imitation import demonstrations
 from rpd.memory import Item
 from rpd.perception import kept
 from rpd.residual import make_policy, outside
@@ -69,8 +71,8 @@ def main(args: list[str]) -> int:
 def read(args: list[str]) -> RunConfig:
     """The configuration that is meant."""
     first = Path(args[0]) if args else Path()
-    if first.suffix in (".yaml", ".yml") or (first / "config.yaml").is_file():
-        file = first if first.suffix else first / "config.yaml"
+    file = inside if (inside := first / "config.yaml").is_file() else first
+    if file.suffix in (".yaml", ".yml"):
         args = ["--config", str(file), *args[1:]]
     return train_options(args).run_config()
 
@@ -79,8 +81,10 @@ def make(config: RunConfig) -> Plan:
     """Count what a run would take.
 
     Raises:
-        ConfigError: anything that `rpd train` would refuse.
+        ConfigError: anything that `rpd train` would refuse; a diffusion policy, which nobody has measured.
     """
+    if config.student.kind == "diffusion":
+        raise ConfigError("student.kind diffusion: its memory is not counted; what grows it is denoise.batch_size, and images")
     torch.manual_seed(config.seed)
     device = torch.device(resolve_device(config.device))
     seen = shown_to(config.env, config.teacher, outside(config.base))
@@ -233,14 +237,9 @@ def _student(config: RunConfig, policy: ActorCritic, row: TensorDict, device: to
 
 def _demonstrations(config: RunConfig, sizes: dict[str, int], frames: int) -> Item:
     """What `rpd.demos.rows.Rows` holds of them in memory."""
-    from rpd.demos.reader import open_demos
-
-    if not config.demos:
-        raise ConfigError("mode bc needs demonstrations: add --demos, e.g. --demos demos/x; see `rpd collect`")
-    demos = open_demos(*config.demos).select(tasks=[config.task])
-    steps = sum(episode.length for episode in demos.episodes)
+    steps = demonstrations(config.demos, config.task).num_steps
     size = sum(size // (frames if key.startswith("obs.image.") else 1) for key, size in sizes.items() if key.startswith("obs."))
-    return Item("demonstrations", f"{steps:,} steps", min(steps * size, 2**32), CPU, certain=False)
+    return Item("demonstrations", f"{steps:,} steps", min(steps * size, MAX_BYTES), CPU, certain=False)
 
 
 def _batch(config: RunConfig) -> int:

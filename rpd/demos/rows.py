@@ -10,6 +10,9 @@ from torch import Tensor
 
 from rpd.demos.reader import Demos
 
+MAX_BYTES = 2**32
+"""Memory for tensors, unless told otherwise."""
+
 
 class Rows:
     """Every step of the demonstrations is a row: the observation, and what was answered to it.
@@ -29,7 +32,7 @@ class Rows:
         frames: frames per image in a batch, as `envs.frames.FrameStack` shows them.
     """
 
-    def __init__(self, demos: Demos, keys: Sequence[str], max_bytes: int = 2**32, frames: int = 1) -> None:
+    def __init__(self, demos: Demos, keys: Sequence[str], max_bytes: int = MAX_BYTES, frames: int = 1) -> None:
         self.demos, self.keys, self.frames = demos, tuple(keys), frames
         lengths = torch.tensor([episode.length for episode in demos.episodes])
         self.episode = torch.arange(len(lengths)).repeat_interleave(lengths)

@@ -111,8 +111,11 @@ def test_the_command_prints_a_table_and_refuses(tmp_path, capsys, monkeypatch) -
     out = capsys.readouterr().out
     for word in ("rollout", "obs.state", "teacher.mean", "gradients and Adam", "evaluation", "process", "total"):
         assert word in out
-    (tmp_path / "config.yaml").write_text("task: tabletop/Reach\nmode: ppo\nenv: {num_envs: 3}\nppo: {num_steps: 7}\n")
-    for path in (tmp_path, tmp_path / "config.yaml"):  # a run, or a file
+    dotted = tmp_path / "lr-0.5"
+    dotted.mkdir()
+    for folder in (tmp_path, dotted):
+        (folder / "config.yaml").write_text("task: tabletop/Reach\nmode: ppo\nenv: {num_envs: 3}\nppo: {num_steps: 7}\n")
+    for path in (tmp_path, dotted, tmp_path / "config.yaml"):  # runs, or a file
         assert main(["doctor", "--plan", str(path)]) == 0
         assert "tabletop/Reach, 3 environments, 7 steps" in capsys.readouterr().out
     huge = [*options, "--env.obs", "image", "--env.image-size", "1024", "--ppo.num-steps", "1000000"]
@@ -122,6 +125,11 @@ def test_the_command_prints_a_table_and_refuses(tmp_path, capsys, monkeypatch) -
     assert captured.err.startswith("rpd doctor: tabletop/Reach, 8 environments, 1000000 steps needs ")
     assert main(["doctor", "--plan", "tabletop/Reach", "--teacher", "nobody"]) == 2
     assert "unknown teacher 'nobody'" in capsys.readouterr().err
+
+
+def test_a_diffusion_policy_is_not_mistaken_for_another_student(small, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="its memory is not counted"):
+        plan.make(small(mode="bc", teacher=None, demos=(tmp_path,), student={"kind": "diffusion"}))
 
 
 def test_demonstrations_count(collect, small, tmp_path) -> None:
