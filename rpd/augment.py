@@ -48,11 +48,10 @@ class Augmentation:
         seen = cast("TensorDict", obs.copy())
         for key in self.cameras:
             images = seen[key]
+            draw = {"generator": self.generator, "device": images.device}
             if "shift" in self.kinds:
-                draw = {"generator": self.generator, "device": images.device}
                 images = shift(images, torch.randint(-PAD, PAD + 1, (len(images), 2), **draw))
             if "color" in self.kinds:
-                draw = {"generator": self.generator, "device": images.device}
                 images = color(images, 1 + STRENGTH * (2 * torch.rand(len(images), 3, **draw) - 1))
             seen[key] = images
         return seen

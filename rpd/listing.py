@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from importlib import resources
 
 from rich.console import Console
@@ -18,8 +19,8 @@ def main() -> int:
     """Print tasks, teachers, distillation terms and shipped settings; returns the exit code."""
     console = Console()
     tasks = _table("Tasks", "task", "robots", "cameras", "instruction")
-    known = list_tasks()
-    for t in known:
+    known = {t.name: t for t in list_tasks()}
+    for t in known.values():
         tasks.add_row(t.name, " ".join(t.robots), " ".join(t.cameras), t.instruction)
     teachers = _table("Teachers", "name", "what it is")
     for pattern, description in list_teachers():
@@ -31,17 +32,15 @@ def main() -> int:
     for simulator in sorted(d.name for d in resources.files("configs").iterdir() if d.is_dir()):
         for file in sorted(f.name for f in resources.files("configs").joinpath(simulator).iterdir()):
             if file.endswith(".yaml"):
-                path = f"configs/{simulator}/{file}"
-                files.add_row(path, _used_by(path, {t.name for t in known}))
+                files.add_row(f"configs/{simulator}/{file}", _used_by(simulator, file, known))
     for table in (tasks, teachers, terms, files):
         console.print(table)
     return 0
 
 
-def _used_by(path: str, tasks: set[str]) -> str:
+def _used_by(simulator: str, file: str, tasks: Container[str]) -> str:
     """The command that reads a settings file that ships."""
-    _, simulator, file = path.split("/")
-    task = f"{simulator}/{file.removesuffix('.yaml')}"
+    path, task = f"configs/{simulator}/{file}", f"{simulator}/{file.removesuffix('.yaml')}"
     if simulator not in SIMULATORS:
         return f"rpd sweep {path}"
     if file == COMMON:

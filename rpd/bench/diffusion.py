@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +109,11 @@ def _measure(
 ) -> Method:
     result = evaluate(env, actor, episodes, seed)
     per_action, sampler = actor.evaluations_per_action, actor.sampler
-    ms = _time(alone, actor, seed)
-    paired = None if first is None else compare(result, first)
-    if not isinstance(sampler, RealTimeIteration):
-        return Method(actor.name, result, per_action, ms[0], ms[1], paired)
-    return Method(
-        actor.name, result, per_action, ms[0], ms[1], paired, sampler.levels, sampler.fallbacks / max(1, sampler.warm)
-    )
+    ms, worst = _time(alone, actor, seed)
+    method = Method(actor.name, result, per_action, ms, worst, None if first is None else compare(result, first))
+    if isinstance(sampler, RealTimeIteration):
+        return replace(method, chosen=sampler.levels, fallbacks=sampler.fallbacks / max(1, sampler.warm))
+    return method
 
 
 @torch.no_grad()
