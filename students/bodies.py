@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,8 +71,7 @@ class Layout:
     @property
     def features(self) -> int:
         """Number of entries E of `Body.features`."""
-        told = {"descriptor": len(self.described), "one-hot": len(self.robots), "none": 0}[self.embodiment]
-        return told + (len(self.tasks) if len(self.tasks) > 1 else 0)
+        return len(self._tell(self.members[0]))
 
     def knows(self, spec: EnvSpec) -> bool:
         """Whether a robot is one of those that it was made for."""
@@ -122,24 +121,20 @@ class Layout:
             raise SpecMismatch(
                 f"a generalist of the tasks {', '.join(self.tasks)} is told which one it does: environment is {spec.task}"
             )
-        joints = [name for name in self.spec.state_names if name.split(".", 1)[0] in JOINTS]
+        joints = any(name.split(".", 1)[0] in JOINTS for name in self.spec.state_names)
+        stranger = spec.embodiment.name if joints and not self.knows(spec) else ""
         missing = [name for name in self._common if name not in spec.state_names]
         extra = [name for name in spec.action.names if name not in self.spec.action.names]
         for what, a, b in (
-            ("robots, whose joints are read,", f"{', '.join(self.robots)}", spec.embodiment.name if joints else ""),
+            ("robots, whose joints are read,", ", ".join(self.robots), stranger),
             ("state entries", ", ".join(missing[:6]), "none of them" if missing else ""),
             ("action dimensions", " ".join(self.spec.action.names), f"also {' '.join(extra)}" if extra else ""),
         ):
-            if b and not (what.startswith("robots") and self.knows(spec)):
+            if b:
                 raise SpecMismatch(
                     f"policy does not fit environment: {what} differ: generalist of {', '.join(self.robots)} has {a}; "
                     f"environment ({spec.task} on {spec.embodiment.name}) has {b}"
                 )
-
-
-def stack(bodies: Iterable[Body], name: str) -> Tensor:
-    """Stack one tensor of several bodies [R, ...]."""
-    return torch.stack([getattr(body, name) for body in bodies])
 
 
 def _check_together(a: EnvSpec, b: EnvSpec) -> None:

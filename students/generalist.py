@@ -18,7 +18,7 @@ from envs.errors import ConfigError
 from envs.specs import EnvSpec
 from students import pretrained
 from students.actor_critic import MAX_LOG_STD, ActorCritic
-from students.bodies import Layout, stack
+from students.bodies import Layout
 from students.config import GeneralistConfig, StudentConfig
 from students.distribution import ActionDistribution
 from students.encoders import init
@@ -69,7 +69,8 @@ class GeneralistActorCritic(ActorCritic):
         self.layout, self.generalist = layout, generalist
         bodies = [layout.body(spec) for spec in members]
         for name in ("features", "present", "own", "rescale"):
-            self.register_buffer(f"of_{name}", stack(bodies, name), persistent=False)  # [R, ...]
+            of_all = torch.stack([getattr(body, name) for body in bodies])  # [R, ...]
+            self.register_buffer(f"of_{name}", of_all, persistent=False)
         for name in ("features", "present", "dims"):
             self.register_buffer(name, getattr(bodies[0], name), persistent=False)
         with torch.no_grad():
