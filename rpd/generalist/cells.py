@@ -84,9 +84,10 @@ def held_out(
         made = []
         for task in dict.fromkeys(cell.task for cell in cells):
             cell = next(cell for cell in cells if cell.task == task)
+            _, config = home(cell.run)
             for robot in robots:
-                config = home(cell.run)[1].model_copy(update={"robot": robot, "num_envs": cell.env.num_envs})
-                made.append(stack.enter_context(closing(envs.make(task, config, device, threads))))
+                own = config.model_copy(update={"robot": robot, "num_envs": cell.env.num_envs})
+                made.append(stack.enter_context(closing(envs.make(task, own, device, threads))))
         yield made
 
 

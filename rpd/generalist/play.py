@@ -36,7 +36,7 @@ class Player:
         cell.teacher.reset(torch.ones(cell.env.num_envs, dtype=torch.bool, device=cell.teacher.device))
         self.played = torch.zeros(cell.env.num_envs, dtype=torch.int64)
         self.rows: list[TensorDict] = []
-        self.outcome: dict[tuple[int, int], bool] = {}  # by environment and play
+        self.outcome = torch.zeros(cell.env.num_envs, self.plays, dtype=torch.bool)
 
     @property
     def done(self) -> bool:
@@ -69,25 +69,21 @@ class Player:
         self.obs = step.obs
         if step.episode is not None:
             for i, success in zip(step.episode.env.tolist(), step.episode.success_once.tolist(), strict=True):
-                self.outcome[i, int(self.played[i])] = success
+                if (play := int(self.played[i])) < self.plays:
+                    self.outcome[i, play] = success
                 self.played[i] += 1
             self.cell.teacher.reset((step.terminated | step.truncated).to(self.cell.teacher.device))
 
     def result(self) -> TensorDict:
         """Every step [M]: observations, ``mean``, ``std``, ``success`` of the episode that it is of."""
         rows = joined(self.rows)
-        outcome = torch.zeros(self.cell.env.num_envs, self.plays, dtype=torch.bool)
-        for (i, play), success in self.outcome.items():
-            if play < self.plays:
-                outcome[i, play] = success
-        rows["success"] = outcome[rows["env"], rows["play"]]
+        rows["success"] = self.outcome[rows["env"], rows["play"]]
         return rows.exclude("env", "play")
 
     @property
     def solved(self) -> tuple[int, int]:
-        """Episodes that were solved, and episodes."""
-        counted = [success for (_, play), success in self.outcome.items() if play < self.plays]
-        return sum(counted), len(counted)
+        """Episodes that were solved, and episodes that have ended."""
+        return int(self.outcome.sum()), int(self.played.clamp_max(self.plays).sum())
 
 
 @torch.inference_mode()

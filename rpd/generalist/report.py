@@ -71,11 +71,13 @@ def write(paths: Sequence[Path], out: Path) -> Path:
     Raises:
         ConfigError: none of the distillations is complete, or a file is damaged.
     """
-    generalists = [p for p in paths if distilled(p) and read_json(p / "result.json")]
+    of_several = [p for p in paths if distilled(p)]
+    complete = [(p, result) for p in of_several if (result := read_json(p / "result.json"))]
+    generalists = [p for p, _ in complete]
     if not generalists:
         raise ConfigError(f"{', '.join(map(str, paths))}: not complete yet: continue with 'rpd distill --resume RUN'")
-    results = {p.resolve().name if len(generalists) > 1 else "generalist": read_json(p / "result.json") for p in generalists}
-    matrix = _matrix(results, [read_run(p).summary for p in paths if not distilled(p)])
+    results = {p.resolve().name if len(generalists) > 1 else "generalist": result for p, result in complete}
+    matrix = _matrix(results, [read_run(p).summary for p in paths if p not in of_several])
     body = page.card_row(_cards(matrix, results))
     body += page.section("Success and time to success", _table(matrix))
     films = [page.video(p / FILM, f"{p.resolve().name}: every robot at once; green: solved") for p in generalists]
