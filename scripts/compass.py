@@ -74,7 +74,7 @@ def stages(name: str, domain: Domain, jobs: int) -> list[list[Step]]:
     """All commands; those of a stage may run at the same time, the stages one after the other."""
     sweeps = {kind: read(Path(f"configs/compass/{name}{kind}.yaml")) for kind in ("", "-tuned", "-scratch")}
     sweep = sweeps[""]
-    bases = {task: Path(str(sweep.base).replace("{task}", task.split("/")[1])) for task in sweep.tasks}
+    bases = {cell.task: Path(str(cell.base)) for cell in cells_of(sweep)}
     distilled = _distilled(sweep, domain)
     runs = [str(cell.run_dir) for each in sweeps.values() for cell in cells_of(each)]
     page = ["--out", str(sweep.out / "report.html")]

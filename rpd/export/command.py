@@ -117,7 +117,7 @@ def write(
             raise ConfigError(f"{source} does not draw through a sampler: leave out --sampler {sampler}")
         else:
             parts = of_student(policy, spec, env)
-    ending = formats.FORMATS[format][0]
+    ending, info = formats.FORMATS[format][0], machine.environment_info()
     about = {
         "schema": runtime.SCHEMA,
         "format": format,
@@ -127,7 +127,7 @@ def write(
         "chunks": parts.chunks,
         "parameters": sum(p.numel() for part in parts.networks.values() for p in part.module.parameters()),
         "selftest": {"count": len(parts.answers), "origin": parts.origin},
-        "made_by": {"policy": str(source), **{k: machine.environment_info()[k] for k in ("time", "versions", "git")}},
+        "made_by": {"policy": str(source), **{k: info[k] for k in ("time", "versions", "git")}},
         "spec": parts.spec.stacked(1).model_dump(mode="json"),  # the runtime remembers the frames before
     }
     test = {runtime.OBSERVATION + key: rows for key, rows in parts.asked.items()} | {runtime.ACTION: parts.answers}

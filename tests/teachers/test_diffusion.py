@@ -5,19 +5,14 @@ import torch
 from tensordict import TensorDict
 
 from envs.errors import ConfigError
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 from students.config import StudentConfig
 from students.diffusion.config import DiffusionConfig
 from students.diffusion.policy import DiffusionPolicy
 from teachers import registry
+from tests.students.diffusion.conftest import make_spec
 
 pytest.importorskip("diffusers")
-SPEC = EnvSpec(
-    task="tabletop/PushCube", embodiment=Embodiment(name="panda", num_joints=7, descriptor={}),
-    observations={"state": ObsSpec(shape=(2,), dtype="float32")}, state_names=("a.x", "a.y"), state_scaled=(True, True),
-    action=ActionSpec(names=("x", "gripper"), units=("m", ""), scale=(0.1, 1.0), discrete=(False, True)),
-    control_hz=20.0, max_episode_steps=50, reward="dense",
-)  # fmt: skip
+SPEC = make_spec()
 
 
 @pytest.fixture
