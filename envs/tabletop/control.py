@@ -7,13 +7,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from envs.specs import ActionSpec
 from envs.tabletop import ik
 from envs.tabletop.ik import Array
 from envs.tabletop.robots import Robot
 
+DIMENSIONS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+"""Of an action."""
+UNITS = ("m", "m", "m", "rad", "rad", "rad", "open")
 DAMPING = 0.02  # m, of the differential inverse kinematics
 POSTURE = 0.1  # fraction of the way home per step, where a joint is free
 LEAD = 2.0  # the target may run ahead of the arm by this many full steps
+
+
+def action_spec(robot: Robot) -> ActionSpec:
+    """The actions that the controller takes."""
+    return ActionSpec(
+        names=DIMENSIONS,
+        units=UNITS,
+        scale=(robot.max_delta_pos,) * 3 + (robot.max_delta_rot,) * 3 + (1.0,),
+        discrete=(False,) * 6 + (True,),
+    )
 
 
 def work_box(robot: Robot) -> tuple[Array, Array]:

@@ -14,11 +14,11 @@ from envs.arrays import ArrayEnv, episode_arrays, finite_action
 from envs.base import EnvConfig, Step
 from envs.errors import NonFiniteError
 from envs.seeds import uniforms
-from envs.specs import ActionSpec, EnvSpec, ObsSpec
+from envs.specs import EnvSpec, ObsSpec
 from envs.tabletop import ik, randomize
 from envs.tabletop.camera import Camera, Renderer
-from envs.tabletop.control import aim, servo_goals, work_box
-from envs.tabletop.observe import DIMENSIONS, SCALED, Readings, state_names
+from envs.tabletop.control import action_spec, aim, servo_goals, work_box
+from envs.tabletop.observe import SCALED, Readings, state_names
 from envs.tabletop.robots import ROBOTS
 from envs.tabletop.tasks import COLORS, TASKS
 from envs.tabletop.views import cameras, people_camera
@@ -95,12 +95,7 @@ class TabletopEnv(ArrayEnv):
             observations={"state": ObsSpec(shape=(len(names),), dtype="float32"), **images},
             state_names=names,
             state_scaled=tuple(name.startswith(SCALED) for name in names),
-            action=ActionSpec(
-                names=DIMENSIONS,
-                units=("m", "m", "m", "rad", "rad", "rad", "open"),
-                scale=(robot.max_delta_pos,) * 3 + (robot.max_delta_rot,) * 3 + (1.0,),
-                discrete=(False,) * 6 + (True,),
-            ),
+            action=action_spec(robot),
             control_hz=1 / (TIMESTEP * SUBSTEPS),
             max_episode_steps=config.max_episode_steps or round(self.task.max_steps * robot.patience),
             reward=config.reward,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from mjbatch import Batch
@@ -9,16 +11,22 @@ from torch import Tensor
 
 from envs.specs import Scene
 from envs.tabletop import ik
+from envs.tabletop.control import DIMENSIONS
 from envs.tabletop.robots import Robot
 from envs.tabletop.tasks import Frame
 from envs.tabletop.world import World
 
 PRESS = 1.0  # N: a finger presses on the object, it does not merely touch it
 SCALED = ("pending.", "touch.", "object.", "goal.")
-DIMENSIONS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
-"""Of an action."""
 """Beginnings of the names of state entries that `EnvSpec.state_scaled` marks."""
 ALIGNED = 0.85  # of the force at least is along the direction of closing; in a true grasp it is above 0.92
+
+
+def own_names(joints: Sequence[str]) -> list[str]:
+    """Names of the state entries that a robot with these joints measures of itself, the first of ``state``."""
+    names = [f"q.{j}" for j in joints] + [f"dq.{j}" for j in joints] + ["gripper"]
+    names += [f"tcp.{c}" for c in ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32")]
+    return names + [f"tcp_lag.{c}" for c in "xyz"]
 
 
 def state_names(robot: Robot, scene: bool, goal: bool) -> tuple[str, ...]:
@@ -26,9 +34,7 @@ def state_names(robot: Robot, scene: bool, goal: bool) -> tuple[str, ...]:
 
     What the robot measures of itself is in SI units; what begins with one of `SCALED` is scaled, see `Scene.relative`.
     """
-    names = [f"q.{j}" for j in robot.joints] + [f"dq.{j}" for j in robot.joints] + ["gripper"]
-    names += [f"tcp.{c}" for c in ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32")]
-    names += [f"tcp_lag.{c}" for c in "xyz"]
+    names = own_names(robot.joints)
     # Where commands are late, the newest ones are part of the state: without them, equal observations have other futures.
     names += [f"pending.{d}{k}" for k in range(1, robot.delay + 1) for d in DIMENSIONS]
     if scene:

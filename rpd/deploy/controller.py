@@ -7,13 +7,10 @@ import numpy as np
 from envs.errors import ConfigError
 from envs.specs import ActionSpec
 from envs.tabletop import ik
-from envs.tabletop.control import aim, servo_goals
-from envs.tabletop.observe import DIMENSIONS
+from envs.tabletop.control import DIMENSIONS, UNITS, aim, servo_goals
 from envs.tabletop.robots import Robot
 from rpd.deploy.kinematics import Arm, Array
 from rpd.deploy.safety import Limits
-
-UNITS = ("m", "m", "m", "rad", "rad", "rad", "open")
 
 
 class Controller:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from envs.errors import ConfigError
-from envs.specs import ActionSpec, EnvSpec, ObsSpec
-from envs.tabletop.observe import DIMENSIONS, SCALED, state_names
+from envs.specs import EnvSpec, ObsSpec
+from envs.tabletop.control import action_spec
+from envs.tabletop.observe import SCALED, own_names, state_names
 from envs.tabletop.robots import Robot
-from rpd.deploy.controller import UNITS
 from rpd.deploy.kinematics import Arm, Array
 from rpd.deploy.robots.base import RobotState
-
-POSE = ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32")
 
 
 def offered(wanted: EnvSpec, robot: Robot, tracked: tuple[str, ...], privileged: bool) -> EnvSpec:
@@ -38,12 +36,7 @@ def offered(wanted: EnvSpec, robot: Robot, tracked: tuple[str, ...], privileged:
             },
             "state_names": names,
             "state_scaled": tuple(name.startswith(SCALED) for name in names),
-            "action": ActionSpec(
-                names=DIMENSIONS,
-                units=UNITS,
-                scale=(robot.max_delta_pos,) * 3 + (robot.max_delta_rot,) * 3 + (1.0,),
-                discrete=(False,) * 6 + (True,),
-            ),
+            "action": action_spec(robot),
             "scene": privileged,
         }
     )
@@ -61,16 +54,14 @@ class Observer:
     """
 
     def __init__(self, names: tuple[str, ...], arm: Arm, tracked: tuple[str, ...]) -> None:
-        joints = arm.joints
-        own = [f"q.{j}" for j in joints] + [f"dq.{j}" for j in joints] + ["gripper"]
-        own += [f"tcp.{c}" for c in POSE] + [f"tcp_lag.{c}" for c in "xyz"]
-        missing = [name for name in names if name not in (*own, *tracked)]
+        known = (*own_names(arm.joints), *tracked)
+        missing = [name for name in names if name not in known]
         if missing:
             raise ConfigError(
                 f"the policy reads {', '.join(missing[:4])}{'…' if len(missing) > 4 else ''}, which nobody measures on this "
                 "robot: train it with --env.obs image"
             )
-        order = {name: i for i, name in enumerate((*own, *tracked))}
+        order = {name: i for i, name in enumerate(known)}
         self._arm, self._tracked = arm, tracked
         self._columns = np.array([order[name] for name in names])
 
