@@ -13,6 +13,7 @@ from envs import registry as envs
 from envs.base import EnvConfig
 from rpd.deploy import config as configs
 from rpd.deploy.command import DeployOptions, deploy
+from rpd.deploy.config import RobotConfig
 from rpd.deploy.loop import Outcome
 from rpd.deploy.policy import wanted_spec
 from rpd.evaluate import evaluate
@@ -55,7 +56,8 @@ def measure(policy: str, robot: str, episodes: int, seed: int = 3_000_000) -> It
     truth = [episode.success_once for episode in measured.episodes]
     yield Row("rpd eval", truth, None, [])
     for rate, delay in CASES:
-        solved, outcomes = _deployed(policy, robot, episodes, seed, rate, delay)
+        outcomes = _deployed(policy, robot, config, episodes, seed, rate, delay)
+        solved = [bool(outcome.success) and not outcome.fault for outcome in outcomes]
         yield Row(f"{rate:g} Hz, {1000 * delay:g} ms", solved, paired_difference(solved, truth), outcomes)
 
 
@@ -76,21 +78,19 @@ def cells(row: Row) -> list[str]:
     return [*said, f"{missed} of {len(late):,}", f"{np.median(delay):.1f}", str(faults)]
 
 
-def _deployed(policy: str, robot: str, episodes: int, seed: int, rate: float, delay: float) -> tuple[list[bool], list[Outcome]]:
-    """All episodes, also where a fault ends some: those are not solved."""
-    config, solved, outcomes = configs.load(robot), {}, []
+def _deployed(
+    policy: str, robot: str, config: RobotConfig, episodes: int, seed: int, rate: float, delay: float
+) -> list[Outcome]:
+    """All episodes, also where a fault ends some."""
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
-        first = seed
-        while first < seed + episodes:
+        while len(outcomes) < episodes:
+            first = seed + len(outcomes)
             options = DeployOptions(
-                policy=policy, robot=robot, episodes=seed + episodes - first, seed=first, rate=rate,
+                policy=policy, robot=robot, episodes=episodes - len(outcomes), seed=first, rate=rate,
                 estop_file=Path(folder) / "ESTOP",
             )  # fmt: skip
-            done = deploy(options, config, Path(folder) / f"{first}.rpdlog", delay)
-            for outcome in done.outcomes:
-                solved[first] = bool(outcome.success) and not outcome.fault
-                if outcome.fault:
-                    print(f"seed {first}: {outcome.reason}")
-                first += 1
-            outcomes += done.outcomes
-    return list(solved.values()), outcomes
+            outcomes += deploy(options, config, Path(folder) / f"{first}.rpdlog", delay)
+            if outcomes[-1].fault:
+                print(f"seed {seed + len(outcomes) - 1}: {outcomes[-1].reason}")
+    return outcomes

@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,30 +65,17 @@ class DeployOptions(BaseModel):
     """Record to write; default: runs/deploy-<when>-<robot>.rpdlog."""
 
 
-@dataclass
-class Deployment:
-    """What a deployment left.
-
-    Attributes:
-        outcomes: of the episodes that were begun.
-        solved: by seed, where the robot knows.
-    """
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    solved: dict[int, bool] = field(default_factory=dict)
-
-
 def main(options: DeployOptions) -> int:
     """Deploy and print; returns the exit code: 1 where a fault ended it."""
     config = configs.load(options.robot)
     out = options.out or Path("runs") / f"deploy-{time.strftime('%Y%m%d-%H%M%S')}-{Path(options.robot).stem}.rpdlog"
-    deployment = deploy(options, config, out)
-    show(deployment.outcomes, list(deployment.solved.values()))
+    outcomes = deploy(options, config, out)
+    show(outcomes)
     print(f"record: {out}")
-    return int(any(outcome.fault for outcome in deployment.outcomes))
+    return int(any(outcome.fault for outcome in outcomes))
 
 
-def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float = 0.0) -> Deployment:
+def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float = 0.0) -> list[Outcome]:
     """Run the episodes that the options ask for.
 
     Args:
@@ -97,6 +83,9 @@ def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float 
         config: of the robot.
         out: record to write.
         delay: seconds by which the policy's answers are late on purpose.
+
+    Returns:
+        What became of the episodes that were begun; a fault ends the last.
 
     Raises:
         ConfigError: something does not fit, found before anything moves.
@@ -113,7 +102,7 @@ def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float 
         robot = build(config, wanted, options.host)
         stack.callback(robot.close)
         robot.connect()
-        _fits(robot, config, rate, options)
+        _fits(robot, config, options)
         spec = offered(wanted, ROBOTS[config.kinematics], robot.spec.tracked, privileged=robot.spec.scene)
         cameras = {key: _enter(stack, _camera(key, spec.observations[key].shape[0], config, robot)) for key in spec.cameras}
         policy = _enter(stack, PolicyProcess(options.policy, spec, delay, options.cascade))
@@ -123,8 +112,8 @@ def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float 
             "began": time.monotonic(), "environment": json.dumps(environment_info(), default=str),
         }  # fmt: skip
         recorder = _enter(stack, Recorder(out, head))
-        loop = Loop(robot, policy, cameras, config, recorder, emergency, rate, options.dry_run)
-        _announce(options, config, rate)
+        loop = Loop(robot, policy, cameras, config, recorder, emergency, options.dry_run)
+        _announce(options, config)
         if robot.spec.real and not options.dry_run:
             _confirm(options.robot)
         with emergency:
@@ -134,8 +123,8 @@ def deploy(options: DeployOptions, config: RobotConfig, out: Path, delay: float 
             return _episodes(loop, options, spec.max_episode_steps, spec.control_hz)
 
 
-def _episodes(loop: Loop, options: DeployOptions, limit: int, control_hz: float) -> Deployment:
-    done = Deployment()
+def _episodes(loop: Loop, options: DeployOptions, limit: int, control_hz: float) -> list[Outcome]:
+    outcomes = []
     steps = limit if options.seconds is None else max(1, round(options.seconds * control_hz))
     for seed in range(options.seed, options.seed + options.episodes):
         instruction = options.instruction
@@ -146,23 +135,21 @@ def _episodes(loop: Loop, options: DeployOptions, limit: int, control_hz: float)
         outcome = loop.run(steps, instruction, until_solved=loop.robot.resets)
         loop.record({"kind": "end", "reason": outcome.reason, "fault": outcome.fault, "stopped_at": outcome.stopped_at,
                      "success": outcome.success})  # fmt: skip
-        done.outcomes.append(outcome)
-        if outcome.success is not None:
-            done.solved[seed] = outcome.success
+        outcomes.append(outcome)
         if outcome.fault:
             break
-    return done
+    return outcomes
 
 
-def _fits(robot: Robot, config: RobotConfig, rate: float, options: DeployOptions) -> None:
+def _fits(robot: Robot, config: RobotConfig, options: DeployOptions) -> None:
     """Refuse a robot that is not the one of its file.
 
     Raises:
         ConfigError: how it differs.
     """
     low, high = robot.spec.rates
-    if not low <= rate <= high:
-        raise ConfigError(f"robot {robot.spec.name} takes {low:g} to {high:g} commands per second, and not {rate:g}")
+    if not low <= config.rate <= high:
+        raise ConfigError(f"robot {robot.spec.name} takes {low:g} to {high:g} commands per second, and not {config.rate:g}")
     body = ROBOTS[config.kinematics]
     if len(robot.spec.joints) != len(body.joints):
         raise ConfigError(f"robot {robot.spec.name} has {len(robot.spec.joints)} joints, and {body.name} {len(body.joints)}")
@@ -182,9 +169,9 @@ def _camera(key: str, size: int, config: RobotConfig, robot: Robot) -> Camera:
     return Camera(name, config.cameras[name], size, address)
 
 
-def _announce(options: DeployOptions, config: RobotConfig, rate: float) -> None:
+def _announce(options: DeployOptions, config: RobotConfig) -> None:
     brake, unsent = 1000 * safety.stop_time(config.safety_limits()), ", none of them sent" if options.dry_run else ""
-    print(f"{options.policy} on {options.robot}: {rate:g} commands per second{unsent}")
+    print(f"{options.policy} on {options.robot}: {config.rate:g} commands per second{unsent}")
     print(
         f"stop: any key, Ctrl-C, or `touch {options.estop_file}`. A fault tells the robot to stop within "
         f"{1000 * config.stop_within:.0f} ms; at its limits it brakes from full speed in {brake:.0f} ms"

@@ -76,7 +76,6 @@ class Loop:
         config: RobotConfig,
         recorder: Recorder,
         emergency: Callable[[], str | None],
-        rate: float,
         dry_run: bool = False,
     ) -> None:
         """Put the parts together; nothing moves.
@@ -85,10 +84,9 @@ class Loop:
             robot: connected.
             policy: loaded.
             cameras: by key of the observation, e.g. ``image.front``.
-            config: of the robot.
+            config: of the robot; its rate is a multiple of the policy's.
             recorder: of every tick.
             emergency: see above.
-            rate: commands per second; a multiple of the policy's rate.
             dry_run: decide and record, but send nothing.
 
         Raises:
@@ -99,7 +97,7 @@ class Loop:
         body = ROBOTS[config.kinematics]
         arm = Arm(body)
         self.limits = config.safety_limits()
-        self.period, self.every = 1 / rate, round(rate / policy.spec.control_hz)
+        self.period, self.every = 1 / config.rate, round(config.rate / policy.spec.control_hz)
         self._forward = lambda joints: arm.forward(joints)[0]
         self._observer = Observer(policy.spec.state_names, arm, robot.spec.tracked)
         self._controller = Controller(body, arm, policy.spec.action, self.limits)

@@ -39,8 +39,7 @@ def main(options: ReplayOptions) -> int:
     """Show, and score; returns the exit code."""
     recorded = Record(options.record)
     print(f"{recorded.head['policy']} on {recorded.head['robot']}, {recorded.head['rate']:g} commands per second")
-    outcomes = [outcome(played) for played in recorded.played]
-    show(outcomes, [o.success for o in outcomes if o.success is not None])
+    show([outcome(played) for played in recorded.played])
     if options.policy is not None:
         torch.set_num_threads(1)
         _score(recorded, options.policy)

@@ -14,24 +14,20 @@ from rpd.deploy.loop import Outcome
 from rpd.stats import format_rate
 
 
-def show(outcomes: Sequence[Outcome], solved: Sequence[bool]) -> None:
-    """Print it.
-
-    Args:
-        outcomes: of the episodes.
-        solved: of the episodes of which that is known.
-    """
+def show(outcomes: Sequence[Outcome]) -> None:
+    """Print it."""
     table = Table(title="deployment", title_justify="left", header_style="bold", show_header=False)
-    for name, value in facts(outcomes, solved).items():
+    for name, value in facts(outcomes).items():
         table.add_row(name, value)
     Console().print(table)
 
 
-def facts(outcomes: Sequence[Outcome], solved: Sequence[bool]) -> dict[str, str]:
+def facts(outcomes: Sequence[Outcome]) -> dict[str, str]:
     """What is worth knowing, in words."""
     ticks, asked = sum(o.ticks for o in outcomes), sum(o.asked for o in outcomes)
     clamps: Counter[str] = sum((o.clamps for o in outcomes), Counter())
     said = {"episodes": f"{len(outcomes)}, {ticks:,} commands, {asked:,} questions to the policy"}
+    solved = [o.success for o in outcomes if o.success is not None]
     if solved:
         said["success"] = format_rate(sum(solved), len(solved))
     reasons = Counter(o.reason for o in outcomes)

@@ -104,7 +104,8 @@ class Rig:
         self.wish = None
         self.recorder = Recorder(path, {"kind": "head", "spec": policy.spec.model_dump_json()})
         cameras = cameras or {}
-        self.loop = Loop(robot, policy, cameras, config, self.recorder, lambda: self.wish, rate=rate, dry_run=dry_run)
+        config = config.model_copy(update={"rate": rate})
+        self.loop = Loop(robot, policy, cameras, config, self.recorder, lambda: self.wish, dry_run=dry_run)
 
     def run(self, steps=60, seed=0):
         self.robot.reset(seed)
