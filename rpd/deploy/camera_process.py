@@ -26,7 +26,8 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
     middle = image[top : top + side, left : left + side]
     if side == size:
         return np.ascontiguousarray(middle)
-    return _cv2().resize(middle, (size, size), interpolation=_cv2().INTER_AREA)
+    cv2 = _cv2()
+    return cv2.resize(middle, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def sim(order: dict[str, Any]) -> Grab:
@@ -100,7 +101,7 @@ def main(handle: int) -> None:
         due = time.monotonic()
         while link.lost is None:
             due = max(due + 1 / order["rate"], time.monotonic())
-            time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
+            time.sleep(max(0.0, due - time.monotonic()))
             taken, image = grab()
             link.send({"time": taken, "image": square(image, order["size"])})
 

@@ -21,6 +21,7 @@ from rpd.deploy.cascade import STOP, Act, Cascade, CascadeConfig, Obs
 from rpd.deploy.link import Link, LinkLost, parent
 from rpd.deploy.policy import teacher_of
 from rpd.policies import Policy, StudentPolicy, trained
+from teachers import registry as teachers
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,15 @@ def load(name: str, spec: EnvSpec) -> Loaded:
     Raises:
         ConfigError: no such policy, or it does not fit.
     """
-    path = trained(name) if teacher_of(name) is None else None
+    teacher = teacher_of(name)
+    path = trained(name) if teacher is None else None
     if path is not None and export.is_exported(path):
         exported = export.load(path)
         made_for = EnvSpec.model_validate(exported.spec)
         spec.check_policy(made_for)
         return Loaded(exported.act, exported.reset, made_for)
-    policy = _torch_policy(name, spec)
+    cpu = torch.device("cpu")
+    policy: Policy = teachers.make(teacher, spec, cpu) if teacher is not None else policies.load(Path(name), name, spec, cpu)
 
     def act(obs: Obs, instruction: str) -> np.ndarray:
         with torch.no_grad():
@@ -90,15 +93,6 @@ def assemble(name: str, spec: EnvSpec, config: CascadeConfig) -> tuple[Cascade, 
 
 def _rows(obs: Obs) -> TensorDict:
     return TensorDict({k: torch.from_numpy(np.array(v))[None] for k, v in obs.items()}, batch_size=[1])
-
-
-def _torch_policy(name: str, spec: EnvSpec) -> Policy:
-    teacher = teacher_of(name)
-    if teacher is not None:
-        from teachers.registry import make
-
-        return make(teacher, spec, torch.device("cpu"))
-    return policies.load(Path(name), name, spec, torch.device("cpu"))
 
 
 def serve(link: Link, act: Cascade, reset: Callable[[], None], delay: float) -> None:

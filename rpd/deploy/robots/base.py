@@ -66,7 +66,7 @@ class Robot(Protocol):
 
     spec: RobotSpec
     resets: ClassVar[bool]
-    """Whether it has episodes that begin by themselves, see `Resets`."""
+    """Whether it has episodes that begin by themselves."""
 
     def connect(self) -> None:
         """Open the connection; nothing moves.
@@ -98,10 +98,3 @@ class Robot(Protocol):
 
     def close(self) -> None:
         """Release the connection; may be called more than once, and without `connect`."""
-
-
-class Resets(Protocol):
-    """What a simulated robot can beside."""
-
-    def reset(self, seed: int) -> None:
-        """Begin the episode of a seed, at rest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,11 +34,13 @@ class Driver:
         if not self._ticks:
             raise ConfigError(f"{host}: episode {episode} has nothing that was measured")
         played, names = recorded.played[episode], recorded.spec.state_names
-        self._seen = {tick: recorded.observation(played, tick) for tick in played.places}
+        self._times = [tick["time"] for tick in self._ticks]
+        self._asked = list(played.places)
+        self._seen = [recorded.observation(played, tick) for tick in self._asked]
         self._entries = [(i, name) for i, name in enumerate(names) if name.startswith(TRACKED)]
         self.spec = RobotSpec(
             "replay", ROBOTS[config.kinematics].joints, (1.0, 1000.0), effort=None, real=False,
-            tracked=tuple(name for _, name in self._entries), scene=any("privileged" in seen for seen in self._seen.values()),
+            tracked=tuple(name for _, name in self._entries), scene=any("privileged" in seen for seen in self._seen),
         )  # fmt: skip
         self._began: float | None = None
         self._stopped: str | None = None
@@ -53,11 +56,12 @@ class Driver:
         """
         now = time.monotonic()
         self._began = now if self._began is None else self._began
-        elapsed = now - self._began + self._ticks[0]["time"]
-        if elapsed > self._ticks[-1]["time"] + 1.0:
+        elapsed = now - self._began + self._times[0]
+        if elapsed > self._times[-1] + 1.0:
             raise RobotLost("robot replay: the record is over")
-        tick = next(tick for tick in reversed(self._ticks) if tick["time"] <= elapsed)
-        seen = self._seen.get(max((t for t in self._seen if t <= tick["tick"]), default=-1), {})
+        tick = self._ticks[bisect_right(self._times, elapsed) - 1]
+        asked = bisect_right(self._asked, tick["tick"])
+        seen = self._seen[asked - 1] if asked else {}
         return RobotState(
             time=now,
             joints=tick["joints"],

@@ -71,7 +71,7 @@ class SimRobot:
         return str(self._newest["instruction"])
 
     def reset(self, seed: int) -> None:
-        """See `Resets`."""
+        """Begin the episode of a seed, at rest."""
         self._episode += 1
         self._send({"do": "reset", "seed": seed, "episode": self._episode})
         until = time.monotonic() + READY

@@ -14,7 +14,7 @@ import torch
 from envs.base import EnvConfig
 from envs.errors import ConfigError
 from envs.registry import task_info
-from envs.tabletop.live import TRACKED, LiveTabletop
+from envs.tabletop.live import LiveTabletop
 from envs.tabletop.world import TIMESTEP
 from rpd.deploy import realtime
 from rpd.deploy.link import Link, LinkLost, parent
@@ -92,7 +92,7 @@ class Simulation:
             "velocities": sensed.velocities,
             "gripper": sensed.opening,
             "stopped": self.stopped or None,
-            "tracked": np.array([v for k, v in sensed.tracked.items() if k.startswith(TRACKED)]),
+            "tracked": np.array(list(sensed.tracked.values())),
             "privileged": sensed.privileged,
             "success": sensed.success,
             "instruction": self.world.instructions[0],
@@ -125,7 +125,7 @@ def main(handle: int) -> None:
     torch.set_num_threads(1)
     link = parent(handle)
     with contextlib.suppress(LinkLost):
-        (order,) = link.take(float("inf"))[:1]
+        order = link.take(float("inf"))[0]
         try:
             simulation = Simulation(link, order)
         except ConfigError as error:
