@@ -31,7 +31,7 @@ from rpd.suite_evaluation import run as run_suite
 from rpd.suite_evaluation import show as show_suite
 from rpd.trainer import MAX_EVAL_ENVS, resolve_device
 from rpd.video import GridRecorder, side_by_side
-from rpd.views import shown_to
+from rpd.views import seen_by, shown_to
 from students import pretrained
 from students.locate import resolve_policy
 
@@ -180,13 +180,7 @@ def made_for(path: Path) -> tuple[str, EnvConfig]:
         if export.is_exported(path):  # perhaps for another robot; it remembers frames by itself
             return spec.task, config.env.model_copy(update={"robot": spec.embodiment.name, "frames": 1})
         return config.task, config.env
-    env = EnvConfig(robot=spec.embodiment.name, reward=spec.reward)
-    cameras = [key.removeprefix("image.") for key in spec.observations if key.startswith("image.")]
-    if cameras:
-        size = spec.observations[f"image.{cameras[0]}"].shape[0]
-        seen = {"obs": "image", "cameras": tuple(cameras), "image_size": size, "frames": spec.frames}
-        env = env.model_copy(update=seen)
-    return spec.task, env
+    return spec.task, seen_by(EnvConfig(robot=spec.embodiment.name, reward=spec.reward), spec)
 
 
 def _folders(options: EvalOptions, names: list[str]) -> list[Path]:

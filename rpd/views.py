@@ -1,10 +1,20 @@
-"""What teachers must see, asked of the environment."""
+"""What policies and teachers must see, asked of the environment."""
 
 from __future__ import annotations
 
 from envs.base import EnvConfig
 from envs.errors import ConfigError
+from envs.specs import EnvSpec
 from teachers import registry as teachers
+
+
+def seen_by(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
+    """Add the cameras that a policy looks through, as the spec saved with it has them."""
+    cameras = tuple(key.removeprefix("image.") for key in spec.observations if key.startswith("image."))
+    if not cameras:
+        return config
+    size = spec.observations[f"image.{cameras[0]}"].shape[0]
+    return config.model_copy(update={"obs": "image", "cameras": cameras, "image_size": size, "frames": spec.frames})
 
 
 def shown_to(config: EnvConfig, *watchers: str | None) -> EnvConfig:

@@ -19,6 +19,7 @@ from rpd.deploy.policy import wanted_spec
 from rpd.evaluate import evaluate
 from rpd.policies import resolve
 from rpd.stats import PairedResult, format_rate, paired_difference
+from rpd.views import seen_by
 
 CASES = ((20.0, 0.0), (100.0, 0.0), (20.0, 0.02), (20.0, 0.05), (20.0, 0.1))
 """Commands per second, and seconds by which the policy's answers are late."""
@@ -46,11 +47,8 @@ def measure(policy: str, robot: str, episodes: int, seed: int = 3_000_000) -> It
     """
     config = configs.load(robot)
     wanted = wanted_spec(policy, None, config.kinematics)
-    seen = {}
-    if wanted.cameras:
-        names = tuple(key.removeprefix("image.") for key in wanted.cameras)
-        seen = {"obs": "image", "cameras": names, "image_size": wanted.observations[wanted.cameras[0]].shape[0]}
-    env = envs.make(wanted.task, EnvConfig(robot=config.kinematics, num_envs=min(episodes, 64), **seen), num_threads=1)
+    shown = seen_by(EnvConfig(robot=config.kinematics, num_envs=min(episodes, 64)), wanted)
+    env = envs.make(wanted.task, shown, num_threads=1)
     measured = evaluate(env, resolve(policy, env), episodes, seed)
     env.close()
     truth = [episode.success_once for episode in measured.episodes]
