@@ -22,7 +22,7 @@ from envs.errors import ConfigError, unknown_name
 from rpd import export, suites
 from rpd.evaluate import EvalResult, compare, evaluate, save
 from rpd.page import rate_text
-from rpd.policies import Policy, StudentPolicy, resolve, trained
+from rpd.policies import Policy, StudentPolicy, resolve, teacher_of, trained
 from rpd.report import write_evaluation
 from rpd.runs import distilled, run_of
 from rpd.settings import file_settings, validate
@@ -168,7 +168,7 @@ def _watcher(name: str) -> str | None:
             return None
         base = pretrained.describe(resolve_policy(path)).base
         return base if isinstance(base, str) else None
-    return name.removeprefix("teacher:") if name.startswith("teacher:") else None
+    return teacher_of(name)
 
 
 def made_for(path: Path) -> tuple[str, EnvConfig]:

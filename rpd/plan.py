@@ -30,7 +30,8 @@ from rpd.distill import bins, choose
 from rpd.imitation import demonstrations
 from rpd.memory import Item
 from rpd.perception import kept
-from rpd.residual import make_policy, outside
+from rpd.policies import teacher_of
+from rpd.residual import make_policy
 from rpd.settings import train_options
 from rpd.trainer import MAX_EVAL_ENVS, eval_config, make_teacher, resolve_device
 from rpd.views import shown_to
@@ -87,7 +88,7 @@ def make(config: RunConfig) -> Plan:
         raise ConfigError("student.kind diffusion: its memory is not counted; what grows it is denoise.batch_size, and images")
     torch.manual_seed(config.seed)
     device = torch.device(resolve_device(config.device))
-    seen = shown_to(config.env, config.teacher, outside(config.base))
+    seen = shown_to(config.env, config.teacher, teacher_of(config.base))
     with contextlib.closing(envs.make(config.task, seen.model_copy(update={"num_envs": 1}), CPU, 1)) as env:
         obs, policy = env.reset(0), make_policy(config, env)
         taught, label = _teacher(config, env, obs, device)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from students.actor_critic import ActorCritic
     from teachers.base import Teacher
 
+_TEACHER = "teacher:"
+
 
 class Policy(Protocol):
     """What evaluation needs. A `teachers.base.Teacher` is one."""
@@ -95,13 +97,18 @@ class StudentPolicy(BesideBase):
         return self.student.act(with_proposal(obs, self.base, instructions), deterministic=True)
 
 
+def teacher_of(name: str | None) -> str | None:
+    """Return the teacher that ``teacher:NAME`` names; None for the name of anything else, or of nothing."""
+    return name.removeprefix(_TEACHER) if name is not None and name.startswith(_TEACHER) else None
+
+
 def trained(name: str) -> Path | None:
     """Return the path that a policy's name is, None where it is one of the built-in names.
 
     Raises:
         ConfigError: neither; names the nearest.
     """
-    if name in ("zero", "random") or name.startswith("teacher:"):
+    if name in ("zero", "random") or teacher_of(name) is not None:
         return None
     if not Path(name).exists():
         raise unknown_name("policy", name, ["zero", "random", "teacher:<name>", *(near(Path(name)) or ["<folder>"])])
@@ -130,10 +137,10 @@ def resolve(name: str, env: VectorEnv, sampler: str | None = None) -> Policy:
     if path is not None:
         return load(path, name, env.spec, env.device, sampler)
     _no_sampler(name, sampler)
-    if name.startswith("teacher:"):
+    if (teacher := teacher_of(name)) is not None:
         from teachers.registry import make
 
-        return make(name.removeprefix("teacher:"), env.spec, env.device)
+        return make(teacher, env.spec, env.device)
     return ZeroPolicy(env.spec.action.dim) if name == "zero" else RandomPolicy(env.spec.action.dim)
 
 

@@ -10,18 +10,11 @@ from torch import nn
 from envs.base import VectorEnv
 from envs.errors import ConfigError
 from rpd.config import RunConfig
-from rpd.policies import trained
+from rpd.policies import teacher_of, trained
 from students.actor_critic import ActorCritic
 from students.generalist import GeneralistActorCritic
 from students.locate import resolve_policy
 from students.residual import ResidualActorCritic
-
-TEACHER = "teacher:"
-
-
-def outside(base: str | None) -> str | None:
-    """Name of the teacher that a base is; None where it is none, or there is no base."""
-    return base.removeprefix(TEACHER) if base is not None and base.startswith(TEACHER) else None
 
 
 def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
@@ -38,7 +31,7 @@ def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
     if config.mode == "bc":
         raise ConfigError("mode bc learns from demonstrations, not beside a base: a residual learns by ppo, rpd or dagger")
     base: ActorCritic | str
-    if (teacher := outside(config.base)) is not None:
+    if (teacher := teacher_of(config.base)) is not None:
         base = teacher
     elif (path := trained(config.base)) is not None:
         base = ActorCritic.from_pretrained(resolve_policy(path), env.device)

@@ -25,7 +25,7 @@ from rpd.atomic import write_json, write_text
 from rpd.evaluate import SCHEMA_VERSION, EpisodeRecord, EvalResult, evaluate
 from rpd.machine import environment_info
 from rpd.page import rate_text
-from rpd.policies import resolve
+from rpd.policies import resolve, teacher_of
 from rpd.report import write_evaluation
 from rpd.suites import Suite
 from rpd.trainer import resolve_device
@@ -99,7 +99,7 @@ class SuiteRun:
     @property
     def name(self) -> str:
         """The policy's name in results."""
-        return self.policy.removeprefix("teacher:")
+        return teacher_of(self.policy) or self.policy
 
     @property
     def seeds(self) -> range:

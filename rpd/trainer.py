@@ -23,8 +23,8 @@ from rpd.evaluate import EvalResult, evaluate
 from rpd.imitation import DemoSource
 from rpd.interrupt import Interrupt
 from rpd.perception import PerceptionLearner, kept
-from rpd.policies import Policy, StudentPolicy
-from rpd.residual import make_policy, outside
+from rpd.policies import Policy, StudentPolicy, teacher_of
+from rpd.residual import make_policy
 from rpd.results import run_result
 from rpd.rollout import Collector
 from rpd.track import Tracker, read_metrics, record_settings
@@ -56,7 +56,7 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
-        env_config = shown_to(config.env, config.teacher, outside(config.base))
+        env_config = shown_to(config.env, config.teacher, teacher_of(config.base))
         self.config, self.run_dir = config.model_copy(update={"env": env_config}), Path(run_dir)
         self.device = torch.device(resolve_device(config.device))
         torch.set_num_threads(config.num_threads or 1)

@@ -10,11 +10,10 @@ from envs import registry as envs
 from envs.base import EnvConfig
 from envs.errors import ConfigError, RunFault
 from envs.specs import EnvSpec
-from rpd import export
+from rpd import export, policies
 from rpd.deploy.cascade import STUDENT, CascadeConfig
 from rpd.deploy.kinematics import Array
 from rpd.deploy.link import Child, LinkLost
-from rpd.policies import trained
 from students import pretrained
 from students.locate import resolve_policy
 from teachers import registry as teachers
@@ -123,7 +122,7 @@ def wanted_spec(name: str, task: str | None, robot: str) -> EnvSpec:
         env = envs.make(task, EnvConfig(robot=robot, num_envs=1, **seen), num_threads=1)
         env.close()
         return env.spec
-    path = trained(name)
+    path = policies.trained(name)
     if path is None:
         raise ConfigError(f"{name}: acts blindly, and a robot shall not: name a trained policy, or teacher:NAME")
     spec = export.spec_of(path) if export.is_exported(path) else pretrained.describe(resolve_policy(path)).spec
@@ -134,6 +133,4 @@ def wanted_spec(name: str, task: str | None, robot: str) -> EnvSpec:
 
 def teacher_of(name: str) -> str | None:
     """The teacher that a policy's name means, if it means one."""
-    if name.startswith("remote:"):
-        return name
-    return name.removeprefix("teacher:") if name.startswith("teacher:") else None
+    return name if name.startswith("remote:") else policies.teacher_of(name)
