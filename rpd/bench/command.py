@@ -1,7 +1,8 @@
-"""`rpd bench`: measure, and print a table."""
+"""`rpd bench`: measure, print a table, and keep it."""
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import tempfile
 import time
@@ -14,12 +15,12 @@ import torch
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
-from rich.table import Table
 
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
 from envs.errors import ConfigError
 from rpd.bench.clock import clock, cpu_seconds
+from rpd.bench.result import Benchmark, Column, spread, spread_columns
 from rpd.machine import environment_info
 from rpd.settings import train_options
 from rpd.trainer import Trainer, resolve_device
@@ -73,7 +74,7 @@ class BenchOptions(BaseModel):
     seed: int = Field(4_000_000, ge=0)
     """diffusion: seed of the first episode."""
     out: Path | None = None
-    """diffusion: folder for table and figure; default: runs/bench-diffusion-...."""
+    """Folder for bench.json, and diffusion's figure and report; default: runs/bench-...."""
     rounds: int = Field(5, ge=1)
     """Repetitions; the minimum, median and maximum are printed."""
     device: str = "auto"
@@ -83,25 +84,42 @@ class BenchOptions(BaseModel):
 
 
 def main(options: BenchOptions) -> int:
-    """Measure and print; returns the exit code."""
+    """Measure, print, and write; returns the exit code."""
     torch.set_num_threads(options.num_threads or 1)
     machine = environment_info()["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
+    command = _command(options)
     if options.what != "diffusion":
         options = options.model_copy(update={"task": options.task or TASK})
     if options.policy is not None and options.what not in ("export", "deploy", "diffusion"):
         raise ConfigError(f"rpd bench {options.what} measures no policy: leave out '{options.policy}'")
-    benches = {
-        "env": _bench_env, "train": _bench_train, "teacher": _bench_teacher, "octo": _bench_octo, "serve": _bench_serve,
-        "export": _bench_export, "deploy": _bench_deploy, "diffusion": _bench_diffusion,
+    benches: dict[str, Callable[[BenchOptions], Benchmark]] = {
+        "env": _env, "train": _train, "teacher": _teacher, "octo": _octo, "serve": _serve, "export": _export,
+        "deploy": _deploy, "diffusion": _diffusion,
     }  # fmt: skip
-    return benches[options.what](options)
+    found = benches[options.what](options)
+    console = Console()
+    console.print(found.table())
+    for note in found.notes:
+        print(note)
+    folder = options.out or Path("runs") / f"bench-{options.what}-{time.strftime('%Y%m%d-%H%M%S')}"
+    console.print(f"results: {found.write(folder, command)}", highlight=False, soft_wrap=True)
+    return 0
 
 
-def _bench_env(options: BenchOptions) -> int:
+def _command(options: BenchOptions) -> str:
+    """What a person types for these options."""
+    words = ["rpd", "bench", options.what, *([] if options.policy is None else [str(options.policy)])]
+    for name, value in options.model_dump(mode="json", exclude_defaults=True, exclude={"what", "policy"}).items():
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def _env(options: BenchOptions) -> Benchmark:
     if options.task.startswith("libero/"):
-        return _bench_libero(options)
-    table = _table(f"{options.task}, {options.num_envs} environments", "what", "min", "median", "max", "per CPU second")
+        return _libero(options)
+    columns = (Column("what"), *spread_columns("", ",.0f"), Column("per CPU second", ",.0f"))
+    found = Benchmark(f"{options.task}, {options.num_envs} environments", columns)
     size = options.image_size or 64
     for label, config in (
         ("control steps/s, state", EnvConfig(num_envs=options.num_envs)),
@@ -116,31 +134,28 @@ def _bench_env(options: BenchOptions) -> int:
         count, began = steps(), cpu_seconds()
         rates = _rates(steps, options.rounds, env.device)
         ended = cpu_seconds()
-        spent = "–" if began is None or ended is None else f"{count * (options.rounds + 1) / (ended - began):,.0f}"
-        table.add_row(label, *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))), spent)
+        spent = None if began is None or ended is None else count * (options.rounds + 1) / (ended - began)
+        found.rows.append((label, *spread(rates), spent))
         env.close()
         if env.spec.course:  # navigation has no images
             break
-    Console().print(table)
-    return 0
+    return found
 
 
-def _bench_libero(options: BenchOptions) -> int:
+def _libero(options: BenchOptions) -> Benchmark:
     from rpd.bench.libero import measure
 
     rows = measure(options.task, options.image_size or 128, options.rounds)
-    table = _table(f"{options.task}: control steps/s", "what", "workers", "min", "median", "max", "MB per worker")
-    for row in rows:
-        rates = (min(row.rates), statistics.median(row.rates), max(row.rates))
-        memory = f"{statistics.mean(row.private_mb):,.0f}" if row.private_mb else ""
-        table.add_row(row.what, str(row.workers), *(f"{r:,.1f}" for r in rates), memory)
-    Console().print(table)
+    columns = (Column("what"), Column("workers"), *spread_columns("", ",.1f"), Column("MB per worker", ",.0f"))
     ratio = statistics.median(f / s for s, f in zip(rows[0].rates, rows[1].rates, strict=True))
-    print(f"fast is {ratio:.2f} times as fast as the original (median of {options.rounds} rounds by turns)")
-    return 0
+    return Benchmark(
+        f"{options.task}: control steps/s", columns,
+        [(r.what, r.workers, *spread(r.rates), statistics.mean(r.private_mb) if r.private_mb else None) for r in rows],
+        [f"fast is {ratio:.2f} times as fast as the original (median of {options.rounds} rounds by turns)"],
+    )  # fmt: skip
 
 
-def _bench_train(options: BenchOptions) -> int:
+def _train(options: BenchOptions) -> Benchmark:
     args = [options.task, "--teacher", options.teacher, "--device", options.device, "--env.num-envs", str(options.num_envs)]
     args += ["--env.obs", options.obs, "--env.image-size", str(options.image_size or 64) if options.obs == "image" else "None"]
     args += ["--num-threads", str(options.num_threads), "--eval-episodes", "1", "--total-steps", str(10**9)]
@@ -157,124 +172,112 @@ def _bench_train(options: BenchOptions) -> int:
             rows.append({**{part: metrics.get(f"time/{part}", 0.0) for part in PARTS}, "iteration": total})
         trainer.close()
     steps = config.env.num_envs * config.ppo.num_steps
-    table = _table(
-        f"one iteration: {steps:,} steps, {config.ppo.epochs} epochs", "part", "min ms", "median ms", "max ms", "share"
-    )
+    columns = (Column("part"), *spread_columns(" ms", ".0f"), Column("share", ".0%"))
+    found = Benchmark(f"one iteration: {steps:,} steps, {config.ppo.epochs} epochs", columns)
     median = statistics.median(row["iteration"] for row in rows)
     for part in (*(p for p in PARTS if any(row[p] for row in rows)), "iteration"):
-        values = [1000 * row[part] for row in rows]
-        cells = [f"{v:.0f}" for v in (min(values), statistics.median(values), max(values))]
-        table.add_row(part, *cells, f"{statistics.median(values) / (10 * median):.0f} %")
-    Console().print(table)
-    print(f"training loop: {steps / median:,.0f} steps/s (median of {options.rounds})")
-    return 0
+        seconds = spread([row[part] for row in rows])
+        found.rows.append((part, *(1000 * s for s in seconds), seconds[1] / median))
+    found.notes.append(f"training loop: {steps / median:,.0f} steps/s (median of {options.rounds})")
+    return found
 
 
-def _bench_teacher(options: BenchOptions) -> int:
+def _teacher(options: BenchOptions) -> Benchmark:
     from rpd.bench.teacher import BATCHES, difference, label, label_again, walk
 
     device, names = torch.device(resolve_device(options.device)), [name for name in (options.teacher, options.against) if name]
     walks = {n: walk(options.teacher, options.task, options.image_size, n, device) for n in BATCHES}
     largest, spec = walks[max(BATCHES)]
-    table = _table(f"{options.task}: labels per second", "teacher", "batch", "min", "median", "max")
+    columns = (Column("teacher"), Column("batch"), *spread_columns("", ",.0f"))
+    found = Benchmark(f"{options.task}: labels per second", columns)
     asked, answers = [], []
     for name in names:
         began = time.perf_counter()
         asked.append(teachers.make(name, spec, device))
-        print(f"{name}: loaded in {time.perf_counter() - began:.2f} s")
+        found.notes.append(f"{name}: loaded in {time.perf_counter() - began:.2f} s")
         for n, (walked, _) in walks.items():
             label(asked[-1], walked)  # warms up
             rates = [walked.count / label(asked[-1], walked)[0] for _ in range(options.rounds)]
-            table.add_row(name, str(n), *(f"{r:,.0f}" for r in (min(rates), statistics.median(rates), max(rates))))
+            found.rows.append((name, n, *spread(rates)))
         answers.append(label(asked[-1], largest)[1])
-    Console().print(table)
     if len(names) > 1:
         gap, turned = difference(answers[0], answers[1], spec.action.discrete)
-        print(f"mean distance of their actions: {gap:.4f} (of -1 to 1); gripper commands that turn: {100 * turned:.2f} %")
+        turns = f"gripper commands that turn: {100 * turned:.2f} %"
+        found.notes.append(f"mean distance of their actions: {gap:.4f} (of -1 to 1); {turns}")
     epochs = train_options([options.task, "--teacher", options.teacher]).run_config().ppo.epochs
     once, again = label(asked[0], largest)[0], label_again(asked[0], largest, epochs)
-    print(f"{largest.count:,} observations, each labelled once: {once:.2f} s; again in each of {epochs} epochs: {again:.2f} s")
-    return 0
+    each = f"each labelled once: {once:.2f} s; again in each of {epochs} epochs: {again:.2f} s"
+    found.notes.append(f"{largest.count:,} observations, {each}")
+    return found
 
 
-def _bench_serve(options: BenchOptions) -> int:
+def _serve(options: BenchOptions) -> Benchmark:
     from rpd.bench.serve import BATCHES, WAYS, round_trips
 
     size = options.image_size or 224
     seconds = round_trips(size, options.rounds)
-    table = _table(
-        f"one label of {size} x {size} x 3 images, policy free of cost", "way", "batch", "min ms", "median ms", "max ms"
+    return Benchmark(
+        f"one label of {size} x {size} x 3 images, policy free of cost",
+        (Column("way"), Column("batch"), *spread_columns(" ms", ".3f")),
+        [(way, n, *spread(seconds[way, n], 1000)) for n in BATCHES for way in WAYS],
     )
-    for n in BATCHES:
-        for way in WAYS:
-            values = [1000 * s for s in seconds[way, n]]
-            table.add_row(way, str(n), *(f"{v:.3f}" for v in (min(values), statistics.median(values), max(values))))
-    Console().print(table)
-    return 0
 
 
-def _bench_export(options: BenchOptions) -> int:
+def _export(options: BenchOptions) -> Benchmark:
     from rpd.bench.export import Case, fresh, latencies
 
-    table = _table("one action on one core", "policy", "way", "mean ms", "median ms", "99 % ms")
+    ms = (Column(f"{what} ms", ".3f") for what in ("mean", "median", "99 %"))
+    found = Benchmark("one action on one core", (Column("policy"), Column("way"), *ms))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         given = {str(options.policy): Case(resolve_policy(options.policy))} if options.policy else None
         for i, (label, case) in enumerate((given or fresh(options.task, options.image_size or 64, folder)).items()):
             for way, seconds in latencies(case, folder / f"exported-{i}", options.rounds).items():
                 numbers = (seconds.mean(), *np.percentile(seconds, (50, 99)))
-                table.add_row(label, way, *(f"{1000 * s:.3f}" for s in numbers))
-    Console().print(table)
-    return 0
+                found.rows.append((label, way, *(1000 * float(s) for s in numbers)))
+    return found
 
 
-def _bench_deploy(options: BenchOptions) -> int:
+def _deploy(options: BenchOptions) -> Benchmark:
     from rpd.bench.deploy import COLUMNS, cells, measure
 
     if options.policy is None:
         raise ConfigError("which policy? e.g. 'rpd bench deploy runs/x'")
-    table = _table(f"{options.policy} on robot sim, in real time; ms", *COLUMNS)
+    found = Benchmark(f"{options.policy} on robot sim, in real time; ms", COLUMNS)
     for row in measure(str(options.policy), "sim", options.episodes or 100):
-        print(*cells(row), sep=" | ", flush=True)
-        table.add_row(*cells(row))
-    Console().print(table)
-    return 0
+        found.rows.append(cells(row))
+        print(*found.cells[-1], sep=" | ", flush=True)
+    return found
 
 
-def _bench_diffusion(options: BenchOptions) -> int:
-    from rpd.bench.diffusion import measure, rows, write
+def _diffusion(options: BenchOptions) -> Benchmark:
+    from rpd.bench.diffusion import measure, tabulate
 
     if options.policy is None:
         raise ConfigError("which policy? e.g. 'rpd bench diffusion runs/x'")
-    report = measure(
-        str(options.policy), options.task or None, options.samplers, options.execute, options.episodes or 200, options.seed,
-        resolve_device(options.device),
+    return tabulate(
+        measure(
+            str(options.policy), options.task or None, options.samplers, options.execute, options.episodes or 200, options.seed,
+            resolve_device(options.device),
+        )
     )  # fmt: skip
-    title = (
-        f"{report.task}: {options.policy}, {report.methods[0].result.n} episodes, differences to {report.methods[0].sampler}"
-    )
-    columns, cells = rows(report)
-    table = _table(title, *columns)
-    for row in cells:
-        table.add_row(*row)
-    Console().print(table)
-    folder = options.out or Path("runs") / f"bench-diffusion-{time.strftime('%Y%m%d-%H%M%S')}"
-    print(f"report: {write(report, folder)}")
-    return 0
 
 
-def _bench_octo(options: BenchOptions) -> int:
+def _octo(options: BenchOptions) -> Benchmark:
     from rpd.bench.octo import measure
 
     device, model = resolve_device(options.device), options.checkpoint or f"octo of size {options.size}, random weights"
-    rows = measure(options.size, options.checkpoint, options.samples, str(device), options.num_threads or 1)
-    title = f"{model}: W = 1, one camera, {options.samples} samples per label, {device}"
-    table = _table(title, "what", "s", "CPU s", "labels/s", "samples/s", "peak MB")
-    for row in rows:
-        rates = [f"{row.labels / row.seconds * n:,.2f}" if row.labels else "" for n in (1, options.samples)]
-        table.add_row(row.what, f"{row.seconds:.2f}", f"{row.cpu_seconds:.2f}", *rates, f"{row.peak_mb:,.0f}")
-    Console().print(table)
-    return 0
+    seconds = (Column("s", ".2f"), Column("CPU s", ".2f"))
+    rates = (Column("labels/s", ",.2f"), Column("samples/s", ",.2f"))
+    found = Benchmark(
+        f"{model}: W = 1, one camera, {options.samples} samples per label, {device}",
+        (Column("what"), *seconds, *rates, Column("peak MB", ",.0f")),
+    )
+    for row in measure(options.size, options.checkpoint, options.samples, str(device), options.num_threads or 1):
+        rate = row.labels / row.seconds if row.labels else None
+        drawn = None if rate is None else rate * options.samples
+        found.rows.append((row.what, row.seconds, row.cpu_seconds, rate, drawn, row.peak_mb))
+    return found
 
 
 def _stepper(env: VectorEnv, count: int) -> Callable[[], int]:
@@ -300,10 +303,3 @@ def _rates(work: Callable[[], int], rounds: int, device: torch.device) -> list[f
         count = work()
         rates.append(count / (now() - began))
     return rates
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    return table

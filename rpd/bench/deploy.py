@@ -11,6 +11,7 @@ import numpy as np
 
 from envs import registry as envs
 from envs.base import EnvConfig
+from rpd.bench.result import Cell, Column
 from rpd.deploy import config as configs
 from rpd.deploy.command import DeployOptions, deploy
 from rpd.deploy.config import RobotConfig
@@ -60,20 +61,20 @@ def measure(policy: str, robot: str, episodes: int, seed: int = 3_000_000) -> It
 
 
 COLUMNS = (
-    "commands, delay", "success", "against rpd eval, paired", "late: 50 %", "99 %", "max", "missed", "measured to commanded",
-    "faults",
+    Column("commands, delay"), Column("success"), Column("against rpd eval, paired"), Column("late: 50 %", ".2f"),
+    Column("99 %", ".2f"), Column("max", ".2f"), Column("missed"), Column("measured to commanded", ".1f"), Column("faults"),
 )  # fmt: skip
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: Row) -> list[Cell]:
     """One line of the table, as far as it has something to say."""
-    said = [row.what, format_rate(sum(row.solved), len(row.solved)), str(row.against or "")]
+    said: list[Cell] = [row.what, format_rate(sum(row.solved), len(row.solved)), str(row.against or "")]
     if not row.outcomes:
-        return said
+        return said + [None] * (len(COLUMNS) - len(said))
     late, delay = ([1000 * x for o in row.outcomes for x in getattr(o, name)] for name in ("lateness", "delays"))
-    said += [f"{np.quantile(late, q):.2f}" for q in (0.5, 0.99, 1)]
+    said += [float(np.quantile(late, q)) for q in (0.5, 0.99, 1)]
     missed, faults = sum(o.overruns for o in row.outcomes), sum(o.fault for o in row.outcomes)
-    return [*said, f"{missed} of {len(late):,}", f"{np.median(delay):.1f}", str(faults)]
+    return [*said, f"{missed} of {len(late):,}", float(np.median(delay)), faults]
 
 
 def _deployed(

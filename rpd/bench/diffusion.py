@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from envs import registry as envs
 from envs.base import VectorEnv
 from envs.errors import ConfigError
 from rpd import page
-from rpd.atomic import write_json, write_text
+from rpd.bench.result import Benchmark, Column
 from rpd.charts import Chart, Series, figure
 from rpd.evaluate import EvalResult, compare, evaluate
 from rpd.evaluation import EvalOptions, environments
@@ -27,7 +26,6 @@ from students.diffusion.samplers.rti import RealTimeIteration
 
 TIMED = 24
 """Actions in one environment whose time is taken."""
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -132,36 +130,33 @@ def _time(env: VectorEnv, actor: DiffusionActor, seed: int) -> tuple[float, floa
     return sum(spent[1:]) / TIMED, max(spent[1:])  # the first warms up
 
 
-def rows(report: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The table: columns and cells."""
-    columns = ("sampler", "success (95 %)", "difference, points", "evaluations / action", "CPU ms / action", "worst")
-    cells: list[tuple[str, ...]] = []
-    for m in report.methods:
-        difference = "" if m.paired is None else f"{100 * m.paired.diff:+.1f} {page.paired_text(vars(m.paired))}"
-        label = m.sampler + (f" → {len(m.chosen)}" if m.chosen and "auto" in m.sampler else "")
-        rate = format_rate(m.result.successes, m.result.n)
-        cells.append((label, rate, difference, f"{m.evaluations:.2f}", f"{m.ms:.2f}", f"{m.worst_ms:.2f}"))
-    return columns, cells
-
-
-def write(report: Comparison, folder: Path) -> Path:
-    """Write bench.json, figure.svg and report.html; returns the report."""
-    folder.mkdir(parents=True, exist_ok=True)
+def tabulate(report: Comparison) -> Benchmark:
+    """The table, the figure, and a page with both."""
+    columns = (
+        Column("sampler"), Column("success (95 %)"), Column("difference, points"), Column("evaluations / action", ".2f"),
+        Column("CPU ms / action", ".2f"), Column("worst", ".2f"),
+    )  # fmt: skip
+    full = report.methods[0]
+    title = f"{report.task}: {report.policy}, {full.result.n} episodes, differences to {full.sampler}"
     methods = [
         {"sampler": m.sampler, **m.result.to_dict(), "evaluations_per_action": m.evaluations, "cpu_ms_per_action": m.ms,
          "cpu_ms_worst": m.worst_ms, "paired": None if m.paired is None else asdict(m.paired), "levels": m.chosen,
          "fallbacks": m.fallbacks}
         for m in report.methods
     ]  # fmt: skip
-    head = {"schema_version": SCHEMA, "policy": report.policy, "task": report.task, "compared_with": report.methods[0].sampler}
-    write_json(folder / "bench.json", {**head, "methods": methods, **environment_info()})
-    svg = draw([{**head, "methods": methods}])
-    write_text(folder / "figure.svg", svg)
-    columns, cells = rows(report)
-    body = page.section("Samplers", page.table(columns, cells)) + page.section("Success by cost", svg)
+    details = {"policy": report.policy, "task": report.task, "compared_with": full.sampler, "methods": methods}
+    found = Benchmark(title, columns, details=details)
+    for m in report.methods:
+        difference = "" if m.paired is None else f"{100 * m.paired.diff:+.1f} {page.paired_text(vars(m.paired))}"
+        label = m.sampler + (f" → {len(m.chosen)}" if m.chosen and "auto" in m.sampler else "")
+        rate = format_rate(m.result.successes, m.result.n)
+        found.rows.append((label, rate, difference, m.evaluations, m.ms, m.worst_ms))
+    svg = draw([details])
+    body = page.section("Samplers", page.table([c.name for c in columns], found.cells)) + page.section("Success by cost", svg)
     body += page.section("Details", page.json_details("Versions and machine", environment_info()))
-    write_text(folder / "report.html", page.document(report.task, f"samplers of <b>{page.escape(report.policy)}</b>", body))
-    return folder / "report.html"
+    written = page.document(report.task, f"samplers of <b>{page.escape(report.policy)}</b>", body)
+    found.files = {"figure.svg": svg, "report.html": written}
+    return found
 
 
 def draw(reports: list[dict[str, Any]]) -> str:

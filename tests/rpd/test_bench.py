@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -17,7 +18,7 @@ def numbers(line):
     return [float(x.replace(",", "")) for x in re.findall(r"[\d,]+(?= +│)", line)]
 
 
-def test_env(capsys):
+def test_env(capsys, tmp_path):
     args = ["--task", "tabletop/Reach", "--num-envs", "4", "--image-size", "8", "--rounds", "2", "--num-threads", "1"]
     assert main(["bench", "env", *args]) == 0
     out = capsys.readouterr().out
@@ -25,6 +26,10 @@ def test_env(capsys):
     for row in ("control steps/s, state", "images/s, 8 x 8"):
         low, median, high, *_ = numbers(next(line for line in out.splitlines() if row in line))
         assert 0 < low <= median <= high
+    (file,) = tmp_path.glob("runs/bench-env-*/bench.json")
+    found = json.loads(file.read_text())
+    assert found["command"] == f"rpd bench env {' '.join(args)}" and found["columns"][:2] == ["what", "min"]
+    assert found["rows"][0][0] == "control steps/s, state" and f"{found['rows'][0][1]:,.0f}" in out
 
 
 def test_serve(capsys):
@@ -45,7 +50,7 @@ def test_train(obs, capsys, tmp_path):
     for part in ("env", "teacher", "inference", "update", "iteration"):
         assert re.search(rf"│ {part} .*%", out), part
     assert re.search(r"training loop: [\d,]+ steps/s", out)
-    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # nothing else is left behind
 
 
 def test_teacher(capsys):
@@ -78,6 +83,6 @@ def test_export(capsys, tmp_path):
             row = next(line for line in lines if re.search(rf"│ {policy} +│ +{way} ", line))
             mean, p50, p99 = (float(x) for x in re.findall(r"\d+\.\d+", row))
             assert mean > 0 and 0 < p50 <= p99
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert main(["bench", "export", "nowhere"]) == 2
     assert "nowhere: does not exist" in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""What a benchmark found, to be read by people and by programs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from rpd.atomic import write_json, write_text
+from rpd.machine import environment_info
+
+SCHEMA = 2
+FILE = "bench.json"
+Cell = str | float | None
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    name: str
+    format: str = ""
+    """Of its numbers."""
+
+
+@dataclass
+class Benchmark:
+    """A table of what was measured."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: list[Sequence[Cell]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What else is to be told, a sentence each."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What only programs read."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Pictures and pages, by name."""
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The rows as text; what was not measured is empty."""
+        return [[_text(cell, column.format) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows]
+
+    def table(self) -> Table:
+        """The table, for a terminal."""
+        table = Table(title=self.title, title_justify="left", header_style="bold")
+        for i, column in enumerate(self.columns):
+            table.add_column(column.name, justify="left" if i == 0 else "right")
+        for row in self.cells:
+            table.add_row(*row)
+        return table
+
+    def write(self, folder: Path, command: str) -> Path:
+        """Write bench.json, with the command that it came from and the machine, and `files`; returns bench.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            write_text(folder / name, text)
+        names = [column.name for column in self.columns]
+        head = {"schema_version": SCHEMA, "command": command, "title": self.title, "columns": names}
+        found = {"rows": self.rows, "notes": self.notes, **self.details}
+        write_json(folder / FILE, {**head, **found, **environment_info()})
+        return folder / FILE
+
+
+def spread(values: Sequence[float], scale: float = 1.0) -> tuple[float, float, float]:
+    """Minimum, median and maximum, times `scale`."""
+    return scale * min(values), scale * statistics.median(values), scale * max(values)
+
+
+def spread_columns(unit: str, format: str) -> tuple[Column, Column, Column]:
+    """The columns of `spread`."""
+    return Column(f"min{unit}", format), Column(f"median{unit}", format), Column(f"max{unit}", format)
+
+
+def _text(cell: Cell, format: str) -> str:
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, str) else f"{cell:{format}}"
