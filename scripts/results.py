@@ -30,9 +30,16 @@ SETTINGS = {
     "sparse-state": ["--env.reward", "sparse"],
     "dense-image": ["--env.reward", "dense", "--env.obs", "image"],
     "maniskill": [],
+    "libero": ["--env.reward", "dense"],
     "vla-state": ["--env.reward", "dense", "--distill.label-fraction", "0.25"],
     "octo-state": ["--env.reward", "dense", "--distill.label-fraction", "0.25"],
     "vla-image": ["--env.reward", "dense", "--env.obs", "image", "--distill.label-fraction", "0.25"],
+}
+SIMULATOR_STEPS = {
+    "maniskill/PushCube-v1": 150_000,
+    "maniskill/PullCube-v1": 200_000,
+    "maniskill/PickCube-v1": 200_000,
+    "libero/object-3": 60_000,
 }
 VLA_STEPS = {  # by setting and task, the quick ones first
     ("vla-state", "tabletop/Reach"): 60_000,
@@ -89,9 +96,9 @@ def experiments() -> list[Experiment]:
             cells.append(Experiment("dense-state", task, "ppo", None, seed, 500_000 if "Push" in task else 900_000))
             cells.append(Experiment("sparse-state", task, "ppo", None, seed, 540_000))
     for seed in (0, 1):
-        task = "maniskill/PushCube-v1"
-        cells += [Experiment("maniskill", task, "rpd", "scripted:noisy", seed, 150_000)]
-        cells += [Experiment("maniskill", task, "ppo", None, seed, 150_000)]
+        for task, steps in SIMULATOR_STEPS.items():
+            cells += [Experiment(task.split("/")[0], task, "rpd", "scripted:noisy", seed, steps)]
+            cells += [Experiment(task.split("/")[0], task, "ppo", None, seed, steps)]
     for seed in (0, 1, 2):
         for task, steps in (("tabletop/PushCube", 250_000), ("tabletop/PickCube", 300_000)):
             for teacher in teachers:

@@ -141,13 +141,23 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
         device: where it computes.
 
     Raises:
-        ConfigError: an unknown preset or dial, or a value out of range.
+        ConfigError: an unknown preset or dial, a preset that the task has none of, or a value out of range.
     """
     if spec.course:
         return planner.from_string(argument, options, spec, device)
-    preset: Mapping[str, str] = {}
-    if argument is not None:
-        if argument not in PRESETS:
-            raise unknown_name("preset of teacher scripted", argument, PRESETS)
-        preset = PRESETS[argument].get(base_name(spec.task), {})  # an unknown task is refused by check_env
+    preset = {} if argument is None else _preset(argument, spec.task)
     return ScriptedTeacher(spec, parse_options(Dials, {**preset, **options}, "scripted"), device)
+
+
+def _preset(name: str, task: str) -> Mapping[str, str]:
+    """Dials of a preset, those of the task itself before those of all that are called so."""
+    if name not in PRESETS:
+        raise unknown_name("preset of teacher scripted", name, PRESETS)
+    base = base_name(task)
+    if base not in EXPERTS:
+        return {}  # check_env refuses the task
+    dials = PRESETS[name].get(task, PRESETS[name].get(base))
+    if dials is None:
+        known = ", ".join(preset for preset, tasks in PRESETS.items() if task in tasks or base in tasks)
+        raise ConfigError(f"teacher scripted has no preset '{name}' for {task}: use {known}, or dials, e.g. scripted:noise=0.5")
+    return dials

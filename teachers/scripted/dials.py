@@ -66,7 +66,7 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
         "PlaceInBin": {"fail": "grasp", "fail_rate": "0.7"},
     },
 }
-"""Weak teachers by name: dials by base name of the task. On the tabletop with a Panda each of them solves between
+"""Weak teachers by name: dials by task, or by its base name. On the tabletop with a Panda each of them solves between
 10 and 50 % of the episodes (noisy Reach: 70 %, as one lucky moment is enough)."""
 
 _FLIPPED = ("grasp", "carry", "release")
