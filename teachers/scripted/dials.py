@@ -48,6 +48,8 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
         "PickCube": {"noise": "0.4"},
         "StackCube": {"noise": "0.29"},
         "PlaceInBin": {"noise": "0.48"},
+        "maniskill/PickCube-v1": {"noise": "0.26"},
+        "libero": {"noise": "0.57"},
     },
     "biased": {
         "Reach": {"bias": "0.03"},

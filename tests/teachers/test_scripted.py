@@ -395,3 +395,13 @@ def test_refuses_what_it_cannot_do() -> None:
         from_string("noysy", {}, make_spec(), torch.device("cpu"))
     with pytest.raises(ConfigError, match="noise"):
         teacher("noise=-1")
+
+
+def test_a_preset_that_a_task_has_none_of_is_refused() -> None:
+    known = "no preset 'biased' for libero/object-3: use noisy, or dials, e.g. scripted:noise=0.5"
+    with pytest.raises(ConfigError, match=known):
+        from_string("biased", {}, make_spec("libero/object-3"), torch.device("cpu"))
+    with pytest.raises(ConfigError, match="unknown preset of teacher scripted 'noise'"):
+        from_string("noise", {}, make_spec("libero/object-3"), torch.device("cpu"))
+    own = from_string("noisy", {}, make_spec("maniskill/PickCube-v1"), torch.device("cpu"))
+    assert own.dials.noise < from_string("noisy", {}, make_spec(), torch.device("cpu")).dials.noise

@@ -30,7 +30,7 @@ def build(env, student=None, **settings):
     """A small policy with random weights, as if it had seen demonstrations."""
     torch.manual_seed(0)
     small = {"image_features": 16, "image_channels": (8, 8)} | (student or {})
-    config = DiffusionConfig(**{"width": 16, "n_obs": 2, "horizon": 8, "levels": 50} | settings)
+    config = DiffusionConfig(**{"width": 16, "depth": 1, "n_obs": 2, "horizon": 8, "levels": 50} | settings)
     policy = DiffusionPolicy(env.spec, StudentConfig(**small), config)
     policy.prepare(torch.randn(64, len(env.spec.state_names)), torch.rand(64, 7) * 2 - 1)
     return policy.eval()
