@@ -83,6 +83,7 @@ class EnvSpec(Spec):
         max_episode_steps: control steps before an episode is truncated.
         reward: reward mode, e.g. ``"dense"`` or ``"sparse"``.
         scene: whether observations carry ``"privileged"`` for teachers, laid out as `Scene` (manipulation).
+        oriented: whether the scene's object has to be turned as the target is: `Scene.relative` then tells how far it is not.
         course: whether they carry it laid out as `Course` (navigation).
         frames: frames per image, one behind the other in its 3 `frames` channels, the newest last (see `envs.frames`).
         rendering: how images are rendered, where there is a choice (see `envs.base.EnvConfig.rendering`).
@@ -98,6 +99,7 @@ class EnvSpec(Spec):
     max_episode_steps: int
     reward: str
     scene: bool = False
+    oriented: bool = False
     course: bool = False
     frames: int = 1
     rendering: str | None = None
@@ -235,17 +237,21 @@ class Scene:
         return privileged[:, cls.fields[field]]
 
     @classmethod
-    def relative(cls, privileged: Tensor) -> Tensor:
+    def relative(cls, privileged: Tensor, oriented: bool = False) -> Tensor:
         """Return what a hand that acts in the scene has to know of it [N, relative_dim].
 
         The way from the tcp to the object and from there to the target (3 + 3, in units of `WAY`), how the object's faces
         are turned against the fingers (cosine and sine of four times the angle), and whether it is grasped. Relative,
         because a network cannot see a centimetre in the difference of two positions; the ways end at a metre, because an
         object that has left the table falls for the rest of the episode.
+
+        Args:
+            privileged: [N, dim].
+            oriented: see `EnvSpec.oriented`; the turn is then the object's against the target (cosine and sine).
         """
         get = functools.partial(cls.get, privileged)
         ways = torch.cat([get("object_pos") - get("tcp_pos"), get("target_pos") - get("object_pos")], dim=-1)
-        turn = _turn(get("object_quat"), get("tcp_quat"))
+        turn = _aside(get("object_quat"), get("target_quat")) if oriented else _turn(get("object_quat"), get("tcp_quat"))
         return torch.cat([ways.clamp(-1, 1) / cls.WAY, turn, get("grasped")], dim=-1)
 
     @classmethod
@@ -285,6 +291,13 @@ def _turn(cube: Tensor, hand: Tensor) -> Tensor:
     turn = heading * (_headings(hand)[1] ** 4).conj()
     turn = turn / turn.abs().clamp_min(1e-9)
     return torch.stack([turn.real, turn.imag], -1).to(cube.dtype)
+
+
+def _aside(thing: Tensor, target: Tensor) -> Tensor:
+    """How a thing's x axis is turned against its target's, seen from above: cosine and sine [N, 2]; quaternions [N, 4]."""
+    turn = _headings(thing)[0] * _headings(target)[0].conj()
+    turn = turn / turn.abs().clamp_min(1e-9)
+    return torch.stack([turn.real, turn.imag], -1).to(thing.dtype)
 
 
 def _headings(quat: Tensor) -> list[Tensor]:

@@ -236,5 +236,5 @@ class ActorCritic(nn.Module):
 
     def _value(self, features: Tensor, obs: Obs) -> Tensor:
         if self.config.asymmetric_critic:
-            features = torch.cat([features, Scene.relative(obs["privileged"])], dim=-1)
+            features = torch.cat([features, Scene.relative(obs["privileged"], self.spec.oriented)], dim=-1)
         return self.critic(features).squeeze(-1)

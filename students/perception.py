@@ -52,7 +52,7 @@ class Perception(nn.Module):
         self.cameras = Cameras(spec, config)
         state_dim = len(spec.entries(config.reads))
         self.head = mlp([state_dim + self.cameras.dim, HIDDEN, Scene.relative_dim], out_gain=1.0)
-        self.dim = Scene.relative_dim
+        self.dim, self.oriented = Scene.relative_dim, spec.oriented
         self.register_buffer("tolerance", torch.tensor(TOLERANCE), persistent=False)
 
     def forward(self, state: Tensor, obs: Obs) -> Tensor:
@@ -61,7 +61,7 @@ class Perception(nn.Module):
 
     def error(self, belief: Tensor, privileged: Tensor) -> Tensor:
         """How far beliefs [N, dim] are from the truth in privileged [N, Scene.dim], in the units of `Scene.relative`."""
-        return belief - Scene.relative(privileged)
+        return belief - Scene.relative(privileged, self.oriented)
 
     def loss(self, error: Tensor) -> Tensor:
         """Mean squared error, of errors [N, dim] weighted by what matters."""

@@ -87,7 +87,7 @@ class TabletopEnv(ArrayEnv):
 
     def _make_spec(self, task: str, config: EnvConfig, size: int) -> EnvSpec:
         robot = self.robot
-        names = state_names(robot, scene=config.obs == "state", goal=self.task.aerial)
+        names = state_names(robot, config.obs == "state", self.task.aerial, self.task.oriented)
         images = {key: ObsSpec(shape=(size, size, 3), dtype="uint8") for key in self._renderers}
         return EnvSpec(
             task=task,
@@ -100,6 +100,7 @@ class TabletopEnv(ArrayEnv):
             max_episode_steps=config.max_episode_steps or round(self.task.max_steps * robot.patience),
             reward=config.reward,
             scene=True,
+            oriented=self.task.oriented,
         )
 
     @property

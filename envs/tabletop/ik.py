@@ -141,6 +141,12 @@ def rotation_error(target: Array, current: Array) -> Array:
     return quat_to_rotvec(quat_mul(target, quat_conj(current)))
 
 
+def yaw(q: Array) -> Array:
+    """Where the x axis of unit quaternions [..., 4] points, seen from above: angle [...] from the base's, rad."""
+    w, x, y, z = (q[..., i] for i in range(4))
+    return np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+
+
 def quat_to_mat(q: Array) -> Array:
     """Rotation matrices [..., 3, 3] of unit quaternions [..., 4]."""
     w, x, y, z = (q[..., i] for i in range(4))

@@ -29,17 +29,18 @@ def own_names(joints: Sequence[str]) -> list[str]:
     return names + [f"tcp_lag.{c}" for c in "xyz"]
 
 
-def state_names(robot: Robot, scene: bool, goal: bool) -> tuple[str, ...]:
+def state_names(robot: Robot, scene: bool, goal: bool, oriented: bool = False) -> tuple[str, ...]:
     """One name per entry of ``state``; `scene` adds what only a simulator knows, `goal` only where the goal is.
 
-    What the robot measures of itself is in SI units; what begins with one of `SCALED` is scaled, see `Scene.relative`.
+    What the robot measures of itself is in SI units; what begins with one of `SCALED` is scaled, see `Scene.relative`, also
+    for `oriented`.
     """
     names = own_names(robot.joints)
     # Where commands are late, the newest ones are part of the state: without them, equal observations have other futures.
     names += [f"pending.{d}{k}" for k in range(1, robot.delay + 1) for d in DIMENSIONS]
     if scene:
         names += ["touch.left", "touch.right"]
-        names += [f"object.{c}" for c in ("dx", "dy", "dz", "cos4", "sin4")]
+        names += [f"object.{c}" for c in ("dx", "dy", "dz", *(("cos", "sin") if oriented else ("cos4", "sin4")))]
         names += [f"goal.{c}" for c in ("dx", "dy", "dz")]
     if scene or goal:
         names += [f"goal.{c}" for c in ("tcp_dx", "tcp_dy", "tcp_dz")]
@@ -75,16 +76,18 @@ class Readings:
     def frame(self, tcp_speed: np.ndarray) -> Frame:
         """What rewards are computed from, for all N."""
         ids, a = np.arange(len(self.qpos)), self._world.object_qvel
+        (obj, obj_quat), (target, target_quat) = self._object(ids), self._target(ids)
         velocity = np.zeros((len(ids), 3)) if a is None else self.qvel[:, a : a + 3]
         return Frame(
             tcp=self.tcp,
             tcp_speed=tcp_speed,
             opening=self._opening(ids),
             grasped=self._grasped(self._pressing(ids)),
-            object=self._object(ids)[0],
+            object=obj,
             object_speed=np.linalg.norm(velocity, axis=1),
-            target=self._target(ids)[0],
-            half=self._robot.cube_half_size,
+            target=target,
+            turn=ik.yaw(obj_quat) - ik.yaw(target_quat),
+            half=self._world.half,
         )
 
     def observe(
@@ -112,7 +115,7 @@ class Readings:
             "gripper": opening,
             "object_pos": obj,
             "object_quat": obj_quat,
-            "object_half_size": np.full((len(ids), 1), self._robot.cube_half_size),
+            "object_half_size": np.full((len(ids), 1), self._world.half),
             "target_pos": target,
             "target_quat": target_quat,
             "grasped": self._grasped(pressing)[:, None],
@@ -129,7 +132,7 @@ class Readings:
             pending.reshape(len(ids), -1),
         ]
         if scene:
-            relative = Scene.relative(privileged).numpy()
+            relative = Scene.relative(privileged, self._world.oriented).numpy()
             entries += [pressing, relative[:, :3], relative[:, 6:8], relative[:, 3:6]]
         if scene or goal:
             entries.append((target - tcp) / Scene.WAY)

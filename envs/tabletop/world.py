@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from envs import tee
 from envs.tabletop.camera import mark_static
 from envs.tabletop.robots import Robot
-from envs.tabletop.tasks import BIN_HALF_IN_CUBES, GOAL_RADIUS_IN_CUBES, Task
+from envs.tabletop.tasks import Task
+from envs.tabletop.tasks.grasp import BIN_HALF_IN_CUBES
+from envs.tabletop.tasks.slide import GOAL_RADIUS_IN_CUBES
 
 TIMESTEP = 0.01  # s
 SUBSTEPS = 5  # per control step: 20 Hz
@@ -31,15 +34,14 @@ _SCENE = """
 </mujoco>
 """
 
-_CUBE = """
-<body name="{name}" pos="{x} 0 {half}">
-  <freejoint name="{name}"/>
-  <geom name="{name}" type="box" size="{half} {half} {half}" mass="0.05" friction="1 0.005 0.0001" condim="4"
-        rgba="0.8 0.15 0.13 1"/>
-</body>
+MASS = 0.05  # kg, of what is moved
+_THING = '<body name="{name}" pos="{x} 0 {half}"><freejoint name="{name}"/>{boxes}</body>'
+_BOX = """
+<geom type="box" pos="{x} 0 0" size="{dx} {dy} {half}" mass="{mass}" friction="1 0.005 0.0001" condim="{condim}"
+      rgba="0.8 0.15 0.13 1"/>
 """
-
-_MARKER = '<body name="target" mocap="true"><geom name="target" {shape} contype="0" conaffinity="0" rgba="{rgba}"/></body>'
+_MARKER = '<body name="target" mocap="true">{geoms}</body>'
+_PAINT = '<geom {shape} contype="0" conaffinity="0" rgba="{rgba}"/>'
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class World:
         object_qpos: address of the object's free joint in qpos, or None.
         object_qvel: the same in qvel.
         target_qpos: address of the target cube's free joint, or None where the target is a mocap body.
+        half: half edge of a cube, m.
+        oriented: whether the object has to be turned as the target is.
         object_geoms: geoms coloured like the object.
         target_geoms: geoms coloured like the target.
     """
@@ -70,17 +74,19 @@ class World:
     object_qvel: int | None
     target_qpos: int | None
     target_qvel: int | None
+    half: float
+    oriented: bool
     object_geoms: np.ndarray
     target_geoms: np.ndarray
 
 
 def build(task: Task, robot: Robot) -> World:
     """Compile the model of a task for a robot."""
-    half = robot.cube_half_size
+    half = task.half(robot)
     (x0, _), (x1, _) = robot.workspace
     middle = (x0 + x1) / 2
     sensors = "".join(
-        f'<contact geom1="{finger}" geom2="object" data="force" reduce="netforce" num="1"/>' for finger in robot.finger_geoms
+        f'<contact geom1="{finger}" body2="object" data="force" reduce="netforce" num="1"/>' for finger in robot.finger_geoms
     )
     spec = mujoco.MjSpec.from_string(
         _SCENE.format(
@@ -88,7 +94,7 @@ def build(task: Task, robot: Robot) -> World:
             table_x=middle,
             table_dx=(x1 - x0) / 2 + 0.35,
             table_dy=robot.workspace[1][1] + 0.35,
-            object=_CUBE.format(name="object", x=middle, half=half) if task.has_object else "",
+            object=_thing(task, half, middle),
             target=_target(task, half, middle),
             sensors=sensors if task.has_object else "",
         )
@@ -110,29 +116,56 @@ def build(task: Task, robot: Robot) -> World:
         object_qvel=None if cube is None else int(cube.dofadr[0]),
         target_qpos=None if other is None else int(other.qposadr[0]),
         target_qvel=None if other is None else int(other.dofadr[0]),
+        half=half,
+        oriented=task.oriented,
         object_geoms=_geoms_of(model, "object"),
         target_geoms=_geoms_of(model, "target"),
     )
 
 
+def _thing(task: Task, half: float, x: float) -> str:
+    if task.thing is None:
+        return ""
+    if task.thing == "cube":
+        return _cube("object", half, x)
+    boxes = "".join(
+        _BOX.format(x=px * half, dx=dx * half, dy=dy * half, half=half, mass=MASS * 4 * dx * dy / tee.AREA, condim=3)
+        for (px, _), (dx, dy) in (tee.BAR, tee.STEM)
+    )
+    return _THING.format(name="object", x=x, half=half, boxes=boxes)
+
+
+def _cube(name: str, half: float, x: float) -> str:
+    return _THING.format(name=name, x=x, half=half, boxes=_BOX.format(x=0, dx=half, dy=half, half=half, mass=MASS, condim=4))
+
+
 def _target(task: Task, half: float, x: float) -> str:
     green = " ".join(map(str, (*GREEN, 1)))
+
+    def paint(shape: str) -> str:
+        return _PAINT.format(shape=shape, rgba=green)
+
+    # Paint on the table is half a cube below its target, which is a point at the cube's height.
+    on_table = 0.001 - half
     if task.marker == "cube":
-        return _CUBE.format(name="target", x=x + 5 * half, half=half)
+        return _cube("target", half, x + 5 * half)
     if task.marker == "ball":
-        return _MARKER.format(shape=f'type="sphere" size="{0.8 * half}"', rgba=green)
+        return _MARKER.format(geoms=paint(f'type="sphere" size="{0.8 * half}"'))
     if task.marker == "disc":
-        # Lowered by half a cube: the target is a point at the cube's height, the disc lies on the table.
-        return _MARKER.format(
-            shape=f'type="cylinder" size="{GOAL_RADIUS_IN_CUBES * half} 0.001" pos="0 0 {0.001 - half}"', rgba=green
+        return _MARKER.format(geoms=paint(f'type="cylinder" size="{GOAL_RADIUS_IN_CUBES * half} 0.001" pos="0 0 {on_table}"'))
+    if task.marker == "tee":
+        boxes = (
+            paint(f'type="box" pos="{px * half} 0 {on_table}" size="{dx * half} {dy * half} 0.001"')
+            for (px, _), (dx, dy) in (tee.BAR, tee.STEM)
         )
+        return _MARKER.format(geoms="".join(boxes))
     inner, wall, height = BIN_HALF_IN_CUBES * half, 0.004, 1.2 * half
     sides = "".join(
         f'<geom type="box" size="{wall} {inner + 2 * wall} {height}" pos="{sign * (inner + wall)} 0 {height}" rgba="{rgba}"/>'
         f'<geom type="box" size="{inner + 2 * wall} {wall} {height}" pos="0 {sign * (inner + wall)} {height}" rgba="{rgba}"/>'
         for sign, rgba in ((-1, green), (1, green))
     )
-    return f'<body name="target" mocap="true">{sides}</body>'
+    return _MARKER.format(geoms=sides)
 
 
 def _geoms_of(model: mujoco.MjModel, body: str) -> np.ndarray:

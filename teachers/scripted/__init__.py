@@ -15,7 +15,8 @@ from teachers.base import Teacher, TeacherOutput
 from teachers.registry import parse_options
 from teachers.scripted import planner
 from teachers.scripted.dials import PRESETS, Dials, believe, forget
-from teachers.scripted.experts import EXPERTS, GRASP, PHASES, View, base_name, expert, gain, to_action
+from teachers.scripted.experts import EXPERTS, base_name, expert, gain, to_action
+from teachers.scripted.plan import GRASP, PHASES, View
 from teachers.scripted.tokens import log_prob, to_bins
 from teachers.scripted.trembling import TremblingTeacher
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from envs.specs import Scene
-from teachers.scripted.experts import PHASES, Plan
+from teachers.scripted.plan import PHASES, Plan
 from teachers.scripted.trembling import Tremble
 
 
@@ -46,6 +46,7 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
         "PushCube": {"noise": "0.5"},
         "PullCube": {"noise": "0.53"},
         "PickCube": {"noise": "0.4"},
+        "PushT": {"noise": "1"},
         "StackCube": {"noise": "0.29"},
         "PlaceInBin": {"noise": "0.48"},
         "maniskill/PickCube-v1": {"noise": "0.26"},
@@ -56,6 +57,7 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
         "PushCube": {"bias": "0.028"},
         "PullCube": {"bias": "0.0295"},
         "PickCube": {"bias": "0.036"},
+        "PushT": {"bias": "0.004"},
         "StackCube": {"bias": "0.035"},
         "PlaceInBin": {"bias": "0.034"},
     },
@@ -64,6 +66,7 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
         "PushCube": {"fail": "push", "fail_rate": "0.7"},
         "PullCube": {"fail": "push", "fail_rate": "0.7"},
         "PickCube": {"fail": "grasp", "fail_rate": "0.7"},
+        "PushT": {"fail": "push", "fail_rate": "0.7"},
         "StackCube": {"fail": "grasp", "fail_rate": "0.7"},
         "PlaceInBin": {"fail": "grasp", "fail_rate": "0.7"},
     },

@@ -11,7 +11,7 @@ from envs import registry
 from envs.base import EnvConfig
 from envs.errors import ConfigError
 
-TASKS = ("Reach", "PushCube", "PullCube", "PickCube", "StackCube", "PlaceInBin")
+TASKS = ("Reach", "PushCube", "PullCube", "PickCube", "StackCube", "PlaceInBin", "PushT")
 
 
 def refusal(task: str, **options) -> str:
@@ -21,7 +21,7 @@ def refusal(task: str, **options) -> str:
     return str(error.value)
 
 
-def test_lists_the_six_tasks_with_robots_cameras_and_instructions():
+def test_lists_the_tasks_with_robots_cameras_and_instructions():
     tasks = {t.name: t for t in registry.list_tasks("tabletop")}
     assert tuple(tasks) == tuple(f"tabletop/{t}" for t in TASKS)
     for task in tasks.values():

@@ -127,7 +127,8 @@ def test_state_entries_are_what_their_names_say():
 
 
 @pytest.mark.parametrize(
-    ("task", "options"), [("PickCube", {}), ("StackCube", {"randomize": EVERYTHING}), ("Reach", {"robot": "so101"})]
+    ("task", "options"),
+    [("PickCube", {}), ("StackCube", {"randomize": EVERYTHING}), ("Reach", {"robot": "so101"}), ("PushT", {})],
 )
 def test_a_first_episode_depends_on_its_seed_alone(task, options):
     many, one = make(task, num_envs=6, obs="image", **options), make(task, num_envs=1, obs="image", **options)

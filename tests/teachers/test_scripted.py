@@ -12,7 +12,9 @@ from envs.errors import ConfigError, SpecMismatch
 from envs.specs import ActionSpec, Embodiment, EnvSpec, Scene
 from teachers.scripted import ScriptedTeacher, expert, from_string
 from teachers.scripted.dials import Dials, believe, lottery
-from teachers.scripted.experts import APPROACH, CARRY, DESCEND, EXPERTS, GRASP, View, axes, face_turn, pick
+from teachers.scripted.experts import EXPERTS
+from teachers.scripted.grasp import face_turn, pick
+from teachers.scripted.plan import APPROACH, CARRY, DESCEND, GRASP, View, axes
 
 HALF = 0.02
 ACTION = ActionSpec(
@@ -143,7 +145,7 @@ def solved(task: str, scene: torch.Tensor) -> torch.Tensor:
     return (offset[:, :2].norm(dim=-1) < 0.05) & free & (get["gripper"][:, 0] > 0.5)
 
 
-@pytest.mark.parametrize("task", EXPERTS)
+@pytest.mark.parametrize("task", [task for task in EXPERTS if task != "PushT"])  # its world is a simulator's
 def test_expert_solves_a_kinematic_world(task: str) -> None:
     if task == "StackCube":  # the lower cube carries: see `support`
         assert (Scene.get(scenes(1, task), "target_pos")[:, 2] == HALF).all()
