@@ -40,8 +40,9 @@ def play(env: VectorEnv, obs: TensorDict, act: Callable[[TensorDict], torch.Tens
     return solved.float().mean().item()
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize(
+    ("task", "robot"), [(task, robot) for task in TASKS for robot in ROBOTS if task != "PushT" or robot in ("panda", "so101")]
+)  # a T takes its time: the smallest arm, and the one that all else is measured on
 def test_expert_solves_the_task(task: str, robot: str) -> None:
     assert success(task, "scripted", robot) >= 0.95
 
