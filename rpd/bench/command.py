@@ -86,7 +86,8 @@ class BenchOptions(BaseModel):
 def main(options: BenchOptions) -> int:
     """Measure, print, and write; returns the exit code."""
     torch.set_num_threads(options.num_threads or 1)
-    machine = environment_info()["machine"]
+    info = environment_info()
+    machine = info["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, gpus: {', '.join(machine['gpus']) or 'none'}")
     command = _command(options)
     if options.what != "diffusion":
@@ -103,7 +104,7 @@ def main(options: BenchOptions) -> int:
     for note in found.notes:
         print(note)
     folder = options.out or Path("runs") / f"bench-{options.what}-{time.strftime('%Y%m%d-%H%M%S')}"
-    console.print(f"results: {found.write(folder, command)}", highlight=False, soft_wrap=True)
+    console.print(f"results: {found.write(folder, command, info)}", highlight=False, soft_wrap=True)
     return 0
 
 

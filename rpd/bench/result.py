@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from rpd.atomic import write_json, write_text
-from rpd.machine import environment_info
 
 SCHEMA = 2
 FILE = "bench.json"
@@ -54,15 +53,15 @@ class Benchmark:
             table.add_row(*row)
         return table
 
-    def write(self, folder: Path, command: str) -> Path:
-        """Write bench.json, with the command that it came from and the machine, and `files`; returns bench.json."""
+    def write(self, folder: Path, command: str, info: dict[str, Any]) -> Path:
+        """Write bench.json, with the command and `rpd.machine.environment_info`, and `files`; returns bench.json."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.files.items():
             write_text(folder / name, text)
         names = [column.name for column in self.columns]
         head = {"schema_version": SCHEMA, "command": command, "title": self.title, "columns": names}
         found = {"rows": self.rows, "notes": self.notes, **self.details}
-        write_json(folder / FILE, {**head, **found, **environment_info()})
+        write_json(folder / FILE, {**head, **found, **info})
         return folder / FILE
 
 
