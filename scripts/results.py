@@ -1,7 +1,7 @@
-"""Results: run the experiments, and make the README's table and figure from the small files in results/.
+"""Results: run the experiments, and make tables and figures from the small files in results/.
 
 python scripts/results.py run [--only 'state-P.*rpd'] [--jobs 2]   # hours on 2 cores; resumable, skips what is done
-python scripts/results.py readme                                   # seconds: README table and docs/results.svg
+python scripts/results.py readme                                   # seconds: README, results/README.md, two figures in docs/
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rpd.report import figure_svg
 from rpd.stats import steps_to
@@ -50,7 +50,43 @@ VLA_STEPS = {  # by setting and task, the quick ones first
     ("vla-image", "tabletop/PickCube"): 300_000,
 }
 OCTO_STEPS = 150_000
-NAMES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger (no reward)"}
+NAMES = {"rpd": "RPD", "dagger": "DAgger (no reward)", "ppo": "PPO"}
+TITLES = {
+    "dense-state": "state, dense",
+    "sparse-state": "state, sparse",
+    "dense-image": "images, dense",
+    "maniskill": "ManiSkill, state, dense",
+    "libero": "LIBERO, state, dense",
+    "vla-state": "state, dense, from a VLA",
+    "octo-state": "state, dense, from an Octo",
+    "vla-image": "images, dense, from a VLA",
+}
+PAGE = """# Every run
+
+Made by `python scripts/results.py run`, and this page by `python scripts/results.py readme`. The files beside it have each
+run's settings, curve, command, commit and machine. Success is k of n episodes on seeds that training never saw, a number per
+seed of the training. "Student − teacher" is paired by seed, with its 95 % interval. "Steps to 50 %" is the first evaluation
+that reaches it. Wall times are those of one thread on two cores that had other work, too.
+
+![Learning curves on the built-in tasks](../docs/results.svg)
+
+![Learning curves on ManiSkill and LIBERO](../docs/simulators.svg)
+"""
+HEAD = (
+    "| task | method | teacher | teacher success | final success, per seed | student − teacher, points (95 %) "
+    "| steps to 50 % | env steps | teacher queries | wall time |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+class Cell(NamedTuple):
+    """What a row of a table is about."""
+
+    setting: str
+    task: str
+    mode: str
+    distill: str
+    teacher: str
 
 
 @dataclass(frozen=True)
@@ -158,61 +194,89 @@ def _run_one(e: Experiment) -> str:
 
 
 def readme() -> None:
-    """Rewrite the README's results section and docs/results.svg."""
+    """Rewrite the README's table, results/README.md with every run, and the figures."""
     results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))]
-    (ROOT / "docs").mkdir(exist_ok=True)
     for r in results:
         r["teacher"] = short(r["teacher"])
-    main = [
-        r
-        for r in results
-        if r["mode"] != "dagger" and not r.get("distill") and r["task"].split("/")[1] in ("PickCube", "PushCube", "PushCube-v1")
-    ]
-    (ROOT / "docs" / "results.svg").write_text(figure_svg(main))
+    curves = [r for r in results if r["mode"] != "dagger"]
+    built_in = [r for r in curves if r["task"] in ("tabletop/PickCube", "tabletop/PushCube") and not r.get("distill")]
+    (ROOT / "docs" / "results.svg").write_text(figure_svg(built_in))
+    (ROOT / "docs" / "simulators.svg").write_text(figure_svg([r for r in curves if r["task"] in SIMULATOR_STEPS], cols=2))
+    cells = grouped(results)
+    (RESULTS / "README.md").write_text(f"{PAGE}\n{tables(cells)}\n")
     text = (ROOT / "README.md").read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    (ROOT / "README.md").write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}")
+    (ROOT / "README.md").write_text(f"{before}{BEGIN}\n{digest(cells)}\n{END}{after}")
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """The results as Markdown, a table per setting: one row per task, method and teacher; seeds within a cell."""
-    groups: dict[str, dict[tuple[str, str, str, str], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+def grouped(results: list[dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:
+    """Results by cell, in the order of the tables, each with its seeds in order."""
+    groups: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
     for r in results:
         settings = [r["setting"]]
         if r["mode"] == "dagger" and r["setting"] == "dense-state":
             settings.append("sparse-state")  # without a reward the runs would be the same, number for number
         for setting in settings:
-            groups[setting][(r["task"], r["mode"], r.get("distill") or "", r["teacher"] or "")].append(r)
-    parts = []
-    for setting in SETTINGS:
-        if setting not in groups:
+            groups[Cell(setting, r["task"], r["mode"], r.get("distill") or "", r["teacher"] or "")].append(r)
+
+    def place(cell: Cell) -> tuple[Any, ...]:
+        return (list(SETTINGS).index(cell.setting), cell.task, list(NAMES)[::-1].index(cell.mode), cell.distill, cell.teacher)
+
+    return {cell: sorted(groups[cell], key=lambda r: r["seed"]) for cell in sorted(groups, key=place)}
+
+
+def digest(cells: dict[Cell, list[dict[str, Any]]]) -> str:
+    """The short table: a row per setting, task and teacher, seeds added up."""
+    lines = [
+        "| what is seen, which reward | task | teacher | RPD | PPO alone | DAgger | steps to 50 %, thousands: RPD | PPO |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cell, seeds in cells.items():
+        if cell.mode != "rpd" or cell.distill not in ("", "rkl"):
             continue
-        lines = [
-            f"**{setting}**",
-            "",
-            "| task | method | teacher | teacher success | final success, per seed | student − teacher, points (95 %) "
-            "| steps to 50 % | env steps | teacher queries | wall time |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        for key in sorted(groups[setting], key=lambda k: (k[0], ("ppo", "dagger", "rpd").index(k[1]), *k[2:])):
-            lines.append(_row(*key, sorted(groups[setting][key], key=lambda r: r["seed"])))
-        parts.append("\n".join(lines))
+        alone = cells.get(cell._replace(mode="ppo", distill="", teacher=""), [])
+        imitated = cells.get(cell._replace(mode="dagger"), [])
+        teacher = seeds[0]["teacher_eval"]
+        row = [
+            TITLES[cell.setting], cell.task.split("/")[1], f"{cell.teacher} {teacher['successes']}/{teacher['n']}",
+            f"**{_sum(seeds)}**", _sum(alone), _sum(imitated), _reached(seeds), _reached(alone),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def _sum(seeds: list[dict[str, Any]]) -> str:
+    students = [r["student"] for r in seeds]
+    return f"{sum(s['successes'] for s in students)}/{sum(s['n'] for s in students)}" if seeds else ""
+
+
+def _reached(seeds: list[dict[str, Any]], unit: str = "") -> str:
+    steps = [steps_to(0.5, [c[0] for c in r["curve"]], [c[1] for c in r["curve"]]) for r in seeds]
+    return ", ".join("never" if s is None else f"{s / 1000:.0f}{unit}" for s in steps)
+
+
+def tables(cells: dict[Cell, list[dict[str, Any]]]) -> str:
+    """Everything, a table per setting: one row per task, method and teacher; seeds within a cell."""
+    parts = []
+    for setting, title in TITLES.items():
+        rows = [_row(cell, seeds) for cell, seeds in cells.items() if cell.setting == setting]
+        if rows:
+            parts.append("\n".join([f"## {title[0].upper()}{title[1:]}", "", *HEAD, *rows]))
     return "\n\n".join(parts)
 
 
-def _row(task: str, mode: str, distill: str, teacher: str, seeds: list[dict[str, Any]]) -> str:
+def _row(cell: Cell, seeds: list[dict[str, Any]]) -> str:
     teachers = [r["teacher_eval"] for r in seeds if r["teacher_eval"]]
-    reached = [steps_to(0.5, [c[0] for c in r["curve"]], [c[1] for c in r["curve"]]) for r in seeds]
     paired = [r["paired"] for r in seeds if r["paired"]]
     cells = [
-        task.split("/")[1],
-        f"**{NAMES[mode]}** {distill}".strip() if mode == "rpd" else NAMES[mode],
-        teacher or "–",
+        cell.task.split("/")[1],
+        f"**{NAMES[cell.mode]}** {cell.distill}".strip() if cell.mode == "rpd" else NAMES[cell.mode],
+        cell.teacher or "–",
         ", ".join(f"{t['successes']}/{t['n']}" for t in teachers) or "–",
         ", ".join(f"{r['student']['successes']}/{r['student']['n']}" for r in seeds),
         ", ".join(f"{100 * p['diff']:+.0f} ({100 * p['lo']:+.0f} to {100 * p['hi']:+.0f})" for p in paired) or "–",
-        ", ".join("never" if s is None else f"{s / 1000:.0f} k" for s in reached),
+        _reached(seeds, " k"),
         f"{seeds[0]['steps'] / 1000:.0f} k",
         f"{max(r['teacher_queries'] for r in seeds) / 1000:.0f} k",
         ", ".join(f"{r['wall_s'] / 60:.1f} min" for r in seeds),
@@ -227,7 +291,7 @@ def main() -> None:
     runner = verbs.add_parser("run", help="run what has no result yet")
     runner.add_argument("--only", default="", help="regular expression that finds part of the experiments' names")
     runner.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
-    verbs.add_parser("readme", help="rewrite the README's table and docs/results.svg")
+    verbs.add_parser("readme", help="rewrite tables and figures")
     options = parser.parse_args()
     if options.verb == "run":
         run(options.only, options.jobs)
