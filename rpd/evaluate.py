@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from envs.errors import ConfigError, NonFiniteError, RunFault
 from rpd.atomic import write_json, write_text
 from rpd.machine import environment_info
 from rpd.policies import Policy
+from rpd.progress import Patience
 from rpd.stats import PairedResult, paired_difference, wilson
 
 SCHEMA_VERSION = 1
@@ -154,18 +156,22 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
         raise ConfigError(f"cannot evaluate {episodes} episodes: at least 1 is needed")
     policy.seed(seed)
     records: list[EpisodeRecord] = []
-    for first in range(0, episodes, env.num_envs):
+    limit = env.spec.max_episode_steps
+    patience = Patience(f"evaluating {policy.name} on {env.spec.task}", limit * math.ceil(episodes / env.num_envs))
+    for batch, first in enumerate(range(0, episodes, env.num_envs)):
         count = min(env.num_envs, episodes - first)
-        records += _batch(env, policy, count, seed + first, on_frame if first == 0 else None)
+        played = _batch(env, policy, count, seed + first, on_frame if first == 0 else None)
+        for step, ended in enumerate(played, batch * limit + 1):
+            records += ended
+            patience.tell(step, f"{len(records)} of {episodes} episodes")
     return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)))
 
 
 @torch.no_grad()
-def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFrame | None) -> list[EpisodeRecord]:
-    """The first episodes of environments 0 .. count - 1 after a reset with `seed`."""
+def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFrame | None) -> Iterator[list[EpisodeRecord]]:
+    """Of the first episodes of environments 0 .. count - 1 after a reset with `seed`: after each step those that ended."""
     running = torch.arange(env.num_envs, device=env.device) < count  # [N]
-    success = torch.zeros_like(running)
-    records: list[EpisodeRecord] = []
+    success, left = torch.zeros_like(running), count
     obs = env.reset(seed)
     policy.reset(torch.ones_like(running))
     if on_frame:
@@ -175,7 +181,7 @@ def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFr
         if not torch.isfinite(action).all():
             raise NonFiniteError(f"policy {policy.name}", f"action of {_rows(~torch.isfinite(action).all(-1))}")
         step = env.step(action)
-        obs = step.obs
+        obs, records = step.obs, list[EpisodeRecord]()
         if (ended := step.episode) is not None:
             success[ended.env] |= ended.success_once & running[ended.env]
             first = running[ended.env].tolist()
@@ -186,13 +192,15 @@ def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFr
                 for steps, solved in zip(solved_after.tolist(), ended.success_once.tolist(), strict=True)
             ]
             rows = zip(*(t.tolist() for t in fields), seconds, strict=True)
-            records += [EpisodeRecord(*row) for row, counts in zip(rows, first, strict=True) if counts]
+            records = [EpisodeRecord(*row) for row, counts in zip(rows, first, strict=True) if counts]
             running[ended.env] = False
             policy.reset(step.terminated | step.truncated)
         if on_frame:
             on_frame(env, running, success)
-        if len(records) == count:
-            return records
+        yield records
+        left -= len(records)
+        if not left:
+            return
     raise RunFault(f"{env.spec.task}: {_rows(running)} did not end an episode in {env.spec.max_episode_steps} steps")
 
 

@@ -85,3 +85,27 @@ def evaluation_line(step: int, metrics: dict[str, float]) -> str:
     if "eval/success_lo" in metrics and "eval/success_hi" in metrics:
         text += f" (95 % interval {metrics['eval/success_lo']:.0%} to {metrics['eval/success_hi']:.0%})"
     return text
+
+
+class Patience:
+    """Lines about work that takes longer than one likes to wait without a word; nothing about what is quick.
+
+    Args:
+        what: the work, e.g. "evaluating student on libero/object-3".
+        steps: how many it takes at most.
+    """
+
+    every_s = 15.0
+    """Seconds without a word."""
+
+    def __init__(self, what: str, steps: int) -> None:
+        self.what, self.steps = what, steps
+        self.began = self.spoke = time.monotonic()
+
+    def tell(self, step: int, done: str) -> None:
+        """Note that `step` of the steps are taken; `done` says what has come of it."""
+        now = time.monotonic()
+        if now - self.spoke >= self.every_s:
+            self.spoke = now
+            left = (now - self.began) / step * (self.steps - step)
+            print(f"{self.what}: {done} · at most {timedelta(seconds=round(left))} left", flush=True)

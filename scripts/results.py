@@ -64,9 +64,10 @@ TITLES = {
 PAGE = """# Every run
 
 Made by `python scripts/results.py run`, and this page by `python scripts/results.py readme`. The files beside it have each
-run's settings, curve, command, commit and machine. Success is k of n episodes on seeds that training never saw, a number per
-seed of the training. "Student − teacher" is paired by seed, with its 95 % interval. "Steps to 50 %" is the first evaluation
-that reaches it. Wall times are those of one thread on two cores that had other work, too.
+run's settings, curve, command, commit and machine. Success is k of n episodes on seeds that training never saw (LIBERO's
+tasks have 50 initial states, for both), a number per seed of the training. "Student − teacher" is paired by seed, with its
+95 % interval. "Steps to 50 %" is the first evaluation that reaches it. Wall times are those of one thread on two cores that
+had other work, too.
 
 ![Learning curves on the built-in tasks](../docs/results.svg)
 

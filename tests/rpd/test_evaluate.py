@@ -9,6 +9,7 @@ from envs.errors import ConfigError, NonFiniteError, RunFault
 from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 from rpd.evaluate import EpisodeRecord, EvalResult, compare, evaluate, save
 from rpd.policies import StudentPolicy, ZeroPolicy, resolve
+from rpd.progress import Patience
 from rpd.stats import wilson
 from students.actor_critic import ActorCritic
 from students.config import StudentConfig
@@ -101,6 +102,16 @@ def test_every_seed_counts_once_whatever_the_batch(num_envs):
     assert EvalResult.from_full_dict(got.to_full_dict()) == got
     assert result([0, 0]).travel_time is None and result([0, 0]).weighted_travel_time is None
     assert got.metrics()["eval/success"] == 4 / 7 and got.metrics()["eval/success_lo"] == wilson(4, 7)[0]
+
+
+def test_a_long_evaluation_says_how_far_it_is_and_a_quick_one_nothing(monkeypatch, capsys):
+    evaluate(FakeEnv(2), ZeroPolicy(2), 4, 0)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(Patience, "every_s", 0.0)
+    evaluate(FakeEnv(2), ZeroPolicy(2), 4, 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" · ")[0].split(": ")[1] for line in (lines[0], lines[-1])] == ["1 of 4 episodes", "4 of 4 episodes"]
+    assert all(line.startswith("evaluating zero on fake/Task: ") and "at most 0:00:0" in line for line in lines)
 
 
 def test_memory_is_reset_at_the_start_and_where_episodes_end():
