@@ -170,7 +170,8 @@ def _union(members: Sequence[EnvSpec], reads: Sequence[str]) -> EnvSpec:
         for name, unit, scale, discrete in zip(
             spec.action.names, spec.action.units, spec.action.scale, spec.action.discrete, strict=True
         ):
-            actions[name] = (unit, max(scale, actions.get(name, (unit, 0.0, discrete))[1]), discrete)
+            _, known, _ = actions.get(name, (unit, 0.0, discrete))
+            actions[name] = (unit, max(known, scale, key=abs), discrete)  # ManiSkill's turns have negative scales
     units, scales, discretes = zip(*actions.values(), strict=True)
     action = ActionSpec(names=tuple(actions), units=units, scale=scales, discrete=discretes, frame=members[0].action.frame)
     cameras = {key: members[0].observations[key] for key in members[0].cameras}
