@@ -50,7 +50,7 @@ VLA_STEPS = {  # by setting and task, the quick ones first
     ("vla-image", "tabletop/PickCube"): 300_000,
 }
 OCTO_STEPS = 150_000
-NAMES = {"rpd": "RPD", "dagger": "DAgger (no reward)", "ppo": "PPO"}
+NAMES = {"ppo": "PPO", "dagger": "DAgger (no reward)", "rpd": "RPD"}
 TITLES = {
     "dense-state": "state, dense",
     "sparse-state": "state, sparse",
@@ -222,7 +222,7 @@ def grouped(results: list[dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:
             groups[Cell(setting, r["task"], r["mode"], r.get("distill") or "", r["teacher"] or "")].append(r)
 
     def place(cell: Cell) -> tuple[Any, ...]:
-        return (list(SETTINGS).index(cell.setting), cell.task, list(NAMES)[::-1].index(cell.mode), cell.distill, cell.teacher)
+        return (list(TITLES).index(cell.setting), cell.task, list(NAMES).index(cell.mode), cell.distill, cell.teacher)
 
     return {cell: sorted(groups[cell], key=lambda r: r["seed"]) for cell in sorted(groups, key=place)}
 
