@@ -35,7 +35,7 @@ class EpisodicEnv(VectorEnv):
         backend: the simulations.
         device: where observations and rewards shall be.
         instruct: what the task of an episode is, in words, by the episode's seed.
-        to_scene: lays out the simulator's own ``scene`` [N, D] as `envs.specs.Scene` [N, Scene.dim].
+        to_scene: lays out the simulator's own ``scene`` [N, D] as `envs.privileged.Scene` [N, Scene.dim].
         exact_resume: whether restored simulations continue bit by bit.
         ignore_terminations: whether a solved episode goes on until its time is over.
     """

@@ -160,7 +160,7 @@ def _stages(tasks: list[str], options: CollectOptions) -> Generator[tuple[Vector
 
 
 def _actor(env: VectorEnv, options: CollectOptions) -> Policy:
-    if options.privileged and not (env.spec.scene or env.spec.course):
+    if options.privileged and env.spec.layout is None:
         raise ConfigError(f"--privileged: {env.spec.task} does not offer its scene")
     return resolve(options.actor, env)
 

@@ -16,7 +16,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from envs.errors import NonFiniteError
-from envs.specs import Scene
+from envs.privileged import Scene
 from rpd.augment import augmentation
 from rpd.batch import take
 from rpd.config import PerceptionConfig

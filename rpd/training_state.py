@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 import torch
@@ -62,7 +63,11 @@ def rng_tensors(*generators: torch.Generator) -> dict[str, Tensor]:
 
 
 def load_rng(tensors: dict[str, Tensor], *generators: torch.Generator) -> None:
-    """Restore `rng_tensors`, given the generators in the same order. CUDA states count where there is such a device."""
+    """Restore `rng_tensors`, given the generators in the same order. CUDA states count where there is such a device.
+
+    A generator's state means nothing to one of another kind of device, as where a run goes on without the GPU that it had:
+    there it seeds the new one.
+    """
     torch.set_rng_state(tensors["torch"])
     data = tensors["numpy"].numpy().tobytes()
     words, tail = data[: -_TAIL.size], data[-_TAIL.size :]
@@ -71,4 +76,8 @@ def load_rng(tensors: dict[str, Tensor], *generators: torch.Generator) -> None:
         if f"cuda.{i}" in tensors:
             torch.cuda.set_rng_state(tensors[f"cuda.{i}"], i)
     for i, generator in enumerate(generators):
-        generator.set_state(tensors[f"generator.{i}"])
+        state = tensors[f"generator.{i}"]
+        if state.shape == generator.get_state().shape:
+            generator.set_state(state)
+        else:
+            generator.manual_seed(zlib.crc32(state.numpy().tobytes()))

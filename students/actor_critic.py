@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from envs.errors import ConfigError
-from envs.specs import EnvSpec, Scene
+from envs.specs import EnvSpec
 from students import pretrained
 from students.config import StudentConfig
 from students.distribution import ActionDistribution
@@ -57,7 +57,7 @@ class ActorCritic(nn.Module):
             raise ConfigError(
                 f"{spec.task} offers no 'state' observation ({', '.join(spec.observations)}): a student needs one"
             )
-        if config.asymmetric_critic and not spec.scene:
+        if config.asymmetric_critic and spec.layout is None:
             raise ConfigError(f"asymmetric_critic needs privileged observations, and {spec.task} has none: leave it off")
         if config.perceive and not spec.scene:
             raise ConfigError(f"perceive needs privileged observations, and {spec.task} has none: leave it off")
@@ -78,7 +78,7 @@ class ActorCritic(nn.Module):
 
         sight = self.perception or self.cameras
         width = len(names) + (0 if sight is None else sight.dim)
-        critic_width = width + (Scene.relative_dim if config.asymmetric_critic else 0)
+        critic_width = width + (spec.layout.relative_dim if spec.layout and config.asymmetric_critic else 0)
         self.actor = mlp([width + beside, *config.hidden, spec.action.dim], out_gain=0.01)
         self.critic = mlp([critic_width, *config.hidden, 1], out_gain=1.0)
         # log sigma = low + (high - low) sigmoid(x): bounded without the dead gradient that a clamp has at its bounds
@@ -236,5 +236,5 @@ class ActorCritic(nn.Module):
 
     def _value(self, features: Tensor, obs: Obs) -> Tensor:
         if self.config.asymmetric_critic:
-            features = torch.cat([features, Scene.relative(obs["privileged"], self.spec.oriented)], dim=-1)
+            features = torch.cat([features, self.spec.relative(obs["privileged"])], dim=-1)
         return self.critic(features).squeeze(-1)

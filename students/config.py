@@ -32,7 +32,8 @@ class StudentConfig(BaseModel):
     normalize_state: bool = True
     """Whiten the state with running statistics, saved with the policy."""
     asymmetric_critic: bool = False
-    """Let the critic see the simulator's privileged scene in training (the actor never does)."""
+    """Let the critic see in training what the simulator knows (the actor never does): the scene, or in navigation the shortest
+    path."""
     augment: tuple[Literal["shift", "color"], ...] = ()
     """What the losses do to images, drawn anew each time; rollouts and evaluations see them as they are. shift: up to 4 pixels
     (DrQ); color: brightness, contrast and saturation by up to 20 %. See rpd/augment.py."""

@@ -9,7 +9,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from envs.specs import EnvSpec, Scene
+from envs.privileged import Scene
+from envs.specs import EnvSpec
 from students.config import StudentConfig
 from students.encoders import ImageEncoder, mlp
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from envs.specs import Scene
+from envs.privileged import Scene
 from students.perception import TOLERANCE
 
 

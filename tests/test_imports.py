@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("rpd", "envs", "teachers", "students", "configs")
 MAY_IMPORT = {
     "rpd": ("rpd", "envs", "teachers", "students", "configs"),
-    "teachers": ("teachers", "students", "envs.specs", "envs.errors", "envs.options", "envs.tee"),
-    "students": ("students", "envs.specs", "envs.errors", "envs.options"),
+    "teachers": ("teachers", "students", "envs.specs", "envs.privileged", "envs.errors", "envs.options", "envs.tee"),
+    "students": ("students", "envs.specs", "envs.privileged", "envs.errors", "envs.options"),
     "envs": ("envs",),
     "configs": ("configs",),
 }

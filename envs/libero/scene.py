@@ -1,4 +1,4 @@
-"""What privileged teachers may know (`envs.specs.Scene`) of the tasks that move one thing to one place.
+"""What privileged teachers may know (`envs.privileged.Scene`) of the tasks that move one thing to one place.
 
 Things in LIBERO are bowls, bottles and boxes, not cubes. Where to take hold of one is therefore part of the scene: its
 `object_pos` is the point that the fingertips should be at, its `object_quat` has its y axis along the direction in which they
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.specs import Scene
+from envs.privileged import Scene
 
 HOLLOW = ("bowl", "plate", "ramekin", "mug", "basket", "pan")
 """Words in the names of things that are held by their rim."""

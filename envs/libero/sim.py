@@ -16,8 +16,9 @@ from envs.libero import tasks
 from envs.libero.cameras import Camera
 from envs.libero.scene import RELATIVE, dense
 from envs.libero.world import World
+from envs.privileged import Scene
 from envs.simulation import Factory, Outcome
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec, Scene
+from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 
 SIZE = 128
 """Pixels of an observed image, as in LIBERO's demonstrations."""

@@ -1,4 +1,4 @@
-"""What privileged teachers may know (`envs.specs.Scene`), read from ManiSkill's simulation.
+"""What privileged teachers may know (`envs.privileged.Scene`), read from ManiSkill's simulation.
 
 Two steps, so that the geometry is computed once for the whole batch: `raw` copies poses in the world frame from one
 simulation, `to_scene` expresses them in the robot's base frame (ManiSkill's Panda stands at x = -0.615 m).
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.specs import Scene
+from envs.privileged import Scene
 
 ROBOTS = ("panda", "panda_wristcam")
 """Robots whose gripper is the Panda's: two fingers, 0 to 0.04 m each, the last two joints."""

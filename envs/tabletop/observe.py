@@ -9,7 +9,7 @@ import torch
 from mjbatch import Batch
 from torch import Tensor
 
-from envs.specs import Scene
+from envs.privileged import Scene
 from envs.tabletop import ik
 from envs.tabletop.control import DIMENSIONS
 from envs.tabletop.robots import Robot

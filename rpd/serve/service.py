@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from envs.errors import ConfigError, unknown_name
-from envs.specs import Course, EnvSpec, ObsSpec, Scene
+from envs.specs import EnvSpec, ObsSpec
 from teachers.base import Teacher, Views
 from teachers.wire.client import PROTOCOL
 from teachers.wire.codec import Message
@@ -35,8 +35,8 @@ class PolicyService:
         # A teacher that looks for itself takes images of any camera and size, and says itself which one it misses.
         self.required = {} if teacher.looks else dict(spec.observations)
         self.optional = {"state": spec.observations["state"]} if teacher.looks and "state" in spec.observations else {}
-        if spec.scene or spec.course:  # only scripted teachers look at it, and only a simulator can send it
-            self.optional["privileged"] = ObsSpec(shape=((Scene if spec.scene else Course).dim,), dtype="float32")
+        if spec.layout is not None:  # only scripted teachers look at it, and only a simulator can send it
+            self.optional["privileged"] = ObsSpec(shape=(spec.layout.dim,), dtype="float32")
         self._requests: dict[str, Callable[[Message], Message]] = {
             "label": self._label,
             "reset": self._reset,

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from envs.specs import Scene
+from envs.privileged import Scene
 from teachers.scripted.plan import PHASES, Plan
 from teachers.scripted.trembling import Tremble
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.specs import Scene
+from envs.privileged import Scene
 
 PHASES = ("approach", "descend", "grasp", "carry", "release", "push", "hold")
 APPROACH, DESCEND, GRASP, CARRY, RELEASE, PUSH, HOLD = range(len(PHASES))

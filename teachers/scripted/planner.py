@@ -7,7 +7,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from envs.errors import SpecMismatch, unknown_name
-from envs.specs import Course, EnvSpec
+from envs.privileged import Course
+from envs.specs import EnvSpec
 from teachers.base import TeacherOutput
 from teachers.registry import parse_options
 from teachers.scripted.trembling import Tremble, TremblingTeacher

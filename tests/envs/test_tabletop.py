@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from envs import registry
 from envs.base import EnvConfig, Step
 from envs.errors import NonFiniteError
-from envs.specs import Scene
+from envs.privileged import Scene
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.robots import ROBOTS
 from envs.tabletop.tasks import COLORS, TASKS

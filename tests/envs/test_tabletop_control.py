@@ -10,7 +10,7 @@ import torch
 
 from envs import registry
 from envs.base import EnvConfig
-from envs.specs import Scene
+from envs.privileged import Scene
 from envs.tabletop import ik
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.robots import ROBOTS

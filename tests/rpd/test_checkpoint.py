@@ -197,6 +197,16 @@ def test_numpy_gaussian_half_is_kept():
     assert all(t.dtype == torch.uint8 for t in saved.values())
 
 
+def test_random_state_of_another_kind_of_device():
+    saved = checkpoint.rng_tensors(torch.Generator())
+    saved["generator.0"] = torch.arange(16, dtype=torch.uint8)  # as a GPU's generator has it: a seed and an offset
+    drawn = []
+    for _ in range(2):
+        checkpoint.load_rng(saved, generator := torch.Generator())
+        drawn.append(torch.rand(3, generator=generator))
+    assert torch.equal(*drawn)
+
+
 def test_optimizer_of_another_network(policy):
     optimizer = torch.optim.Adam(policy.parameters())
     train(policy, optimizer, torch.Generator(), 1)

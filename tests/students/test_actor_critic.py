@@ -6,7 +6,8 @@ import torch
 from tensordict import TensorDict
 
 from envs.errors import ConfigError
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec, Scene
+from envs.privileged import Course, Scene
+from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 from students.actor_critic import MAX_LOG_STD, ActorCritic
 from students.config import StudentConfig
 
@@ -81,9 +82,12 @@ def test_acts_on_what_it_believes():
     assert plain.perceive(state) is state
 
 
-def test_only_the_critic_sees_privileged():
-    policy = ActorCritic(make_spec(), SMALL.model_copy(update={"asymmetric_critic": True}))
+@pytest.mark.parametrize("layout", [Scene, Course])
+def test_only_the_critic_sees_privileged(layout):
+    spec = make_spec().model_copy(update={"scene": layout is Scene, "course": layout is Course})
+    policy = ActorCritic(spec, SMALL.model_copy(update={"asymmetric_critic": True}))
     a = make_obs()
+    a["privileged"] = torch.randn(len(a), layout.dim)
     b = a.clone()
     b["privileged"] += 1
     assert torch.equal(policy.distribution(a).mean, policy.distribution(b).mean)

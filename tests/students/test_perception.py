@@ -2,7 +2,7 @@
 
 import torch
 
-from envs.specs import Scene
+from envs.privileged import Scene
 from students.config import StudentConfig
 from students.perception import TOLERANCE, Perception
 from tests.students.test_actor_critic import make_obs, make_spec

@@ -9,7 +9,8 @@ import torch
 from tensordict import TensorDict
 
 from envs.errors import ConfigError, SpecMismatch
-from envs.specs import ActionSpec, Embodiment, EnvSpec, Scene
+from envs.privileged import Scene
+from envs.specs import ActionSpec, Embodiment, EnvSpec
 from teachers.scripted import ScriptedTeacher, expert, from_string
 from teachers.scripted.dials import Dials, believe, lottery
 from teachers.scripted.experts import EXPERTS

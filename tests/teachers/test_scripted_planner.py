@@ -8,7 +8,7 @@ import torch
 from envs import registry
 from envs.base import EnvConfig
 from envs.errors import ConfigError, SpecMismatch
-from envs.specs import Course
+from envs.privileged import Course
 from teachers import registry as teachers
 from teachers.scripted.planner import ARRIVE, plan
 

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 
 from envs import registry as envs
 from envs.base import EnvConfig, VectorEnv
-from envs.specs import Scene
+from envs.privileged import Scene
 from envs.tabletop.robots import ROBOTS
 from envs.tabletop.tasks import TASKS
 from teachers import registry as teachers

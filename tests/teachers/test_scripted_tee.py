@@ -11,7 +11,7 @@ from envs import registry as envs
 from envs import tee
 from envs.base import EnvConfig
 from envs.errors import ConfigError
-from envs.specs import Scene
+from envs.privileged import Scene
 from teachers import registry as teachers
 from teachers.scripted.plan import PUSH, View
 from teachers.scripted.tee import CONE, LEVER, push, push_tee

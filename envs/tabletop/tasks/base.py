@@ -45,7 +45,7 @@ class Frame:
     object_speed: Array
     """[N] m/s."""
     target: Array
-    """[N, 3] see envs.specs.Scene."""
+    """[N, 3] see envs.privileged.Scene."""
     turn: Array
     """[N] how far the object is turned against the target about the vertical, rad."""
     half: float

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from envs.errors import ConfigError
-from envs.specs import Scene
+from envs.privileged import Scene
 from teachers import lora
 from teachers.learner import Minibatch
 from teachers.octo import weights

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from envs.specs import Scene
+from envs.privileged import Scene
 from teachers import lora
 from teachers.learner import Minibatch
 from teachers.openvla import weights
