@@ -57,9 +57,13 @@ def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
     if type(start) is not ActorCritic:
         raise ConfigError(f"init {config.init} is a residual, and its base would be trained with it: name a plain policy")
     start.fit(env.spec)
-    training = {name: getattr(config.student, name) for name in ("init_log_std", "min_log_std", "augment")}
-    policy = ActorCritic(env.spec, start.config.model_copy(update=training)).to(env.device)
-    policy.load_state_dict({**start.state_dict(), "log_std_logit": policy.log_std_logit})
+    names = ("init_log_std", "min_log_std", "augment", "asymmetric_critic")
+    policy = ActorCritic(env.spec, start.config.model_copy(update={name: getattr(config.student, name) for name in names}))
+    policy.to(env.device)
+    new = ["log_std_logit"]
+    if policy.config.asymmetric_critic != start.config.asymmetric_critic:
+        new += [name for name in policy.state_dict() if name.startswith("critic.")]
+    policy.load_state_dict({**start.state_dict(), **{name: policy.state_dict()[name] for name in new}})
     last = cast("nn.Linear", policy.actor[-1])
     with torch.no_grad():  # what was a centimetre stays a centimetre
         last.weight.mul_(start.rescale[:, None])

@@ -57,8 +57,6 @@ class ActorCritic(nn.Module):
             raise ConfigError(
                 f"{spec.task} offers no 'state' observation ({', '.join(spec.observations)}): a student needs one"
             )
-        if config.asymmetric_critic and spec.layout is None:
-            raise ConfigError(f"asymmetric_critic needs privileged observations, and {spec.task} has none: leave it off")
         if config.perceive and not spec.scene:
             raise ConfigError(f"perceive needs privileged observations, and {spec.task} has none: leave it off")
         if config.perceive and not spec.cameras:
@@ -78,9 +76,9 @@ class ActorCritic(nn.Module):
 
         sight = self.perception or self.cameras
         width = len(names) + (0 if sight is None else sight.dim)
-        critic_width = width + (spec.layout.relative_dim if spec.layout and config.asymmetric_critic else 0)
         self.actor = mlp([width + beside, *config.hidden, spec.action.dim], out_gain=0.01)
-        self.critic = mlp([critic_width, *config.hidden, 1], out_gain=1.0)
+        self._width = width
+        self.critic = self._make_critic()
         # log sigma = low + (high - low) sigmoid(x): bounded without the dead gradient that a clamp has at its bounds
         fraction = (start - low) / (MAX_LOG_STD - low)
         self.log_std_logit = nn.Parameter(torch.full((spec.action.dim,), math.log(fraction / (1 - fraction))))
@@ -103,6 +101,26 @@ class ActorCritic(nn.Module):
         self.rescale = torch.tensor(rescale, device=self.device)
         self._everything = columns == list(range(len(spec.state_names)))
         self._same_scale = bool((self.rescale == 1).all())
+
+    def renew_critic(self, asymmetric: bool) -> None:
+        """Begin anew with a critic that sees what the simulator knows, or one that does not, unless it is of that kind.
+
+        Raises:
+            ConfigError: the simulator tells nothing.
+        """
+        if asymmetric != self.config.asymmetric_critic:
+            self.config = self.config.model_copy(update={"asymmetric_critic": asymmetric})
+            self.critic = self._make_critic().to(self.device)
+
+    def _make_critic(self) -> nn.Sequential:
+        width = self._width
+        if self.config.asymmetric_critic:
+            if self.spec.layout is None:
+                raise ConfigError(
+                    f"asymmetric_critic needs privileged observations, and {self.spec.task} has none: leave it off"
+                )
+            width += self.spec.layout.relative_dim
+        return mlp([width, *self.config.hidden, 1], out_gain=1.0)
 
     def forward(self, obs: Obs) -> Outputs:
         """Return all that the losses need; images are encoded once."""

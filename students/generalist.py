@@ -119,7 +119,12 @@ class GeneralistActorCritic(ActorCritic):
         """The normaliser stays as it is, see `whiten`."""
 
     def start(self, student: StudentConfig) -> None:
-        """Begin to learn from a reward on the robot that it fits, exploring as a configuration says in that robot's range."""
+        """Begin to learn from a reward on the robot that it fits, exploring as a configuration says in that robot's range.
+
+        Raises:
+            ConfigError: see `renew_critic`.
+        """
+        self.renew_critic(student.asymmetric_critic)
         low = student.min_log_std
         target = student.init_log_std - self.rescale.log()
         fraction = ((target - low) / (MAX_LOG_STD - low)).clamp(0.01, 0.99)

@@ -179,7 +179,8 @@ def test_trains_on(small, tmp_path):
     policy = GeneralistActorCritic([env.spec for env in envs], student, two)
     policy.save_pretrained(tmp_path / "g")
     rl = {"mode": "rpd", "teacher": "scripted:std=0.1", "distill": {"divergence": "fkl"}, "total_steps": 64}
-    config = small(init=str(tmp_path / "g"), env={"robot": "ur5e_slow"}, student={"init_log_std": -2.0}, **rl)
+    exploring = {"init_log_std": -2.0, "asymmetric_critic": True}
+    config = small(init=str(tmp_path / "g"), env={"robot": "ur5e_slow"}, student=exploring, **rl)
     trainer = Trainer(config, tmp_path / "run")
     obs = trainer.collector.obs
     policy.fit(trainer.env.spec)

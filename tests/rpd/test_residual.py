@@ -107,13 +107,17 @@ def test_resumes_bit_for_bit_without_the_bases_folder(kind, small, base, tmp_pat
     assert results[0]["base_eval"] == results[1]["base_eval"] and results[0]["student"] == results[1]["student"]
 
 
-def test_fine_tuning_starts_at_the_base_too(small, base, tmp_path):
-    config = small(init=base, env={"robot": "ur10e"}, student={"init_log_std": -3.0}, **RESIDUAL)
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_fine_tuning_starts_at_the_base_too(small, base, tmp_path, asymmetric):
+    exploring = {"init_log_std": -3.0, "asymmetric_critic": asymmetric}
+    config = small(init=base, env={"robot": "ur10e"}, student=exploring, **RESIDUAL)
     trainer = Trainer(config, tmp_path)
     alone = ActorCritic.from_pretrained(base)
     alone.fit(trainer.env.spec)
     obs = trainer.collector.obs
-    torch.testing.assert_close(make_policy(config, trainer.env).act(obs), alone.act(obs))
+    begun = make_policy(config, trainer.env)
+    torch.testing.assert_close(begun.act(obs), alone.act(obs))
+    assert torch.equal(begun.value(obs), alone.value(obs)) != asymmetric  # a critic that sees more is a new one
     assert trainer.config.student.reads == READS and trainer.config.student.init_log_std == -3.0
     assert torch.allclose(trainer.policy.log_std, torch.tensor(-3.0)) and (alone.rescale != 1).any()
     before = alone.state_dict()["actor.0.weight"]
