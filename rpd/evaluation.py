@@ -203,13 +203,14 @@ def _folders(options: EvalOptions, names: list[str]) -> list[Path]:
 def _show(env: VectorEnv, results: list[EvalResult], folders: list[Path]) -> None:
     table = Table(title=f"{env.spec.task} · {env.spec.embodiment.name}", title_justify="left", header_style="bold")
     table.add_column("policy", overflow="fold")
-    travels = ("travel time", "weighted") if env.spec.course else ()
-    for column in ("success (95 %)", "at end", "return", "length", *travels):
+    more = ("travel time", "weighted") if env.spec.course else ("at end",)  # success ends a course
+    for column in ("success (95 %)", "return", "length", *more):
         table.add_column(column, no_wrap=True)
     for r in results:
-        at_end = sum(e.success_at_end for e in r.episodes)
-        times = ["–" if t is None else f"{t:.1f} s" for t in (r.travel_time, r.weighted_travel_time)][: len(travels)]
-        table.add_row(r.policy, rate_text(r.to_dict()), str(at_end), f"{r.mean_return:.2f}", f"{r.mean_length:.1f}", *times)
+        at_end = [str(sum(e.success_at_end for e in r.episodes))]
+        times = ["–" if t is None else f"{t:.1f} s" for t in (r.travel_time, r.weighted_travel_time)]
+        numbers = (f"{r.mean_return:.2f}", f"{r.mean_length:.1f}", *(times if env.spec.course else at_end))
+        table.add_row(r.policy, rate_text(r.to_dict()), *numbers)
     console = Console()
     console.print(table)
     for folder in folders:

@@ -17,6 +17,7 @@ import torch
 import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -163,11 +164,11 @@ def cells_of(sweep: Sweep) -> Iterator[Cell]:
 
 def table(cells: list[Cell]) -> Table:
     """One row per task and robot: all episodes of all seeds that are complete together."""
-    shown = Table(header_style="bold")
+    shown = Table(header_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)  # fits 80 columns
     based = any(cell.base is not None for cell in cells)
     shown.add_column("task", no_wrap=True)
     shown.add_column("robot", no_wrap=True)
-    for name in (("base (95 %)", "length") if based else ()) + ("success (95 %)", "length", "seeds"):
+    for name in (("base (95 %)", "steps") if based else ()) + ("success (95 %)", "steps", "runs"):
         shown.add_column(name, no_wrap=True, justify="right")
     rows: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
