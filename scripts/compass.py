@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -168,7 +169,11 @@ def main() -> int:
                 return 130
         if not all(done):
             return 1
-    print(f"report: {plan[-1][0].folder / 'report.html'}")
+    page = plan[-1][0].folder / "report.html"
+    kept = Path("results") / "compass" / f"{options.domain}.json"  # see scripts/results.py
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(page.with_suffix(".json"), kept)
+    print(f"report: {page}\nnumbers: {kept}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Results: run the experiments, and make tables and figures from the small files in results/.
 
 python scripts/results.py run [--only 'state-P.*rpd'] [--jobs 2]   # hours on 2 cores; resumable, skips what is done
-python scripts/results.py readme                                   # seconds: README, results/README.md, two figures in docs/
+python scripts/results.py readme               # seconds: README, results/README.md, docs/generalist.md, two figures in docs/
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import compass_tables
+
 from rpd.report import figure_svg
 from rpd.stats import steps_to
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, RUNS = ROOT / "results", ROOT / "runs" / "results"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 SETTINGS = {
     "dense-state": ["--env.reward", "dense"],
     "sparse-state": ["--env.reward", "sparse"],
@@ -195,7 +196,7 @@ def _run_one(e: Experiment) -> str:
 
 
 def readme() -> None:
-    """Rewrite the README's table, results/README.md with every run, and the figures."""
+    """Rewrite the README's table, results/README.md with every run, the tables of many robots, and the figures."""
     results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))]
     for r in results:
         r["teacher"] = short(r["teacher"])
@@ -205,10 +206,16 @@ def readme() -> None:
     (ROOT / "docs" / "simulators.svg").write_text(figure_svg([r for r in curves if r["task"] in SIMULATOR_STEPS], cols=2))
     cells = grouped(results)
     (RESULTS / "README.md").write_text(f"{PAGE}\n{tables(cells)}\n")
-    text = (ROOT / "README.md").read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    (ROOT / "README.md").write_text(f"{before}{BEGIN}\n{digest(cells)}\n{END}{after}")
+    between(ROOT / "README.md", "results", digest(cells))
+    for path in sorted((RESULTS / "compass").glob("*.json")):
+        between(ROOT / "docs" / "generalist.md", path.stem, compass_tables.tables(json.loads(path.read_text())))
+
+
+def between(path: Path, name: str, content: str) -> None:
+    """Write what stands between the marks of `name` in a page."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = path.read_text().split(begin)
+    path.write_text(f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}")
 
 
 def grouped(results: list[dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:
