@@ -3,6 +3,7 @@
 python scripts/pictures.py robots                     # docs/robots.webp: four robots, each at a task, with its expert
 python scripts/pictures.py navigate                   # docs/navigate.webp: mobile bases, with the planner
 python scripts/pictures.py demo runs/demo-20260101-0  # docs/demo.webp: teacher and student of a `make demo`
+python scripts/pictures.py generalist runs/compass-navigate/generalist  # docs/generalist.webp: one policy on all of its robots
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ CASTS = {
         ("wheeled", "navigate/Open"),
     ),
 }
+FILMED = {"demo": ("eval/*/side_by_side.mp4", 2), "generalist": ("grid.mp4", 4)}
+"""Where the videos of runs are, and of how many frames one is kept."""
 SIZE, SHARPNESS = 208, 2
 """Pixels of a tile, and how much larger it is rendered: edges are smoothed on the way down."""
 WIDTH = 832
@@ -78,29 +81,29 @@ def _tile(frame: torch.Tensor, caption: str) -> Image.Image:
     return image
 
 
-def demo(run: Path) -> list[Image.Image]:
-    """The video that shows both policies, smaller, at half of its frame rate."""
-    videos = sorted(run.glob("eval/*/side_by_side.mp4"))
+def filmed(run: Path, name: str, stride: int) -> list[Image.Image]:
+    """A run's newest video, smaller, every so many frames."""
+    videos = sorted(run.glob(name))
     if not videos:
-        raise SystemExit(f"{run} has no eval/*/side_by_side.mp4: give the folder of a `make demo`")
-    frames = [Image.fromarray(frame) for frame in imageio.mimread(videos[-1], memtest=False)[::2]]
+        raise SystemExit(f"{run} has no {name}")
+    frames = [Image.fromarray(frame) for frame in imageio.mimread(videos[-1], memtest=False)[::stride]]
     return [f.resize((WIDTH, WIDTH * f.height // f.width), Image.Resampling.LANCZOS) for f in frames]
 
 
 def main() -> None:
     """Parse, draw, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=(*CASTS, "demo"))
-    parser.add_argument("run", type=Path, nargs="?", help="demo: the run's folder")
+    parser.add_argument("what", choices=(*CASTS, *FILMED))
+    parser.add_argument("run", type=Path, nargs="?", help=f"{', '.join(FILMED)}: the run's folder")
     options = parser.parse_args()
-    if options.what == "demo" and options.run is None:
-        parser.error("demo needs the run's folder")
-    pages = demo(options.run) if options.what == "demo" else robots(CASTS[options.what])
+    if options.what in FILMED and options.run is None:
+        parser.error(f"{options.what} needs the run's folder")
+    pages = filmed(options.run, *FILMED[options.what]) if options.what in FILMED else robots(CASTS[options.what])
     DOCS.mkdir(exist_ok=True)
     out = DOCS / f"{options.what}.webp"
     if options.what == "navigate":
         pages = pages[::2]
-    duration = {"robots": 50, "navigate": 200, "demo": 100}[options.what]  # ms: real time
+    duration = {"robots": 50, "navigate": 200, "demo": 100, "generalist": 400}[options.what]  # ms: real time
     pages[0].save(out, save_all=True, append_images=pages[1:], duration=duration, loop=0, quality=65, method=4)
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, {len(pages)} pictures of {pages[0].width} x {pages[0].height}")
 
