@@ -2,7 +2,6 @@
 
 python scripts/compass.py navigate [--jobs 2]    # hours on 2 cores; after Ctrl-C, the same command goes on
 python scripts/compass.py tabletop [--jobs 2]
-python scripts/compass.py vla [--jobs 2]         # the same arms, and a VLA that knows one of them as the base
 python scripts/compass.py navigate --list        # the commands, without running them
 
 Every cell is an ordinary run folder, and every command one that can be typed. In the end: one page with all of it.
@@ -28,29 +27,27 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Domain:
-    """One family of robots; its sweeps are those of configs/compass/<name>.yaml, <name>-tuned.yaml and <name>-scratch.yaml."""
+    """One family of robots; its sweeps are configs/compass/<name>.yaml, <name>-tuned.yaml and <name>-scratch.yaml."""
 
+    home: str
+    """Robot of the base."""
+    base_reads: str
+    """What the base reads: nothing that belongs to one robot."""
     reads: str
     """What a generalist reads."""
-    describe: str = ""
+    describe: str
     """What it is told of a body, of the descriptor; empty: all that differs."""
-    home: str = ""
-    """Robot of the base, if it is cloned here."""
-    base_reads: str = ""
-    """What that base reads: nothing that belongs to one robot."""
-    held_out: tuple[str, ...] = ()
-    """Robots that are left out, each in its turn; none: one generalist, compared with nothing."""
+    held_out: tuple[str, ...]
+    """Robots that are left out, each in its turn."""
 
 
 GOAL = "range goal velocity command"
-ARM = "tcp_lag touch object goal"
 DOMAINS = {
-    "navigate": Domain(GOAL, home="wheeled", base_reads=GOAL, held_out=("omni", "legged")),
+    "navigate": Domain("wheeled", GOAL, GOAL, "", ("omni", "legged")),
     "tabletop": Domain(
-        f"gripper tcp {ARM}", "reach opening max_delta_pos delay",
-        home="panda", base_reads=f"gripper {ARM}", held_out=("xarm6", "ur10e"),
+        "panda", "gripper tcp_lag touch object goal", "gripper tcp tcp_lag touch object goal",
+        "reach opening max_delta_pos delay", ("xarm6", "ur10e"),
     ),
-    "vla": Domain(f"gripper tcp {ARM}", "reach opening max_delta_pos delay"),
 }  # fmt: skip
 
 
@@ -76,17 +73,16 @@ class Step:
 
 def stages(name: str, domain: Domain, jobs: int) -> list[list[Step]]:
     """All commands; those of a stage may run at the same time, the stages one after the other."""
-    files = (Path(f"configs/compass/{name}{kind}.yaml") for kind in ("", "-tuned", "-scratch"))
-    sweeps = {file: read(file) for file in files if file.exists()}
-    sweep = next(iter(sweeps.values()))
-    bases = {cell.task: Path(str(cell.base)) for cell in cells_of(sweep)} if domain.home else {}
+    sweeps = {kind: read(Path(f"configs/compass/{name}{kind}.yaml")) for kind in ("", "-tuned", "-scratch")}
+    sweep = sweeps[""]
+    bases = {cell.task: Path(str(cell.base)) for cell in cells_of(sweep)}
     distilled = _distilled(sweep, domain)
     runs = [str(cell.run_dir) for each in sweeps.values() for cell in cells_of(each)]
     page = ["--out", str(sweep.out / "report.html")]
     return [
         [_collect(task, Path("demos") / base.name, domain.home) for task, base in bases.items()],
         [_clone(task, base, domain) for task, base in bases.items()],
-        *([Step(f"rpd sweep {file} --jobs {jobs}".split(), sweep.out)] for file, sweep in sweeps.items()),
+        *([Step(f"rpd sweep configs/compass/{name}{kind}.yaml --jobs {jobs}".split(), s.out)] for kind, s in sweeps.items()),
         distilled,
         [Step(["rpd", "report", *runs, *(str(step.folder) for step in distilled), *page], sweep.out)],
     ]
@@ -104,7 +100,7 @@ def _clone(task: str, base: Path, domain: Domain) -> Step:
 
 
 def _distilled(sweep: Sweep, domain: Domain) -> list[Step]:
-    """From the first seed's specialists: all of them, the same in other ways, and all but one robot's."""
+    """From the first seed's specialists: all of them, and all but one robot's."""
     descriptor = "--embodiment descriptor" + (f" --generalist.describe {domain.describe}" if domain.describe else "")
     one_hot = "--embodiment one-hot"
 
@@ -114,8 +110,6 @@ def _distilled(sweep: Sweep, domain: Domain) -> list[Step]:
         held = f"--held-out {without} " if without else ""
         return _run(f"rpd distill {runs} {held}--student.reads {domain.reads} {options}", sweep.out / name)
 
-    if not domain.held_out:
-        return [distil("generalist", descriptor)]
     return [
         distil("generalist", descriptor),
         distil("off-policy", f"{descriptor} --rounds 0 --steps 10000 --episodes 512"),  # as many labels and gradient steps
