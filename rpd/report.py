@@ -63,6 +63,7 @@ def write(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
     folders = [read_run(p) for p in paths]
     if out is None:
         out = (paths[0] if len(paths) == 1 else Path(os.path.commonpath([p.resolve().parent for p in paths]))) / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
     if any(map(distilled, paths)):
         from rpd.generalist.report import write as write_matrix
 

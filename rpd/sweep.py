@@ -17,7 +17,6 @@ import torch
 import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +29,7 @@ from rpd.residual import make_policy
 from rpd.runs import read_json
 from rpd.settings import read_text, residual_options, train_options
 from rpd.stats import wilson
+from rpd.tables import compact
 from rpd.trainer import make_teacher
 
 POLL = 0.2  # s
@@ -164,7 +164,7 @@ def cells_of(sweep: Sweep) -> Iterator[Cell]:
 
 def table(cells: list[Cell]) -> Table:
     """One row per task and robot: all episodes of all seeds that are complete together."""
-    shown = Table(header_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)  # fits 80 columns
+    shown = compact()
     based = any(cell.base is not None for cell in cells)
     shown.add_column("task", no_wrap=True)
     shown.add_column("robot", no_wrap=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from envs.errors import ConfigError, unknown_name
 from rpd import checkpoint, lifecycle
@@ -17,6 +16,7 @@ from rpd.generalist.trainer import GeneralistTrainer
 from rpd.page import paired_text, rate_text
 from rpd.report import write
 from rpd.runs import near, read_json
+from rpd.tables import compact
 from rpd.trainer import resolve_device
 
 COMMAND = "rpd distill"
@@ -59,7 +59,7 @@ def _distil(config: DistillRun, run_dir: Path, saved: checkpoint.Checkpoint | No
     if not complete:
         return 130
     console, result = Console(), read_json(run_dir / "result.json")
-    table = Table(header_style="bold")
+    table = compact()
     for name in ("task", "robot", "base", "specialist", "generalist (95 %)", "difference"):
         table.add_column(name, no_wrap=True)
     for row in result["cells"]:
