@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rpd.page import rate_text
+
 ORDER = ("base", "from nothing", "fine-tuned base", "specialist", "generalist")
 NAMES = {
     "generalist": "on-policy rounds, told by descriptor",
@@ -58,19 +60,12 @@ def held_out(numbers: dict[str, Any]) -> str:
         if by_descriptor:
             robot = [cell["task"].rsplit("/", 1)[-1], f"`{cell['robot']}`"]
             results = (cell.get("base"), by_descriptor, by_one_hot, cell.get("specialist"))
-            rows.append([*robot, *map(_interval, results)])
+            rows.append([*robot, *(rate_text(result) if result else "–" for result in results)])
     return _table(["task", "never seen", "base", "told by descriptor", "told by one-hot", "its own specialist"], rows)
 
 
 def _solved(result: dict[str, Any] | None) -> str:
     return f"{result['successes']}/{result['n']}" if result else "–"
-
-
-def _interval(result: dict[str, Any] | None) -> str:
-    if result is None:
-        return "–"
-    low, high = result["interval"]
-    return f"{_solved(result)} ({100 * low:.0f}–{100 * high:.0f} %)"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
