@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from markdown_table import table
+
 from rpd.page import rate_text
 
 ORDER = ("base", "from nothing", "fine-tuned base", "specialist", "generalist")
@@ -39,7 +41,7 @@ def robots(numbers: dict[str, Any]) -> str:
         times = f", {mean['rate'] / base:.2f} × the base" if name != "base" else ""
         means.append(f"**{100 * mean['rate']:.1f} %** ({100 * low:.1f}–{100 * high:.1f}){times}")
     times = [f"{numbers['means'][name]['travel_time']:.1f} s" for name in who]
-    return _table(["task", "robot", *who], [*rows, ["all", "", *means], ["time of the solved", "", *times]])
+    return table(["task", "robot", *who], [*rows, ["all", "", *means], ["time of the solved", "", *times]])
 
 
 def distillations(numbers: dict[str, Any]) -> str:
@@ -49,7 +51,7 @@ def distillations(numbers: dict[str, Any]) -> str:
         mean, paired = numbers["means"][name], numbers["generalist_less_specialist"][name]
         difference = f"{100 * paired['diff']:+.1f} points ({100 * paired['lo']:+.1f} to {100 * paired['hi']:+.1f})"
         rows.append([title, _solved(mean), difference, f"{numbers['bytes_per_frame'][name]:.0f}"])
-    return _table(["generalist", "success", "less its specialists, paired by episode", "bytes per stored frame"], rows)
+    return table(["generalist", "success", "less its specialists, paired by episode", "bytes per stored frame"], rows)
 
 
 def held_out(numbers: dict[str, Any]) -> str:
@@ -61,12 +63,8 @@ def held_out(numbers: dict[str, Any]) -> str:
             robot = [cell["task"].rsplit("/", 1)[-1], f"`{cell['robot']}`"]
             results = (cell.get("base"), by_descriptor, by_one_hot, cell.get("specialist"))
             rows.append([*robot, *(rate_text(result) if result else "–" for result in results)])
-    return _table(["task", "never seen", "base", "told by descriptor", "told by one-hot", "its own specialist"], rows)
+    return table(["task", "never seen", "base", "told by descriptor", "told by one-hot", "its own specialist"], rows)
 
 
 def _solved(result: dict[str, Any] | None) -> str:
     return f"{result['successes']}/{result['n']}" if result else "–"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))

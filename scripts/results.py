@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import compass_tables
+import diffusion_tables
+from markdown_table import table
 
+from rpd.bench import diffusion
 from rpd.report import figure_svg
 from rpd.stats import steps_to
 
@@ -75,10 +78,9 @@ had other work, too.
 ![Learning curves on ManiSkill and LIBERO](../docs/simulators.svg)
 """
 HEAD = (
-    "| task | method | teacher | teacher success | final success, per seed | student − teacher, points (95 %) "
-    "| steps to 50 % | env steps | teacher queries | wall time |",
-    "|---|---|---|---|---|---|---|---|---|---|",
-)
+    "task", "method", "teacher", "teacher success", "final success, per seed", "student − teacher, points (95 %)",
+    "steps to 50 %", "env steps", "teacher queries", "wall time",
+)  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -196,7 +198,7 @@ def _run_one(e: Experiment) -> str:
 
 
 def readme() -> None:
-    """Rewrite the README's table, results/README.md with every run, the tables of many robots, and the figures."""
+    """Rewrite the tables of the README, of results/README.md (every run) and of two pages of docs, and the figures."""
     results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))]
     for r in results:
         r["teacher"] = short(r["teacher"])
@@ -209,6 +211,9 @@ def readme() -> None:
     between(ROOT / "README.md", "results", digest(cells))
     for path in sorted((RESULTS / "compass").glob("*.json")):
         between(ROOT / "docs" / "generalist.md", path.stem, compass_tables.tables(json.loads(path.read_text())))
+    benches = [json.loads(p.read_text()) for p in sorted((RESULTS / "diffusion").glob("*/bench.json"))]
+    between(ROOT / "docs" / "diffusion.md", "samplers", diffusion_tables.samplers(benches))
+    (ROOT / "docs" / "samplers.svg").write_text(diffusion.draw(benches))
 
 
 def between(path: Path, name: str, content: str) -> None:
@@ -236,22 +241,20 @@ def grouped(results: list[dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:
 
 def digest(cells: dict[Cell, list[dict[str, Any]]]) -> str:
     """The short table: a row per setting, task and teacher, seeds added up."""
-    lines = [
-        "| what is seen, which reward | task | teacher | RPD | PPO alone | DAgger | steps to 50 %, thousands: RPD | PPO |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    steps = "steps to 50 %, thousands: RPD"
+    head = ("what is seen, which reward", "task", "teacher", "RPD", "PPO alone", "DAgger", steps, "PPO")
+    rows = []
     for cell, seeds in cells.items():
         if cell.mode != "rpd" or cell.distill not in ("", "rkl"):
             continue
         alone = cells.get(cell._replace(mode="ppo", distill="", teacher=""), [])
         imitated = cells.get(cell._replace(mode="dagger"), [])
         teacher = seeds[0]["teacher_eval"]
-        row = [
+        rows.append([
             TITLES[cell.setting], cell.task.split("/")[1], f"{cell.teacher} {teacher['successes']}/{teacher['n']}",
             f"**{_sum(seeds)}**", _sum(alone), _sum(imitated), _reached(seeds), _reached(alone),
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        ])  # fmt: skip
+    return table(head, rows)
 
 
 def _sum(seeds: list[dict[str, Any]]) -> str:
@@ -270,14 +273,14 @@ def tables(cells: dict[Cell, list[dict[str, Any]]]) -> str:
     for setting, title in TITLES.items():
         rows = [_row(cell, seeds) for cell, seeds in cells.items() if cell.setting == setting]
         if rows:
-            parts.append("\n".join([f"## {title[0].upper()}{title[1:]}", "", *HEAD, *rows]))
+            parts.append(f"## {title[0].upper()}{title[1:]}\n\n{table(HEAD, rows)}")
     return "\n\n".join(parts)
 
 
-def _row(cell: Cell, seeds: list[dict[str, Any]]) -> str:
+def _row(cell: Cell, seeds: list[dict[str, Any]]) -> list[str]:
     teachers = [r["teacher_eval"] for r in seeds if r["teacher_eval"]]
     paired = [r["paired"] for r in seeds if r["paired"]]
-    cells = [
+    return [
         cell.task.split("/")[1],
         f"**{NAMES[cell.mode]}** {cell.distill}".strip() if cell.mode == "rpd" else NAMES[cell.mode],
         cell.teacher or "–",
@@ -289,7 +292,6 @@ def _row(cell: Cell, seeds: list[dict[str, Any]]) -> str:
         f"{max(r['teacher_queries'] for r in seeds) / 1000:.0f} k",
         ", ".join(f"{r['wall_s'] / 60:.1f} min" for r in seeds),
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
