@@ -166,7 +166,7 @@ def draw(reports: list[dict[str, Any]]) -> str:
     for report in reports:
         points: dict[str, list[tuple[float, float]]] = {}
         for m in report["methods"]:
-            family = "ensemble" if "ensemble" in m["sampler"] else m["sampler"].partition(":")[0]
+            family = _family(m["sampler"])
             families.setdefault(family, len(families))
             points.setdefault(family, []).append((max(m["evaluations_per_action"], 1e-2), m["rate"]))
         lines = [
@@ -175,6 +175,14 @@ def draw(reports: list[dict[str, Any]]) -> str:
         ]
         charts.append(Chart(report["task"], lines, x_label="network evaluations per action", percent=True, log_x=True))
     return figure(charts, len(charts))
+
+
+def _family(sampler: str) -> str:
+    """What a sampler is a kind of: points of one line."""
+    if "ensemble" in sampler:
+        return "ensemble"
+    name, _, options = sampler.partition(":")
+    return "rti, from higher up" if name == "rti" and ("start=" in options or "auto" in options) else name
 
 
 def _executing(sampler: str, execute: int) -> str:
