@@ -12,9 +12,6 @@ from envs.errors import ConfigError, SpecMismatch
 from envs.specs import JOINTS, ActionSpec, Embodiment, EnvSpec, ObsSpec
 from students.config import GeneralistConfig
 
-CLIP = 3.0
-"""Bound of a normalised descriptor entry: of a robot far from all that are known, a network can say nothing."""
-
 
 @dataclass(frozen=True)
 class Body:
@@ -39,7 +36,9 @@ class Layout:
 
     State entries are identified by their names, and are there if any robot has them; a robot without one reads zero (after
     whitening). Actions likewise: ±1 means what it means to the robot that goes furthest, and a robot without a dimension
-    ignores it. A robot's body is told as its normalised descriptor or by one-hot, a task by one-hot where there are several.
+    ignores it. A robot's body is told as its normalised descriptor or by one-hot, a task by one-hot where there are several. Of
+    another robot, each entry of the descriptor is moved into the range that its own robots have: beyond it, a network only
+    seems to know something.
 
     Attributes:
         spec: an environment that has everything; its names are in the layout's order.
@@ -63,7 +62,9 @@ class Layout:
         self.robots = tuple(bodies)
         self.described: tuple[str, ...] = ()
         if config.embodiment == "descriptor":
-            self.described, self._mean, self._std = _statistics(list(bodies.values()), config.describe)
+            self.described, known = _known(list(bodies.values()), config.describe)
+            self._low, self._high = known.amin(0), known.amax(0)
+            self._mean, self._std = known.mean(0), known.std(0, correction=0)
         elif config.describe:
             raise ConfigError(f"describe {' '.join(config.describe)} does nothing with embodiment {config.embodiment}")
         self._common = [n for n in self.spec.state_names if all(n in spec.state_names for spec in members)]
@@ -107,7 +108,7 @@ class Layout:
         parts = [torch.zeros(0)]
         if self.embodiment == "descriptor":
             values = _numbers(spec.embodiment, self.described, self.robots)
-            parts.append(((values - self._mean) / self._std).clamp(-CLIP, CLIP).float())
+            parts.append(((values.clamp(self._low, self._high) - self._mean) / self._std).float())
         elif self.embodiment == "one-hot":
             parts.append(torch.tensor([float(name == spec.embodiment.name) for name in self.robots]))
         if len(self.tasks) > 1:
@@ -185,8 +186,8 @@ def _union(members: Sequence[EnvSpec], reads: Sequence[str]) -> EnvSpec:
     )
 
 
-def _statistics(bodies: Sequence[Embodiment], describe: Sequence[str]) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Names, mean and standard deviation over robots of the descriptor entries that are read."""
+def _known(bodies: Sequence[Embodiment], describe: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
+    """Names of the descriptor entries that are read, and those of all robots [R, D]."""
     robots = [body.name for body in bodies]
     if bare := [body.name for body in bodies if not body.descriptor]:
         described = [body.name for body in bodies if body.descriptor]
@@ -196,15 +197,14 @@ def _statistics(bodies: Sequence[Embodiment], describe: Sequence[str]) -> tuple[
         )
     names = tuple(describe) or tuple(name for name in bodies[0].descriptor if all(name in b.descriptor for b in bodies))
     values = torch.stack([_numbers(body, names, robots) for body in bodies])  # [R, D]
-    std = values.std(0, correction=0)
-    differs = std > 1e-9
+    differs = values.std(0, correction=0) > 1e-9
     if describe and not differs.all() and len(bodies) > 1:
         same = [name for name, differ in zip(names, differs.tolist(), strict=True) if not differ]
         raise ConfigError(f"describe {', '.join(same)}: the same on {', '.join(robots)}, so nothing can be learnt from it")
     kept = tuple(name for name, differ in zip(names, differs.tolist(), strict=True) if differ)
     if not kept and len(bodies) > 1:
         raise ConfigError(f"nothing in the descriptors of {', '.join(robots)} tells them apart: use --embodiment one-hot")
-    return kept, values.mean(0)[differs], std[differs]
+    return kept, values[:, differs]
 
 
 def _numbers(body: Embodiment, names: Sequence[str], robots: Sequence[str]) -> Tensor:
