@@ -12,8 +12,8 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 20, 34, 42
 """Margins around the plot area, pixels."""
 
 # Colours of the series by index: chosen to stay apart for colour-blind eyes, on white and on black.
-LIGHT = ("#2563eb", "#e07a10", "#0d9373", "#a33ea1", "#c2334d", "#5f6b7a")
-DARK = ("#6ea8fe", "#f5a04a", "#3fc9a0", "#d583d3", "#f0788c", "#a3adba")
+LIGHT = ("#2563eb", "#e07a10", "#0d9373", "#a33ea1", "#c2334d", "#5f6b7a", "#8a6a12")
+DARK = ("#6ea8fe", "#f5a04a", "#3fc9a0", "#d583d3", "#f0788c", "#a3adba", "#d6ba5c")
 
 
 def _colors(palette: Sequence[str]) -> str:
