@@ -1,1 +1,1 @@
-"""Where robots live: the vector-environment contract, the registry, one module per simulator."""
+"""Environments: the vector-environment interface, the task registry, and one package per simulator."""

@@ -1,19 +1,19 @@
-"""Options behind a name, as a person writes them: ``NAME:KEY=VALUE,KEY=VALUE``."""
+"""Parser of options appended to a name: ``NAME:KEY=VALUE,KEY=VALUE``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
 
 
 def keyed(parts: Iterable[str], owner: str, form: str) -> dict[str, str]:
-    """Split options into keys and values.
+    """Parse ``KEY=VALUE`` parts.
 
     Args:
         parts: e.g. ``["noise=0.5", "bias=0.02"]``.
-        owner: whose options they are, for the message.
-        form: how an option is written where that is documented, for the message.
+        owner: owner of the options, for the message.
+        form: documented form of an option, for the message.
 
     Raises:
         ConfigError: an option without a value, or given twice.

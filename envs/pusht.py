@@ -1,7 +1,7 @@
-"""A T of seven cubes, four across and three down: its outline, how far it is from another place, how much of it covers that.
+"""Geometry of the Push-T object, seven cubes (four across, three down): outline, displacement and overlap with a target.
 
-Seen from above in its own frame, whose origin is the centre of mass and whose x axis runs down the stem. Lengths are in half
-edges of a cube. As in Diffusion Policy's Push-T (Chi et al., 2023) and ManiSkill3's PushT-v1.
+2D, in the frame of the T: origin at the center of mass, x axis along the stem. Unit of length: half the edge of a cube. As in
+Diffusion Policy's Push-T (Chi et al., 2023) and ManiSkill3's PushT-v1.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 BAR, STEM = ((-12 / 7, 0.0), (1.0, 4.0)), ((16 / 7, 0.0), (3.0, 1.0))
-"""Centre (x, y) and half sizes of the two boxes."""
+"""Center (x, y) and half sizes of the two boxes."""
 AREA = 28.0
 REACH = float(np.hypot(37 / 7, 1.0))
-"""From the origin to the furthest corners, those at the end of the stem."""
+"""Distance from the origin to the furthest corners, at the end of the stem."""
 GYRATION = float(np.sqrt(sum(4 * hx * hy * (x * x + (hx * hx + hy * hy) / 3) for (x, _), (hx, hy) in (BAR, STEM)) / AREA))
-"""Root mean square distance of its points from the origin."""
+"""Root mean square distance of the T's points from the origin."""
 
 
 def displacement(way: Array, turn: Array, half: float) -> Array:
-    """Root mean square way [N] of the T's points to where they shall be, in the unit of `half` and `way`.
+    """Root mean square displacement [N] of the T's points to their targets, in the unit of `half` and `way`.
 
-    Of the point p it is R(turn) p - p + way. The mean of p is zero, hence |way|² + (2 sin(turn / 2))² GYRATION².
+    A point p moves by R(turn) p - p + way. The mean of p is zero, hence |way|² + (2 sin(turn / 2))² GYRATION².
 
     Args:
-        way: [N, 2] of the centre of mass.
-        turn: [N] rad.
-        half: half edge of a cube.
+        way: [N, 2] displacement of the center of mass.
+        turn: [N] rotation, rad.
+        half: half the edge of a cube.
     """
     swing = 2.0 * np.sin(turn / 2) * GYRATION * half
     return np.sqrt((way**2).sum(axis=1) + swing**2)
 
 
 def overlap(way: Array, turn: Array) -> Array:
-    """Fraction [N] of a T that is covered by another, which is as large and stands elsewhere.
+    """Fraction [N] of a T that is covered by another T of the same size.
 
     Args:
-        way: [N, 2] to the other's centre of mass, in half edges and the frame of the first.
-        turn: [N] of the other against the first, rad.
+        way: [N, 2] to the other's center of mass, in half edges, in the frame of the first.
+        turn: [N] rotation of the other relative to the first, rad.
     """
     c, s = np.cos(turn)[:, None], np.sin(turn)[:, None]
     area = np.zeros(len(way))
@@ -53,10 +53,10 @@ def overlap(way: Array, turn: Array) -> Array:
 
 
 def _clip(polygon: Array, axis: int, half: float) -> Array:
-    """Cut polygons [N, V, 2] to -half <= coordinate <= half: [N, 3 V, 2].
+    """Clip polygons [N, V, 2] to -half <= coordinate <= half: [N, 3 V, 2].
 
-    Edges are split where they cross a limit, then what is beyond is pressed onto the limit: there it runs to and fro along a
-    line, which encloses nothing.
+    Edges are split where they cross a limit; points beyond are projected onto the limit, where they form degenerate edges
+    without area.
     """
     ahead = np.roll(polygon, -1, axis=1) - polygon
     here, rise = polygon[..., axis], ahead[..., axis]

@@ -1,42 +1,60 @@
-"""What a policy must know about an environment to be used elsewhere: saved inside every checkpoint."""
+"""Specs of an environment that a policy is saved with: robot, observations, actions and settings."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from envs.errors import SpecMismatch, unknown_name
-from envs.privileged import Course, Scene
+from rpd.envs.errors import SpecMismatch, unknown_name
+
+if TYPE_CHECKING:  # robots and tasks are listed without importing torch
+    from torch import Tensor
+
+    from rpd.envs.privileged_state import ManipulationState, NavigationState
 
 JOINTS = ("q", "dq", "qpos", "qvel")
-"""Groups of state entries that mean something on one robot only."""
+"""Groups of state entries that are specific to one robot."""
 
 
 class Spec(BaseModel):
-    """An immutable, validated value that travels as JSON."""
+    """An immutable, validated value, serialized as JSON. May come from an untrusted source: sizes are bounded."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+MAX_NUMBERS = 2**28
+"""Largest number of values in one observation: four frames of 4096 x 4096 pixels."""
+MAX_STEPS, MAX_FRAMES = 10**6, 64
+Side = Annotated[int, Field(ge=0, le=2**16)]
+Length = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 class ActionSpec(Spec):
-    """A normalised action space: every dimension in [-1, 1].
+    """A normalized action space: every dimension in [-1, 1].
 
     Attributes:
         names: one name per dimension, e.g. ``("x", "y", "z", "roll", "pitch", "yaw", "gripper")``.
         units: physical unit of each dimension, e.g. ``"m"``, ``"rad"``.
-        scale: what +1 means in that unit (for a delta: per control step).
-        discrete: dimensions that only mean their sign (a gripper: +1 opens, -1 closes).
-        frame: the frame in which Cartesian deltas are expressed, e.g. ``"base"``.
+        scale: physical value of +1, in that unit (for a delta: per control step).
+        discrete: dimensions of which only the sign matters (a gripper: +1 opens, -1 closes).
+        frame: frame of Cartesian deltas, e.g. ``"base"``.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = Field(max_length=1024)
     units: tuple[str, ...]
-    scale: tuple[float, ...]
+    scale: tuple[Length, ...]
     discrete: tuple[bool, ...]
     frame: str = "base"
+
+    @model_validator(mode="after")
+    def _even(self) -> ActionSpec:
+        for field in ("units", "scale", "discrete"):
+            if (count := len(getattr(self, field))) != self.dim:
+                raise ValueError(f"{self.dim} names and {count} of {field}: one per dimension is needed")
+        return self
 
     @property
     def dim(self) -> int:
@@ -47,45 +65,78 @@ class ActionSpec(Spec):
 class ObsSpec(Spec):
     """Shape (without the batch) and dtype of one observation key."""
 
-    shape: tuple[int, ...]
+    shape: tuple[Side, ...] = Field(max_length=4)
     dtype: Literal["float32", "uint8"]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> ObsSpec:
+        if (size := math.prod(self.shape)) > MAX_NUMBERS:
+            raise ValueError(f"shape {list(self.shape)} has {size:,} numbers, more than the {MAX_NUMBERS:,} that are allowed")
+        return self
 
 
 class Embodiment(Spec):
-    """A robot as a policy sees it.
+    """Description of a robot for a policy.
 
     Attributes:
         name: registry name, e.g. ``"panda"``.
-        num_joints: arm joints, without the gripper.
-        descriptor: physics by name (reach in m, gripper opening in m, joint limits in rad, gains...),
-            so that a policy can be conditioned on physics rather than on an index.
+        num_joints: number of arm joints, without the gripper.
+        descriptor: physical parameters by name (reach in m, gripper opening in m, joint limits in rad, gains...), to
+            condition a policy on physics rather than on an index.
     """
 
     name: str
-    num_joints: int
+    num_joints: int = Field(ge=0, le=1024)
     descriptor: dict[str, float]
 
 
+class Settings(Spec):
+    """Options of an environment that no other field of `EnvSpec` holds; names as in `rpd.envs.config.EnvConfig`.
+
+    Attributes:
+        domain_randomization: randomized conditions.
+        sim_backend: device of the physics.
+        ignore_terminations: whether a solved episode continues to its last step.
+        reconfigure: whether the scene is rebuilt for every episode.
+        teacher_cameras: teacher-only cameras.
+        teacher_image_size: height and width of their images, pixels.
+        imports: imported user files and modules, see `rpd.envs.user_files`.
+    """
+
+    domain_randomization: tuple[str, ...] = ()
+    sim_backend: Literal["auto", "cpu", "gpu"] | None = None
+    ignore_terminations: bool | None = None
+    reconfigure: bool | None = None
+    teacher_cameras: tuple[str, ...] = ()
+    teacher_image_size: int | None = Field(None, ge=1, le=2**13)
+    imports: tuple[str, ...] = ()
+
+
 class EnvSpec(Spec):
-    """Everything that ties a policy to an environment.
+    """Description of an environment: what a policy depends on, and what is needed to build the environment again.
 
     Attributes:
         task: registry name, e.g. ``"tabletop/PickCube"``.
         embodiment: the robot.
-        observations: what a student may see, by key: ``"state"``, ``"image.<camera>"``. The key
-            ``"privileged"`` is never listed: it is for teachers (see `scene` and `course`).
+        observations: student observations by key: ``"state"``, ``"image.<camera>"``. Never lists ``"privileged"``, which is for
+            teachers (see `scene` and `course`).
         state_names: one name per entry of ``"state"``.
-        state_scaled: which of its entries are of order one as they are (none where empty) and must not be whitened with
-            running statistics: those blow up what seldom changes, such as a touch or a goal, when it does.
+        state_scaled: entries that are of order one already (empty: none) and are not normalized with running statistics, which
+            amplify entries that rarely change, such as a touch or a goal.
         action: the action space.
         control_hz: control steps per second.
         max_episode_steps: control steps before an episode is truncated.
         reward: reward mode, e.g. ``"dense"`` or ``"sparse"``.
-        scene: whether observations carry ``"privileged"`` for teachers, laid out as `Scene` (manipulation).
-        oriented: whether the scene's object has to be turned as the target is: `Scene.relative` then tells how far it is not.
-        course: whether they carry it laid out as `Course` (navigation).
-        frames: frames per image, one behind the other in its 3 `frames` channels, the newest last (see `envs.frames`).
-        rendering: how images are rendered, where there is a choice (see `envs.base.EnvConfig.rendering`).
+        scene: whether observations have ``"privileged"`` with the layout `ManipulationState`.
+        oriented: whether the object has to match the target's orientation: `ManipulationState.relative` then includes the
+            rotation that is left.
+        course: whether observations have ``"privileged"`` with the layout `NavigationState`.
+        frames: number of stacked frames per image, along its 3 `frames` channels, newest last (see
+            `rpd.envs.wrappers.frame_stack`).
+        rendering: rendering mode, if there is a choice (see `rpd.envs.config.EnvConfig.rendering`).
+        settled_with: version of MuJoCo that settles LIBERO's initial states (see `rpd.envs.config.EnvConfig.settled_with`).
+        control_mode: controller, if there is a choice (see `rpd.envs.config.EnvConfig.control_mode`).
+        settings: other options of the environment; None: the spec predates their recording.
     """
 
     task: str
@@ -94,31 +145,58 @@ class EnvSpec(Spec):
     state_names: tuple[str, ...]
     state_scaled: tuple[bool, ...] = ()
     action: ActionSpec
-    control_hz: float
-    max_episode_steps: int
+    control_hz: float = Field(gt=0, le=1e5)
+    max_episode_steps: int = Field(ge=1, le=MAX_STEPS)
     reward: str
     scene: bool = False
     oriented: bool = False
     course: bool = False
-    frames: int = 1
-    rendering: str | None = None
+    frames: int = Field(1, ge=1, le=MAX_FRAMES)
+    rendering: Literal["stock", "cheap"] | None = None
+    settled_with: Literal["3.3.0", "installed"] | None = None
+    control_mode: str | None = None
+    settings: Settings | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EnvSpec:
+        state, names = self.observations.get("state"), len(self.state_names)
+        if state is not None and state.shape != (names,):
+            raise ValueError(f"observation 'state' has shape {list(state.shape)}, and there are {names} state_names")
+        if len(self.state_scaled) not in (0, names):
+            raise ValueError(f"{len(self.state_scaled)} of state_scaled, and {names} state_names")
+        for key in self.cameras:
+            shape = self.observations[key].shape
+            if len(shape) != 3 or shape[2] % self.frames:
+                raise ValueError(
+                    f"observation '{key}' has shape {list(shape)}: height, width and channels of {self.frames} frames"
+                )
+        return self
 
     @property
-    def layout(self) -> type[Scene] | type[Course] | None:
-        """What ``"privileged"`` is laid out as."""
-        return Scene if self.scene else Course if self.course else None
+    def imports(self) -> tuple[str, ...]:
+        """User files and modules imported during training."""
+        return self.settings.imports if self.settings is not None else ()
+
+    @property
+    def layout(self) -> type[ManipulationState] | type[NavigationState] | None:
+        """Layout of ``"privileged"``."""
+        from rpd.envs.privileged_state import ManipulationState, NavigationState
+
+        return ManipulationState if self.scene else NavigationState if self.course else None
 
     def relative(self, privileged: Tensor) -> Tensor:
-        """What a critic may know [N, F], of order one: `Scene.relative` or `Course.relative` of [N, dim]."""
-        return Course.relative(privileged) if self.course else Scene.relative(privileged, self.oriented)
+        """Critic features [N, F], of order one: `relative` of the layout, from the privileged state [N, dim]."""
+        from rpd.envs.privileged_state import ManipulationState, NavigationState
+
+        return NavigationState.relative(privileged) if self.course else ManipulationState.relative(privileged, self.oriented)
 
     @property
     def cameras(self) -> list[str]:
-        """Keys of the images among the observations."""
+        """Keys of the image observations."""
         return sorted(key for key in self.observations if key.startswith("image."))
 
     def stacked(self, frames: int) -> EnvSpec:
-        """The same with `frames` frames per image; 1: as a camera takes them."""
+        """This spec with `frames` frames per image; 1: single camera frames."""
         images = {key: self.observations[key] for key in self.cameras}
         for key, image in images.items():
             height, width, channels = image.shape
@@ -126,9 +204,9 @@ class EnvSpec(Spec):
         return self.model_copy(update={"observations": {**self.observations, **images}, "frames": frames})
 
     def entries(self, reads: Sequence[str]) -> tuple[str, ...]:
-        """Names of the state entries in the groups `reads`, in the order of the state; all where it is empty.
+        """Names of the state entries in the groups `reads`, in the order of the state; empty `reads`: all.
 
-        An entry's group is what its name begins with, e.g. ``object`` of ``object.dx``.
+        The group of an entry is the prefix of its name, e.g. ``object`` of ``object.dx``.
 
         Raises:
             ConfigError: a group without entries.
@@ -139,19 +217,19 @@ class EnvSpec(Spec):
         return tuple(name for name in self.state_names if not reads or _group(name) in reads)
 
     def check_policy(self, policy: EnvSpec, reads: Sequence[str] = ()) -> None:
-        """Refuse a policy for which what goes in or what comes out would mean something else here.
+        """Raise if observations or actions have a different meaning for a policy than in this environment.
 
-        A policy may move between tasks and rewards. One that reads all of the state belongs to one robot, observations and
-        action scale. One that says which entries it reads (`reads`) needs those and its cameras, whatever else there is,
-        and actions of the same names, units and frame, whatever +1 means (see `ActionSpec.scale`): then it may also move
-        to another robot, unless it reads joints.
+        A policy may move between tasks and rewards. A policy that reads the full state is bound to its robot, observations and
+        action scale. A policy with explicit state groups (`state_keys`) needs these, its cameras, and actions of the same
+        names, units and frame, with any scale (see `ActionSpec.scale`): it may also move to another robot, unless it
+        reads joints.
 
         Args:
             policy: the spec saved with the policy.
-            reads: the groups of state entries that it reads, see `entries`; empty: all.
+            reads: groups of state entries that it reads, see `entries`; empty: all.
 
         Raises:
-            SpecMismatch: naming the first difference on both sides.
+            SpecMismatch: states the first difference on both sides.
         """
         theirs, ours = policy, self
         for what, a, b in _portable_sides(theirs, ours, reads) if reads else _exact_sides(theirs, ours):
@@ -163,7 +241,7 @@ class EnvSpec(Spec):
 
 
 Sides = list[tuple[str, str, str]]
-"""What is compared, and how it is on either side."""
+"""Compared property, and its value on either side."""
 
 
 def _exact_sides(theirs: EnvSpec, ours: EnvSpec) -> Sides:

@@ -1,6 +1,6 @@
-"""The whole of COMPASS: a base on one robot, specialists of all, generalists; and what they are compared with.
+"""Run the COMPASS experiments: a base on one robot, specialists of all robots, generalists, and baselines.
 
-python scripts/compass.py navigate [--jobs 2]    # hours on 2 cores; after Ctrl-C, the same command goes on
+python scripts/compass.py navigate [--jobs 2]    # hours on 2 cores; after Ctrl-C, the same command resumes
 python scripts/compass.py tabletop [--jobs 2]
 python scripts/compass.py navigate --list        # the commands, without running them
 
@@ -13,32 +13,33 @@ import argparse
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rpd.demos.recording import INDEX
-from rpd.sweep import Sweep, cells_of, read
+from rpd.core import children
+from rpd.datasets.dataset_dir import INDEX
+from rpd.runs.reader import valid_result
+from rpd.training.sweep import Sweep, cells_of, read
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class Domain:
-    """One family of robots; its sweeps are configs/compass/<name>.yaml, <name>-tuned.yaml and <name>-scratch.yaml."""
+    """Family of robots with the sweeps ``configs/experiments/compass/<name>{,-tuned,-scratch}.yaml``."""
 
     home: str
     """Robot of the base."""
     base_reads: str
-    """What the base reads: nothing that belongs to one robot."""
+    """State groups of the base: none that is specific to one robot."""
     reads: str
-    """What a generalist reads."""
+    """State groups of a generalist."""
     describe: str
-    """What it is told of a body, of the descriptor; empty: all that differs."""
+    """Descriptor keys of a generalist; empty: all that differ."""
     held_out: tuple[str, ...]
-    """Robots that are left out, each in its turn."""
+    """Robots that are held out, one at a time."""
 
 
 GOAL = "range goal velocity command"
@@ -63,7 +64,7 @@ class Step:
     @property
     def complete(self) -> bool:
         """Whether there is nothing to do."""
-        return self.again is not None and (self.folder / "result.json").exists()
+        return self.again is not None and bool(valid_result(self.folder))
 
     @property
     def started(self) -> bool:
@@ -73,7 +74,7 @@ class Step:
 
 def stages(name: str, domain: Domain, jobs: int) -> list[list[Step]]:
     """All commands; those of a stage may run at the same time, the stages one after the other."""
-    sweeps = {kind: read(Path(f"configs/compass/{name}{kind}.yaml")) for kind in ("", "-tuned", "-scratch")}
+    sweeps = {kind: read(Path(f"configs/experiments/compass/{name}{kind}.yaml")) for kind in ("", "-tuned", "-scratch")}
     sweep = sweeps[""]
     bases = {cell.task: Path(str(cell.base)) for cell in cells_of(sweep)}
     distilled = _distilled(sweep, domain)
@@ -82,37 +83,42 @@ def stages(name: str, domain: Domain, jobs: int) -> list[list[Step]]:
     return [
         [_collect(task, Path("demos") / base.name, domain.home) for task, base in bases.items()],
         [_clone(task, base, domain) for task, base in bases.items()],
-        *([Step(f"rpd sweep configs/compass/{name}{kind}.yaml --jobs {jobs}".split(), s.out)] for kind, s in sweeps.items()),
+        *(
+            [Step(f"rpd sweep configs/experiments/compass/{name}{kind}.yaml --jobs {jobs}".split(), s.out)]
+            for kind, s in sweeps.items()
+        ),
         distilled,
         [Step(["rpd", "report", *runs, *(str(step.folder) for step in distilled), *page], sweep.out)],
     ]
 
 
 def _collect(task: str, folder: Path, robot: str) -> Step:
-    options = f"--robot {robot} --teacher scripted --noise 0.2 --episodes 300 --env.obs state --num-threads 1"
-    again = ["rpd", "collect", "--resume", str(folder)]
-    return Step(f"rpd collect {task} {options} --out {folder}".split(), folder, again)
+    options = f"--robot {robot} --policy scripted --noise 0.2 --episodes 300 --env.obs-mode state --num-threads 1"
+    again = ["rpd", "data", "collect", "--resume", str(folder)]
+    return Step(f"rpd data collect {task} {options} --out {folder}".split(), folder, again)
 
 
 def _clone(task: str, base: Path, domain: Domain) -> Step:
-    options = f"--demos demos/{base.name} --robot {domain.home} --student.reads {domain.base_reads}"
-    return _run(f"rpd train {task} --mode bc {options}", base)
+    options = f"--demos demos/{base.name} --robot {domain.home} --student.state-keys {domain.base_reads}"
+    return _run(f"rpd train {task} --algorithm bc {options}", base)
 
 
 def _distilled(sweep: Sweep, domain: Domain) -> list[Step]:
     """From the first seed's specialists: all of them, and all but one robot's."""
-    descriptor = "--embodiment descriptor" + (f" --generalist.describe {domain.describe}" if domain.describe else "")
+    descriptor = "--embodiment descriptor" + (f" --generalist.descriptor-keys {domain.describe}" if domain.describe else "")
     one_hot = "--embodiment one-hot"
 
     def distil(name: str, options: str, without: str = "") -> Step:
         cells = [cell for cell in cells_of(sweep) if cell.seed == sweep.seeds[0] and cell.robot != without]
         runs = " ".join(str(cell.run_dir) for cell in cells)
         held = f"--held-out {without} " if without else ""
-        return _run(f"rpd distill {runs} {held}--student.reads {domain.reads} {options}", sweep.out / name)
+        return _run(f"rpd generalist {runs} {held}--student.state-keys {domain.reads} {options}", sweep.out / name)
 
     return [
         distil("generalist", descriptor),
-        distil("off-policy", f"{descriptor} --rounds 0 --steps 10000 --episodes 512"),  # as many labels and gradient steps
+        distil(
+            "off-policy", f"{descriptor} --dagger-iterations 0 --train-steps 10000 --episodes 512"
+        ),  # as many labels and gradient steps
         distil("one-hot", one_hot),
         *(distil(f"without-{robot}", descriptor, robot) for robot in domain.held_out),
         *(distil(f"without-{robot}-one-hot", one_hot, robot) for robot in domain.held_out),
@@ -132,8 +138,7 @@ def run(step: Step, logs: Path) -> bool:
     log = logs / f"{step.words[1]}-{step.folder.name}.log"
     print(f"{shlex.join(words)[:100]}: see {log}", flush=True)
     with log.open("a") as file:
-        program, env = [sys.executable, "-m", "rpd.cli", *words[1:]], {**os.environ, "OMP_NUM_THREADS": "1"}
-        code = subprocess.run(program, stdout=file, stderr=file, env=env).returncode
+        code = children.start(words[1:], file, {"OMP_NUM_THREADS": "1"}).wait()
     if code != 0:
         print(f"{step.folder}: stopped with exit code {code}, see {log}", flush=True)
     return code == 0
@@ -157,7 +162,7 @@ def main() -> int:
         with ThreadPoolExecutor(options.jobs) as pool:
             try:
                 done = list(pool.map(lambda step: run(step, logs), stage))
-            except KeyboardInterrupt:  # what is running has heard it too, and saves itself
+            except KeyboardInterrupt:  # running commands receive the signal too, and save checkpoints
                 pool.shutdown(cancel_futures=True)
                 print(f"to continue: python scripts/compass.py {options.domain}", flush=True)
                 return 130

@@ -1,4 +1,4 @@
-"""Tables of what scripts/compass.py measured, from the numbers beside its reports (results/compass/<domain>.json)."""
+"""Tables of the results of scripts/compass.py, from the JSON of its reports (results/compass/<domain>.json)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any
 
 from markdown_table import table
 
-from rpd.page import rate_text
+from rpd.reporting.html import rate_text
 
 ORDER = ("base", "from nothing", "fine-tuned base", "specialist", "generalist")
+HEADINGS = {"from nothing": "from scratch"}
 NAMES = {
-    "generalist": "on-policy rounds, told by descriptor",
-    "one-hot": "on-policy rounds, told by one-hot",
-    "off-policy": "specialists' states alone, told by descriptor",
+    "generalist": "on-policy rounds, descriptor",
+    "one-hot": "on-policy rounds, one-hot",
+    "off-policy": "specialists' states only, descriptor",
 }
 
 
@@ -27,7 +28,7 @@ def tables(numbers: dict[str, Any]) -> str:
 
 
 def robots(numbers: dict[str, Any]) -> str:
-    """A row per task and robot: who solves how much, in what time."""
+    """A row per task and robot: successes of each policy, then means and travel times."""
     who = [name for name in ORDER if name in numbers["means"]]
     rows = [
         [cell["task"].rsplit("/", 1)[-1], f"`{cell['robot']}`", *(_solved(cell.get(name)) for name in who)]
@@ -41,21 +42,22 @@ def robots(numbers: dict[str, Any]) -> str:
         times = f", {mean['rate'] / base:.2f} × the base" if name != "base" else ""
         means.append(f"**{100 * mean['rate']:.1f} %** ({100 * low:.1f}–{100 * high:.1f}){times}")
     times = [f"{numbers['means'][name]['travel_time']:.1f} s" for name in who]
-    return table(["task", "robot", *who], [*rows, ["all", "", *means], ["time of the solved", "", *times]])
+    headings = [HEADINGS.get(name, name) for name in who]
+    return table(["task", "robot", *headings], [*rows, ["all", "", *means], ["time of solved episodes", "", *times]])
 
 
 def distillations(numbers: dict[str, Any]) -> str:
-    """A row per way to distil: success on all robots, and how far from the specialists that were distilled."""
+    """A row per distillation method: success on all robots, and the difference from the distilled specialists."""
     rows = []
     for name, title in NAMES.items():
         mean, paired = numbers["means"][name], numbers["generalist_less_specialist"][name]
         difference = f"{100 * paired['diff']:+.1f} points ({100 * paired['lo']:+.1f} to {100 * paired['hi']:+.1f})"
         rows.append([title, _solved(mean), difference, f"{numbers['bytes_per_frame'][name]:.0f}"])
-    return table(["generalist", "success", "less its specialists, paired by episode", "bytes per stored frame"], rows)
+    return table(["generalist", "success", "generalist − specialists, paired by episode", "bytes per stored frame"], rows)
 
 
 def held_out(numbers: dict[str, Any]) -> str:
-    """A row per task and robot that a generalist has never been."""
+    """A row per task and held-out robot."""
     rows = []
     for cell in numbers["cells"]:
         by_descriptor, by_one_hot = (cell.get(f"without-{cell['robot']}{kind}") for kind in ("", "-one-hot"))
@@ -63,7 +65,7 @@ def held_out(numbers: dict[str, Any]) -> str:
             robot = [cell["task"].rsplit("/", 1)[-1], f"`{cell['robot']}`"]
             results = (cell.get("base"), by_descriptor, by_one_hot, cell.get("specialist"))
             rows.append([*robot, *(rate_text(result) if result else "–" for result in results)])
-    return table(["task", "never seen", "base", "told by descriptor", "told by one-hot", "its own specialist"], rows)
+    return table(["task", "held-out robot", "base", "descriptor", "one-hot", "its own specialist"], rows)
 
 
 def _solved(result: dict[str, Any] | None) -> str:

@@ -12,8 +12,8 @@ fi
 run=runs/demo-$(date +%Y%m%d-%H%M%S)
 
 "$rpd" train "$task" --teacher "$teacher" --distill rkl --distill.label-fraction 0.25 \
-    --total-steps 150000 --eval-every 25000 --name "${run#runs/}"
-"$rpd" eval "teacher:$teacher" "$run" --out "$run/eval"
+    --total-timesteps 150000 --eval-freq 25000 --name "${run#runs/}"
+"$rpd" eval "$teacher" "$run" --out "$run/eval"
 "$rpd" report "$run" >/dev/null
 echo
 echo "Look at"

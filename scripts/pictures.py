@@ -15,9 +15,9 @@ import imageio.v2 as imageio
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from envs import registry as envs
-from envs.base import EnvConfig
-from teachers import registry as teachers
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.teachers import registry as teachers
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 CASTS = {
@@ -35,13 +35,13 @@ CASTS = {
     ),
 }
 FILMED = {"demo": ("eval/*/side_by_side.mp4", 2), "generalist": ("grid.mp4", 4)}
-"""Where the videos of runs are, and of how many frames one is kept."""
+"""Paths of the videos in runs, and the frame interval of the picture."""
 SIZE, SHARPNESS = 208, 2
-"""Pixels of a tile, and how much larger it is rendered: edges are smoothed on the way down."""
+"""Size of a tile, pixels, and its supersampling factor."""
 WIDTH = 832
-"""Pixels of the pictures."""
+"""Width of the pictures, pixels."""
 HOLD = 20
-"""Pictures that the last one stays for."""
+"""Number of frames for which the last one is repeated."""
 
 
 def robots(cast: tuple[tuple[str, str], ...]) -> list[Image.Image]:

@@ -1,4 +1,4 @@
-"""Results: run the experiments, and make tables and figures from the small files in results/.
+"""Run the experiments, and make tables and figures from the result files in results/.
 
 python scripts/results.py run [--only 'state-P.*rpd'] [--jobs 2]   # hours on 2 cores; resumable, skips what is done
 python scripts/results.py readme               # seconds: README, results/README.md, docs/generalist.md, two figures in docs/
@@ -11,8 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,20 +22,21 @@ import diffusion_tables
 from markdown_table import table
 
 from rpd.bench import diffusion
-from rpd.report import figure_svg
-from rpd.stats import steps_to
+from rpd.core import children
+from rpd.core.statistics import steps_to
+from rpd.reporting.run_report import figure_svg
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, RUNS = ROOT / "results", ROOT / "runs" / "results"
 SETTINGS = {
     "dense-state": ["--env.reward", "dense"],
     "sparse-state": ["--env.reward", "sparse"],
-    "dense-image": ["--env.reward", "dense", "--env.obs", "image"],
+    "dense-image": ["--env.reward", "dense", "--env.obs-mode", "rgb"],
     "maniskill": [],
     "libero": ["--env.reward", "dense"],
     "vla-state": ["--env.reward", "dense", "--distill.label-fraction", "0.25"],
     "octo-state": ["--env.reward", "dense", "--distill.label-fraction", "0.25"],
-    "vla-image": ["--env.reward", "dense", "--env.obs", "image", "--distill.label-fraction", "0.25"],
+    "vla-image": ["--env.reward", "dense", "--env.obs-mode", "rgb", "--distill.label-fraction", "0.25"],
 }
 SIMULATOR_STEPS = {
     "maniskill/PushCube-v1": 150_000,
@@ -67,11 +66,11 @@ TITLES = {
 }
 PAGE = """# Every run
 
-Made by `python scripts/results.py run`, and this page by `python scripts/results.py readme`. The files beside it have each
-run's settings, curve, command, commit and machine. Success is k of n episodes on seeds that training never saw (LIBERO's
-tasks have 50 initial states, for both), a number per seed of the training. "Student − teacher" is paired by seed, with its
-95 % interval. "Steps to 50 %" is the first evaluation that reaches it. Wall times are those of one thread on two cores that
-had other work, too.
+`python scripts/results.py run` ran the trainings, and `python scripts/results.py readme` writes this page. The other files
+here have each run's settings, curve, command, commit and machine. Success is k of n episodes on held-out seeds (LIBERO's
+tasks have 50 initial states, used in training and evaluation), one number per training seed. "Student − teacher" is paired
+by seed, with its 95 % interval. "Steps to 50 %" is the first evaluation with at least 50 % success. Wall times are those of
+one thread on two cores shared with other jobs.
 
 ![Learning curves on the built-in tasks](../docs/results.svg)
 
@@ -84,7 +83,7 @@ HEAD = (
 
 
 class Cell(NamedTuple):
-    """What a row of a table is about."""
+    """Key of a table row."""
 
     setting: str
     task: str
@@ -113,18 +112,18 @@ class Experiment:
 
     @property
     def command(self) -> list[str]:
-        """The command line that makes it."""
+        """Command line of the run."""
         teacher = [] if self.teacher is None else ["--teacher", self.teacher]
         teacher += [] if self.distill is None else ["--distill", self.distill]
         return [
-            "rpd", "train", self.task, "--mode", self.mode, *teacher, *SETTINGS[self.setting],
-            "--seed", str(self.seed), "--total-steps", str(self.steps), "--eval-every", "25600",
+            "rpd", "train", self.task, "--algorithm", self.mode, *teacher, *SETTINGS[self.setting],
+            "--seed", str(self.seed), "--total-timesteps", str(self.steps), "--eval-freq", "25600",
             "--num-threads", "1", "--runs-dir", str(RUNS.relative_to(ROOT)), "--name", self.name,
         ]  # fmt: skip
 
 
 def experiments() -> list[Experiment]:
-    """All of them, the most telling first."""
+    """All experiments, the most informative first."""
     cells: list[Experiment] = []
     teachers = ("scripted:noisy", "scripted:biased")
     for seed in (0, 1, 2):
@@ -174,12 +173,9 @@ def run(only: str, jobs: int) -> None:
 def _run_one(e: Experiment) -> str:
     folder = RUNS / e.name
     command = e.command if not folder.exists() else ["rpd", "train", "--resume", str(folder)]
-    program = str(Path(sys.executable).with_name("rpd"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{e.name}.log").open("a") as log:
-        code = subprocess.run(
-            [program, *command[1:]], cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        ).returncode
+        code = children.start(command[1:], log, {"OMP_NUM_THREADS": "1"}, cwd=ROOT).wait()
     if code != 0:
         return f"failed with exit code {code}, see {folder.parent / e.name}.log"
     result = json.loads((folder / "result.json").read_text())
@@ -202,7 +198,7 @@ def readme() -> None:
     results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))]
     for r in results:
         r["teacher"] = short(r["teacher"])
-    curves = [r for r in results if r["mode"] != "dagger"]
+    curves = [r for r in results if r["algorithm"] != "dagger"]
     built_in = [r for r in curves if r["task"] in ("tabletop/PickCube", "tabletop/PushCube") and not r.get("distill")]
     (ROOT / "docs" / "results.svg").write_text(figure_svg(built_in))
     (ROOT / "docs" / "simulators.svg").write_text(figure_svg([r for r in curves if r["task"] in SIMULATOR_STEPS], cols=2))
@@ -228,10 +224,10 @@ def grouped(results: list[dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:
     groups: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
     for r in results:
         settings = [r["setting"]]
-        if r["mode"] == "dagger" and r["setting"] == "dense-state":
+        if r["algorithm"] == "dagger" and r["setting"] == "dense-state":
             settings.append("sparse-state")  # without a reward the runs would be the same, number for number
         for setting in settings:
-            groups[Cell(setting, r["task"], r["mode"], r.get("distill") or "", r["teacher"] or "")].append(r)
+            groups[Cell(setting, r["task"], r["algorithm"], r.get("distill") or "", r["teacher"] or "")].append(r)
 
     def place(cell: Cell) -> tuple[Any, ...]:
         return (list(TITLES).index(cell.setting), cell.task, list(NAMES).index(cell.mode), cell.distill, cell.teacher)

@@ -1,7 +1,7 @@
-"""Record what the robots' SDKs offer of what the drivers use, for the stand-ins in tests/rpd/deploy/sdk.
+"""Record the signatures of the robot SDK functions that the drivers use, for the fakes in tests/rpd/deploy/sdk.
 
 python scripts/signatures.py FOLDER writes them again from wheels: pip download --no-deps -d FOLDER ur-rtde franky-control ...
-What is not there any more is left out, and the contract test of its driver fails.
+Removed functions are left out, and the contract test of their driver fails.
 """
 
 from __future__ import annotations

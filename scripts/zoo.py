@@ -1,4 +1,4 @@
-"""Rebuild the models that ship, from nothing: demonstrations, training, model card.
+"""Rebuild the shipped models from scratch: demonstrations, training, model card.
 
 python scripts/zoo.py tabletop         # hours on a CPU; resumable. Ends with teachers/zoo/tabletop
 python scripts/zoo.py tabletop-octo    # half an hour on a core, after the demonstrations
@@ -9,24 +9,23 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rpd.stats import wilson
+from rpd.core import children
+from rpd.core.statistics import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECT = ("--noise", "0.3", "--noise-turn", "0", "--privileged", "True", "--env.num-envs", "128", "--per-file", "256")
 EASY = ("tabletop/Reach", "tabletop/PushCube", "tabletop/PullCube")
 DEMOS = (
-    # PickCube is much the hardest, and the others shall leave something to learn: most demonstrations are of it.
-    ("collect", "tabletop/PickCube", "--teacher", "scripted:rise=0.03", "--episodes", "3072", *COLLECT,
+    # PickCube is by far the hardest task, so most demonstrations are of it.
+    ("data", "collect", "tabletop/PickCube", "--policy", "scripted:early_lift=0.03", "--episodes", "3072", *COLLECT,
      "--out", "demos/zoo-tabletop-pick"),
-    ("collect", *EASY, "--teacher", "scripted", "--episodes", "160", *COLLECT, "--out", "demos/zoo-tabletop-easy"),
+    ("data", "collect", *EASY, "--policy", "scripted", "--episodes", "160", *COLLECT, "--out", "demos/zoo-tabletop-easy"),
 )  # fmt: skip
-TRAIN = "teacher train demos/zoo-tabletop-pick demos/zoo-tabletop-easy --balance 0.5 --scene-weight 2 --batch-size 32"
+TRAIN = "teacher finetune demos/zoo-tabletop-pick demos/zoo-tabletop-easy --balance 0.5 --scene-weight 2 --batch-size 32"
 
 
 def words(*parts: str) -> tuple[str, ...]:
@@ -35,34 +34,33 @@ def words(*parts: str) -> tuple[str, ...]:
 
 
 class Recipe(NamedTuple):
-    """How a model is made, and what its card says of it."""
+    """Commands that train a model, and texts of its card."""
 
     commands: tuple[tuple[str, ...], ...]
-    """What `rpd` is told, in this order; what it makes is named by the last word."""
+    """Commands of `rpd`, in order; the last word of each names its output."""
     distill: str
-    """Divergence that its students learn with."""
+    """Divergence for distilling students."""
     about: str
-    """What it is."""
+    """Description of the model."""
     known: str
-    """What it can and cannot do."""
+    """Abilities and limits."""
 
 
 RECIPES = {
     "tabletop": Recipe(
-        (*DEMOS, words(TRAIN, "--smoothing 3 --scene-steps 9000 --steps 9000 --eval-episodes 400 --name zoo-tabletop")),
+        (*DEMOS, words(TRAIN, "--smoothing 3 --scene-steps 9000 --train-steps 9000 --eval-episodes 400 --name zoo-tabletop")),
         "rkl",
         """OpenVLA's architecture and file layout at a three-thousandth of its size: one vision transformer, a projector and
-a two-layer Llama, which answers an image of 64 x 64 pixels and an instruction with one of 256 tokens per dimension of the
-action.""",
-        """It knows where a cube is to a centimetre, the width of a pixel. In PickCube it grasps and lifts in most
-episodes; what it misses are the last centimetres to a goal in the air, which it tells from one camera.""",
+a two-layer Llama, which maps an image of 64 x 64 pixels and an instruction to one of 256 tokens per action dimension.""",
+        """It localizes a cube to one centimeter, the width of a pixel. In PickCube it grasps and lifts in most
+episodes; failures are the last centimeters to a goal in the air, which one camera does not resolve.""",
     ),
     "tabletop-octo": Recipe(
-        (*DEMOS, words(TRAIN, "--family octo --scene-steps 2000 --steps 2000 --name zoo-tabletop-octo")),
+        (*DEMOS, words(TRAIN, "--family octo --scene-steps 2000 --train-steps 2000 --name zoo-tabletop-octo")),
         "rkl",
-        """Octo's architecture, in the layout that `rpd convert octo` writes: a convolutional stem, a one-layer T5, a
-two-layer transformer, and a head that denoises an action in ten steps, from an image of 64 x 64 pixels and an instruction.""",
-        """As a policy it draws one action and executes it, as Octo does, and so it trembles.""",
+        """Octo's architecture, in the layout of `rpd teacher convert octo`: a convolutional stem, a one-layer T5, a two-layer
+transformer, and a head that denoises an action in ten steps. Input: an image of 64 x 64 pixels and an instruction.""",
+        """As a policy it draws one action and executes it, as Octo does, so its actions are noisy.""",
     ),
 }
 CARD = """---
@@ -74,34 +72,34 @@ pipeline_tag: robotics
 # {name}: a small vision-language-action model
 
 {about}
-{parameters:.1f} M parameters, {megabytes:.1f} MB. It is a teacher to distil experts from. It has a vocabulary of its own, so
-that the original code cannot prompt it.
+{parameters:.1f} M parameters, {megabytes:.1f} MB. It is a teacher for distilling experts. Its vocabulary
+differs from the original's, so the original code cannot prompt it.
 
-    rpd eval teacher:zoo/{name} --task {task}
+    rpd eval zoo/{name} --task {task}
     rpd train {task} --teacher zoo/{name} --distill {distill}
 
 | task | success | 95 % interval |
 |---|---|---|
 {rows}
 
-On seeds that no demonstration comes from, with the Panda and the `front` camera.
+On seeds without demonstrations, with the Panda and the `front` camera.
 
-**Trained on** {episodes:,} episodes of scripted experts ({images:,} images) that tremble and are corrected, {steps:,} gradient
-steps on one core. {known}
+**Trained on** {episodes:,} episodes of scripted experts ({images:,} images) with action noise and corrected labels, {steps:,}
+gradient steps on one core. {known}
 
-**Actions**: in `bridge.yaml`. **Not for** anything but this repository's tabletop environments.
+**Actions**: see `action_mapping.yaml`. **Use only** in this repository's tabletop environments.
 
-**Rebuilt by** `python scripts/zoo.py {name}`, which runs
+**Rebuild** with `python scripts/zoo.py {name}`, which runs
 
 {commands}
 """
 
 
 def build(name: str) -> None:
-    """Run the recipe and put what comes of it into teachers/zoo/."""
-    rpd = str(Path(sys.executable).with_name("rpd"))
+    """Run the recipe and copy the model to teachers/zoo/."""
     for command in RECIPES[name].commands:
-        subprocess.run([rpd, *_continued(command)], cwd=ROOT, check=True)
+        if code := children.start(_continued(command), cwd=ROOT).wait():
+            raise SystemExit(code)
     run = ROOT / "runs" / RECIPES[name].commands[-1][-1]
     folder = ROOT / "teachers" / "zoo" / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -110,11 +108,11 @@ def build(name: str) -> None:
 
 
 def _continued(command: Sequence[str]) -> Sequence[str]:
-    """The command, or where its folder says that it has begun, what continues it."""
-    if command[0] == "collect":
-        made, mark, verb = ROOT / command[-1], "dataset.json", ["collect"]
+    """The command, or the one that resumes it if its folder exists."""
+    if command[0] == "data":
+        made, mark, verb = ROOT / command[-1], "dataset.json", ["data", "collect"]
     else:
-        made, mark, verb = ROOT / "runs" / command[-1], "config.yaml", ["teacher", "train"]
+        made, mark, verb = ROOT / "runs" / command[-1], "config.yaml", ["teacher", "finetune"]
     return [*verb, "--resume", str(made)] if (made / mark).exists() else command
 
 

@@ -1,1 +1,1 @@
-"""The networks that are trained: encoders and actor-critics, saved and loaded without pickle."""
+"""Trained policies: encoders, actor-critics and diffusion policies, saved and loaded without pickle."""

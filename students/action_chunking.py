@@ -1,4 +1,4 @@
-"""From chunks of H actions to one action per control step."""
+"""Execute chunks of H actions as one action per control step."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Draw = Callable[[Tensor], Tensor]
 
 
 class Chunks(ABC):
-    """Remembers the chunks of N environments; row i is environment i in every call."""
+    """Stores the chunks of N environments; row i is environment i in every call."""
 
     chunks: Tensor | None = None
     count: Tensor
 
     @abstractmethod
     def next(self, rows: int, device: torch.device, draw: Draw) -> Tensor:
-        """Actions [N, A] of this step, for N = `rows` environments."""
+        """Return the actions [N, A] of this step, for N = `rows` environments."""
 
-    def forget(self, mask: Tensor) -> None:
-        """Begin new episodes where mask [N] is True."""
+    def reset(self, mask: Tensor) -> None:
+        """Start new episodes where mask [N] is True."""
         if self.chunks is not None and len(mask) == len(self.count):
             self.count = self.count.masked_fill(mask, 0)
         else:
             self.chunks = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is remembered."""
+        """Stored chunks and counts."""
         return {} if self.chunks is None else {"chunks": self.chunks, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -39,7 +39,7 @@ class Chunks(ABC):
         self.count = state.get("count", torch.zeros(0))
 
     def _begin(self, rows: int, device: torch.device) -> bool:
-        """Whether there is no memory of so many environments, in which case all begin anew."""
+        """Reset if nothing is stored for this number of environments; return whether all environments start new."""
         if self.chunks is not None and len(self.count) == rows:
             return False
         self.count = torch.zeros(rows, dtype=torch.long, device=device)
@@ -47,11 +47,11 @@ class Chunks(ABC):
 
 
 class RecedingHorizon(Chunks):
-    """Executes the first `steps` actions of a chunk, then draws another.
+    """Execute the first `steps` actions of a chunk, then draw the next chunk.
 
     Attributes:
-        chunks: [N, H, A] that are being executed.
-        count: [N] actions of them that are left.
+        chunks: [N, H, A] chunks in execution.
+        count: [N] number of actions left to execute.
     """
 
     def __init__(self, steps: int) -> None:
@@ -73,13 +73,13 @@ class RecedingHorizon(Chunks):
 
 
 class TemporalEnsemble(Chunks):
-    """Averages what the last H chunks say about this step (Zhao et al., 2023, section IV-B).
+    """Average the predictions of the last H chunks for the current step (Zhao et al., 2023, section IV-B).
 
     The oldest has weight 1, the next exp(-k), and so on: with k > 0, newer chunks count less, as in the original.
 
     Attributes:
-        chunks: [N, H, H, A], the newest chunk first.
-        count: [N] of them that there are.
+        chunks: [N, H, H, A], newest chunk first.
+        count: [N] number of valid chunks.
     """
 
     def __init__(self, k: float) -> None:
@@ -94,7 +94,7 @@ class TemporalEnsemble(Chunks):
         self.chunks = torch.cat([new[:, None], old[:, :-1]], 1)
         self.count = (self.count + 1).clamp_max(horizon)
         ages = torch.arange(horizon, device=device)
-        about_now = self.chunks[:, ages, ages]  # [N, H, A]: the chunk of `age` steps ago says it in place `age`
+        about_now = self.chunks[:, ages, ages]  # [N, H, A]: the chunk drawn `age` steps ago predicts now at index `age`
         newer = self.count[:, None] - 1 - ages  # [N, H]: 0 is the oldest
         weight = torch.exp(-self.k * newer) * (newer >= 0)
         return (weight[..., None] * about_now).sum(1) / weight.sum(1, keepdim=True)

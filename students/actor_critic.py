@@ -1,4 +1,4 @@
-"""The student: an actor and a critic over a normalised state and encoded images."""
+"""Actor-critic policy over a normalized state and encoded images."""
 
 from __future__ import annotations
 
@@ -6,107 +6,114 @@ import math
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
-from envs.specs import EnvSpec
-from students import pretrained
-from students.config import StudentConfig
-from students.distribution import ActionDistribution
-from students.encoders import mlp
-from students.fitting import fit
-from students.normalizer import Normalizer
-from students.perception import Cameras, Obs, Perception
+from rpd.envs.errors import ConfigError
+from rpd.envs.finite import clipped, nan_where_invalid
+from rpd.envs.specs import EnvSpec
+from rpd.students.config import StudentConfig
+from rpd.students.io import pretrained
+from rpd.students.networks.distribution import ActionDistribution
+from rpd.students.networks.encoders import mlp
+from rpd.students.networks.normalizer import Normalizer
+from rpd.students.networks.state_estimator import Cameras, Obs, StateEstimator
+from rpd.students.spec_adapter import adapt_spec
 
 MAX_LOG_STD = 0.5  # beyond, most samples of an action in [-1, 1] are clipped
 
 
 class Outputs(NamedTuple):
-    """Of one forward pass over N observations."""
+    """Result of one forward pass over N observations."""
 
     distribution: ActionDistribution
     value: Tensor
     """[N]."""
 
 
-class ActorCritic(nn.Module):
-    """pi(a | o) and V(o), with separate MLPs on what both see.
+class ActorCritic(pretrained.PretrainedPolicy):
+    """pi(a | o) and V(o), with separate MLPs on shared inputs.
 
-    That is the normalised ``state``, and with images either the features of an encoder per camera, which actor and
-    critic train, or with `StudentConfig.perceive` a belief about the scene, which is trained apart (`Perception`).
-    The critic also sees ``privileged`` where `StudentConfig.asymmetric_critic` is set. Observations may have more keys.
-    With `StudentConfig.reads` the state is what is read of it, wherever that is in an environment's: see `fit`.
+    The inputs are the normalized ``state`` and, with images, either the features of one encoder per camera, trained by actor
+    and critic, or with `StudentConfig.state_estimator` an estimate of the scene, trained separately (`StateEstimator`). The
+    critic also reads ``privileged`` if `StudentConfig.asymmetric_critic` is set. Additional keys in the observations are
+    ignored. `StudentConfig.state_keys` selects state entries by name, so that their order may differ between environments: see
+    `adapt_to`.
     """
 
     discrete: Tensor
     columns: Tensor
     rescale: Tensor
     outside: str | None = None
-    """Name of the teacher whose actions, under ``base.action``, have to be among the observations."""
+    """Name of the teacher whose action the observations must include as ``base_action``; None: no such teacher."""
+    outside_identity: str | None = None
+    """Its digest when the policy was made, see `rpd.students.io.pretrained.Description.base_identity`."""
 
-    def __init__(self, spec: EnvSpec, config: StudentConfig, beside: int = 0) -> None:
-        """Build the network for an environment; its actor has `beside` inputs more.
+    def __init__(self, spec: EnvSpec, config: StudentConfig, extra_inputs: int = 0) -> None:
+        """Build the network for an environment, with `extra_inputs` additional inputs of the actor.
 
         Raises:
-            ConfigError: if the environment does not offer what the configuration asks for.
+            ConfigError: the environment lacks something that the configuration needs.
         """
         super().__init__()
         if "state" not in spec.observations:
             raise ConfigError(
                 f"{spec.task} offers no 'state' observation ({', '.join(spec.observations)}): a student needs one"
             )
-        if config.perceive and not spec.scene:
-            raise ConfigError(f"perceive needs privileged observations, and {spec.task} has none: leave it off")
-        if config.perceive and not spec.cameras:
-            raise ConfigError("perceive needs images to tell from, and env.obs is state: leave it off, or use --env.obs image")
+        if config.state_estimator and not spec.scene:
+            raise ConfigError(f"state_estimator needs privileged observations, and {spec.task} has none: leave it off")
+        if config.state_estimator and not spec.cameras:
+            raise ConfigError(
+                "state_estimator needs images, and env.obs_mode is state: leave it off, or use --env.obs-mode rgb"
+            )
         if config.augment and not spec.cameras:
-            raise ConfigError("augment changes images, and env.obs is state: leave it off, or use --env.obs image")
+            raise ConfigError("augment changes images, and env.obs_mode is state: leave it off, or use --env.obs-mode rgb")
         low, start = config.min_log_std, config.init_log_std
         if not low < start < MAX_LOG_STD:
             raise ConfigError(f"init_log_std {start:g} must lie between min_log_std {low:g} and {MAX_LOG_STD:g}")
         self.spec, self.config = spec, config
 
-        names = spec.entries(config.reads)
+        names = spec.entries(config.state_keys)
         scaled = tuple(s for name, s in zip(spec.state_names, spec.state_scaled, strict=False) if name in names)
-        self.perception = Perception(spec, config) if config.perceive else None
-        self.cameras = Cameras(spec, config) if spec.cameras and not config.perceive else None
+        self.state_estimator = StateEstimator(spec, config) if config.state_estimator else None
+        self.cameras = Cameras(spec, config) if spec.cameras and not config.state_estimator else None
         self.state_normalizer = Normalizer(len(names), scaled) if config.normalize_state else None
 
-        sight = self.perception or self.cameras
-        width = len(names) + (0 if sight is None else sight.dim)
-        self.actor = mlp([width + beside, *config.hidden, spec.action.dim], out_gain=0.01)
+        image_encoder = self.state_estimator or self.cameras
+        width = len(names) + (0 if image_encoder is None else image_encoder.dim)
+        self.actor = mlp([width + extra_inputs, *config.hidden_dims, spec.action.dim], out_gain=0.01)
         self._width = width
         self.critic = self._make_critic()
-        # log sigma = low + (high - low) sigmoid(x): bounded without the dead gradient that a clamp has at its bounds
+        # log sigma = low + (high - low) sigmoid(x): bounded, without the zero gradient of a clamp at its bounds
         fraction = (start - low) / (MAX_LOG_STD - low)
         self.log_std_logit = nn.Parameter(torch.full((spec.action.dim,), math.log(fraction / (1 - fraction))))
         self.register_buffer("discrete", torch.tensor(spec.action.discrete, dtype=torch.bool), persistent=False)
         self.register_buffer("columns", torch.arange(len(spec.state_names)), persistent=False)
         self.register_buffer("rescale", torch.ones(spec.action.dim), persistent=False)
-        ActorCritic.fit(self, spec)
+        ActorCritic.adapt_to(self, spec)
 
-    def fit(self, spec: EnvSpec) -> None:
-        """Prepare to act in an environment, perhaps another than that of the training: see `EnvSpec.check_policy`.
+    def adapt_to(self, spec: EnvSpec) -> None:
+        """Prepare to act in an environment, which may differ from the training environment: see `EnvSpec.check_policy`.
 
-        What is read is taken from where it is in that environment's state, and continuous actions mean there, in physical
-        units, what they meant in training.
+        State entries are looked up by name in the environment's state, and continuous actions are rescaled to keep their size
+        in physical units.
 
         Raises:
             SpecMismatch: the policy does not fit; names both sides.
         """
-        columns, rescale = fit(self.spec, spec, self.config.reads)
+        columns, rescale = adapt_spec(self.spec, spec, self.config.state_keys)
         self.columns = torch.tensor(columns, device=self.device)
         self.rescale = torch.tensor(rescale, device=self.device)
         self._everything = columns == list(range(len(spec.state_names)))
-        self._same_scale = bool((self.rescale == 1).all())
+        self._same_scale = bool((np.array(rescale, np.float32) == 1).all())
 
-    def renew_critic(self, asymmetric: bool) -> None:
-        """Begin anew with a critic that sees what the simulator knows, or one that does not, unless it is of that kind.
+    def reset_critic(self, asymmetric: bool) -> None:
+        """Replace the critic by one with or without privileged inputs, unless it is of that kind already.
 
         Raises:
-            ConfigError: the simulator tells nothing.
+            ConfigError: the environment has no privileged observations.
         """
         if asymmetric != self.config.asymmetric_critic:
             self.config = self.config.model_copy(update={"asymmetric_critic": asymmetric})
@@ -120,34 +127,38 @@ class ActorCritic(nn.Module):
                     f"asymmetric_critic needs privileged observations, and {self.spec.task} has none: leave it off"
                 )
             width += self.spec.layout.relative_dim
-        return mlp([width, *self.config.hidden, 1], out_gain=1.0)
+        return mlp([width, *self.config.hidden_dims, 1], out_gain=1.0)
 
     def forward(self, obs: Obs) -> Outputs:
-        """Return all that the losses need; images are encoded once."""
+        """Return distribution and value for the losses; images are encoded once."""
         features = self._encode(obs)
         return Outputs(self._distribution(self._hidden(features, obs), obs), self._value(features, obs))
 
-    def perceive(self, obs: TensorDict) -> TensorDict:
-        """Return `obs` with what the policy makes of its images in ``belief``, so that it need not look again.
+    def augment_obs(self, obs: TensorDict) -> TensorDict:
+        """Return `obs` with the state estimate added as ``state_estimate``, so that images need not be encoded again.
 
-        Without `StudentConfig.perceive` that is `obs` itself.
+        Without `StudentConfig.state_estimator`, return `obs` itself.
         """
-        return obs if self.perception is None else cast("TensorDict", obs.copy()).set("belief", self.believe(obs))
+        return (
+            obs
+            if self.state_estimator is None
+            else cast("TensorDict", obs.copy()).set("state_estimate", self.estimate_state(obs))
+        )
 
-    def believe(self, obs: Obs) -> Tensor:
-        """Return the belief [N, B] about the scene, with its gradient; only with `StudentConfig.perceive`."""
-        assert self.perception is not None
-        return self.perception(self._state(obs), obs)
+    def estimate_state(self, obs: Obs) -> Tensor:
+        """Estimate the scene [N, B], with gradient; only with `StudentConfig.state_estimator`."""
+        assert self.state_estimator is not None
+        return self.state_estimator(self._state(obs), obs)
 
     def distribution(self, obs: Obs) -> ActionDistribution:
         """Return the action distribution."""
         return self._distribution(self._hidden(self._encode(obs), obs), obs)
 
     @torch.no_grad()
-    def propose(self, obs: Obs) -> tuple[Tensor, Tensor]:
-        """Return what `act` would do [N, A] and the actor's last hidden layer [N, F], in one pass."""
+    def act_with_features(self, obs: Obs) -> tuple[Tensor, Tensor]:
+        """Return the actions of `act` [N, A] and the actor's last hidden layer [N, F], from one forward pass."""
         hidden = self._hidden(self._encode(obs), obs)
-        return self._distribution(hidden, obs).mode().clamp(-1, 1), hidden
+        return clipped(self._distribution(hidden, obs).mode()), hidden
 
     def value(self, obs: Obs) -> Tensor:
         """Return the value [N]."""
@@ -155,40 +166,40 @@ class ActorCritic(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Obs, deterministic: bool = True, generator: torch.Generator | None = None) -> Tensor:
-        """Choose actions [N, A] in [-1, 1] to execute: the mode, or a sample."""
+        """Return the actions [N, A] in [-1, 1] to execute: the mode, or a sample."""
         distribution = self.distribution(obs)
         action = distribution.mode() if deterministic else distribution.sample(generator)
-        return action.clamp(-1, 1)
+        return clipped(action)
 
     def set_progress(self, progress: float) -> None:
-        """Note a point of the training, in [0, 1]."""
+        """Update schedules for a point of the training, progress in [0, 1]; none here."""
 
-    def observe(self, obs: Obs) -> None:
-        """Update the normaliser with observations that were collected."""
+    def update_normalization(self, obs: Obs) -> None:
+        """Update the running statistics of the state with collected observations."""
         if self.state_normalizer is not None:
             self.state_normalizer.update(self._read(obs))
 
     @property
     def log_std(self) -> Tensor:
-        """[A] log standard deviation, the same in every state."""
+        """[A] log standard deviation, independent of the state."""
         return self._bounded(self.log_std_logit)
 
     def _bounded(self, logit: Tensor) -> Tensor:
         low = self.config.min_log_std
         return low + (MAX_LOG_STD - low) * torch.sigmoid(logit)
 
-    def acting_parameters(self) -> list[nn.Parameter]:
-        """All that the policy's loss trains: what beliefs are made of is not among them."""
-        return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("perception.")]
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Parameters trained by the policy loss; excludes the state estimator."""
+        return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("state_estimator.")]
 
     @property
     def note(self) -> str:
-        """What a person should know of how it fits the environment that it acts in."""
+        """Remark for users about how the policy fits its current environment; empty: none."""
         return ""
 
     @property
     def num_parameters(self) -> int:
-        """Number of trained numbers."""
+        """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     @property
@@ -198,46 +209,44 @@ class ActorCritic(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the policy computes."""
+        """Device of the parameters."""
         return self.log_std_logit.device
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into `folder`."""
-        pretrained.save(self, Path(folder))
 
     @staticmethod
     def from_pretrained(folder: str | Path, device: torch.device | str = "cpu") -> ActorCritic:
-        """Load a policy saved by `save_pretrained`, of any kind that acts and judges at once.
+        """Load an actor-critic of any kind saved by `save_pretrained`.
 
         Raises:
-            ConfigError: one line that names the file that is missing, damaged or of another kind.
+            ConfigError: a file is missing, damaged, or holds another kind of policy; names the file.
         """
         policy = pretrained.load(Path(folder), device)
         if not isinstance(policy, ActorCritic):
-            raise ConfigError(f"{folder}: a {type(policy).__name__}, which has no critic and no density: name a plain student")
+            raise ConfigError(
+                f"{folder}: a {type(policy).__name__} has no critic and no action density: use an actor-critic student"
+            )
         return policy
 
     def describe(self) -> pretrained.Description:
-        """Say what the policy is, without its numbers."""
+        """Describe the policy without its weights."""
         return pretrained.Description(class_name=type(self).__name__, spec=self.spec, student=self.config)
 
     @classmethod
     def build(cls, description: pretrained.Description) -> ActorCritic:
-        """Make the network that `describe` described, with new numbers."""
+        """Build the network of a description with new weights."""
         return cls(description.spec, description.student)
 
     def _read(self, obs: Obs) -> Tensor:
-        """The state entries that are read [N, S]."""
+        """State entries that the policy reads [N, S]."""
         return obs["state"] if self._everything else obs["state"][:, self.columns]
 
     def _state(self, obs: Obs) -> Tensor:
-        state = self._read(obs)
+        state = nan_where_invalid(self._read(obs))  # a clipping normalizer or a tanh would hide unsound values
         return state if self.state_normalizer is None else self.state_normalizer(state)
 
     def _encode(self, obs: Obs) -> Tensor:
         seen = [self._state(obs)]
-        if self.perception is not None:
-            seen.append(obs["belief"] if "belief" in obs.keys() else self.believe(obs).detach())  # noqa: SIM118
+        if self.state_estimator is not None:
+            seen.append(obs["state_estimate"] if "state_estimate" in obs.keys() else self.estimate_state(obs).detach())  # noqa: SIM118
         elif self.cameras is not None:
             seen.append(self.cameras(obs))
         return torch.cat(seen, dim=-1)

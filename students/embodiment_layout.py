@@ -1,4 +1,4 @@
-"""Several robots in one policy: their state entries and actions in one order, and each robot as a row of numbers."""
+"""Common layout of several robots in one policy: state entries, actions and embodiment features."""
 
 from __future__ import annotations
 
@@ -8,48 +8,47 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.errors import ConfigError, SpecMismatch
-from envs.specs import JOINTS, ActionSpec, Embodiment, EnvSpec, ObsSpec
-from students.config import GeneralistConfig
+from rpd.envs.errors import ConfigError, SpecMismatch
+from rpd.envs.specs import JOINTS, ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.students.config import GeneralistConfig
 
 
 @dataclass(frozen=True)
-class Body:
-    """How one robot, at one task, fits into a `Layout` of S state entries and A action dimensions."""
+class RobotIO:
+    """Mapping of one robot and task to an `EmbodimentLayout` of S state entries and A action dimensions."""
 
     features: Tensor
-    """[E] what a policy is told of the robot and the task."""
+    """[E] embodiment and task features for the policy."""
     columns: Tensor
-    """[S] int64, where each entry is in the robot's own state; 0 where it has none."""
+    """[S] int64, position of each entry in the robot's own state; 0 for missing entries."""
     present: Tensor
-    """[S] bool, which entries it has."""
+    """[S] bool, entries that the robot has."""
     dims: Tensor
-    """[A'] int64, which of the A dimensions each of its own A' is."""
+    """[A'] int64, layout index of each of the robot's own A' action dimensions."""
     own: Tensor
-    """[A] bool, which dimensions it has."""
+    """[A] bool, action dimensions that the robot has."""
     rescale: Tensor
-    """[A] by which a continuous action is multiplied to mean, in the robot's own range, the same physical size."""
+    """[A] factors for continuous actions that preserve their physical size in the robot's own range."""
 
 
-class Layout:
-    """What several robots, each at a task, have in common.
+class EmbodimentLayout:
+    """Union of the state entries and actions of several robots, each with a task.
 
-    State entries are identified by their names, and are there if any robot has them; a robot without one reads zero (after
-    whitening). Actions likewise: ±1 means what it means to the robot that goes furthest, and a robot without a dimension
-    ignores it. A robot's body is told as its normalised descriptor or by one-hot, a task by one-hot where there are several. Of
-    another robot, each entry of the descriptor is moved into the range that its own robots have: beyond it, a network only
-    seems to know something.
+    State entries are identified by name and included if any robot has them; entries that a robot lacks read zero (after
+    whitening). Actions likewise: ±1 has the size that it has for the robot with the largest range, and a robot ignores
+    dimensions that it lacks. Embodiment features are the normalized descriptor or a one-hot, plus a one-hot of the task if
+    there are several. Descriptor entries of other robots are clamped to the range of the members: networks do not extrapolate
+    reliably.
 
     Attributes:
-        spec: an environment that has everything; its names are in the layout's order.
+        spec: an environment with all entries; its names are in the order of the layout.
         robots: names of the robots.
         tasks: names of the tasks.
-        described: entries of the descriptor that are read.
+        descriptor_entries: entries of the descriptor that the policy reads.
 
     Raises:
-        ConfigError: a robot without a descriptor, or without an entry that is asked for; a group of state entries that none
-            of them has.
-        SpecMismatch: two robots or tasks that cannot be one policy's; names both sides.
+        ConfigError: a robot lacks a descriptor or a requested entry, or no robot has a requested group of state entries.
+        SpecMismatch: two robots or tasks are incompatible; names both sides.
     """
 
     def __init__(self, members: Sequence[EnvSpec], reads: Sequence[str], config: GeneralistConfig) -> None:
@@ -60,26 +59,28 @@ class Layout:
         self.tasks = tuple(dict.fromkeys(spec.task for spec in members))
         bodies = {spec.embodiment.name: spec.embodiment for spec in members}
         self.robots = tuple(bodies)
-        self.described: tuple[str, ...] = ()
+        self.descriptor_entries: tuple[str, ...] = ()
         if config.embodiment == "descriptor":
-            self.described, known = _known(list(bodies.values()), config.describe)
+            self.descriptor_entries, known = _descriptors(list(bodies.values()), config.descriptor_keys)
             self._low, self._high = known.amin(0), known.amax(0)
             self._mean, self._std = known.mean(0), known.std(0, correction=0)
-        elif config.describe:
-            raise ConfigError(f"describe {' '.join(config.describe)} does nothing with embodiment {config.embodiment}")
+        elif config.descriptor_keys:
+            raise ConfigError(
+                f"descriptor_keys {' '.join(config.descriptor_keys)} does nothing with embodiment {config.embodiment}"
+            )
         self._common = [n for n in self.spec.state_names if all(n in spec.state_names for spec in members)]
 
     @property
     def features(self) -> int:
-        """Number of entries E of `Body.features`."""
-        return len(self._tell(self.members[0]))
+        """Number of entries E of `RobotIO.features`."""
+        return len(self._embodiment_features(self.members[0]))
 
-    def knows(self, spec: EnvSpec) -> bool:
-        """Whether a robot is one of those that it was made for."""
+    def is_member(self, spec: EnvSpec) -> bool:
+        """Return whether a robot is one of the members."""
         return spec.embodiment.name in self.robots
 
-    def body(self, spec: EnvSpec) -> Body:
-        """Fit a robot at a task in: a member, or another.
+    def robot_io(self, spec: EnvSpec) -> RobotIO:
+        """Map a robot and task, a member or another one, to the layout.
 
         Raises:
             SpecMismatch: it does not fit; names both sides.
@@ -94,8 +95,8 @@ class Layout:
         own = torch.zeros(ours.dim, dtype=torch.bool)
         own[dims] = True
         where = {name: i for i, name in enumerate(spec.state_names)}
-        return Body(
-            features=self._tell(spec),
+        return RobotIO(
+            features=self._embodiment_features(spec),
             columns=torch.tensor([where.get(name, 0) for name in self.spec.state_names]),
             present=torch.tensor([name in where for name in self.spec.state_names]),
             dims=torch.tensor(dims),
@@ -103,11 +104,11 @@ class Layout:
             rescale=rescale,
         )
 
-    def _tell(self, spec: EnvSpec) -> Tensor:
-        """What a policy is told of a robot and its task [E]."""
+    def _embodiment_features(self, spec: EnvSpec) -> Tensor:
+        """Embodiment and task features [E] of a robot and its task."""
         parts = [torch.zeros(0)]
         if self.embodiment == "descriptor":
-            values = _numbers(spec.embodiment, self.described, self.robots)
+            values = _descriptor_values(spec.embodiment, self.descriptor_entries, self.robots)
             parts.append(((values.clamp(self._low, self._high) - self._mean) / self._std).float())
         elif self.embodiment == "one-hot":
             parts.append(torch.tensor([float(name == spec.embodiment.name) for name in self.robots]))
@@ -116,14 +117,14 @@ class Layout:
         return torch.cat(parts)
 
     def _check(self, spec: EnvSpec) -> None:
-        """Refuse a robot or task that the policy cannot act for."""
+        """Refuse an incompatible robot or task."""
         _check_together(self.members[0], spec)
         if len(self.tasks) > 1 and spec.task not in self.tasks:
             raise SpecMismatch(
-                f"a generalist of the tasks {', '.join(self.tasks)} is told which one it does: environment is {spec.task}"
+                f"a generalist of the tasks {', '.join(self.tasks)} needs one of them: environment is {spec.task}"
             )
         joints = any(name.split(".", 1)[0] in JOINTS for name in self.spec.state_names)
-        stranger = spec.embodiment.name if joints and not self.knows(spec) else ""
+        stranger = spec.embodiment.name if joints and not self.is_member(spec) else ""
         missing = [name for name in self._common if name not in spec.state_names]
         extra = [name for name in spec.action.names if name not in self.spec.action.names]
         for what, a, b in (
@@ -139,21 +140,21 @@ class Layout:
 
 
 def _check_together(a: EnvSpec, b: EnvSpec) -> None:
-    """Refuse two environments that no policy can act in both of."""
+    """Refuse two environments that one policy cannot act in."""
     shared = [name for name in a.action.names if name in b.action.names]
     for what, ours, theirs in (
         ("observations", _keys(a), _keys(b)),
         ("control rate", f"{a.control_hz:g} Hz", f"{b.control_hz:g} Hz"),
         ("action frame", a.action.frame, b.action.frame),
         ("action dimensions", " ".join(a.action.names), " ".join(b.action.names) if not shared else " ".join(a.action.names)),
-        ("action units", _meaning(a.action, shared), _meaning(b.action, shared)),
+        ("action units", _describe_actions(a.action, shared), _describe_actions(b.action, shared)),
     ):
         if ours != theirs:
             raise SpecMismatch(f"cannot be one policy: {what} differ: {_title(a)} has {ours}; {_title(b)} has {theirs}")
 
 
 def _union(members: Sequence[EnvSpec], reads: Sequence[str]) -> EnvSpec:
-    """An environment with every state entry that is read and every action dimension, in order of appearance."""
+    """Environment with every state entry that the policy reads and every action dimension, in order of appearance."""
     groups = dict.fromkeys(name.split(".", 1)[0] for spec in members for name in spec.state_names)
     if unknown := [group for group in reads if group not in groups]:
         raise ConfigError(
@@ -172,7 +173,7 @@ def _union(members: Sequence[EnvSpec], reads: Sequence[str]) -> EnvSpec:
             spec.action.names, spec.action.units, spec.action.scale, spec.action.discrete, strict=True
         ):
             _, known, _ = actions.get(name, (unit, 0.0, discrete))
-            actions[name] = (unit, max(known, scale, key=abs), discrete)  # ManiSkill's turns have negative scales
+            actions[name] = (unit, max(known, scale, key=abs), discrete)  # rotations have negative scales in ManiSkill
     units, scales, discretes = zip(*actions.values(), strict=True)
     action = ActionSpec(names=tuple(actions), units=units, scale=scales, discrete=discretes, frame=members[0].action.frame)
     cameras = {key: members[0].observations[key] for key in members[0].cameras}
@@ -186,41 +187,43 @@ def _union(members: Sequence[EnvSpec], reads: Sequence[str]) -> EnvSpec:
     )
 
 
-def _known(bodies: Sequence[Embodiment], describe: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
-    """Names of the descriptor entries that are read, and those of all robots [R, D]."""
+def _descriptors(bodies: Sequence[Embodiment], describe: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
+    """Names of the descriptor entries that the policy reads, and their values for all robots [R, D]."""
     robots = [body.name for body in bodies]
     if bare := [body.name for body in bodies if not body.descriptor]:
         described = [body.name for body in bodies if body.descriptor]
         raise ConfigError(
-            f"{', '.join(bare)} has no descriptor, which {', '.join(described) or 'a generalist'} is told apart by: give it "
+            f"{', '.join(bare)} has no descriptor, which distinguishes {', '.join(described) or 'robots'}: add "
             "one (Embodiment.descriptor), or use --embodiment one-hot"
         )
     names = tuple(describe) or tuple(name for name in bodies[0].descriptor if all(name in b.descriptor for b in bodies))
-    values = torch.stack([_numbers(body, names, robots) for body in bodies])  # [R, D]
+    values = torch.stack([_descriptor_values(body, names, robots) for body in bodies])  # [R, D]
     differs = values.std(0, correction=0) > 1e-9
     if describe and not differs.all() and len(bodies) > 1:
         same = [name for name, differ in zip(names, differs.tolist(), strict=True) if not differ]
-        raise ConfigError(f"describe {', '.join(same)}: the same on {', '.join(robots)}, so nothing can be learnt from it")
+        raise ConfigError(
+            f"descriptor_keys {', '.join(same)}: the same on {', '.join(robots)}, so nothing can be learned from it"
+        )
     kept = tuple(name for name, differ in zip(names, differs.tolist(), strict=True) if differ)
     if not kept and len(bodies) > 1:
-        raise ConfigError(f"nothing in the descriptors of {', '.join(robots)} tells them apart: use --embodiment one-hot")
+        raise ConfigError(f"the descriptors of {', '.join(robots)} do not distinguish them: use --embodiment one-hot")
     return kept, values[:, differs]
 
 
-def _numbers(body: Embodiment, names: Sequence[str], robots: Sequence[str]) -> Tensor:
-    """Entries of a robot's descriptor [D], double precision."""
+def _descriptor_values(body: Embodiment, names: Sequence[str], robots: Sequence[str]) -> Tensor:
+    """Descriptor entries of a robot [D], double precision."""
     if not body.descriptor:
-        raise ConfigError(f"{body.name} has no descriptor, which {', '.join(robots)} are told apart by (Embodiment.descriptor)")
+        raise ConfigError(f"{body.name} has no descriptor, which distinguishes {', '.join(robots)} (Embodiment.descriptor)")
     if missing := [name for name in names if name not in body.descriptor]:
         has = [name for name in names if name in body.descriptor] or list(body.descriptor)
         raise ConfigError(
-            f"{body.name} has no descriptor entry {_some(missing)}, which {', '.join(robots)} are told apart by; it has "
-            f"{_some(has)}: choose with --generalist.describe what all have"
+            f"{body.name} has no descriptor entry {_abbreviate(missing)}, which distinguishes {', '.join(robots)}; it has "
+            f"{_abbreviate(has)}: choose entries that all robots have with --generalist.descriptor-keys"
         )
     return torch.tensor([body.descriptor[name] for name in names], dtype=torch.float64)
 
 
-def _some(names: Sequence[str]) -> str:
+def _abbreviate(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (" …" if len(names) > 6 else "")
 
 
@@ -233,7 +236,7 @@ def _keys(spec: EnvSpec) -> str:
     return ", ".join(f"{key}{shapes.get(key, '')}" for key in sorted(spec.observations))
 
 
-def _meaning(action: ActionSpec, names: Sequence[str]) -> str:
+def _describe_actions(action: ActionSpec, names: Sequence[str]) -> str:
     parts = []
     for name in names:
         i = action.names.index(name)

@@ -1,17 +1,17 @@
-"""What each environment showed in the last time steps."""
+"""Sliding window over each environment's observations."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
 
 
 class History:
-    """The last W observations; the first of an episode stands for those before it, which are marked as padding.
+    """The last W observations; the first observation of an episode pads the steps before it, which are marked as padding.
 
-    Row i is environment i in every call. With W = 1 nothing is remembered.
+    Row i is environment i in every call. With W = 1 nothing is stored.
 
     Args:
         window: time steps, W.
@@ -24,13 +24,13 @@ class History:
         self.count: Tensor | None = None  # [N] observations seen in this episode
 
     def push(self, seen: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Add the observations [N, ...] of the current step, by key.
+        """Append the observations [N, ...] of the current step, by key.
 
         Returns:
-            [N, W, ...] by key, the newest last, and which steps happened [N, W] bool.
+            [N, W, ...] by key, newest last, and a mask [N, W] bool of real (not padded) steps.
 
         Raises:
-            ConfigError: another number of environments than before.
+            ConfigError: the number of environments changed.
         """
         first = next(iter(seen.values()))
         rows, device = len(first), first.device
@@ -40,8 +40,8 @@ class History:
             self.count = torch.zeros(rows, dtype=torch.long, device=device)
         if len(self.count) != rows:
             raise ConfigError(
-                f"{self.where}: a window of {self.window} remembers what {len(self.count)} environments showed, but {rows} "
-                "are asked about"
+                f"{self.where}: a window of {self.window} steps holds observations of {len(self.count)} environments, "
+                f"but {rows} were passed"
             )
         for key, value in seen.items():
             new = value[:, None]
@@ -51,15 +51,15 @@ class History:
         self.count = (self.count + 1).clamp_max(self.window)
         return self.frames, torch.arange(self.window, device=device) >= self.window - self.count[:, None]
 
-    def forget(self, mask: Tensor) -> None:
-        """Begin new episodes where mask [N] is True."""
+    def reset(self, mask: Tensor) -> None:
+        """Start new episodes where mask [N] is True."""
         if self.window > 1:
             if self.count is None or len(mask) != len(self.count):
                 self.frames, self.count = {}, torch.zeros(len(mask), dtype=torch.long, device=mask.device)
             self.count = self.count.masked_fill(mask, 0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is remembered."""
+        """Stored observations and counts."""
         return {} if self.count is None else {"count": self.count, **self.frames}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,1 +1,1 @@
-"""Frozen policies that answer "what would you do here?" with a distribution over actions."""
+"""Frozen policies that label observations with a distribution over actions."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rpd.arguments import parse
-from rpd.collect import CollectOptions
-from rpd.generalist.config import DistillOptions
-from rpd.settings import train_options
-from rpd.sweep import cells_of, read
+from rpd.cli.collect import CollectOptions
+from rpd.cli.options.generalist import GeneralistOptions
+from rpd.cli.options.train import train_options
+from rpd.config.parser import parse
+from rpd.training.sweep import cells_of, read
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,21 +26,21 @@ def script():
 
 
 @pytest.mark.parametrize("name", ["navigate", "tabletop"])
-def test_every_command_finds_what_it_needs(name, script):
+def test_each_command_finds_its_inputs(name, script):
     domain = script.DOMAINS[name]
     made = set()
     for stage in script.stages(name, domain, 2):
         for verb, words in ((step.words[1], step.words[2:]) for step in stage):
-            if verb == "collect":
-                assert parse(CollectOptions, words, verb).env.robot == domain.home
+            if verb == "data":
+                assert words[0] == "collect" and parse(CollectOptions, words[1:], verb).env.robot == domain.home
             elif verb == "train":
                 assert set(map(str, train_options(words).demos)) <= made
             elif verb == "sweep":
                 sweep = read(Path(words[0]))
-                assert {cell.base or cell.init for cell in cells_of(sweep)} - {None} <= made
+                assert {cell.base or cell.pretrained_path for cell in cells_of(sweep)} - {None} <= made
                 made |= {str(cell.run_dir) for cell in cells_of(sweep)}
-            elif verb == "distill":
-                options = parse(DistillOptions, words, verb)
+            elif verb == "generalist":
+                options = parse(GeneralistOptions, words, verb)
                 assert set(map(str, options.runs)) <= made and not set(options.held_out) & {
                     p.name.split("-")[1] for p in options.runs
                 }
@@ -52,15 +52,15 @@ def test_every_command_finds_what_it_needs(name, script):
 def test_off_policy_has_as_many_labels_and_steps(script):
     """The comparison with rounds is at equal gradient steps and episodes."""
     distil = script.stages("navigate", script.DOMAINS["navigate"], 2)[-2]
-    with_rounds, without = (parse(DistillOptions, step.words[2:], "distill") for step in distil[:2])
+    with_rounds, without = (parse(GeneralistOptions, step.words[2:], "generalist") for step in distil[:2])
     assert with_rounds.total_steps == without.total_steps
-    assert with_rounds.episodes + with_rounds.rounds * with_rounds.round_episodes == without.episodes
+    assert with_rounds.episodes + with_rounds.dagger_iterations * with_rounds.round_episodes == without.episodes
 
 
-def test_what_is_done_is_not_done_again(script, tmp_path):
+def test_complete_steps_are_skipped(script, tmp_path):
     step = script.Step(["rpd", "no-such-verb"], tmp_path, ["rpd", "no-such-verb"])
     assert not script.run(step, tmp_path) and not step.started
     (tmp_path / "config.yaml").write_text("")
     assert step.started
-    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "result.json").write_text('{"steps": 1}')
     assert script.run(step, tmp_path)

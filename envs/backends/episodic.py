@@ -1,4 +1,4 @@
-"""Simulations as a `VectorEnv`: episodes, seeds and resets, the same for worker processes and a simulation on a GPU."""
+"""`VectorEnv` on top of simulations: episodes, seeds and resets, for worker processes and for one GPU simulation."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.base import Episodes, Step, VectorEnv
-from envs.errors import NonFiniteError
-from envs.simulation import Backend
+from rpd.envs.backends.protocol import Backend
+from rpd.envs.errors import NonFiniteError
+from rpd.envs.finite import entries, is_valid
+from rpd.envs.vector_env import EpisodeInfo, Step, VectorEnv
 
 
 class EpisodicEnv(VectorEnv):
     """N environments on top of simulations.
 
-    An episode is terminated by success alone: in ManiSkill's own terms a failure ends it too, but with a reward in
-    [-1, 0] that would reward failing early, so a failed episode runs until its time is over. With `ignore_terminations`, it
-    always does.
+    An episode terminates on success alone. ManiSkill also terminates on failure, but with a reward in [-1, 0] that would
+    reward failing early, so a failed episode runs until it is truncated. With `ignore_terminations`, every episode does.
 
-    Seeds: the first episode of environment i is that of `seed + i`; its later ones have seeds derived from that. On the
-    CPU every episode is a function of its seed. On a GPU only the first ones are: episodes that begin together later
-    are drawn together (see `envs.maniskill.gpu.DeviceSim.reset`).
+    Seeds: the first episode of environment i after `reset` has seed `seed + i`; the seeds of its later episodes derive from
+    that. On the CPU, first episodes are bit-exact functions of their seeds, and so are later ones, except on ManiSkill:
+    there the seed determines the initial state, and contact caches that PhysX keeps from earlier episodes (see
+    `rpd.envs.maniskill.sim.Sim.reset`) change the episode slightly from the first contact on. On a GPU, the seed determines
+    the initial state of first episodes; later episodes that begin in the same step are sampled as one batch (see
+    `rpd.envs.maniskill.gpu.DeviceSim.reset`), and GPU physics is not deterministic.
 
-    Resume: `load_state_dict` begins each running episode anew from its seed, and then moves everything to where it was.
-    Where a simulator does not expose contact forces and solver caches, as ManiSkill, the continuation agrees to rounding
-    errors that contact amplifies, not bit by bit: `exact_resume` is then False.
+    Resume: `load_state_dict` restarts each running episode from its seed and then restores the saved simulation state. A
+    simulator that does not expose contact forces and solver caches, such as ManiSkill, continues up to rounding errors,
+    which contacts amplify: `exact_resume` is then False.
 
     Args:
         backend: the simulations.
-        device: where observations and rewards shall be.
-        instruct: what the task of an episode is, in words, by the episode's seed.
-        to_scene: lays out the simulator's own ``scene`` [N, D] as `envs.privileged.Scene` [N, Scene.dim].
-        exact_resume: whether restored simulations continue bit by bit.
-        ignore_terminations: whether a solved episode goes on until its time is over.
+        device: device of observations and rewards.
+        instruct: returns the language instruction of an episode, given its seed.
+        to_scene: converts the simulator's own ``scene`` [N, D] to a `ManipulationState` [N, ManipulationState.dim].
+        exact_resume: whether restored simulations continue bit-identically.
+        ignore_terminations: whether a solved episode continues until it is truncated.
     """
 
     def __init__(
@@ -67,22 +70,22 @@ class EpisodicEnv(VectorEnv):
 
     @property
     def instructions(self) -> list[str]:
-        """What each environment shall do, N strings."""
+        """Language instruction of each environment, N strings."""
         return [self._instruct(self._episode_seed(env)) for env in range(self.num_envs)]
 
-    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
-        """Start the episodes of seeds `seed`, `seed + 1`, ..."""
+    def reset(self, seed: int, random_start_length: bool = False) -> TensorDict:
+        """Start the episodes with seeds `seed`, `seed + 1`, ..."""
         self._seed[:] = seed + np.arange(self.num_envs)
         self._count[:] = 0
         everyone = list(range(self.num_envs))
         self._clear(torch.arange(self.num_envs, device=self.device))
-        if stagger:
+        if random_start_length:
             spread = [derive_seed(s, 0) % self.spec.max_episode_steps for s in self._seed.tolist()]
             self._limit -= torch.tensor(spread, device=self.device)
         return self._checked(self.backend.reset(everyone, self._seed.tolist(), exact=True))
 
     def step(self, action: Tensor) -> Step:
-        """Step every environment; those whose episode ends begin the next one."""
+        """Step every environment; environments whose episode ends begin the next one."""
         if not torch.isfinite(action).all():
             raise NonFiniteError("policy", f"actions of environments {_rows(~torch.isfinite(action).all(-1))}")
         outcome = self.backend.step(action.detach().to(self.backend.device, torch.float32).clamp(-1, 1))
@@ -99,9 +102,9 @@ class EpisodicEnv(VectorEnv):
         if len(env) == 0:
             return Step(obs, reward, terminated, truncated, None, None)
         ended = env.tolist()
-        episode = Episodes(
+        episode = EpisodeInfo(
             env=env,
-            ret=self._return[env],
+            episode_return=self._return[env],
             length=self._length[env],
             success_once=self._success_once[env],
             success_at_end=success[env],
@@ -115,13 +118,13 @@ class EpisodicEnv(VectorEnv):
         obs[env] = fresh[env]
         return Step(obs, reward, terminated, truncated, final_obs, episode)
 
-    def look(self, envs: Tensor | None = None) -> dict[str, Tensor]:
-        """See `VectorEnv.look`."""
-        images = self.backend.look(list(range(self.num_envs)) if envs is None else envs.tolist())
+    def teacher_images(self, envs: Tensor | None = None) -> dict[str, Tensor]:
+        """See `VectorEnv.teacher_images`."""
+        images = self.backend.teacher_images(list(range(self.num_envs)) if envs is None else envs.tolist())
         return {key: image.to(self.device, copy=True) for key, image in images.items()}
 
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
-        """Look through the simulator's camera for people."""
+        """Render from the simulator's viewer camera."""
         frames = self.backend.render(list(range(self.num_envs)) if envs is None else envs).cpu()
         if frames.shape[1:3] == (size, size):
             return frames.clone()
@@ -130,7 +133,7 @@ class EpisodicEnv(VectorEnv):
         return planes.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Simulation state, seeds and what is known of the running episodes."""
+        """Simulation state, seeds, and statistics of the running episodes."""
         return {
             "sim": self.backend.get_state().cpu(),
             "seed": torch.from_numpy(self._seed.copy()),
@@ -160,14 +163,14 @@ class EpisodicEnv(VectorEnv):
         self._limit[env] = self.spec.max_episode_steps
 
     def _checked(self, raw: dict[str, Tensor], reward: Tensor | None = None) -> TensorDict:
-        """Copy observations out of the backend and express scenes in the robot's frame; refuse what is not finite."""
+        """Copy observations out of the backend, convert scenes to `ManipulationState`, and raise on non-finite values."""
         obs = {k: self._to_scene(v.to(self.device)) if k == "scene" else v.to(self.device, copy=True) for k, v in raw.items()}
         if "scene" in obs:
             obs["privileged"] = obs.pop("scene")
         numbers: dict[str, Any] = {k: v for k, v in obs.items() if v.is_floating_point()}
         if reward is not None:
             numbers["reward"] = reward[:, None]
-        finite = {key: torch.isfinite(value).all(-1) for key, value in numbers.items()}
+        finite = {key: is_valid(value).all(-1) for key, value in numbers.items()}
         if not torch.stack(list(finite.values())).all():
             for key, good in finite.items():
                 if not good.all():
@@ -181,16 +184,16 @@ class EpisodicEnv(VectorEnv):
         where = f"episode seed {self._episode_seed(env)}, step {int(self._length[env]) + 1}"
         if key != "state":
             return where
-        bad = [n for n, v in zip(self.spec.state_names, raw["state"][env].tolist(), strict=True) if not np.isfinite(v)]
-        return f"{where}, entries {', '.join(bad[:6])}"
+        state = raw["state"][env].cpu()[None]
+        return f"{where}, entries {entries(state, ~is_valid(state), self.spec.state_names)}"
 
 
 _BOOKS = ("return", "length", "limit", "success_once")
-"""Tensors of `EpisodicEnv` that a checkpoint holds as they are."""
+"""Tensors of `EpisodicEnv` that are saved in a checkpoint unchanged."""
 
 
 def derive_seed(first: int, count: int) -> int:
-    """Return the seed of an environment's episode number `count`, a 32-bit hash of its first episode's seed."""
+    """Return the seed of episode number `count` of an environment: a 32-bit hash of the seed of its first episode."""
     return int(np.random.SeedSequence((first, count)).generate_state(1)[0])
 
 

@@ -1,4 +1,4 @@
-"""Environments whose state lies in numpy arrays, stepped together in this process: what their episodes have in common."""
+"""Base class of environments whose state is in numpy arrays and that are stepped as a batch in this process."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.base import Episodes, Step, VectorEnv
-from envs.errors import NonFiniteError
-from envs.seeds import next_seed, uniforms
+from rpd.envs.errors import NonFiniteError
+from rpd.envs.seeding import next_seed, uniforms
+from rpd.envs.vector_env import EpisodeInfo, Step, VectorEnv
 
 
 class ArrayEnv(VectorEnv):
-    """N environments in arrays. A subclass says what happens in an episode; when it begins and ends is decided here.
+    """N environments in arrays. Handles episode starts, ends and statistics; subclasses implement the task.
 
     Attributes:
-        _state: arrays [N, ...] by name, those of `episode_arrays` among them: what `state_dict` saves.
+        _state: arrays [N, ...] by name, including those of `episode_arrays`; saved by `state_dict`.
     """
 
     exact_resume = True
@@ -26,17 +26,17 @@ class ArrayEnv(VectorEnv):
 
     @abstractmethod
     def _begin(self, ids: np.ndarray, seeds: np.ndarray) -> None:
-        """Start the episodes of `seeds` [K] in the environments `ids` [K], `_clear` first."""
+        """Start episodes with `seeds` [K] in the environments `ids` [K]; must call `_clear` first."""
 
     @abstractmethod
     def _observe(self, ids: np.ndarray) -> TensorDict:
-        """Observation of the environments `ids` [K], as they are now."""
+        """Current observation of the environments `ids` [K]."""
 
-    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
+    def reset(self, seed: int, random_start_length: bool = False) -> TensorDict:
         """See `VectorEnv.reset`."""
         everyone = np.arange(self.num_envs)
         self._begin(everyone, seed + everyone)
-        if stagger:
+        if random_start_length:
             u = uniforms(self._state["seed"], 1, stream=2)[:, 0]
             self._state["limit"] = np.ceil((0.02 + 0.98 * u) * self.spec.max_episode_steps).astype(np.int64)
         return self._observe(everyone)
@@ -46,22 +46,22 @@ class ArrayEnv(VectorEnv):
         return {name: torch.from_numpy(np.array(a)) for name, a in self._state.items()}
 
     def close(self) -> None:
-        """See `VectorEnv.close`: threads and memory go with the object."""
+        """See `VectorEnv.close`: nothing to release explicitly."""
 
     def _clear(self, ids: np.ndarray, seeds: np.ndarray) -> None:
-        """Note that the episodes of `seeds` [K] begin in the environments `ids` [K]."""
+        """Reset the episode statistics of the environments `ids` [K] and set their `seeds` [K]."""
         s = self._state
         s["seed"][ids], s["limit"][ids] = seeds, self.spec.max_episode_steps
         for name in ("elapsed", "ret", "success_once"):
             s[name][ids] = 0
 
     def _restore(self, state: dict[str, Tensor]) -> None:
-        """Take the arrays out of a saved state."""
+        """Restore the arrays from a saved state."""
         for name, array in self._state.items():
             array[...] = state[name].numpy()
 
     def _step(self, reward: np.ndarray, success: np.ndarray, terminated: np.ndarray) -> Step:
-        """Count a control step [N] that has happened, and begin anew where the episode is over."""
+        """Finish a control step given reward, success and termination [N], and start a new episode where one has ended."""
         s = self._state
         s["elapsed"] += 1
         s["ret"] += reward
@@ -71,9 +71,9 @@ class ArrayEnv(VectorEnv):
         final_obs, episode = None, None
         if len(ended):
             final_obs = self._observe(ended)
-            episode = Episodes(
+            episode = EpisodeInfo(
                 env=self._tensor(ended),
-                ret=self._tensor(s["ret"][ended].astype(np.float32)),
+                episode_return=self._tensor(s["ret"][ended].astype(np.float32)),
                 length=self._tensor(s["elapsed"][ended]),
                 success_once=self._tensor(s["success_once"][ended]),
                 success_at_end=self._tensor(success[ended]),
@@ -94,7 +94,7 @@ class ArrayEnv(VectorEnv):
 
 
 def episode_arrays(n: int) -> dict[str, np.ndarray]:
-    """What `ArrayEnv` keeps of the episodes of N environments."""
+    """Per-episode arrays of `ArrayEnv` for N environments."""
     return {
         "seed": np.zeros(n, dtype=np.int64),
         "elapsed": np.zeros(n, dtype=np.int64),
@@ -105,10 +105,10 @@ def episode_arrays(n: int) -> dict[str, np.ndarray]:
 
 
 def finite_action(action: Tensor) -> np.ndarray:
-    """An action [N, A] in float64, clipped to [-1, 1].
+    """Convert an action [N, A] to float64, clipped to [-1, 1].
 
     Raises:
-        NonFiniteError: naming the first environment whose action is not finite.
+        NonFiniteError: names the first environment whose action is not finite.
     """
     command = action.detach().to("cpu", torch.float64).numpy()
     if not np.isfinite(command).all():

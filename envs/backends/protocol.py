@@ -1,4 +1,4 @@
-"""What a simulator gives to `envs.episodes` and `envs.workers`: simulations that know nothing of episodes."""
+"""Protocols of simulators and backends. Neither handles episodes; see `rpd.envs.backends.episodic`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from envs.specs import EnvSpec
+from rpd.envs.specs import EnvSpec
 
 
 @dataclass
 class Outcome:
-    """What a control step led to: observations by key, reward [B] and success [B]."""
+    """Result of a control step: observations by key, reward [B] and success [B]."""
 
     obs: dict[str, Tensor]
     reward: Tensor
@@ -22,12 +22,12 @@ class Outcome:
 
 
 class Simulation(Protocol):
-    """One environment, in a worker process. Batches have B = 1, and an observation is a function of the state.
+    """One environment in a worker process. Batches have B = 1. An observation is a pure function of the simulation state.
 
     Attributes:
-        spec: what it is.
-        render_shape: H, W, 3 of `render`.
-        view_shapes: H, W, 3 of what `look` returns, by key.
+        spec: spec of the environment.
+        render_shape: shape (H, W, 3) of `render`.
+        view_shapes: shape (H, W, 3) of each image that `teacher_images` returns, by key.
     """
 
     spec: EnvSpec
@@ -41,31 +41,36 @@ class Simulation(Protocol):
     def step(self, action: Tensor) -> Outcome:
         """Apply an action [1, A] in [-1, 1] for one control step."""
 
-    def reset(self, seed: int) -> dict[str, Tensor]:
-        """Begin the episode that a seed means, and observe it."""
+    def reset(self, seed: int, exact: bool = False) -> dict[str, Tensor]:
+        """Start the episode of a seed and return its first observation.
+
+        Args:
+            seed: seed of the episode.
+            exact: discard everything that earlier episodes left in the simulation, at any cost in time.
+        """
 
     def observe(self) -> dict[str, Tensor]:
-        """Observe the current state: ``state`` [1, S], ``image.<camera>`` [1, H, W, 3] uint8, perhaps ``scene`` [1, D]."""
+        """Observe the current state: ``state`` [1, S], ``image.<camera>`` [1, H, W, 3] uint8, optionally ``scene`` [1, D]."""
 
-    def look(self) -> dict[str, Tensor]:
-        """Look through the cameras that only a teacher sees: ``view.<camera>`` uint8 [1, H, W, 3]."""
+    def teacher_images(self) -> dict[str, Tensor]:
+        """Render the teacher-only cameras: ``view.<camera>`` uint8 [1, H, W, 3]."""
 
     def render(self) -> Tensor:
-        """Render for people: uint8 [1, H, W, 3]."""
+        """Render from the viewer camera: uint8 [1, H, W, 3]."""
 
     def get_state(self) -> Tensor:
-        """Copy what the episode's seed does not say [1, D]."""
+        """Return the part of the state that the episode seed does not determine, [1, D]."""
 
     def set_state(self, state: Tensor) -> None:
-        """Restore `get_state`, within the episode of the same seed."""
+        """Restore `get_state` within an episode of the same seed."""
 
 
 Factory = Callable[[], Simulation]
-"""Builds one more simulation of those that a process shall hold."""
+"""Builds one simulation; called once per environment of a process."""
 
 
 class Backend(Protocol):
-    """N simulations. What they return may be overwritten by the next call."""
+    """N simulations. The next call may overwrite returned tensors."""
 
     spec: EnvSpec
     num_envs: int
@@ -77,7 +82,7 @@ class Backend(Protocol):
 
     def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]: ...  # noqa: D102
 
-    def look(self, envs: list[int]) -> dict[str, Tensor]: ...  # noqa: D102
+    def teacher_images(self, envs: list[int]) -> dict[str, Tensor]: ...  # noqa: D102
 
     def render(self, envs: list[int]) -> Tensor: ...  # noqa: D102
 

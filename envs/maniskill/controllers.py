@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.specs import ActionSpec, Embodiment
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import ActionSpec, Embodiment
 
 
 @dataclass(frozen=True)
 class Part:
-    """The action dimensions of one controller: a slice of what the policy sends.
+    """Action dimensions of one controller.
 
     Attributes:
-        low, high: what -1 and +1 become before ManiSkill sees them; -1 and 1 for controllers that normalise themselves.
+        low, high: values of -1 and +1 before they are passed to ManiSkill; -1 and 1 for controllers that normalize themselves.
     """
 
     names: list[str]
@@ -32,17 +32,17 @@ def describe(agents: dict[str, Any]) -> tuple[ActionSpec, tuple[np.ndarray, np.n
     """Describe the concatenated actions of one or more robots.
 
     For ``pd_ee_delta_pose``: translations along and rotations about the axes of the robot's base (ManiSkill's
-    ``root_translation:root_aligned_body_rotation``). Its rotations turn the other way round: ManiSkill multiplies them by
-    the lower limit (-0.1 rad on a Panda), and clips their norm to 1; the negative scale says so. Gripper: +1 opens.
+    ``root_translation:root_aligned_body_rotation``). Rotations have the opposite sign: ManiSkill multiplies them by the lower
+    limit (-0.1 rad on a Panda) and clips their norm to 1; the scale is therefore negative. Gripper: +1 opens.
 
     Args:
-        agents: robots by prefix; the prefix is left out where there is only one.
+        agents: robots by prefix; the prefix is omitted for a single robot.
 
     Returns:
-        The action space, and what -1 and +1 must become for ManiSkill ([A] each), None where they stay.
+        The action space, and the values of -1 and +1 for ManiSkill ([A] each), or None if unchanged.
 
     Raises:
-        ConfigError: a control mode without bounds, which cannot be normalised.
+        ConfigError: a control mode without bounds, which cannot be normalized.
     """
     parts, frames = [], set()
     for agent_name, agent in agents.items():
@@ -54,7 +54,7 @@ def describe(agents: dict[str, Any]) -> tuple[ActionSpec, tuple[np.ndarray, np.n
     low, high = (np.concatenate([getattr(p, side) for p in parts]) for side in ("low", "high"))
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         modes = sorted(next(iter(agents.values())).supported_control_modes)
-        raise ConfigError(f"control mode without bounds cannot be normalised; this robot also has: {', '.join(modes)}")
+        raise ConfigError(f"control mode without bounds cannot be normalized; this robot also has: {', '.join(modes)}")
     spec = ActionSpec(
         names=tuple(n for p in parts for n in p.names),
         units=tuple(u for p in parts for u in p.units),
@@ -67,7 +67,7 @@ def describe(agents: dict[str, Any]) -> tuple[ActionSpec, tuple[np.ndarray, np.n
 
 
 def embodiment(agents: dict[str, Any]) -> Embodiment:
-    """Describe a robot: joint limits in rad (or m), gains in N m / rad, gripper opening in m, largest deltas."""
+    """Describe a robot: joint limits in rad (or m), gains in N m / rad, gripper opening in m, maximum deltas."""
     descriptor: dict[str, float] = {}
     count = 0
     for agent in agents.values():
@@ -123,7 +123,7 @@ def _part(name: str, controller: Any, prefix: str) -> Part:
 
 
 def _joint_units(kind: str, joints: list[Any], dim: int) -> list[str]:
-    """Units of a controller of joints: positions, velocities (``Vel``), or both of each joint (``PosVel``)."""
+    """Units of a joint controller: positions, velocities (``Vel``), or both for each joint (``PosVel``)."""
     positions = ["m" if "prismatic" in joint.type else "rad" for joint in joints]
     velocities = [f"{unit}/s" for unit in positions]
     if "Vel" not in kind:
@@ -134,6 +134,6 @@ def _joint_units(kind: str, joints: list[Any], dim: int) -> list[str]:
 def _frame(frames: set[str]) -> str:
     if not frames:
         return "joint"
-    # Known by what they mean to a policy; anything else keeps ManiSkill's own words.
+    # Frames with the same meaning for a policy are merged; others keep ManiSkill's names.
     base = {"root_translation", "root_translation:root_aligned_body_rotation"}
     return "base" if frames <= base else "+".join(sorted(frames))

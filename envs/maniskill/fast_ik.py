@@ -1,8 +1,7 @@
-"""ManiSkill's `pd_ee_delta_pose` for a single scene, without its batch of one.
+"""ManiSkill's `pd_ee_delta_pose` for a single scene, in scalar arithmetic.
 
-On the CPU, ManiSkill spends two thirds of a control step on small tensors of one row each to turn a delta pose into
-joint targets. The same arithmetic on numbers makes the whole step about twice as fast. Only the arithmetic is replaced:
-limits, frames and the inverse kinematics are ManiSkill's.
+On the CPU, ManiSkill spends two thirds of a control step on single-row tensors to convert a delta pose to joint targets. Scalar
+arithmetic makes the whole step about twice as fast. Limits, frames and the inverse kinematics remain ManiSkill's.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 
 def speed_up(agent: Any) -> None:
-    """Give a robot's active controllers the faster arithmetic where it applies: delta poses in the frame of its root."""
+    """Replace a robot's active controllers by faster ones if they use delta poses in the frame of the root."""
     for controller in getattr(agent.controller, "controllers", {}).values():
         config = controller.config
         if (
@@ -40,7 +39,7 @@ class SinglePoseController(PDEEPoseController):
         values = action[0].tolist()
         low, high = self.action_space_low[:3].tolist(), self.action_space_high[:3].tolist()
         move = [lo + (hi - lo) * (min(max(v, -1.0), 1.0) + 1) / 2 for v, lo, hi in zip(values[:3], low, high, strict=True)]
-        # ManiSkill clips a rotation by its norm, and scales it with the lower limit.
+        # ManiSkill clips a rotation by its norm and scales it with the lower limit.
         turn = np.array(values[3:]) / max(1.0, math.hypot(*values[3:])) * config.rot_lower
         here = self.root_link._objs[0].entity_pose.inv() * self.ee_link._objs[0].entity_pose
         pose = sapien.Pose(here.p + move, (_euler_xyz(*turn) * sapien.Pose(q=here.q)).q)

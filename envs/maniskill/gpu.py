@@ -1,4 +1,4 @@
-"""ManiSkill on a GPU: all environments in one simulation, nothing leaves the device."""
+"""ManiSkill on a GPU: all environments in one simulation; tensors stay on the device."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.base import EnvConfig
-from envs.maniskill.sim import Sim
-from envs.simulation import Outcome
-from envs.specs import EnvSpec
+from rpd.envs.backends.protocol import Outcome
+from rpd.envs.config import EnvConfig
+from rpd.envs.maniskill.sim import Sim
+from rpd.envs.specs import EnvSpec
 
 
 class DeviceSim:
-    """N scenes of one `physx_cuda` simulation, as the backend of `envs.episodes.EpisodicEnv`.
+    """N scenes of one `physx_cuda` simulation, as the backend of `rpd.envs.backends.episodic.EpisodicEnv`.
 
     Args:
-        task: without the simulator's prefix.
-        config: how to build it.
-        device: a CUDA device; physics and cameras share it.
+        task: name without the simulator's prefix.
+        config: options of the environment.
+        device: CUDA device of physics and cameras.
 
     Raises:
-        ConfigError: whatever the task does not offer.
+        ConfigError: the task does not support an option.
     """
 
     spec: EnvSpec
@@ -34,7 +34,7 @@ class DeviceSim:
 
     @property
     def device(self) -> torch.device:
-        """Where tensors come from."""
+        """Device of returned tensors."""
         return self.sim.base.device
 
     def step(self, action: Tensor) -> Outcome:
@@ -42,16 +42,16 @@ class DeviceSim:
         return self.sim.step(action)
 
     def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]:
-        """Begin episodes in some environments; returns the observations of all.
+        """Start episodes in some environments; returns the observations of all.
 
-        ManiSkill draws the initial states of all the environments that it resets together from one generator, so an
-        episode that shall depend on its own seed alone must be reset alone (some milliseconds each).
+        ManiSkill samples the initial states of all environments of one reset from one generator: for an episode that depends
+        only on its own seed, the environment must be reset alone (some milliseconds each).
 
         Args:
-            envs: which.
+            envs: indices of the environments.
             seeds: one per environment.
-            exact: one by one, each from its own seed; otherwise together, from the seeds as a whole. With
-                `EnvConfig.reconfigure` and all the environments, in scenes that are built anew from these seeds.
+            exact: reset one by one, each from its own seed; otherwise in one batch, from all seeds. With
+                `EnvConfig.reconfigure` and all environments, in scenes rebuilt from these seeds.
         """
         base = self.sim.base
         if self.sim.config.reconfigure and exact and len(envs) == self.num_envs:
@@ -59,7 +59,7 @@ class DeviceSim:
         groups = [([env], [seed]) for env, seed in zip(envs, seeds, strict=True)] if exact else [(envs, seeds)]
         with torch.random.fork_rng():
             for some, their_seeds in groups:
-                # Not `reset(seed=...)`: with `env_idx` it would replace the generators of all the other environments.
+                # Not `reset(seed=...)`: with `env_idx` it would also replace the generators of the other environments.
                 generators = [np.random.RandomState(seed % 2**32) for seed in their_seeds]
                 for env, generator in zip(some, generators, strict=True):
                     base._batched_episode_rng[env] = generator
@@ -68,20 +68,20 @@ class DeviceSim:
                 base.reset(options={"env_idx": torch.tensor(some, device=self.device)})
         return self.sim.observe()
 
-    def look(self, envs: list[int]) -> dict[str, Tensor]:
-        """Look through the teacher's cameras: ``view.<camera>`` uint8 [len(envs), H, W, 3]."""
-        return {key: image[envs] for key, image in self.sim.look().items()}
+    def teacher_images(self, envs: list[int]) -> dict[str, Tensor]:
+        """Render the teacher-only cameras: ``view.<camera>`` uint8 [len(envs), H, W, 3]."""
+        return {key: image[envs] for key, image in self.sim.teacher_images().items()}
 
     def render(self, envs: list[int]) -> Tensor:
         """Render environments: uint8 [len(envs), H, W, 3]."""
         return self.sim.render()[envs]
 
     def get_state(self) -> Tensor:
-        """Copy what moves [N, D]."""
+        """Copy the simulation states [N, D]."""
         return self.sim.get_state()
 
     def set_state(self, state: Tensor, seeds: list[int]) -> dict[str, Tensor]:
-        """Restore `get_state`; returns the observations. What a seed decides beside poses stays as it is."""
+        """Restore `get_state`; returns the observations. Other effects of the seed than poses are not restored."""
         self.reset(list(range(self.num_envs)), seeds, exact=False)
         self.sim.set_state(state)
         return self.sim.observe()

@@ -1,7 +1,7 @@
-"""What privileged teachers may know (`envs.privileged.Scene`), read from ManiSkill's simulation.
+"""Privileged state (`ManipulationState`) of ManiSkill's tasks.
 
-Two steps, so that the geometry is computed once for the whole batch: `raw` copies poses in the world frame from one
-simulation, `to_scene` expresses them in the robot's base frame (ManiSkill's Panda stands at x = -0.615 m).
+Two steps, so that the geometry is computed once for the batch: `raw` copies poses in the world frame from one simulation,
+`to_scene` converts them to the robot's base frame (ManiSkill's Panda is at x = -0.615 m).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.privileged import Scene
+from rpd.envs.privileged_state import ManipulationState
 
 ROBOTS = ("panda", "panda_wristcam")
-"""Robots whose gripper is the Panda's: two fingers, 0 to 0.04 m each, the last two joints."""
+"""Robots with the Panda's gripper: two fingers, 0 to 0.04 m each, the last two joints."""
 _FINGER_OPEN = 0.04
 
 RAW_DIM = 7 * 4 + 3
@@ -23,13 +23,13 @@ RAW_DIM = 7 * 4 + 3
 
 @dataclass(frozen=True)
 class Roles:
-    """Which actors of a task are the object and its target.
+    """Actors of a task that are the object and its target.
 
     Attributes:
-        object: attribute of the task that holds the object's actor.
-        target: the same for the goal, or the cube to stack on.
-        grasped: the task's own entry that says whether the object is grasped; None where grasping is no part of it.
-        flat_target: the goal is a disc on the table: the object's target is its own height above that spot.
+        object: attribute of the task with the object's actor.
+        target: attribute of the task with the goal, or with the cube to stack on.
+        grasped: the task's own entry for whether the object is grasped; None if the task has no grasp.
+        flat_target: whether the goal is a disc on the table: the target is then at the object's height above it.
     """
 
     object: str
@@ -47,16 +47,16 @@ ROLES = {
 
 
 def raw(base: Any, roles: Roles, info: dict[str, Tensor]) -> Tensor:
-    """Copy a scene's poses.
+    """Copy the poses of a scene.
 
     Args:
         base: ManiSkill's environment of B scenes.
-        roles: what its actors are.
+        roles: roles of its actors.
         info: ManiSkill's `info` on the current state.
 
     Returns:
-        [B, RAW_DIM]: poses [x y z qw qx qy qz] of the robot's base, tcp, object and target in the world frame;
-        gripper opening as a fraction, grasped, half size.
+        [B, RAW_DIM]: poses [x y z qw qx qy qz] of the robot's base, TCP, object and target in the world frame; gripper opening
+        as a fraction, grasped, half size.
     """
     agent = base.agent
     thing = getattr(base, roles.object).pose.raw_pose
@@ -71,14 +71,14 @@ def raw(base: Any, roles: Roles, info: dict[str, Tensor]) -> Tensor:
 
 
 def to_scene(raw: Tensor) -> Tensor:
-    """Lay out raw poses [N, RAW_DIM] as a `Scene` [N, Scene.dim] in the robot's base frame."""
+    """Convert raw poses [N, RAW_DIM] to a `ManipulationState` [N, ManipulationState.dim] in the robot's base frame."""
     root, tcp, thing, target, rest = raw.split([7, 7, 7, 7, 3], dim=-1)
-    scene = Scene.empty(len(raw), raw.device)
+    scene = ManipulationState.empty(len(raw), raw.device)
     for name, pose in (("tcp", tcp), ("object", thing), ("target", target)):
-        scene[:, Scene.fields[f"{name}_pos"]] = _rotate_back(root[:, 3:], pose[:, :3] - root[:, :3])
-        scene[:, Scene.fields[f"{name}_quat"]] = _multiply(_conjugate(root[:, 3:]), pose[:, 3:])
+        scene[:, ManipulationState.fields[f"{name}_pos"]] = _rotate_back(root[:, 3:], pose[:, :3] - root[:, :3])
+        scene[:, ManipulationState.fields[f"{name}_quat"]] = _multiply(_conjugate(root[:, 3:]), pose[:, 3:])
     for i, name in enumerate(("gripper", "grasped", "object_half_size")):
-        scene[:, Scene.fields[name]] = rest[:, i : i + 1]
+        scene[:, ManipulationState.fields[name]] = rest[:, i : i + 1]
     return scene
 
 
@@ -94,7 +94,7 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _rotate_back(q: Tensor, v: Tensor) -> Tensor:
-    """Express world vectors v [N, 3] in the frame whose orientation in the world is q [N, 4]."""
+    """Express world vectors v [N, 3] in the frame with orientation q [N, 4] in the world."""
     inverse = _conjugate(q)
     # v' = v + 2w (u x v) + 2 u x (u x v), with (w, u) the inverse rotation.
     twist = 2 * torch.linalg.cross(inverse[:, 1:], v)

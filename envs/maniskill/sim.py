@@ -1,4 +1,4 @@
-"""One ManiSkill simulation as named tensors: B = 1 scene on the CPU, B = N on a GPU."""
+"""A ManiSkill simulation with named tensors: B = 1 scene on the CPU, B = N on a GPU."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.base import EnvConfig
-from envs.errors import ConfigError, RunFault, unknown_name
-from envs.maniskill import controllers, scene, tasks
-from envs.simulation import Outcome
-from envs.specs import EnvSpec, ObsSpec
+from rpd.envs.backends.protocol import Outcome
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError, RunFault, unknown_name
+from rpd.envs.maniskill import controllers, scene, tasks
+from rpd.envs.specs import EnvSpec, ObsSpec
 
 RENDER_SIZE = 256
-"""Pixels of the human render camera: RPD's teachers were trained on it at this size."""
+"""Size of the images of the viewer camera, pixels: RPD's teachers were trained on it at this size."""
 
 CONTROL_MODES = ("pd_ee_delta_pose", "pd_joint_delta_pos")
-"""What a robot is controlled by unless told otherwise: the first that it has. RPD's teachers act by the first."""
+"""Default control modes in order of preference. RPD's teachers use the first."""
 
+_BUILD_SEED = 2022
+"""Seed of the first build of a scene with one environment (`BaseEnv.__init__`)."""
 _AXES = {3: ("x", "y", "z"), 7: ("x", "y", "z", "qw", "qx", "qy", "qz")}
 
 
 class Sim:
-    """A task of ManiSkill, built as a configuration says.
+    """A ManiSkill task, built from a configuration.
 
-    Observations are `state` [B, S] and `image.<camera>` [B, H, W, 3] uint8; tasks with `Scene` also give `scene`
-    [B, scene.RAW_DIM]. With obs=state, the state is ManiSkill's own; with obs=image it is only what a real robot
-    measures: joint positions and velocities, controller targets, and the tool's pose. Goal markers stay visible in
-    every camera: without them some tasks would not say where to go.
+    Observations are `state` [B, S] and `image.<camera>` [B, H, W, 3] uint8; tasks with `ManipulationState` also return `scene`
+    [B, scene.RAW_DIM]. With obs_mode state, the state is ManiSkill's own; with obs_mode rgb, it has only measurements of a real
+    robot: joint positions and velocities, controller targets, and the tool pose. Goal markers are visible in every camera:
+    otherwise the goal of some tasks would be unobservable.
 
     Args:
-        task: without the simulator's prefix.
+        task: name without the simulator's prefix.
         config: robot, reward, observations, controller.
         num_envs: B.
-        sim_backend, render_backend: as ManiSkill calls them.
+        sim_backend, render_backend: as named by ManiSkill.
 
     Raises:
-        ConfigError: whatever ManiSkill does not offer for this task and robot.
+        ConfigError: ManiSkill does not support an option for this task and robot.
     """
 
     def __init__(self, task: str, config: EnvConfig, num_envs: int, sim_backend: str, render_backend: str) -> None:
@@ -52,6 +54,7 @@ class Sim:
             raise ConfigError(f"task '{tasks.PREFIX}{task}' has no robot to control")
         self.actions, bounds = controllers.describe(self.agents)
         self._bounds = None if bounds is None else tuple(torch.as_tensor(v, device=self.base.device) for v in bounds)
+        self._played = False
         self._cameras = self._choose_cameras()
         self._views = [name for name in config.teacher_cameras if name not in self._cameras]
         self._roles = scene.ROLES.get(task) if self.base.robot_uids in scene.ROBOTS else None
@@ -59,7 +62,7 @@ class Sim:
 
     @property
     def agents(self) -> dict[str, Any]:
-        """The robots by name, in the order of the action."""
+        """Robots by name, in the order of the action."""
         return getattr(self.base.agent, "agents_dict", {"robot": self.base.agent})
 
     def step(self, action: Tensor) -> Outcome:
@@ -71,57 +74,64 @@ class Sim:
         success = info.get("success")
         if success is None:
             success = torch.zeros(len(action), dtype=torch.bool, device=action.device)
-        # ManiSkill's normalised dense reward grows to 1 on success. An episode that ends on success would give up the
-        # rewards after it, so hesitating before the goal would pay; shifted to [-1, 0], reaching it soonest is best.
+        # ManiSkill's normalized dense reward is 1 on success. An episode that ends on success would forgo later rewards, so
+        # that delaying success would pay; shifted to [-1, 0], the earliest success has the highest return.
         reward = success.float() if self.config.reward == "sparse" else reward - 1
         return Outcome(self.observe(obs, info), reward, success.bool())
 
-    def reset(self, seed: int) -> dict[str, Tensor]:
-        """Begin the episode that a seed means, and observe it; B = 1."""
+    def reset(self, seed: int, exact: bool = False) -> dict[str, Tensor]:
+        """Start the episode of a seed and return its first observation; B = 1.
+
+        PhysX keeps contact caches across resets, so an episode depends on earlier ones from its first contact on. An exact
+        reset rebuilds the scene with the same objects.
+        """
         options = {"reconfigure": True} if self.config.reconfigure else {}
-        obs, info = self.base.reset(seed=seed % 2**32, options=options)  # numpy's generators take no larger seeds
+        if exact and self._played and not self.config.reconfigure:
+            self.base.reset(seed=_BUILD_SEED, options={"reconfigure": True})
+        self._played = True
+        obs, info = self.base.reset(seed=seed % 2**32, options=options)  # numpy's generators accept no larger seeds
         return self.observe(obs, info)
 
     def observe(self, obs: dict | None = None, info: dict | None = None) -> dict[str, Tensor]:
-        """Observe the current state, from ManiSkill's observation and info where they are at hand."""
+        """Observe the current state, reusing ManiSkill's observation and info if given."""
         info = self.base.get_info() if info is None else info
-        if self.config.obs == "image":
+        if self.config.obs_mode == "rgb":
             obs = self._proprioception()
         elif obs is None:
             obs = self.base.get_obs(info)
         out = {"state": torch.cat([value.reshape(len(value), -1).float() for _, value in _leaves(obs)], dim=-1)}
-        if self.config.obs == "image":
+        if self.config.obs_mode == "rgb":
             images = self._photograph(self._cameras)
             out |= {f"image.{name}": image for name, image in images.items()}
         if self._roles:
             out["scene"] = scene.raw(self.base, self._roles, info)
         return out
 
-    def look(self) -> dict[str, Tensor]:
-        """Look through the cameras that only a teacher sees: ``view.<camera>`` uint8 [B, H, W, 3]."""
+    def teacher_images(self) -> dict[str, Tensor]:
+        """Render the teacher-only cameras: ``view.<camera>`` uint8 [B, H, W, 3]."""
         return {f"view.{name}": image for name, image in self._photograph(self._views).items()} if self._views else {}
 
     def render(self) -> Tensor:
-        """Look through the human render camera (or the first one): uint8 [B, H, W, 3]."""
+        """Render the viewer camera (or the first camera): uint8 [B, H, W, 3]."""
         name = self._viewpoint
         return self._photograph([name])[name]
 
     @property
     def render_shape(self) -> tuple[int, int, int]:
-        """H, W, 3 of `render`. The first picture that a process takes compiles shaders for seconds: this takes none."""
+        """Shape (H, W, 3) of `render`, without rendering: the first image in a process compiles shaders for seconds."""
         return self._shape(self._viewpoint)
 
     @property
     def view_shapes(self) -> dict[str, tuple[int, int, int]]:
-        """H, W, 3 of what `look` returns, by key."""
+        """Shape (H, W, 3) of each image that `teacher_images` returns, by key."""
         return {f"view.{name}": self._shape(name) for name in self._views}
 
     def get_state(self) -> Tensor:
-        """Copy poses and velocities of everything that moves [B, D]."""
+        """Copy poses and velocities of everything that moves, [B, D]."""
         return self.base.get_state().clone()
 
     def set_state(self, state: Tensor) -> None:
-        """Restore `get_state`. Contacts and motor targets are rebuilt, so what follows agrees only to rounding errors."""
+        """Restore `get_state`. Contacts and motor targets are rebuilt, so the continuation agrees up to rounding errors."""
         self.base.set_state(state)
         for agent in self.agents.values():
             agent.controller.reset()
@@ -164,10 +174,10 @@ class Sim:
         for name in (*(self.config.cameras or ()), *self.config.teacher_cameras):
             if name not in available:
                 raise unknown_name(f"camera for {tasks.PREFIX}{self.task}", name, available)
-        if self.config.obs == "state":
+        if self.config.obs_mode == "state":
             return []
         if not available:
-            raise ConfigError(f"task '{tasks.PREFIX}{self.task}' has no camera: use --env.obs state")
+            raise ConfigError(f"task '{tasks.PREFIX}{self.task}' has no camera: use --env.obs-mode state")
         return list(self.config.cameras or available[:1])
 
     def _describe(self, default_steps: int | None) -> EnvSpec:
@@ -176,9 +186,11 @@ class Sim:
         if max_steps is None:
             raise ConfigError(f"task '{name}' has no episode length of its own: give --env.max-episode-steps")
         if self.config.reward == "sparse" and "success" not in self.base.get_info():
-            raise ConfigError(f"task '{name}' does not say when it is solved, so it has no sparse reward")
+            raise ConfigError(f"task '{name}' does not report success, so it has no sparse reward")
+        if self.config.reward != "sparse":
+            self._check_reward(name)
         obs = self.observe()
-        raw = self._proprioception() if self.config.obs == "image" else self.base.get_obs(self.base.get_info())
+        raw = self._proprioception() if self.config.obs_mode == "rgb" else self.base.get_obs(self.base.get_info())
         return EnvSpec(
             task=name,
             embodiment=controllers.embodiment(self.agents),
@@ -193,7 +205,24 @@ class Sim:
             max_episode_steps=max_steps,
             reward=self.config.reward,
             scene=self._roles is not None,
+            control_mode=self._control_mode(),
         )
+
+    def _check_reward(self, name: str) -> None:
+        """Raise if a task declares a dense reward but does not compute it."""
+        info = self.base.get_info()
+        action = torch.zeros(self.base.num_envs, self.actions.dim, device=self.base.device)
+        try:
+            self.base.get_reward(obs=self.base.get_obs(info), action=self._split(action), info=info)
+        except NotImplementedError:
+            raise ConfigError(
+                f"task '{name}' has no dense reward: implement compute_normalized_dense_reward, or use --env.reward sparse"
+            ) from None
+
+    def _control_mode(self) -> str | None:
+        """Control mode of all robots; None if they differ."""
+        modes = {agent.control_mode for agent in self.agents.values()}
+        return modes.pop() if len(modes) == 1 else None
 
     def _entry_names(self, path: tuple[str, ...], value: Tensor) -> list[str]:
         """Name the entries of one tensor, e.g. ``qpos.panda_joint1``, ``obj_pose.x``, ``is_grasped``."""
@@ -211,7 +240,7 @@ class Sim:
 def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render_backend: str) -> Any:
     import gymnasium
 
-    observed = config.obs == "image"
+    observed = config.obs_mode == "rgb"
     pixels = config.image_size if observed else config.teacher_image_size
     if observed and config.teacher_image_size not in (None, pixels):
         raise ConfigError(
@@ -221,7 +250,7 @@ def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render
     size = {} if pixels is None else {"width": pixels, "height": pixels}
     options: dict[str, Any] = {
         "num_envs": num_envs,
-        # With obs=image the cameras are read here, only those that are asked for.
+        # With obs_mode rgb, only the requested cameras are rendered, by this class.
         "obs_mode": "none" if observed else "state_dict",
         "reward_mode": "sparse" if config.reward == "sparse" else "normalized_dense",
         "sim_backend": sim_backend,
@@ -232,7 +261,7 @@ def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render
     if config.robot is not None:
         options["robot_uids"] = config.robot
     if sim_backend != "physx_cpu":
-        options["reconfiguration_freq"] = 0  # a GPU scene cannot be rebuilt for a part of its environments
+        options["reconfiguration_freq"] = 0  # a GPU scene cannot be rebuilt for some of its environments
     name = tasks.PREFIX + task
     try:
         for mode in CONTROL_MODES if config.control_mode is None else (config.control_mode,):
@@ -251,7 +280,7 @@ def _build(task: str, config: EnvConfig, num_envs: int, sim_backend: str, render
             ) from None
         raise
     except SystemExit:
-        raise RunFault(f"{name}: ManiSkill gave up because files are missing") from None
+        raise RunFault(f"{name}: ManiSkill exited because files are missing") from None
 
 
 def _leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:

@@ -1,4 +1,4 @@
-"""ManiSkill's tasks by name: the well-known ones without importing it, any other from its registry."""
+"""ManiSkill's tasks by name: well-known ones without importing ManiSkill, any other from its registry."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from envs.errors import ConfigError, unknown_name
-from envs.registry import TaskInfo
+from rpd.envs import user_files
+from rpd.envs.errors import ConfigError, missing_package
+from rpd.envs.registry import TaskInfo
 
 PREFIX = "maniskill/"
 
 _PANDAS = ("panda", "panda_wristcam")
 _THREE = (*_PANDAS, "fetch")
 
-# Instructions as RPD gave them to its teachers (arXiv 2503.05833); robots as each task supports them, its default first, and
-# the Panda also with a camera at its wrist.
+# Instructions as in RPD (arXiv 2503.05833); robots that each task supports, its default first, and the Panda also with a wrist
+# camera.
 _KNOWN: dict[str, tuple[tuple[str, ...], str]] = {
     "PickCube-v1": ((*_THREE, "xarm6_robotiq", "so100", "widowxai"), "pick up the cube"),
     "PushCube-v1": (_THREE, "push the cube away from the robot base"),
@@ -38,7 +39,7 @@ _ROBOT_CAMERAS = {"panda_wristcam": ("hand_camera",), "fetch": ("fetch_hand", "f
 
 
 def list_tasks() -> list[TaskInfo]:
-    """Return the well-known tasks. ManiSkill itself is not imported.
+    """Return the well-known tasks, without importing ManiSkill.
 
     Raises:
         ConfigError: ManiSkill is not installed.
@@ -48,14 +49,14 @@ def list_tasks() -> list[TaskInfo]:
 
 
 def find(task: str) -> TaskInfo:
-    """Return any task that ManiSkill has registered.
+    """Return any task registered with ManiSkill.
 
     Args:
-        task: ``"maniskill/PickCube-v1"``; with a module, ``"maniskill/my_tasks:MyTask-v1"``, that module is
-            imported first and registers its task (as in gymnasium).
+        task: ``"maniskill/PickCube-v1"``; with a module, ``"maniskill/my_tasks:MyTask-v1"``, the module that registers it. The
+            module is imported only if the user typed the name, see `rpd.envs.user_files`.
 
     Raises:
-        ConfigError: ManiSkill is not installed, or there is no such task; names the nearest.
+        ConfigError: ManiSkill is not installed, or the task does not exist; names the nearest.
     """
     _require()
     name = task.removeprefix(PREFIX)
@@ -64,19 +65,25 @@ def find(task: str) -> TaskInfo:
     registered = load(name)
     supported = registered[uid(name)].cls.SUPPORTED_ROBOTS
     robots = importlib.import_module("mani_skill.agents.registration").REGISTERED_AGENTS
-    # A task may name pairs of robots for two-armed work; those are fixed by the task and not offered as a choice.
+    # A task may list pairs of robots for bimanual work; those are fixed by the task and not offered as a choice.
     names = tuple(r for r in supported if isinstance(r, str)) if supported else tuple(sorted(robots))
     dense = "normalized_dense" in registered[uid(name)].cls.SUPPORTED_REWARD_MODES
     return TaskInfo(name=task, robots=names, cameras=(), instruction=instruction(name), reward="dense" if dense else "sparse")
 
 
 def uid(name: str) -> str:
-    """Return ManiSkill's own name of a task: without the module."""
+    """Return ManiSkill's own name of a task, without the module."""
     return name.rsplit(":", 1)[-1]
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two names with the simulator's prefix refer to the same task: ManiSkill's own files omit the module."""
+    both = one.startswith(PREFIX) and other.startswith(PREFIX)
+    return one == other or (both and uid(one.removeprefix(PREFIX)) == uid(other.removeprefix(PREFIX)))
+
+
 def instruction(name: str) -> str:
-    """Return a task's language instruction; for a task without one, its name in words."""
+    """Return the language instruction of a task; for a task without one, its name in words."""
     if name in _KNOWN:
         return _KNOWN[name][1]
     words = re.sub(r"-v\d+$", "", uid(name))
@@ -84,31 +91,28 @@ def instruction(name: str) -> str:
 
 
 def load(name: str) -> dict:
-    """Import ManiSkill and the task's own module, and return ManiSkill's registry.
+    """Import ManiSkill and return its registry.
 
     Raises:
-        ConfigError: the module or the task does not exist.
+        ConfigError: the task does not exist, or its module has not been imported.
     """
     importlib.import_module("mani_skill.envs")
     module = name.rpartition(":")[0]
     if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"task '{PREFIX}{name}': cannot import module '{module}': {error}") from None
+        user_files.require_module(module)
     registered = _registration().REGISTERED_ENVS
     if uid(name) not in registered:
-        raise unknown_name("task", PREFIX + name, [PREFIX + known for known in registered])
+        raise user_files.unknown("task", PREFIX + name, [PREFIX + known for known in registered])
     return registered
 
 
 def check_assets(name: str, robot: str | None) -> None:
-    """Refuse a task or robot whose files are not downloaded (ManiSkill would ask on stdin and exit).
+    """Raise if files of a task or robot are not downloaded (ManiSkill would prompt on stdin and exit).
 
     Raises:
-        ConfigError: with the command that downloads them.
+        ConfigError: states the command that downloads them.
     """
-    if os.environ.get("MS_SKIP_ASSET_DOWNLOAD_PROMPT") == "1":  # ManiSkill's own way to say: download without asking
+    if os.environ.get("MS_SKIP_ASSET_DOWNLOAD_PROMPT") == "1":  # ManiSkill downloads without asking
         return
     assets = importlib.import_module("mani_skill.utils.assets")
     agents = importlib.import_module("mani_skill.agents.registration").REGISTERED_AGENTS
@@ -117,7 +121,7 @@ def check_assets(name: str, robot: str | None) -> None:
             continue
         sources = assets.expand_data_group_into_individual_data_source_ids(group)
         there = all(assets.is_data_source_downloaded(source) for source in sources)
-        if there and group in agents:  # a download that broke off leaves its folder behind
+        if there and group in agents:  # an interrupted download leaves its folder behind
             there = Path(agents[group].agent_cls.urdf_path).exists()
         if not there:
             raise ConfigError(f"'{group}' needs files: python -m mani_skill.utils.download_asset {group}")
@@ -136,4 +140,4 @@ def _registration() -> ModuleType:
 
 def _require() -> None:
     if importlib.util.find_spec("mani_skill") is None:
-        raise ConfigError("ManiSkill is not installed: pip install 'rpd[maniskill]'")
+        raise missing_package("simulator maniskill", "mani-skill", "maniskill")

@@ -1,4 +1,4 @@
-"""What a worker process of ManiSkill holds: several single-scene simulations."""
+"""Worker process of ManiSkill: several single-scene simulations."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 
 from torch import Tensor
 
-from envs.base import EnvConfig
-from envs.maniskill import fast_ik, tasks
-from envs.maniskill.sim import Sim
-from envs.simulation import Factory
+from rpd.envs.backends.protocol import Factory
+from rpd.envs.config import EnvConfig
+from rpd.envs.maniskill import fast_ik, tasks
+from rpd.envs.maniskill.sim import Sim
 
 
 def factory(task: str, config: dict[str, Any], render_backend: str) -> Factory:
-    """Load a task; what is returned builds one simulation of it after the other."""
+    """Load a task; returns a factory that builds simulations of it."""
     built = EnvConfig(**config)
     tasks.load(task)
 
     def build() -> FastSim:
-        gc.freeze()  # ManiSkill collects garbage per scene: do not let it search all that was imported and built before
+        gc.freeze()  # ManiSkill runs the garbage collector per scene: exclude existing objects from it
         return FastSim(task, built, 1, "physx_cpu", render_backend)
 
     return build
 
 
 class FastSim(Sim):
-    """A `Sim` of one scene whose controllers are the faster ones; a scene that is built anew has new controllers."""
+    """A `Sim` of one scene with faster controllers, installed again after the scene is rebuilt."""
 
-    def reset(self, seed: int) -> dict[str, Tensor]:
-        """Begin the episode that a seed means, and observe it."""
-        obs = super().reset(seed)
+    def reset(self, seed: int, exact: bool = False) -> dict[str, Tensor]:
+        """Start the episode of a seed and return its first observation."""
+        obs = super().reset(seed, exact)
         fast_ik.speed_up(self.base.agent)
         return obs

@@ -1,6 +1,6 @@
-"""The levels: what is drawn into an arena, and where episodes start and end. Pure functions of uniform numbers.
+"""Levels: random arenas with start and goal poses, as pure functions of uniform random numbers.
 
-Every base meets the same arenas, starts and goals: places are free for the widest of them, and so are doors.
+Arenas, starts and goals are the same for every base: free space and doors fit the widest one.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.navigate.geometry import Array, Obstacles, nearest
+from rpd.envs.navigation.geometry import Array, Obstacles, nearest
 
+INSTRUCTION = "drive to the goal and stop there, turned as the arrow points"
 SIZE = 8.0  # m, edge of the arena
-FREE = 0.65  # m of free space around starts and goals
-APART = 2.0  # m at least from start to goal (COMPASS)
-CANDIDATES = 32  # places to choose a start from, and as many for a goal
-_CELLS = 3  # of the grid on which obstacles stand, along each edge
-_WALL = 0.06  # m, half the thickness of a wall
+FREE = 0.65  # free space around starts and goals, m
+APART = 2.0  # minimum distance from start to goal, m (COMPASS)
+CANDIDATES = 32  # candidate positions for the start, and as many for the goal
+_CELLS = 3  # cells per edge of the grid of obstacles
+_WALL = 0.06  # half the thickness of a wall, m
 
 
 @dataclass(frozen=True)
 class Level:
-    """One task.
+    """A navigation task.
 
     Attributes:
         name: base name of the task.
-        numbers: how many uniform numbers `draw` takes.
+        numbers: number of uniform numbers that `draw` consumes.
         draw: `u [K, numbers] -> Obstacles` of K arenas.
     """
 
@@ -36,12 +37,12 @@ class Level:
 
 
 def _place(u: Array, centre: Array, jitter: float) -> tuple[Array, Array]:
-    """Half of the things [K, n] become boxes [K, m, 4], the others discs [K, n - m, 3], each near its centre.
+    """Make half of n objects boxes [K, m, 4] and the others discs [K, n - m, 3], each near its center.
 
     Args:
         u: [K, n, 4].
         centre: [K, n, 2].
-        jitter: how far from its centre a thing may stand along each axis, m.
+        jitter: maximum offset from the center along each axis, m.
     """
     m = u.shape[1] // 2
     middle = centre + (u[..., :2] - 0.5) * 2 * jitter
@@ -51,7 +52,7 @@ def _place(u: Array, centre: Array, jitter: float) -> tuple[Array, Array]:
 
 
 def _open(u: Array) -> Obstacles:
-    """Five obstacles in cells of a grid, so that there is a way between any two of them."""
+    """Five obstacles in cells of a grid, with a free path between any two of them."""
     n, cells = 5, _CELLS**2
     chosen = u[:, :cells].argsort(axis=1)[:, :n]
     centre = (np.stack([chosen % _CELLS, chosen // _CELLS], axis=-1) + 0.5) * SIZE / _CELLS
@@ -60,12 +61,12 @@ def _open(u: Array) -> Obstacles:
 
 
 def _rooms(u: Array) -> Obstacles:
-    """Four rooms around a cross of walls, a door in each of its arms, and an obstacle in each room."""
+    """Four rooms separated by a cross of walls, with a door in each wall and an obstacle in each room."""
     k = len(u)
     cross = SIZE / 2 + (u[:, :2] - 0.5)  # [K, 2]
     boxes = []
     for arm in range(4):
-        along, side = divmod(arm, 2)  # the wall runs along x or y, on either side of the crossing
+        along, side = divmod(arm, 2)  # the wall runs along x or y, on one side of the crossing
         begin, end = (0 * cross[:, along], cross[:, along]) if side == 0 else (cross[:, along], 0 * cross[:, along] + SIZE)
         width = 1.2 + 0.4 * u[:, 2 + arm]
         door = begin + 0.6 + width / 2 + (end - begin - 1.2 - width) * u[:, 6 + arm]
@@ -76,7 +77,7 @@ def _rooms(u: Array) -> Obstacles:
             boxes.append(box)
     west, south = cross[:, 0], cross[:, 1]
     middles = [np.stack([x, y], axis=-1) for x in (west / 2, (west + SIZE) / 2) for y in (south / 2, (south + SIZE) / 2)]
-    order = u[:, 10:14].argsort(axis=1)  # which rooms have boxes
+    order = u[:, 10:14].argsort(axis=1)  # selects the rooms with boxes
     centre = np.take_along_axis(np.stack(middles, axis=1), order[..., None], axis=1)
     things, discs = _place(u[:, 14:].reshape(k, 4, 4), centre, 0.2)
     walls = np.stack(boxes, axis=1)
@@ -84,11 +85,11 @@ def _rooms(u: Array) -> Obstacles:
 
 
 def endpoints(u: Array, obstacles: Obstacles) -> tuple[Array, Array]:
-    """Choose poses (x, y, heading) to start from and to reach, both [K, 3]: the first candidates that are free and apart.
+    """Choose start and goal poses (x, y, heading), both [K, 3]: the first candidates that are free and far enough apart.
 
     Args:
         u: [K, 4 * CANDIDATES + 2].
-        obstacles: of the K arenas.
+        obstacles: obstacles of the K arenas.
     """
     points = u[:, :-2].reshape(len(u), -1, 2) * obstacles.size
     free = nearest(points, obstacles)[0] - FREE
@@ -101,7 +102,7 @@ def endpoints(u: Array, obstacles: Obstacles) -> tuple[Array, Array]:
 
 
 def _first(points: Array, room: Array) -> Array:
-    """The first of the points [K, C, 2] whose room [K, C] is positive; where there is none, the one with the most."""
+    """First of the points [K, C, 2] with positive clearance `room` [K, C]; if there is none, the one with the largest."""
     chosen = np.where((room > 0).any(axis=1), (room > 0).argmax(axis=1), room.argmax(axis=1))
     return points[np.arange(len(points)), chosen]
 

@@ -1,4 +1,4 @@
-"""Mobile bases as data, and the one law of motion that they share: tracking a velocity within what the body can do."""
+"""Mobile bases as data, and their common dynamics: first-order velocity tracking within limits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.navigate.geometry import Array
-from envs.specs import ActionSpec, Embodiment
+from rpd.envs.navigation.geometry import Array
+from rpd.envs.specs import ActionSpec, Embodiment
 
 CONTROL_HZ = 10.0  # COMPASS
 DT = 1 / CONTROL_HZ
@@ -18,25 +18,25 @@ COMMAND = ActionSpec(
     scale=(1.0, 1.0, 1.5),
     discrete=(False, False, False),
 )
-"""The velocity command, the same for every base. x is forward, y left; a base does of it what its body can."""
+"""Velocity command, the same for every base. x is forward, y left; each base clips it to its limits."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """A mobile base with a round footprint. What kind it is follows from its numbers.
+    """A mobile base with a round footprint; its parameters define its kind.
 
     Attributes:
         name: registry name.
-        radius: of the footprint, m.
-        forward: highest speed forward, m/s.
-        backward: highest speed backward, m/s.
-        sideways: highest speed to either side, m/s; 0: wheels that do not slip.
-        yaw_rate: highest turning speed, rad/s.
-        lag: time constant with which the velocity follows the command, s.
-        yaw_lag: the same of the turning speed, s.
-        turning_radius: tightest curve, m; 0: turns on the spot.
-        sway: standard deviation per step of the velocity at full gait, m/s: legs do not roll. None of it standing still.
-        yaw_sway: the same of the turning speed, rad/s.
+        radius: radius of the footprint, m.
+        forward: maximum forward speed, m/s.
+        backward: maximum backward speed, m/s.
+        sideways: maximum lateral speed, m/s; 0: nonholonomic.
+        yaw_rate: maximum yaw rate, rad/s.
+        lag: time constant of the linear velocity, s.
+        yaw_lag: time constant of the yaw rate, s.
+        turning_radius: minimum turning radius, m; 0: turns in place.
+        sway: standard deviation per step of the velocity at full speed, m/s, for legged gaits; zero at standstill.
+        yaw_sway: standard deviation per step of the yaw rate at full speed, rad/s.
     """
 
     name: str
@@ -53,16 +53,16 @@ class Base:
 
     @property
     def low(self) -> Array:
-        """[3] most negative velocity (vx, vy, yaw rate), m/s and rad/s."""
+        """[3] minimum velocity (vx, vy, yaw rate), m/s and rad/s."""
         return np.array([-self.backward, -self.sideways, -self.yaw_rate])
 
     @property
     def high(self) -> Array:
-        """[3] highest velocity (vx, vy, yaw rate), m/s and rad/s."""
+        """[3] maximum velocity (vx, vy, yaw rate), m/s and rad/s."""
         return np.array([self.forward, self.sideways, self.yaw_rate])
 
     def embodiment(self) -> Embodiment:
-        """Describe the base to a policy, in SI units."""
+        """Descriptor of the base for a policy, in SI units."""
         numbers = {name: float(value) for name, value in vars(self).items() if name != "name"}
         return Embodiment(name=self.name, num_joints=0, descriptor=numbers)
 
@@ -84,20 +84,20 @@ BASES = {
 
 
 def track(base: Base, twist: Array, command: Array, noise: Array) -> tuple[Array, Array]:
-    """Follow a velocity command for one control step.
+    """Track a velocity command for one control step.
 
     Args:
-        base: whose body it is.
-        twist: [N, 3] velocity (vx, vy, yaw rate) in the body's frame, m/s and rad/s.
-        command: [N, 3] wanted, in the same units, of any size.
+        base: the base.
+        twist: [N, 3] velocity (vx, vy, yaw rate) in the base frame, m/s and rad/s.
+        command: [N, 3] commanded velocity, in the same units, unclipped.
         noise: [N, 3] standard normal numbers.
 
     Returns:
-        The velocity [N, 3] after the step, and the mean velocity [N, 3] over it.
+        The velocity [N, 3] after the step, and the mean velocity [N, 3] during it.
     """
     wanted = np.clip(command, base.low, base.high)
     keep = np.exp(-DT / np.array([base.lag, base.lag, base.yaw_lag]))
-    after: Array = wanted + (twist - wanted) * keep  # dv/dt = (wanted - v) / lag, exactly
+    after: Array = wanted + (twist - wanted) * keep  # exact solution of dv/dt = (wanted - v) / lag
     gait = np.sqrt(((after / np.array([base.forward, max(base.sideways, base.forward), base.yaw_rate])) ** 2).sum(axis=1))
     slip = np.array([base.sway, base.sway if base.sideways else 0.0, base.yaw_sway])
     after = _steer(base, after + slip * np.minimum(gait, 1.0)[:, None] * noise)
@@ -105,7 +105,7 @@ def track(base: Base, twist: Array, command: Array, noise: Array) -> tuple[Array
 
 
 def _steer(base: Base, twist: Array) -> Array:
-    """Velocities [N, 3] with the turning speed that the tightest curve allows at that speed."""
+    """Limit the yaw rate of velocities [N, 3] to the minimum turning radius."""
     if base.turning_radius:
         limit = np.abs(twist[:, 0]) / base.turning_radius
         twist[:, 2] = np.clip(twist[:, 2], -limit, limit)
@@ -113,7 +113,7 @@ def _steer(base: Base, twist: Array) -> Array:
 
 
 def advance(pose: Array, twist: Array) -> Array:
-    """Move poses [N, 3] (x, y, heading) for one control step with constant velocities [N, 3]: along arcs of circles."""
+    """Integrate poses [N, 3] (x, y, heading) for one control step with constant velocities [N, 3]: along circular arcs."""
     half = twist[:, 2] * DT / 2
     forward, left = (twist[:, :2] * (DT * np.sinc(half / np.pi))[:, None]).T  # chord of an arc: sin(half) / half
     heading = pose[:, 2] + half
@@ -122,12 +122,12 @@ def advance(pose: Array, twist: Array) -> Array:
 
 
 def wrap(angle: Array) -> Array:
-    """Angles as they are in [-pi, pi)."""
+    """Wrap angles to [-pi, pi)."""
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def to_body(vector: Array, heading: Array) -> Array:
-    """Turn vectors [N, ..., 2] from the world's axes to those of a body with `heading` [N]."""
+    """Rotate vectors [N, ..., 2] from the world frame to a body frame with `heading` [N]."""
     heading = heading.reshape(-1, *(1,) * (vector.ndim - 2))
     c, s = np.cos(heading), np.sin(heading)
     return np.stack([c * vector[..., 0] + s * vector[..., 1], c * vector[..., 1] - s * vector[..., 0]], axis=-1)

@@ -1,4 +1,4 @@
-"""N arenas stepped together in numpy: bases that drive to a goal pose among obstacles that a range finder sees."""
+"""N arenas stepped as a batch in numpy: bases drive to a goal pose among obstacles, observed by a range finder."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.arrays import ArrayEnv, episode_arrays, finite_action
-from envs.base import EnvConfig, Step
-from envs.navigate.bases import BASES, COMMAND, CONTROL_HZ, advance, to_body, track, wrap
-from envs.navigate.draw import Picture, draw
-from envs.navigate.geometry import Array, Mask, cast, nearest
-from envs.navigate.levels import CANDIDATES, LEVELS, endpoints
-from envs.navigate.routes import Routes
-from envs.seeds import uniforms
-from envs.specs import EnvSpec, ObsSpec
+from rpd.envs.backends.numpy_env import ArrayEnv, episode_arrays, finite_action
+from rpd.envs.config import EnvConfig
+from rpd.envs.navigation.arenas import CANDIDATES, INSTRUCTION, LEVELS, endpoints
+from rpd.envs.navigation.bases import BASES, COMMAND, CONTROL_HZ, advance, to_body, track, wrap
+from rpd.envs.navigation.geometry import Array, Mask, cast, nearest
+from rpd.envs.navigation.render import Picture, draw
+from rpd.envs.navigation.shortest_paths import Routes
+from rpd.envs.seeding import uniforms
+from rpd.envs.specs import EnvSpec, ObsSpec
+from rpd.envs.vector_env import Step
 
-RAYS, REACH = 32, 5.0  # around the base, the first one forward; m
-MAX_STEPS = 256  # 25.6 s: the horizon of COMPASS's evaluation
-# COMPASS's success: near the goal, turned as the goal is, and standing still.
+RAYS, REACH = 32, 5.0  # rays around the base, the first one forward; maximum range, m
+MAX_STEPS = 256  # 25.6 s: horizon of COMPASS's evaluation
+# Success as in COMPASS: near the goal, aligned with its heading, and standing still.
 NEAR, ALIGNED, STILL, STILL_YAW = 0.5, 0.1, 0.1, 0.1  # m, rad, m/s, rad/s
-INSTRUCTION = "drive to the goal and stop there, turned as the arrow points"
 
-# Dense reward: what it comes closer to the goal, and close to it turns towards its heading, less a little for the time.
+# Dense reward: progress along the path, near the goal also rotation toward its heading, minus a time penalty.
 PROGRESS = 0.2  # per m
-TURN = 1.0  # m: what a radian of heading counts, at the goal
-ENOUGH = 0.3  # m: closer than this is not better
-TIME = 1.0 / MAX_STEPS  # per step
+TURN = 1.0  # weight of the heading error at the goal, m/rad
+ENOUGH = 0.3  # distance below which progress gives no reward, m
+TIME = 1.0 / MAX_STEPS  # penalty per step
 SUCCESS, COLLISION = 1.0, 1.0
 
-_PRIVATE = 16  # the streams of `envs.seeds.uniforms` from here on are the steps of an episode
+_PRIVATE = 16  # first stream of `rpd.envs.seeding.uniforms` for the steps of an episode
 _SCALE = np.array(COMMAND.scale)
 
 
 def state_names() -> tuple[str, ...]:
-    """One name per entry of ``state``, all of them of order one.
+    """Name each entry of ``state``; all are of order one.
 
-    Ranges are in units of `REACH`, counter-clockwise. The goal is seen from the base: its direction, its distance in units
-    of `REACH` and as exp(-distance / NEAR), and its heading. Velocity and last command are in units of a full command.
+    Ranges are in units of `REACH`, counterclockwise. The goal is in the base frame: direction, distance in units of `REACH`
+    and as exp(-distance / NEAR), and heading. Velocity and last command are in units of a full command.
     """
     goal = ("cos", "sin", "distance", "near", "heading_cos", "heading_sin")
     return (
@@ -50,14 +50,14 @@ def state_names() -> tuple[str, ...]:
 
 
 class NavigateEnv(ArrayEnv):
-    """A level with a base, N times. See `envs.base.VectorEnv` for the contract.
+    """A level with a base, N times. See `rpd.envs.vector_env.VectorEnv` for the interface.
 
-    An action is a velocity command, which the base follows with its lag, within what it can do. An episode ends at the goal
-    (success), at a collision, or when its time is over.
+    An action is a velocity command, tracked with the lag and limits of the base. An episode ends at the goal (success), at a
+    collision, or at the time limit.
     """
 
     def __init__(self, task: str, config: EnvConfig, device: torch.device) -> None:
-        """Build from a validated task name; see `envs.registry.make` for the arguments."""
+        """Build from a validated task name; see `rpd.envs.registry.make` for the arguments."""
         self.num_envs, self.device = config.num_envs, device
         self.level, self.base = LEVELS[task.split("/", 1)[1]], BASES[config.robot or "wheeled"]
         names, n = state_names(), self.num_envs
@@ -78,15 +78,15 @@ class NavigateEnv(ArrayEnv):
         self._state: dict[str, np.ndarray] = {
             **episode_arrays(n),
             "pose": np.zeros((n, 3)),  # x, y, heading
-            "twist": np.zeros((n, 3)),  # velocity in the body's frame
-            "command": np.zeros((n, 3)),  # the last one, of an action in [-1, 1]
+            "twist": np.zeros((n, 3)),  # velocity in the base frame
+            "command": np.zeros((n, 3)),  # last action, in [-1, 1]
             "goal": np.zeros((n, 3)),  # x, y, heading
             "boxes": self._obstacles.boxes,
             "discs": self._obstacles.discs,
         }
-        self._length, self._way = np.zeros(n), np.zeros((n, 2))  # of the shortest path, and its first corner
-        self._gap, self._nearest = np.zeros(n), np.zeros((n, 2))  # distance of the nearest surface, and the way there
-        self._trail = np.full((n, self.spec.max_episode_steps + 1, 2), np.nan)  # for pictures only
+        self._length, self._way = np.zeros(n), np.zeros((n, 2))  # shortest path: length and first corner
+        self._gap, self._nearest = np.zeros(n), np.zeros((n, 2))  # nearest surface: distance and displacement
+        self._trail = np.full((n, self.spec.max_episode_steps + 1, 2), np.nan)  # for rendering only
 
     @property
     def instructions(self) -> list[str]:
@@ -108,12 +108,12 @@ class NavigateEnv(ArrayEnv):
         self._trail[ids, 0] = s["pose"][ids, :2]
 
     def _arrange(self, ids: np.ndarray) -> None:
-        """Work out what follows from where obstacles and goals are in the arenas `ids` [K]."""
+        """Update what depends on obstacles and goals of the arenas `ids` [K]."""
         self._routes.update(ids, self._obstacles.of(ids), self._state["goal"][ids, :2])
         self._locate(ids)
 
     def _locate(self, ids: np.ndarray) -> None:
-        """Work out what follows from where the bases are in the arenas `ids` [K]."""
+        """Update what depends on the base positions in the arenas `ids` [K]."""
         position = self._state["pose"][ids, :2]
         self._length[ids], self._way[ids] = self._routes.query(position, ids)
         gap, way = nearest(position[:, None], self._obstacles.of(ids))
@@ -139,14 +139,14 @@ class NavigateEnv(ArrayEnv):
         return self._step(reward, success, success | crashed)
 
     def _noise(self) -> Array:
-        """Standard normal numbers [N, 3], a function of episode and step (Box and Muller, 1958); zero for what rolls."""
+        """Standard normal numbers [N, 3], a function of episode and step (Box and Muller, 1958); zero for wheeled bases."""
         if not (self.base.sway or self.base.yaw_sway):
             return np.zeros((self.num_envs, 3))
         u = uniforms(self._state["seed"], 6, stream=_PRIVATE + self._state["elapsed"])
         return np.sqrt(-2 * np.log1p(-u[:, :3])) * np.cos(2 * np.pi * u[:, 3:])
 
     def _arrived(self) -> Mask:
-        """[N] whether the base stands at its goal, turned as it is."""
+        """[N] whether the base stands at its goal with the goal's heading."""
         s = self._state
         offset, turn = s["goal"][:, :2] - s["pose"][:, :2], wrap(s["goal"][:, 2] - s["pose"][:, 2])
         speed = np.sqrt((s["twist"][:, :2] ** 2).sum(axis=1))
@@ -154,14 +154,14 @@ class NavigateEnv(ArrayEnv):
         return near & (np.abs(turn) < ALIGNED) & (speed < STILL) & (np.abs(s["twist"][:, 2]) < STILL_YAW)
 
     def _remaining(self) -> Array:
-        """[N] m that are left of the shortest path, and close to the goal also of the turn to its heading."""
+        """[N] remaining length of the shortest path, m, plus a heading term near the goal."""
         turn = np.abs(wrap(self._state["goal"][:, 2] - self._state["pose"][:, 2]))
         return np.maximum(self._length - ENOUGH, 0.0) + TURN * turn * np.exp(-self._length)
 
     # Observations -------------------------------------------------------------------------------------------------
 
     def _observe(self, ids: np.ndarray) -> TensorDict:
-        """Observation of the arenas `ids` [K], as they are now."""
+        """Current observation of the arenas `ids` [K]."""
         s = self._state
         pose, goal = s["pose"][ids], s["goal"][ids]
         heading = pose[:, 2]
@@ -187,12 +187,12 @@ class NavigateEnv(ArrayEnv):
         ).to(self.device)  # fmt: skip
 
     def _ranges(self, ids: np.ndarray) -> Array:
-        """What the range finders of the arenas `ids` measure [K, RAYS], m."""
+        """Range measurements of the arenas `ids`: [K, RAYS], m."""
         pose = self._state["pose"][ids]
         return cast(pose[:, :2], pose[:, 2:] + np.arange(RAYS) * (2 * np.pi / RAYS), self._obstacles.of(ids), REACH)
 
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
-        """See `VectorEnv.render`: from above, north up."""
+        """See `VectorEnv.render`: top view, +y up."""
         ids = np.arange(self.num_envs) if envs is None else np.array(envs, dtype=np.int64)
         s, ranges = self._state, self._ranges(ids)
         pictures = [
@@ -207,7 +207,7 @@ class NavigateEnv(ArrayEnv):
     # Saving -------------------------------------------------------------------------------------------------------
 
     def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
-        """See `VectorEnv.load_state_dict`. Routes follow from what is saved; the trails of pictures begin anew."""
+        """See `VectorEnv.load_state_dict`. Paths are recomputed from the saved state; rendered trails restart."""
         self._restore(state)
         everyone = np.arange(self.num_envs)
         self._arrange(everyone)

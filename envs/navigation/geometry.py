@@ -1,4 +1,4 @@
-"""Plane geometry in batch: rays, distances and lines of sight among boxes and discs in a square arena."""
+"""Batched planar geometry: rays, distances and lines of sight among boxes and discs in a square arena."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 Ids = NDArray[np.integer]
 
-_TINY = 1e-9  # in place of a zero component of a direction
+_TINY = 1e-9  # replaces a zero component of a direction
 
 
 @dataclass
 class Obstacles:
-    """What stands in N arenas, the squares [0, size] x [0, size]. Metres, float32: twice as fast."""
+    """Obstacles of N arenas, the squares [0, size] x [0, size]. Meters, float32 (twice as fast as float64)."""
 
     size: float
     boxes: Array
-    """[N, M, 4] centre x, y and half sizes x, y, along the axes."""
+    """[N, M, 4] center x, y and half sizes x, y, axis-aligned."""
     discs: Array
-    """[N, K, 3] centre x, y and radius."""
+    """[N, K, 3] center x, y and radius."""
 
     def of(self, ids: Ids) -> Obstacles:
-        """Those of the arenas `ids` [K]."""
+        """Obstacles of the arenas `ids` [K]."""
         return Obstacles(self.size, self.boxes[ids], self.discs[ids])
 
 
 def cast(origin: Array, angle: Array, obstacles: Obstacles, reach: float) -> Array:
-    """How far rays go.
+    """Lengths of rays up to the first hit.
 
     Args:
-        origin: [N, 2] where the rays of an arena start, in free space.
-        angle: [N, R] their directions, rad.
-        obstacles: what they hit; the arena's walls are hit from inside.
-        reach: they end here.
+        origin: [N, 2] origin of an arena's rays, in free space.
+        angle: [N, R] directions, rad.
+        obstacles: obstacles; the arena's walls are hit from inside.
+        reach: maximum length.
 
     Returns:
         [N, R] distances in [0, reach].
@@ -52,7 +52,7 @@ def cast(origin: Array, angle: Array, obstacles: Obstacles, reach: float) -> Arr
     x, y, r = obstacles.discs.transpose(2, 0, 1)[:, :, None]  # [N, 1, K]
     x, y = x - ox[..., None], y - oy[..., None]
     along = x * cos[..., None] + y * sin[..., None]
-    square = along**2 - (x**2 + y**2 - r**2)  # of half the chord
+    square = along**2 - (x**2 + y**2 - r**2)  # squared half chord
     hit = np.minimum(
         hit, np.where((square > 0) & (along > 0), along - np.sqrt(square.clip(0)), reach).min(axis=2, initial=reach)
     )
@@ -60,14 +60,14 @@ def cast(origin: Array, angle: Array, obstacles: Obstacles, reach: float) -> Arr
 
 
 def nearest(points: Array, obstacles: Obstacles) -> tuple[Array, Array]:
-    """The nearest surface of an obstacle or a wall.
+    """Find the nearest surface of an obstacle or a wall.
 
     Args:
         points: [N, P, 2].
-        obstacles: of the N arenas.
+        obstacles: obstacles of the N arenas.
 
     Returns:
-        Distance [N, P], 0 inside an obstacle or outside of the arena, and the way there [N, P, 2].
+        Distance [N, P], 0 inside an obstacle or outside the arena, and the displacement to the surface [N, P, 2].
     """
     points = points.astype(np.float32)
     p = points[:, :, None]  # [N, P, 1, 2]
@@ -87,13 +87,13 @@ def nearest(points: Array, obstacles: Obstacles) -> tuple[Array, Array]:
 
 
 def blocked(start: Array, way: Array, centre: Array, half: Array) -> Mask:
-    """Which straight ways run through a box.
+    """Test whether straight segments cross a box.
 
     Args:
-        start: [..., 2] where the ways begin.
-        way: [..., Q, 2] from there to where they end.
-        centre: [..., M, 2] of the boxes.
-        half: [..., M, 2] their half sizes along the axes.
+        start: [..., 2] start of the segments.
+        way: [..., Q, 2] vectors from start to end.
+        centre: [..., M, 2] centers of the boxes.
+        half: [..., M, 2] half sizes along the axes.
 
     Returns:
         [..., Q] bool.
@@ -106,10 +106,9 @@ def blocked(start: Array, way: Array, centre: Array, half: Array) -> Mask:
 
 
 def _slab(x: Array, y: Array, hx: Array, hy: Array, dx: Array, dy: Array) -> tuple[Array, Array]:
-    """Where lines enter and leave boxes, in multiples of their direction (dx and dy are its inverse).
+    """Entry and exit of lines through boxes, in multiples of their direction (dx and dy are its inverse).
 
-    Boxes are at (x, y) from the start of a line, with half sizes (hx, hy). A line misses a box where it would enter after
-    it has left.
+    Boxes are at (x, y) from the start of a line, with half sizes (hx, hy). A line misses a box if its entry is after its exit.
     """
     middle_x, middle_y, wide_x, wide_y = x * dx, y * dy, hx * np.abs(dx), hy * np.abs(dy)
     return np.maximum(middle_x - wide_x, middle_y - wide_y), np.minimum(middle_x + wide_x, middle_y + wide_y)

@@ -1,4 +1,4 @@
-"""An arena from above, for people: walls, obstacles, the goal with its heading, the base, its trail and its rays."""
+"""Top view of an arena: walls, obstacles, the goal with its heading, the base, its trail and its rays."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from envs.navigate.geometry import Array
+from rpd.envs.navigation.geometry import Array
 
 FLOOR, GRID, WALL, BOX, DISC = (244, 242, 237), (231, 228, 221), (74, 80, 92), (142, 152, 168), (168, 150, 130)
 GOAL, BASE, NOSE, TRAIL, RAY = (46, 160, 92), (52, 104, 196), (255, 255, 255), (52, 104, 196, 150), (230, 120, 40, 90)
-SMOOTH = 3  # pictures are drawn larger by this and shrunk
-MARGIN = 0.25  # m of wall around the arena
-THIN = 0.1  # m: boxes thinner than this are walls
-TOLERANCE = 0.5  # m, radius of the goal
+SMOOTH = 3  # supersampling factor
+MARGIN = 0.25  # width of the wall around the arena, m
+THIN = 0.1  # boxes thinner than this are walls, m
+TOLERANCE = 0.5  # radius of the goal, m
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What there is to draw of one arena. Metres and radians."""
+    """Content of a drawing of one arena. Meters and radians."""
 
     size: float
     boxes: Array
@@ -28,15 +28,15 @@ class Picture:
     discs: Array
     """[K, 3]."""
     pose: Array
-    """[3] of the base."""
+    """[3] pose of the base."""
     goal: Array
-    """[3]."""
+    """[3] pose of the goal."""
     radius: float
-    """Of the base."""
+    """Radius of the base."""
     trail: Array
-    """[T, 2] where it was; NaN where that is not known."""
+    """[T, 2] past positions; NaN where unknown."""
     ranges: Array
-    """[R] what its range finder measures, counter-clockwise from ahead."""
+    """[R] range measurements, counterclockwise from forward."""
 
 
 def draw(picture: Picture, size: int) -> NDArray[np.uint8]:
@@ -47,7 +47,7 @@ def draw(picture: Picture, size: int) -> NDArray[np.uint8]:
     pen = ImageDraw.Draw(image, "RGBA")
 
     def at(points: Array) -> list[tuple[float, float]]:
-        """Metres [..., 2] to pixels: y points up."""
+        """Meters [..., 2] to pixels; y points up."""
         points = points.reshape(-1, 2)
         return [((x + MARGIN) * scale, (p.size + MARGIN - y) * scale) for x, y in points]
 

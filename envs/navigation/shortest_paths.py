@@ -1,42 +1,42 @@
-"""Shortest paths around obstacles: a visibility graph over their corners, one per arena, towards its goal."""
+"""Shortest paths around obstacles: per arena, a visibility graph over obstacle corners, toward the goal."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from envs.navigate.geometry import Array, Ids, Mask, Obstacles, blocked
+from rpd.envs.navigation.geometry import Array, Ids, Mask, Obstacles, blocked
 
-MARGIN = 0.05  # m beyond the footprint, between a path and what it goes around
-BLOCKED = 1e3  # m: what a way through an obstacle counts, so that there is an answer everywhere
+MARGIN = 0.05  # clearance between a path and obstacles beyond the footprint, m
+BLOCKED = 1e3  # length added to a segment through an obstacle, m, so that a path always exists
 _CORNERS = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]], dtype=np.float32)
 
 
 class Routes:
-    """The shortest paths of N arenas to their goals, for a round body.
+    """Shortest paths of N arenas to their goals, for a round body.
 
-    A path is a line of corners of obstacles, each a box (around a disc, too) that is grown by the body. A body that has not
-    collided may be inside of such a corner, because a round body has none: obstacles then count with the smaller box that
-    it cannot be in.
+    A path is a sequence of corners of obstacles, each a box (discs: the bounding box) grown by the body's radius. A round body
+    may be inside the corner of a grown box without collision; obstacles then count with a smaller box that the body cannot
+    enter.
     """
 
     def __init__(self, num_envs: int, num_obstacles: int, radius: float) -> None:
-        """For bodies of `radius`, m; `update` fills the graphs."""
+        """Allocate for bodies of `radius`, m; `update` fills the graphs."""
         n, m = num_envs, num_obstacles
         self._radius = radius
         self._centre = np.zeros((n, m, 2), np.float32)
-        self._near = np.zeros((n, m, 2), np.float32)  # half sizes: where the body cannot be
-        self._far = np.zeros((n, m, 2), np.float32)  # half sizes: where paths do not go
-        self._close = np.zeros((n, m), dtype=bool)  # obstacles in whose far box the goal is
-        self._nodes = np.zeros((n, 1 + 4 * m, 2), np.float32)  # the goal, then the corners that paths can use, then the others
-        self._ahead = np.zeros((n, 1 + 4 * m), np.float32)  # m from there to the goal
-        self._used = np.ones(n, dtype=np.int64)  # how many of the nodes paths can use
+        self._near = np.zeros((n, m, 2), np.float32)  # half sizes of the boxes that the body cannot enter
+        self._far = np.zeros((n, m, 2), np.float32)  # half sizes of the boxes that paths avoid
+        self._close = np.zeros((n, m), dtype=bool)  # obstacles whose far box contains the goal
+        self._nodes = np.zeros((n, 1 + 4 * m, 2), np.float32)  # the goal, then usable corners, then the others
+        self._ahead = np.zeros((n, 1 + 4 * m), np.float32)  # distance from each node to the goal, m
+        self._used = np.ones(n, dtype=np.int64)  # number of usable nodes
 
     def update(self, ids: Ids, obstacles: Obstacles, goal: Array) -> None:
-        """Make the graphs of the arenas `ids` [K], with `obstacles` (of these K) and `goal` [K, 2]."""
+        """Build the graphs of the arenas `ids` [K] with `obstacles` (of these K) and `goal` [K, 2]."""
         boxes, discs = obstacles.boxes, obstacles.discs
         centre = np.concatenate([boxes[..., :2], discs[..., :2]], axis=1)
         half = np.concatenate([boxes[..., 2:], np.repeat(discs[..., 2:], 2, axis=-1)], axis=1)
-        # The corner of a box grown by r / sqrt 2 is r away from the box's own; a disc's inscribed square has no other corners.
+        # A corner of a box grown by r / sqrt 2 is r away from the original corner; for a disc, its inscribed square.
         inner = np.concatenate([boxes[..., 2:], np.repeat(discs[..., 2:], 2, axis=-1) / np.sqrt(2)], axis=1)
         near, far = inner + self._radius / np.sqrt(2), half + self._radius + MARGIN
         corners = (centre[:, :, None] + (far + 1e-3)[:, :, None] * _CORNERS).reshape(len(ids), -1, 2)
@@ -49,11 +49,11 @@ class Routes:
         self._used[ids] = 1 + usable.sum(axis=1)
         self._nodes[ids, 0] = goal
         self._nodes[ids, 1:] = np.take_along_axis(corners, order[..., None], axis=1)
-        self._ahead[ids] = BLOCKED  # and so it stays for corners that paths cannot use
+        self._ahead[ids] = BLOCKED  # remains for unusable corners
         self._ahead[ids] = self._distances(ids)
 
     def _distances(self, ids: Ids) -> Array:
-        """Distances [K, P] from all nodes to the goal, by Bellman and Ford: as many rounds as the longest path has corners."""
+        """Distances [K, P] from all nodes to the goal by Bellman-Ford: as many rounds as the longest path has corners."""
         count = self._used[ids].max()
         length = self._lengths(ids, self._nodes[ids, :count])
         usable = np.arange(count) < self._used[ids, None]
@@ -68,10 +68,10 @@ class Routes:
             ahead[:, :count] = shorter
 
     def query(self, position: Array, ids: Ids) -> tuple[Array, Array]:
-        """Where to go from positions [K, 2] in the arenas `ids` [K].
+        """Find the shortest paths from positions [K, 2] in the arenas `ids` [K].
 
         Returns:
-            The length of the shortest path [K], and its first corner, or the goal [K, 2].
+            Length of the shortest path [K], and its first corner, or the goal, [K, 2].
         """
         length = self._lengths(ids, position[:, None].astype(np.float32))[:, 0]
         total = length + self._ahead[ids, : length.shape[1]]
@@ -79,7 +79,7 @@ class Routes:
         return np.where(total >= BLOCKED, total - BLOCKED, total)[first], self._nodes[ids, first[1]]
 
     def _lengths(self, ids: Ids, start: Array) -> Array:
-        """Lengths [K, P, Q] of the straight ways from `start` [K, P, 2] to the nodes; more by BLOCKED where there is none."""
+        """Lengths [K, P, Q] of segments from `start` [K, P, 2] to the nodes, plus BLOCKED if they cross an obstacle."""
         centre, near, far = self._centre[ids], self._near[ids], self._far[ids]
         way = self._nodes[ids, None, : self._used[ids].max()] - start[:, :, None]
         inside = _inside(start, centre, far)

@@ -1,4 +1,4 @@
-"""Which OpenGL a process can render with where there is no screen: EGL or OSMesa."""
+"""Choice of the OpenGL platform for headless rendering: EGL or OSMesa."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes.util
 import glob
 import os
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
 
 FIX = "Debian, Ubuntu: apt-get install -y libosmesa6, or where there is none libegl-mesa0; Fedora: dnf install mesa-libOSMesa"
 _GPUS = ("/dev/nvidiactl", "/dev/dri/renderD*")
@@ -14,10 +14,10 @@ _PLATFORM_DEVICE_EXT = 0x313F
 
 
 def platform() -> str:
-    """Choose ``"egl"`` or ``"osmesa"``: what MUJOCO_GL says, else EGL where there is a GPU, else OSMesa, else EGL.
+    """Choose ``"egl"`` or ``"osmesa"``: the value of MUJOCO_GL, else EGL with a GPU, else OSMesa, else EGL.
 
     Raises:
-        ConfigError: neither works here; the message holds the fix.
+        ConfigError: neither works on this machine; the message contains the fix.
     """
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     if chosen in ("egl", "osmesa"):
@@ -32,7 +32,7 @@ def platform() -> str:
 
 
 def _egl_has_a_device() -> bool:
-    """Whether some device, be it software, can be rendered on: the library alone is often there without a driver."""
+    """Whether any device, including software, can be rendered on: the EGL library is often installed without a driver."""
     library = ctypes.util.find_library("EGL")
     if library is None:
         return False

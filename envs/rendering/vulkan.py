@@ -1,4 +1,4 @@
-"""Which Vulkan devices this machine has, asked of the Vulkan loader itself (no vulkan-tools, no simulator needed)."""
+"""Vulkan devices of this machine, queried from the Vulkan loader (without vulkan-tools or a simulator)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import struct
 import sys
 from dataclasses import dataclass
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
 
 MIN_LAVAPIPE = (24, 3)
-"""Older Mesa lacks descriptor indexing, and SAPIEN then "fails to find a rendering device"."""
+"""Oldest Mesa with descriptor indexing; with older ones SAPIEN "fails to find a rendering device"."""
 
 FIX = (
     "install Mesa lavapipe >= 24.3, e.g. Debian 12: echo 'deb http://deb.debian.org/debian bookworm-backports main' > "
@@ -30,13 +30,13 @@ _ICD_FOLDERS = ("/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/et
 
 @dataclass(frozen=True)
 class VulkanDevice:
-    """A device that a Vulkan driver offers.
+    """A device offered by a Vulkan driver.
 
     Attributes:
         name: e.g. ``"NVIDIA H200"`` or ``"llvmpipe (LLVM 19.1.7, 256 bits)"``.
-        driver: the driver's own words on its version, e.g. ``"Mesa 25.0.7-2 (LLVM 19.1.7)"``.
-        vendor: PCI vendor.
-        software: it computes on the CPU.
+        driver: version string reported by the driver, e.g. ``"Mesa 25.0.7-2 (LLVM 19.1.7)"``.
+        vendor: PCI vendor id.
+        software: whether it renders on the CPU.
     """
 
     name: str
@@ -51,7 +51,7 @@ class VulkanDevice:
 
     @property
     def usable(self) -> bool:
-        """Whether SAPIEN can render with it, as far as its version tells."""
+        """Whether SAPIEN can render with it, judged by its version."""
         mesa = re.search(r"Mesa (\d+)\.(\d+)", self.driver)
         return not (self.software and mesa) or (int(mesa[1]), int(mesa[2])) >= MIN_LAVAPIPE
 
@@ -60,7 +60,7 @@ class VulkanDevice:
 
 
 def devices() -> list[VulkanDevice]:
-    """List the devices of every driver that the loader finds; empty without a loader or driver."""
+    """List the devices of all drivers that the loader finds; empty without a loader or driver."""
     loader = _loader()
     if loader is None:
         return []
@@ -81,13 +81,13 @@ def devices() -> list[VulkanDevice]:
 
 
 def render_settings() -> tuple[str, dict[str, str]]:
-    """Choose how SAPIEN renders beside physics on the CPU.
+    """Choose how SAPIEN renders with physics on the CPU.
 
     Returns:
-        ManiSkill's `render_backend`, and environment variables that its processes need.
+        ManiSkill's `render_backend`, and environment variables for its processes.
 
     Raises:
-        ConfigError: no Vulkan device that works; the message holds the fix.
+        ConfigError: no usable Vulkan device; the message contains the fix.
     """
     found = devices()
     if any(d.nvidia for d in found):
@@ -104,7 +104,7 @@ def render_settings() -> tuple[str, dict[str, str]]:
 
 
 def lavapipe_icd() -> str | None:
-    """Path of the file that announces lavapipe to the loader, or None."""
+    """Path of the ICD file of lavapipe, or None."""
     return next((path for folder in _ICD_FOLDERS for path in sorted(glob.glob(f"{folder}/lvp_icd*.json"))), None)
 
 

@@ -1,4 +1,4 @@
-"""A robot as data (links, gripper, servo gains) and the one builder that turns it into MuJoCo bodies."""
+"""Robot descriptions as data (links, gripper, servo gains), and the builder of their MuJoCo bodies."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
-from envs.specs import Embodiment
+from rpd.envs.specs import Embodiment
 
 Vec3 = tuple[float, float, float]
 Quat = tuple[float, float, float, float]
 Color = tuple[float, float, float, float]
 
-# Quarter turns about x and the z axis, wxyz, as link frames need them.
+# Quarter turns about x, wxyz, used by link frames.
 IDENTITY: Quat = (1, 0, 0, 0)
 RX90: Quat = (0.5**0.5, 0.5**0.5, 0, 0)
 RX_90: Quat = (0.5**0.5, -(0.5**0.5), 0, 0)
 
-LINK_GROUP = 2  # drawn, never in contact
-HAND_GROUP = 0  # drawn always: what a wrist camera or a person needs to see
+LINK_GROUP = 2  # visual only
+HAND_GROUP = 0  # always rendered, also by wrist cameras
 
-# Fingers meet the world (contype = conaffinity = 1, MuJoCo's default) but not each other.
+# Fingers collide with the world (contype = conaffinity = 1, MuJoCo's default) but not with each other.
 _FINGER_CONTYPE, _FINGER_CONAFFINITY = 2, 1
 _FINGER_FRICTION = (1.0, 0.005, 0.0001)
-# Twice as stiff as MuJoCo's default, and it wins against the object's own: a held cube creeps less.
+# Twice as stiff as MuJoCo's default and with priority over the object's own: less creep of a held cube.
 _FINGER_SOLREF, _FINGER_SOLMIX = (0.01, 1.0), 100.0
-# Fingers rest on the ends of the servo's range, not on the joint's: a joint at its limit costs two constraints per step.
+# Fingers rest at the ends of the servo's range, not of the joint's: a joint at its limit adds two constraints per step.
 _FINGER_SLACK = 0.001
 _FINGER_ARMATURE = 0.05  # kg
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A capsule or cylinder from `a` to `b` with `radius`, or (radius None) a box at `a` with half sizes `b`. Metres."""
+    """A capsule or cylinder from `a` to `b` with `radius`, or (radius None) a box at `a` with half sizes `b`. Meters."""
 
     a: Vec3
     b: Vec3
     radius: float | None
     rgba: Color
     flat: bool = False
-    """A cylinder instead of a capsule."""
+    """Whether it is a cylinder instead of a capsule."""
 
     def add(self, body: mujoco.MjsBody, group: int, mass: float) -> None:
-        """Add this shape to a body as a geom that touches nothing."""
+        """Add this shape to a body as a geom without collisions."""
         common = {"rgba": self.rgba, "group": group, "mass": mass, "contype": 0, "conaffinity": 0}
         if self.radius is None:
             body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=self.a, size=self.b, **common)
@@ -56,86 +56,85 @@ class Shape:
 
 @dataclass(frozen=True)
 class Link:
-    """A moving link and the hinge (about its own z axis) that holds it to the link before."""
+    """A moving link and the hinge joint (about its own z axis) that connects it to the previous link."""
 
     joint: str
     pos: Vec3
-    """Origin in the frame of the link before, m."""
+    """Origin in the frame of the previous link, m."""
     quat: Quat
-    """Orientation in the frame of the link before, wxyz."""
+    """Orientation in the frame of the previous link, wxyz."""
     limits: tuple[float, float]
     """Joint limits, rad."""
     velocity: float
-    """Largest joint speed, rad/s (described, not enforced by the physics)."""
+    """Maximum joint speed, rad/s (descriptor only, not enforced by the physics)."""
     torque: float
-    """Largest servo torque, N m."""
+    """Maximum servo torque, N m."""
     kp: float
-    """Servo stiffness, N m/rad: 40 rad/s (squared) x the inertia that the joint feels at home."""
+    """Servo stiffness, N m/rad: (40 rad/s)^2 x the inertia at the joint in the home posture."""
     kv: float
     """Servo damping, N m s/rad: a damping ratio of 0.75.
 
-    Stiffer servos track better but drop things: MuJoCo's implicit integrators damp the arm after the contacts
-    were solved, so that a held object slips by what the damping took away (kv x timestep against the inertia).
+    Stiffer servos track better but drop objects: MuJoCo's implicit integrators apply arm damping after the contact solver, so
+    a held object slips by the damped velocity (kv x timestep relative to the inertia).
     """
     armature: float
-    """Rotor inertia seen at the joint, kg m^2."""
+    """Rotor inertia reflected at the joint, kg m^2."""
     mass: float
-    """kg, spread evenly over the shapes."""
+    """Mass, kg, distributed evenly over the shapes."""
     shapes: tuple[Shape, ...]
 
 
 @dataclass(frozen=True)
 class Gripper:
-    """Two parallel fingers. Its frame has z pointing out and y along the opening."""
+    """Two parallel fingers. In its frame, z points outward and y along the opening."""
 
     pos: Vec3
     """Mount in the frame of the last link, m."""
     quat: Quat
     """Mount in the frame of the last link, wxyz."""
     tcp: Vec3
-    """Tool centre point in the gripper's frame, m."""
+    """Tool center point (TCP) in the gripper frame, m."""
     finger_base: float
-    """Where the fingers begin along z, m."""
+    """Start of the fingers along z, m."""
     finger_tip: float
-    """Where the fingers end along z, m."""
+    """End of the fingers along z, m."""
     finger_half_width: float
-    """Half of a finger pad along x, m."""
+    """Half the width of a finger pad along x, m."""
     finger_thickness: float
-    """A finger along y, m."""
+    """Thickness of a finger along y, m."""
     mass: float
-    """Hand without fingers, kg."""
+    """Mass of the hand without fingers, kg."""
     shapes: tuple[Shape, ...]
     finger_rgba: Color
     finger_mass: float = 0.05
     kp: float = 200.0
-    """Finger servo stiffness, N/m. Squeezing stays below `force`, so that the pair of fingers centres itself."""
+    """Finger servo stiffness, N/m. Below `force` when squeezing, so that the pair of fingers centers itself."""
     kv: float = 20.0
-    """Finger servo damping, N s/m: closes with a time constant of 100 ms."""
+    """Finger servo damping, N s/m: time constant of closing 100 ms."""
     force: float = 8.0
-    """Largest finger force, N."""
+    """Maximum finger force, N."""
 
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot on a table: its base frame is the world's, on the table plane z = 0, looking along +x.
+    """A robot on a table: its base frame is the world frame, on the table plane z = 0, facing +x.
 
     Attributes:
         name: registry name.
-        base: shapes of the part that does not move.
+        base: shapes of the fixed part.
         links: moving links from base to flange.
-        gripper: what is bolted to the last link.
-        home: joint positions, rad, with the gripper pointing straight down over the middle of the
-            workspace and the fingers opening along y (SO-101: along x).
-        max_delta_pos: what +1 means for a translation, m per control step of 50 ms.
-        max_delta_rot: what +1 means for a rotation, rad per control step of 50 ms.
-        workspace: ((x min, y min), (x max, y max)), m: where grasps from above reach, turned by up to an
-            eighth of a turn either way.
-        max_height: the highest z, m, that the tcp reaches pointing down everywhere over the workspace.
+        gripper: gripper on the last link.
+        home: joint positions, rad, with the gripper pointing down over the center of the workspace and the fingers opening
+            along y (SO-101: along x).
+        max_delta_pos: translation of an action of +1, m per control step of 50 ms.
+        max_delta_rot: rotation of an action of +1, rad per control step of 50 ms.
+        workspace: ((x min, y min), (x max, y max)), m: area of top-down grasps, with yaw up to 45 degrees either way.
+        max_height: largest z, m, that the TCP reaches pointing down anywhere over the workspace.
         reach: manufacturer's working radius, m.
-        cube_half_size: half edge, m, of a cube that suits the gripper.
-        rot_weight: weight, m/rad, of rotation against position errors in inverse kinematics.
-        delay: control steps of 50 ms between a command and the servos.
-        patience: episodes are this many times as long as a task's own.
+        cube_half_size: half the edge, m, of a cube that fits the gripper.
+        rot_weight: weight of rotation relative to position errors in inverse kinematics, m/rad.
+        delay: delay of commands, control steps of 50 ms.
+        patience: factor of a task's own episode length.
     """
 
     name: str
@@ -157,7 +156,7 @@ class Robot:
     fingers: ClassVar[tuple[str, str]] = ("finger_left", "finger_right")
     """Slide joints: each 0 (closed) to opening / 2; their sum is the distance between the pads."""
     finger_geoms: ClassVar[tuple[str, str]] = ("pad_left", "pad_right")
-    """The only geoms of the robot that touch anything."""
+    """Finger pads: the only colliding geoms of the robot."""
     tcp_site: ClassVar[str] = "tcp"
     """Site between the fingertips: z points out of the gripper, y along the opening."""
 
@@ -169,7 +168,7 @@ class Robot:
     def attach(self, spec: mujoco.MjSpec) -> None:
         """Add bodies, joints, and position servos (arm joints, then fingers; named like their joints) to a model.
 
-        Links are massive and gravity-compensated but touch nothing; the finger pads do.
+        Links have mass and gravity compensation but no collisions; the finger pads collide.
         """
         body = spec.worldbody.add_body(name="base")
         for shape in self.base:
@@ -205,7 +204,7 @@ class Robot:
             _add_servo(spec, joint, limits, g.kp, g.kv, g.force)
 
     def embodiment(self) -> Embodiment:
-        """Describe the robot to a policy, in SI units."""
+        """Descriptor of the robot for a policy, in SI units."""
         descriptor = {
             "reach": self.reach,
             "opening": self.opening,

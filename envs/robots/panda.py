@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from envs.tabletop.robots.base import IDENTITY, RX90, RX_90, Gripper, Link, Robot, Shape
+from rpd.envs.robots.base import IDENTITY, RX90, RX_90, Gripper, Link, Robot, Shape
 
 WHITE = (0.93, 0.93, 0.92, 1.0)
 GREY = (0.35, 0.36, 0.38, 1.0)
@@ -49,7 +49,7 @@ PANDA = Robot(
     ),
     gripper=Gripper(
         pos=(0, 0, 0.107),
-        quat=(math.cos(math.pi / 8), 0, 0, -math.sin(math.pi / 8)),  # the hand is bolted on at -45 degrees
+        quat=(math.cos(math.pi / 8), 0, 0, -math.sin(math.pi / 8)),  # the hand is mounted at -45 degrees
         tcp=(0, 0, 0.1034),
         finger_base=0.0584,
         finger_tip=0.112,

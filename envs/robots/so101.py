@@ -1,13 +1,12 @@
-"""SO-101 follower arm (LeRobot): 5 joints, its swinging jaw simplified to two parallel fingers with 70 mm opening.
+"""SO-101 follower arm (LeRobot): 5 joints; its swinging jaw is simplified to two parallel fingers with 70 mm opening.
 
-Kinematics, limits and masses: the public model of The Robot Studio (so101_new_calib); the tool centre point is
-its `gripperframe`. With five joints the gripper points down anywhere, turned freely about the vertical, but it
-cannot lean sideways.
+Kinematics, limits and masses: the public model of The Robot Studio (so101_new_calib); the tool center point is its
+`gripperframe`. With five joints the gripper points down anywhere with any yaw but cannot tilt sideways.
 """
 
 from __future__ import annotations
 
-from envs.tabletop.robots.base import Gripper, Link, Robot, Shape
+from rpd.envs.robots.base import Gripper, Link, Robot, Shape
 
 ORANGE = (0.96, 0.55, 0.12, 1.0)
 SERVO = (0.12, 0.12, 0.13, 1.0)
@@ -56,7 +55,7 @@ SO101 = Robot(
         finger_mass=0.012,
     ),
     opening=0.07,
-    home=(-0.00234, -0.20653, 0.34367, 1.43365, 0.04634),  # the jaw opens along x: the middle of the wrist's range
+    home=(-0.00234, -0.20653, 0.34367, 1.43365, 0.04634),  # the jaw opens along x: the center of the wrist's range
     max_delta_pos=0.02,
     max_delta_rot=0.15,
     workspace=((0.16, -0.08), (0.24, 0.08)),

@@ -1,15 +1,15 @@
-"""Universal Robots UR10e with two parallel fingers like the Robotiq 2F-85: 6 joints, a reach of 1.3 m, 85 mm opening.
+"""Universal Robots UR10e with two parallel fingers like the Robotiq 2F-85: 6 joints, reach 1.3 m, 85 mm opening.
 
-Kinematics and limits: the manufacturer's DH parameters, in the ROS convention (REP 103), as those of the UR5e. Masses: the
-manufacturer's dynamic parameters. It works half as far again from its base as the others, and its tool moves faster.
+Kinematics and limits: the manufacturer's DH parameters in the ROS convention (REP 103), as for the UR5e. Masses: the
+manufacturer's dynamic parameters. Its workspace is half as far again from the base as the others', and its tool is faster.
 """
 
 from __future__ import annotations
 
 import math
 
-from envs.tabletop.robots.base import IDENTITY, RX90, RX_90, Link, Robot, Shape
-from envs.tabletop.robots.ur5e import UR5E
+from rpd.envs.robots.base import IDENTITY, RX90, RX_90, Link, Robot, Shape
+from rpd.envs.robots.ur5e import UR5E
 
 TUBE = (0.70, 0.72, 0.74, 1.0)
 CAP = (0.22, 0.36, 0.52, 1.0)

@@ -1,15 +1,14 @@
 """Universal Robots UR5e with two parallel fingers like the Robotiq 2F-85: 6 joints, 85 mm opening.
 
-Kinematics and limits: the manufacturer's DH parameters, in the ROS convention (REP 103): the base frame is
-turned by half a turn against the controller's, so that the arm looks along +x at a zero pan. Masses: the
-manufacturer's dynamic parameters.
+Kinematics and limits: the manufacturer's DH parameters in the ROS convention (REP 103): the base frame is rotated by 180
+degrees relative to the controller's, so that the arm faces +x at zero pan. Masses: the manufacturer's dynamic parameters.
 """
 
 from __future__ import annotations
 
 import math
 
-from envs.tabletop.robots.base import IDENTITY, RX90, RX_90, Gripper, Link, Robot, Shape
+from rpd.envs.robots.base import IDENTITY, RX90, RX_90, Gripper, Link, Robot, Shape
 
 TUBE = (0.62, 0.68, 0.75, 1.0)
 CAP = (0.30, 0.45, 0.60, 1.0)

@@ -1,15 +1,15 @@
-"""A UR5e that is hard to drive: a quarter of the stiffness, commands that arrive 100 ms late, two thirds of the speed.
+"""UR5e variant that is hard to control: a quarter of the stiffness, 100 ms command delay, two thirds of the speed.
 
-Kinematics and masses are those of the UR5e, so that what a policy finds different is dynamics alone.
+Kinematics and masses are those of the UR5e, so that only the dynamics differ for a policy.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from envs.tabletop.robots.ur5e import UR5E
+from rpd.envs.robots.ur5e import UR5E
 
-# A quarter of the stiffness halves the natural frequency, to 20 rad/s; the damping ratio stays when the damping halves too.
+# A quarter of the stiffness halves the natural frequency to 20 rad/s; half the damping keeps the damping ratio.
 STIFFNESS, DAMPING = 0.25, 0.5
 
 UR5E_SLOW = replace(

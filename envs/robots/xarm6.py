@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from envs.tabletop.robots.base import IDENTITY, RX90, RX_90, Gripper, Link, Robot, Shape
+from rpd.envs.robots.base import IDENTITY, RX90, RX_90, Gripper, Link, Robot, Shape
 
 SHELL = (0.80, 0.81, 0.83, 1.0)
 SILVER = (0.55, 0.57, 0.60, 1.0)

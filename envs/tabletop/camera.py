@@ -1,7 +1,7 @@
-"""Cameras by batched ray casts: flat Lambert shading, no OpenGL, the same pixels on every machine.
+"""Cameras by batched ray casting: flat Lambert shading, no OpenGL, identical pixels on every machine.
 
-What never moves in front of a camera (table, pedestal, sky) is cast once per camera pose; a frame casts only the
-pixels that a moving geom could cover. The pictures are those of casting every ray, about three times as fast.
+Static geoms (table, pedestal, sky) are cast once per camera pose; a frame casts only pixels that a moving geom could cover.
+Equivalent to casting every ray, about three times as fast.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from mjbatch import Batch
 LIGHT = np.array([0.35, -0.45, 0.82], dtype=np.float32) / np.linalg.norm([0.35, -0.45, 0.82])
 AMBIENT = 0.45
 SKY = np.array([0.80, 0.86, 0.92], dtype=np.float32)
-LEVELS = 64  # brightness steps: shading is a table look-up
+LEVELS = 64  # brightness levels: shading is a table look-up
 GROUPS = 16  # casts per frame: each is padded to its largest row, and an arm near the camera covers ten times the median
-SHADOW = 0.6  # brightness left in a shadow, for pictures that people look at
-STATIC_GROUP = 3  # geom group of what never moves
+SHADOW = 0.6  # brightness factor in shadow, for viewer images
+STATIC_GROUP = 3  # geom group of static geoms
 _EVERYTHING = np.ones(6, dtype=np.uint8)
 _STATIC = (np.arange(6) == STATIC_GROUP).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera. Poses are [3] position and [3, 3] rotation whose columns are right, down, forward.
+    """A pinhole camera. Poses are [3] position and [3, 3] rotation with columns right, down, forward.
 
     Attributes:
         name: name in the registry.
         fov: vertical field of view, rad.
-        mounted: whether the pose is relative to the tcp (a wrist camera) instead of the base.
+        mounted: whether the pose is relative to the TCP (a wrist camera) instead of the base.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Camera:
 
 
 def look_at(name: str, position: tuple[float, float, float], target: tuple[float, float, float], fov: float) -> Camera:
-    """Build a fixed camera at `position` that looks at `target`, upright."""
+    """Build a fixed, upright camera at `position` that looks at `target`."""
     eye = np.array(position)
     forward = np.array(target) - eye
     forward /= np.linalg.norm(forward)
@@ -51,13 +51,13 @@ def look_at(name: str, position: tuple[float, float, float], target: tuple[float
 
 
 def mark_static(model: mujoco.MjModel) -> None:
-    """Put the geoms that can never move into STATIC_GROUP; call before the batch copies the model."""
+    """Assign static geoms to STATIC_GROUP; call before the batch copies the model."""
     fixed = (model.body_weldid == 0) & (model.body_mocapid < 0)
     model.geom_group[fixed[model.geom_bodyid]] = STATIC_GROUP
 
 
 def rays(camera: Camera, size: int) -> np.ndarray:
-    """Unit ray directions in the camera frame [size * size, 3], row by row from the top left."""
+    """Unit ray directions in the camera frame [size * size, 3], row-major from the top left."""
     half = np.tan(camera.fov / 2)
     grid = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(grid * half, grid * half)
@@ -68,7 +68,7 @@ def rays(camera: Camera, size: int) -> np.ndarray:
 class Renderer:
     """Renders one camera for the environments of a batch.
 
-    A pixel is a code, ``(geom + 1) * LEVELS + brightness``; a table per environment turns codes into colours.
+    A pixel is a code, ``(geom + 1) * LEVELS + brightness``; a table per environment maps codes to colors.
     """
 
     def __init__(self, batch: Batch, camera: Camera, size: int, shadows: bool = False) -> None:
@@ -78,10 +78,10 @@ class Renderer:
         self._batch, self._rays = batch, rays(camera, size)
         self._geom_pos, self._geom_mat = batch.bind("geom_xpos"), batch.bind("geom_xmat")
         self._moving = np.flatnonzero(model.geom_group != STATIC_GROUP)
-        box = model.geom_aabb[self._moving].reshape(-1, 2, 3)  # centre, half sizes, in the geom's frame
+        box = model.geom_aabb[self._moving].reshape(-1, 2, 3)  # center, half sizes, in the geom's frame
         signs = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
         self._corners = box[:, None, 0] + signs * box[:, None, 1]  # [G, 8, 3]
-        self._pose = np.full((n, 12), np.nan)  # that the background was cast from
+        self._pose = np.full((n, 12), np.nan)  # camera poses of the cached background
         self._background = np.zeros((n, size * size), dtype=np.uint16)
 
     def render(self, position: np.ndarray, rotation: np.ndarray, colors: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -90,14 +90,14 @@ class Renderer:
         Args:
             position: [N, 3] camera positions in the base frame.
             rotation: [N, 3, 3] camera rotations (columns right, down, forward).
-            colors: [N, G, 3] float32 colour of every geom in [0, 1].
+            colors: [N, G, 3] float32 color of every geom in [0, 1].
             ids: [K] sorted environment indices.
 
         Returns:
             uint8 [K, size, size, 3].
         """
         position, rotation, pixels = position[ids], rotation[ids], self._rays.shape[0]
-        if self.camera.mounted or self.shadows:  # nothing to keep from one frame to the next
+        if self.camera.mounted or self.shadows:  # no cache between frames
             codes = self._cast(position, rotation, np.broadcast_to(np.arange(pixels), (len(ids), pixels)), ids, _EVERYTHING)
         else:
             self._refresh_background(position, rotation, ids)
@@ -110,7 +110,7 @@ class Renderer:
         return _colorize(codes, colors[ids]).reshape(len(ids), self.size, self.size, 3)
 
     def _refresh_background(self, position: np.ndarray, rotation: np.ndarray, ids: np.ndarray) -> None:
-        """Cast what never moves, where the camera has moved since."""
+        """Cast static geoms for cameras that have moved."""
         pose = np.concatenate([position, rotation.reshape(-1, 9)], axis=1)
         stale = (self._pose[ids] != pose).any(axis=1)
         if stale.any():
@@ -120,9 +120,9 @@ class Renderer:
             self._pose[rows] = pose[stale]
 
     def _covered(self, position: np.ndarray, rotation: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels [K, P] that a moving geom may cover, those in its projected bounding box, and how many [K].
+        """Pixels [K, P] inside the projected bounding box of a moving geom, and their number [K].
 
-        P is the largest count; rows with fewer pixels are filled up with repetitions of their last.
+        P is the largest number; shorter rows are padded with their last pixel.
         """
         place, turn = self._geom_pos[ids][:, self._moving], self._geom_mat[ids][:, self._moving].reshape(len(ids), -1, 3, 3)
         corners = np.einsum("ngij,gcj->ngci", turn, self._corners) + place[:, :, None]
@@ -133,12 +133,12 @@ class Renderer:
         low, high = np.floor(pixel.min(axis=2)), np.ceil(pixel.max(axis=2))  # [K, G, 2]
         grid = np.arange(self.size)
         inside = (grid >= low[..., None]) & (grid <= high[..., None])  # [K, G, 2, size]
-        # A pixel is covered where some geom covers both its row and its column.
+        # A pixel is covered if a geom covers both its row and its column.
         mask = np.matmul(inside[:, :, 1].transpose(0, 2, 1).astype(np.float32), inside[:, :, 0].astype(np.float32)) > 0
         mask = mask.reshape(len(ids), -1)
         counts = np.maximum(mask.sum(axis=1), 1)
         flat = np.flatnonzero(mask)
-        if len(flat) < counts.sum():  # nothing moving in sight of some camera: one pixel stands in
+        if len(flat) < counts.sum():  # no moving geom in view of some camera: use one pixel as a placeholder
             mask[mask.sum(axis=1) == 0, 0] = True
             flat = np.flatnonzero(mask)
         ends = np.cumsum(counts)
@@ -168,11 +168,11 @@ class Renderer:
 
 
 def _colorize(codes: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Codes [K, P] to pixels [K, P, 3] uint8; colors [K, G, 3]."""
+    """Map codes [K, P] to pixels [K, P, 3] uint8; colors [K, G, 3]."""
     k, geoms = colors.shape[:2]
     brightness = np.arange(LEVELS, dtype=np.float32) / (LEVELS - 1) * 255
     table = np.zeros((k, geoms + 1, LEVELS, 4), np.uint8)
     table[:, 0, :, :3] = SKY * 255
     table[:, 1:, :, :3] = colors[:, :, None] * brightness[:, None]
-    words = table.reshape(k, -1, 4).view(np.uint32)[..., 0]  # one look-up per pixel, not three
+    words = table.reshape(k, -1, 4).view(np.uint32)[..., 0]  # one look-up per pixel instead of three
     return np.take_along_axis(words, codes.astype(np.intp), axis=1)[..., None].view(np.uint8)[..., :3]

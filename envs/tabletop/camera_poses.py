@@ -1,4 +1,4 @@
-"""Where the cameras stand, in proportion to a robot's play area."""
+"""Camera poses, scaled with a robot's play area."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 
 import numpy as np
 
-from envs.tabletop.camera import Camera, look_at
-from envs.tabletop.robots import Robot
-from envs.tabletop.tasks import play_area
+from rpd.envs.robots import Robot
+from rpd.envs.tabletop.camera import Camera, look_at
+from rpd.envs.tabletop.tasks import play_area
 
 
 def cameras(robot: Robot) -> dict[str, Camera]:
-    """The cameras that can be observed, by name.
+    """Observation cameras by name.
 
-    ``front`` looks back at the robot, ``side`` across the table, ``wrist`` rides on the hand and looks out of it.
+    ``front`` faces the robot, ``side`` looks across the table, ``wrist`` is mounted on the hand and looks outward.
     """
     x, s = _middle(robot)
     wrist = math.radians(35)
-    # Columns right, down, forward in the tcp frame (z out of the gripper): behind the fingers, tilted towards them.
+    # Columns right, down, forward in the TCP frame (z out of the gripper): behind the fingers, tilted toward them.
     tilt = np.array([[0, -math.cos(wrist), math.sin(wrist)], [1, 0, 0], [0, math.sin(wrist), math.cos(wrist)]])
     return {
         "front": look_at("front", (x + 1.5 * s, 0.0, 1.35 * s), (x - 0.05 * s, 0.0, 0.12 * s), math.radians(42)),
@@ -28,12 +28,12 @@ def cameras(robot: Robot) -> dict[str, Camera]:
 
 
 def people_camera(robot: Robot) -> Camera:
-    """The camera of videos: further out, so that the whole arm is in the picture."""
+    """Viewer camera of videos: further away, with the whole arm in view."""
     x, s = _middle(robot)
     return look_at("people", (x + 2.3 * s, 1.4 * s, 1.7 * s), (x - 0.4 * s, 0.0, 0.4 * s), math.radians(42))
 
 
 def _middle(robot: Robot) -> tuple[float, float]:
-    """Centre of the play area along x, and its size, m."""
+    """Center of the play area along x, and its size, m."""
     low, high = play_area(robot)
     return float(low[0] + high[0]) / 2, float(max(high - low))

@@ -1,18 +1,18 @@
-"""What domain randomisation draws from an episode's seed."""
+"""Domain randomization of tabletop episodes, sampled from the episode seed."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from envs.errors import unknown_name
-from envs.seeds import uniforms
+from rpd.envs.errors import unknown_name
+from rpd.envs.seeding import uniforms
 
 CHOICES = ("friction", "mass", "camera", "colors", "delay")
-MAX_DELAY = 2  # control steps that a command may be late
+MAX_DELAY = 2  # maximum delay of a command, control steps
 
 
 def chosen(names: tuple[str, ...]) -> frozenset[str]:
-    """Validate `EnvConfig.randomize`; ``all`` stands for everything.
+    """Validate `EnvConfig.domain_randomization`; ``all`` selects every condition.
 
     Raises:
         ConfigError: an unknown name.
@@ -24,10 +24,10 @@ def chosen(names: tuple[str, ...]) -> frozenset[str]:
 
 
 def draw(seed: np.ndarray, names: frozenset[str]) -> dict[str, np.ndarray]:
-    """Draw what is randomised in the episodes of `seed` [K].
+    """Sample the randomized quantities of the episodes with `seed` [K].
 
     Returns:
-        Of the chosen: ``friction`` [K] and ``mass`` [K] factors, ``delay`` [K] control steps, ``camera`` [K, 6]
+        The selected ones of: ``friction`` [K] and ``mass`` [K] factors, ``delay`` [K] control steps, ``camera`` [K, 6]
         displacement (m) and rotation vector (rad).
     """
     u = uniforms(seed, 12, stream=1)
@@ -41,8 +41,8 @@ def draw(seed: np.ndarray, names: frozenset[str]) -> dict[str, np.ndarray]:
 
 
 def shift_colors(colors: np.ndarray, named: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """Change colours [K, G, 3] a little; those of the geoms `named` in instructions have to stay recognisable."""
+    """Perturb colors [K, G, 3]; geoms `named` in instructions are perturbed less and remain recognizable."""
     shift = uniforms(seed, colors[0].size, stream=3).reshape(colors.shape) - 0.5
-    width = np.full(colors.shape[1], 0.4)  # table and robot may be anything near what they are
+    width = np.full(colors.shape[1], 0.4)  # table and robot
     width[named] = 0.1
     return np.clip(colors + shift * width[:, None], 0, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""N tabletop environments stepped together on MuJoCo's C++ thread pool."""
+"""N tabletop environments stepped as a batch on MuJoCo's C++ thread pool."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from mjbatch import Batch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.arrays import ArrayEnv, episode_arrays, finite_action
-from envs.base import EnvConfig, Step
-from envs.errors import NonFiniteError
-from envs.seeds import uniforms
-from envs.specs import EnvSpec, ObsSpec
-from envs.tabletop import ik, randomize
-from envs.tabletop.camera import Camera, Renderer
-from envs.tabletop.control import action_spec, aim, servo_goals, work_box
-from envs.tabletop.observe import SCALED, Readings, state_names
-from envs.tabletop.robots import ROBOTS
-from envs.tabletop.tasks import COLORS, TASKS
-from envs.tabletop.views import cameras, people_camera
-from envs.tabletop.world import SUBSTEPS, TIMESTEP, build
+from rpd.envs.backends.numpy_env import ArrayEnv, episode_arrays, finite_action
+from rpd.envs.config import EnvConfig
+from rpd.envs.control import kinematics
+from rpd.envs.control.ee_delta import action_spec, aim, servo_goals, work_box
+from rpd.envs.control.state_names import SCALED, state_names
+from rpd.envs.errors import NonFiniteError
+from rpd.envs.robots import ROBOTS
+from rpd.envs.seeding import uniforms
+from rpd.envs.specs import EnvSpec, ObsSpec
+from rpd.envs.tabletop import domain_randomization
+from rpd.envs.tabletop.camera import Camera, Renderer
+from rpd.envs.tabletop.camera_poses import cameras, people_camera
+from rpd.envs.tabletop.mjcf import SUBSTEPS, TIMESTEP, build
+from rpd.envs.tabletop.observations import Readings
+from rpd.envs.tabletop.tasks import COLORS, TASKS
+from rpd.envs.vector_env import Step
 
 DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE = ("front",), 64
 _PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 
 
 class TabletopEnv(ArrayEnv):
-    """A task with a robot, N times. See `envs.base.VectorEnv` for the contract.
+    """A task with a robot, N times. See `rpd.envs.vector_env.VectorEnv` for the interface.
 
-    The controller is a Cartesian delta controller like ManiSkill's ``pd_ee_delta_pose``: an action moves a target
-    pose in the base frame (previous target + delta, so that gravity and contact do not make it droop), differential
-    inverse kinematics turns the remaining error into joint targets, position servos follow for five substeps of 10 ms.
+    The controller is a Cartesian delta controller like ManiSkill's ``pd_ee_delta_pose``: an action moves a target pose in the
+    base frame (previous target + delta, so that gravity and contact cause no drift), differential inverse kinematics converts
+    the error to joint targets, and position servos track them for five substeps of 10 ms.
     """
 
     def __init__(self, task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> None:
-        """Build from a validated task name; see `envs.registry.make` for the arguments."""
+        """Build from a validated task name; see `rpd.envs.registry.make` for the arguments."""
         self.num_envs, self.device = config.num_envs, device
         self.task = TASKS[task.split("/", 1)[1]]
         self.robot = ROBOTS[config.robot or "panda"]
-        self._randomize = randomize.chosen(config.randomize)
+        self._randomize = domain_randomization.chosen(config.domain_randomization)
         self._world = build(self.task, self.robot)
         model = self._world.model
         threads = min(num_threads or os.cpu_count() or 1, self.num_envs)
@@ -56,7 +59,7 @@ class TabletopEnv(ArrayEnv):
         self._config = config
         size = config.image_size or DEFAULT_IMAGE_SIZE
         views = cameras(self.robot)
-        observed = (config.cameras or DEFAULT_CAMERAS) if config.obs == "image" else ()
+        observed = (config.cameras or DEFAULT_CAMERAS) if config.obs_mode == "rgb" else ()
         self._renderers = {f"image.{name}": Renderer(self._batch, views[name], size) for name in observed}
         view_size = config.teacher_image_size or size
         self._views = {
@@ -70,24 +73,24 @@ class TabletopEnv(ArrayEnv):
         self.spec = self._make_spec(task, config, size)
 
     def _initial_state(self) -> dict[str, np.ndarray]:
-        """Everything that the simulation's own state does not hold, by name: what `state_dict` saves."""
+        """State beyond the simulation's own, by name; saved by `state_dict`."""
         n = self.num_envs
         return {
             **episode_arrays(n),
-            "target_pos": np.zeros((n, 3)),  # of the controller
+            "target_pos": np.zeros((n, 3)),  # target pose of the controller
             "target_quat": np.zeros((n, 4)),
-            "pending": np.zeros((n, self.robot.delay + randomize.MAX_DELAY, 7)),  # commands that are still on their way
-            "delay": np.zeros(n, dtype=np.int64),  # on top of the robot's own
+            "pending": np.zeros((n, self.robot.delay + domain_randomization.MAX_DELAY, 7)),  # commands not yet applied
+            "delay": np.zeros(n, dtype=np.int64),  # in addition to the robot's own
             "colors": np.tile(self._world.model.geom_rgba[:, :3].astype(np.float32), (n, 1, 1)),
             "camera": np.zeros((n, 6)),  # displacement of the camera: position, rotation vector
-            "names": np.zeros((n, 3), dtype=np.int64),  # phrase, object colour, target colour
+            "names": np.zeros((n, 3), dtype=np.int64),  # phrase, object color, target color
             "friction": np.ones(n),
             "mass": np.ones(n),
         }
 
     def _make_spec(self, task: str, config: EnvConfig, size: int) -> EnvSpec:
         robot = self.robot
-        names = state_names(robot, config.obs == "state", self.task.aerial, self.task.oriented)
+        names = state_names(robot, config.obs_mode == "state", self.task.aerial, self.task.oriented)
         images = {key: ObsSpec(shape=(size, size, 3), dtype="uint8") for key in self._renderers}
         return EnvSpec(
             task=task,
@@ -120,17 +123,17 @@ class TabletopEnv(ArrayEnv):
         self._clear(ids, seeds)
         s, now, world = self._state, self._now, self._world
         s["pending"][ids] = 0
-        s["pending"][ids, :, 6] = 1.0  # what was commanded before the episode: stay, gripper open
+        s["pending"][ids, :, 6] = 1.0  # commands before the episode: no motion, gripper open
         self._instructions = []
 
         u = uniforms(seeds, 32, stream=0)
         start = self.task.place(u[:, :8], self.robot)
         s["names"][ids, 0] = (u[:, 8] * len(self.task.phrases)).astype(np.int64)
         s["names"][ids, 1] = (u[:, 9] * len(COLORS)).astype(np.int64)
-        other = (u[:, 10] * (len(COLORS) - 1)).astype(np.int64)  # never the object's own colour
+        other = (u[:, 10] * (len(COLORS) - 1)).astype(np.int64)  # never the object's own color
         s["names"][ids, 2] = other + (other >= s["names"][ids, 1])
         self._paint(ids, seeds)
-        for name, drawn in randomize.draw(seeds, self._randomize).items():
+        for name, drawn in domain_randomization.draw(seeds, self._randomize).items():
             s[name][ids] = drawn
         self._apply_domain(ids)
 
@@ -149,7 +152,7 @@ class TabletopEnv(ArrayEnv):
             now.mocap[ids, 0] = start.target
         self._batch.forward(ids=ids)
         s["target_pos"][ids] = now.tcp[ids]
-        s["target_quat"][ids] = ik.mat_to_quat(now.hand(ids))
+        s["target_quat"][ids] = kinematics.mat_to_quat(now.hand(ids))
 
     # A step -------------------------------------------------------------------------------------------------------
 
@@ -174,7 +177,7 @@ class TabletopEnv(ArrayEnv):
         return self._step(reward, terminated, terminated)
 
     def _delayed(self, command: np.ndarray) -> np.ndarray:
-        """Put a command on its way and return the one that arrives now."""
+        """Append a command to the delay line and return the command that is due."""
         if not self.robot.delay and "delay" not in self._randomize:
             return command
         s = self._state
@@ -183,9 +186,9 @@ class TabletopEnv(ArrayEnv):
         return line[np.arange(self.num_envs), self.robot.delay + s["delay"]]
 
     def _control(self, command: np.ndarray) -> None:
-        """Move the target pose and aim the servos at it."""
+        """Move the target pose and set the servo goals."""
         s, robot, world = self._state, self.robot, self._world
-        pose = self._now.tcp, ik.mat_to_quat(self._now.hand())
+        pose = self._now.tcp, kinematics.mat_to_quat(self._now.hand())
         way, turn = command[:, :3] * robot.max_delta_pos, command[:, 3:6] * robot.max_delta_rot
         target = s["target_pos"], s["target_quat"]
         s["target_pos"], s["target_quat"], error = aim(robot, target, way, turn, pose, work_box(robot))
@@ -200,8 +203,8 @@ class TabletopEnv(ArrayEnv):
     # Observations -------------------------------------------------------------------------------------------------
 
     def _observe(self, ids: np.ndarray) -> TensorDict:
-        """Observation of the environments `ids` [K], as they are now."""
-        scene = self._config.obs == "state"
+        """Current observation of the environments `ids` [K]."""
+        scene = self._config.obs_mode == "state"
         late = self._state["pending"][ids, : self.robot.delay]
         obs = self._now.observe(ids, self._state["target_pos"][ids], late, scene=scene, goal=self.task.aerial)
         for key, renderer in self._renderers.items():
@@ -209,45 +212,45 @@ class TabletopEnv(ArrayEnv):
         return TensorDict(obs, batch_size=[len(ids)]).to(self.device)
 
     def _picture(self, renderer: Renderer, ids: np.ndarray) -> np.ndarray:
-        """Images of one camera for the environments `ids`: uint8 [K, size, size, 3]."""
+        """Images of one camera in the environments `ids`: uint8 [K, size, size, 3]."""
         position, rotation = self._camera_pose(renderer.camera)
         return renderer.render(position, rotation, self._state["colors"], ids)
 
     def _camera_pose(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        """Positions [N, 3] and rotations [N, 3, 3] in the base frame."""
+        """Camera positions [N, 3] and rotations [N, 3, 3] in the base frame."""
         shift = self._state["camera"]
-        turn = ik.quat_to_mat(ik.rotvec_to_quat(shift[:, 3:]))
+        turn = kinematics.quat_to_mat(kinematics.rotvec_to_quat(shift[:, 3:]))
         if not camera.mounted:
             return camera.position + shift[:, :3], turn @ camera.rotation
         hand = self._now.hand()
         position = self._now.tcp + hand @ camera.position + shift[:, :3]
         return position, turn @ hand @ camera.rotation
 
-    def look(self, envs: Tensor | None = None) -> dict[str, Tensor]:
-        """See `VectorEnv.look`."""
+    def teacher_images(self, envs: Tensor | None = None) -> dict[str, Tensor]:
+        """See `VectorEnv.teacher_images`."""
         ids = np.arange(self.num_envs) if envs is None else envs.cpu().numpy()
         pictures = {key: self._picture(renderer, ids) for key, renderer in self._views.items()}
         return {key: torch.from_numpy(picture).to(self.device) for key, picture in pictures.items()}
 
     def render(self, envs: list[int] | None = None, size: int = 256) -> Tensor:
-        """See `VectorEnv.render`. Casts shadows, which observed images do without."""
+        """See `VectorEnv.render`. With shadows, unlike observed images."""
         if size not in self._people:
             self._people[size] = Renderer(self._batch, people_camera(self.robot), size, shadows=True)
         ids = np.arange(self.num_envs) if envs is None else np.unique(envs)
         pictures = self._picture(self._people[size], ids)
         return torch.from_numpy(pictures if envs is None else pictures[np.searchsorted(ids, envs)])
 
-    # Randomisation ------------------------------------------------------------------------------------------------
+    # Domain randomization -----------------------------------------------------------------------------------------
 
     def _paint(self, ids: np.ndarray, seeds: np.ndarray) -> None:
-        """Colour the objects as the instruction says, and everything a little differently where randomised."""
+        """Color the objects as in the instruction, and perturb all colors if randomized."""
         s, world = self._state, self._world
         colors = np.tile(world.model.geom_rgba[:, :3].astype(np.float32), (len(ids), 1, 1))
         colors[:, world.object_geoms] = _PALETTE[s["names"][ids, 1]][:, None]
         if self.task.marker == "cube":
             colors[:, world.target_geoms] = _PALETTE[s["names"][ids, 2]][:, None]
         if "colors" in self._randomize:
-            colors = randomize.shift_colors(colors, np.concatenate([world.object_geoms, world.target_geoms]), seeds)
+            colors = domain_randomization.shift_colors(colors, np.concatenate([world.object_geoms, world.target_geoms]), seeds)
         s["colors"][ids] = colors
 
     def _apply_domain(self, ids: np.ndarray) -> None:
@@ -259,12 +262,12 @@ class TabletopEnv(ArrayEnv):
             body, factor = model.body("object").id, self._state["mass"][ids]
             self._mass[ids, body] = model.body_mass[body] * factor
             self._inertia[ids, body] = model.body_inertia[body] * factor[:, None]
-            self._batch.set_const(ids=ids)  # what MuJoCo derives from masses, such as the stiffness of contacts
+            self._batch.set_const(ids=ids)  # recomputes what MuJoCo derives from masses, such as contact stiffness
 
     # Saving -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """See `VectorEnv.state_dict`: the integration state of every simulation and everything beside it."""
+        """See `VectorEnv.state_dict`: the integration state of every simulation and the state beyond it."""
         return {"physics": torch.from_numpy(np.array(self._physics)), **super().state_dict()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
@@ -272,11 +275,11 @@ class TabletopEnv(ArrayEnv):
         self._restore(state)
         self._apply_domain(np.arange(self.num_envs))
         self._physics[:] = state["physics"].numpy()
-        self._batch.forward()  # fills what is derived: poses, contacts
+        self._batch.forward()  # recomputes poses and contacts
         self._instructions = []
         return self._observe(np.arange(self.num_envs))
 
 
 def _about_z(yaw: np.ndarray) -> np.ndarray:
-    """Quaternions [K, 4] of turns by `yaw` [K] about the vertical."""
+    """Quaternions [K, 4] of rotations by `yaw` [K] about the vertical axis."""
     return np.stack([np.cos(yaw / 2), 0 * yaw, 0 * yaw, np.sin(yaw / 2)], axis=1)

@@ -1,4 +1,4 @@
-"""The MuJoCo model of a task: a table, the robot, the object, and what stands at the target."""
+"""MuJoCo model of a task: table, robot, object, and target marker."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from envs import tee
-from envs.tabletop.camera import mark_static
-from envs.tabletop.robots import Robot
-from envs.tabletop.tasks import Task
-from envs.tabletop.tasks.grasp import BIN_HALF_IN_CUBES
-from envs.tabletop.tasks.slide import GOAL_RADIUS_IN_CUBES
+from rpd.envs import pusht
+from rpd.envs.robots import Robot
+from rpd.envs.tabletop.camera import mark_static
+from rpd.envs.tabletop.tasks import Task
+from rpd.envs.tabletop.tasks.grasp import BIN_HALF_IN_CUBES
+from rpd.envs.tabletop.tasks.slide import GOAL_RADIUS_IN_CUBES
 
 TIMESTEP = 0.01  # s
 SUBSTEPS = 5  # per control step: 20 Hz
@@ -34,7 +34,7 @@ _SCENE = """
 </mujoco>
 """
 
-MASS = 0.05  # kg, of what is moved
+MASS = 0.05  # mass of the object, kg
 _THING = '<body name="{name}" pos="{x} 0 {half}"><freejoint name="{name}"/>{boxes}</body>'
 _BOX = """
 <geom type="box" pos="{x} 0 0" size="{dx} {dy} {half}" mass="{mass}" friction="1 0.005 0.0001" condim="{condim}"
@@ -46,22 +46,22 @@ _PAINT = '<geom {shape} contype="0" conaffinity="0" rgba="{rgba}"/>'
 
 @dataclass(frozen=True)
 class World:
-    """A compiled model and the addresses that the environment reads.
+    """A compiled model and the addresses read by the environment.
 
     Attributes:
         model: the MuJoCo model.
-        tcp: index of the tcp site.
-        tcp_body: body that carries it.
+        tcp: index of the TCP site.
+        tcp_body: body of the TCP site.
         arm: qpos addresses of the arm joints.
         arm_dofs: qvel addresses of the arm joints.
         fingers: qpos addresses of the two fingers.
         object_qpos: address of the object's free joint in qpos, or None.
-        object_qvel: the same in qvel.
-        target_qpos: address of the target cube's free joint, or None where the target is a mocap body.
-        half: half edge of a cube, m.
-        oriented: whether the object has to be turned as the target is.
-        object_geoms: geoms coloured like the object.
-        target_geoms: geoms coloured like the target.
+        object_qvel: address of the object's free joint in qvel, or None.
+        target_qpos: address of the target cube's free joint, or None if the target is a mocap body.
+        half: half the edge of a cube, m.
+        oriented: whether the object has to match the target's orientation.
+        object_geoms: geoms with the object's color.
+        target_geoms: geoms with the target's color.
     """
 
     model: mujoco.MjModel
@@ -129,8 +129,8 @@ def _thing(task: Task, half: float, x: float) -> str:
     if task.thing == "cube":
         return _cube("object", half, x)
     boxes = "".join(
-        _BOX.format(x=px * half, dx=dx * half, dy=dy * half, half=half, mass=MASS * 4 * dx * dy / tee.AREA, condim=3)
-        for (px, _), (dx, dy) in (tee.BAR, tee.STEM)
+        _BOX.format(x=px * half, dx=dx * half, dy=dy * half, half=half, mass=MASS * 4 * dx * dy / pusht.AREA, condim=3)
+        for (px, _), (dx, dy) in (pusht.BAR, pusht.STEM)
     )
     return _THING.format(name="object", x=x, half=half, boxes=boxes)
 
@@ -145,7 +145,7 @@ def _target(task: Task, half: float, x: float) -> str:
     def paint(shape: str) -> str:
         return _PAINT.format(shape=shape, rgba=green)
 
-    # Paint on the table is half a cube below its target, which is a point at the cube's height.
+    # Markers on the table are half a cube below their target point, which is at the height of the cube's center.
     on_table = 0.001 - half
     if task.marker == "cube":
         return _cube("target", half, x + 5 * half)
@@ -156,7 +156,7 @@ def _target(task: Task, half: float, x: float) -> str:
     if task.marker == "tee":
         boxes = (
             paint(f'type="box" pos="{px * half} 0 {on_table}" size="{dx * half} {dy * half} 0.001"')
-            for (px, _), (dx, dy) in (tee.BAR, tee.STEM)
+            for (px, _), (dx, dy) in (pusht.BAR, pusht.STEM)
         )
         return _MARKER.format(geoms="".join(boxes))
     inner, wall, height = BIN_HALF_IN_CUBES * half, 0.004, 1.2 * half

@@ -1,4 +1,4 @@
-"""One tabletop robot that is told joint positions, as a real one is, and goes on whether it is told anything or not."""
+"""A simulated tabletop robot for deployment: takes joint positions, and runs in real time with or without commands."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.tabletop.env import TabletopEnv
-from envs.tabletop.world import SUBSTEPS, TIMESTEP
-
-TRACKED = ("touch.", "object.", "goal.")
-"""Beginnings of the names of state entries that a robot does not measure of itself."""
+from rpd.envs.config import EnvConfig
+from rpd.envs.control.state_names import TRACKED
+from rpd.envs.errors import ConfigError
+from rpd.envs.tabletop.env import TabletopEnv
+from rpd.envs.tabletop.mjcf import SUBSTEPS, TIMESTEP
 
 
 @dataclass(frozen=True)
-class Sensed:
-    """What is measured of the robot, and what a tracker beside it would say."""
+class Measurement:
+    """Measurements of the robot and of an object tracker."""
 
     joints: np.ndarray
     """[n] rad."""
     velocities: np.ndarray
     """[n] rad/s."""
     opening: float
-    """Distance of the fingers, as a fraction of fully open."""
+    """Distance between the fingers, as a fraction of fully open."""
     tracked: dict[str, float]
     """State entries by name, see `TRACKED`."""
     privileged: np.ndarray
-    """[Scene.dim] for teachers."""
+    """[ManipulationState.dim], for teachers."""
     success: bool
-    """The task has been solved in this episode."""
+    """Whether the task has been solved in this episode."""
 
 
 class LiveTabletop(TabletopEnv):
-    """A task with a robot, once, 10 ms at a time.
+    """A task with a robot in one environment, stepped by 10 ms.
 
-    Success is what it is in an evaluation: looked for at the end of every control step.
+    Success is checked at the end of every control step, as in an evaluation.
 
     Raises:
-        ConfigError: a robot whose commands are late, which is a property of its controller.
+        ConfigError: a robot with delayed commands: the delay is part of its simulated controller.
     """
 
     def __init__(self, task: str, config: EnvConfig) -> None:
-        """Build from a validated task name; see `envs.registry.make`."""
+        """Build from a validated task name; see `rpd.envs.registry.make`."""
         super().__init__(task, config.model_copy(update={"num_envs": 1}), torch.device("cpu"), 1)
         if self.robot.delay:
-            raise ConfigError(f"robot {self.robot.name} has late commands, which the live simulation lacks: choose another")
+            raise ConfigError(
+                f"robot {self.robot.name} has a command delay, which deployment does not simulate: choose another"
+            )
         self._ticks, self._solved, self._before = 0, False, np.zeros((1, 3))
 
     def begin(self, seed: int) -> None:
@@ -56,18 +56,18 @@ class LiveTabletop(TabletopEnv):
         self._ticks, self._solved, self._before = 0, False, self._now.tcp.copy()
 
     def drive(self, joints: np.ndarray, opening: float | None) -> None:
-        """Aim the servos.
+        """Set the servo goals.
 
         Args:
             joints: [n] rad.
-            opening: distance of the fingers, as a fraction of fully open; None: as before.
+            opening: distance between the fingers, as a fraction of fully open; None: unchanged.
         """
         self._ctrl[0, : len(joints)] = joints
         if opening is not None:
             self._ctrl[0, len(joints) :] = opening * self.robot.opening / 2
 
     def advance(self) -> None:
-        """Let `TIMESTEP` pass."""
+        """Step the simulation by `TIMESTEP`."""
         self._batch.step(nstep=1)
         self._ticks += 1
         if self._ticks % SUBSTEPS == 0:
@@ -75,11 +75,13 @@ class LiveTabletop(TabletopEnv):
             self._solved |= bool(self.task.success(self._now.frame(moved / (TIMESTEP * SUBSTEPS)))[0])
             self._before = self._now.tcp.copy()
 
-    def sense(self) -> Sensed:
-        """Measure."""
-        obs = self._now.observe(np.arange(1), self._now.tcp, np.zeros((1, 0, 7)), self._config.obs == "state", self.task.aerial)
+    def sense(self) -> Measurement:
+        """Measure the robot and the tracked objects."""
+        obs = self._now.observe(
+            np.arange(1), self._now.tcp, np.zeros((1, 0, 7)), self._config.obs_mode == "state", self.task.aerial
+        )
         state = dict(zip(self.spec.state_names, obs["state"][0].tolist(), strict=True))
-        return Sensed(
+        return Measurement(
             joints=self._now.qpos[0, self._world.arm].copy(),
             velocities=self._now.qvel[0, self._world.arm_dofs].copy(),
             opening=state["gripper"],
@@ -89,5 +91,5 @@ class LiveTabletop(TabletopEnv):
         )
 
     def picture(self, camera: str) -> np.ndarray:
-        """What a camera of the observations sees: uint8 [size, size, 3]."""
+        """Image of an observation camera: uint8 [size, size, 3]."""
         return self._picture(self._renderers[f"image.{camera}"], np.arange(1))[0]

@@ -1,4 +1,4 @@
-"""Images with a past: the last K frames of each camera as one image."""
+"""Frame stacking: the last K frames of each camera as one image."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.base import Step, VectorEnv
+from rpd.envs.vector_env import Step, VectorEnv
 
 PREFIX = "frames."
-"""Of what `FrameStack.state_dict` adds."""
+"""Key prefix of the entries that `FrameStack.state_dict` adds."""
 
 
 class FrameStack(VectorEnv):
-    """Shows each camera's last K frames, one behind the other in the channels: [N, H, W, 3 K], the newest last.
+    """Concatenates the last K frames of each camera along channels: [N, H, W, 3 K], newest last.
 
-    The first frame of an episode stands for those before it, so that nothing of the previous episode is seen in the next;
-    the `Step.final_obs` of an episode that ended has its own last K frames. A teacher sees single frames.
+    The first frame of an episode is repeated for the frames before it, so that no frame crosses an episode boundary; the
+    `Step.final_obs` of an ended episode has its own last K frames. A teacher receives single frames.
     """
 
     def __init__(self, env: VectorEnv, frames: int, teacher_cameras: Sequence[str] = ()) -> None:
         """Wrap an environment.
 
         Args:
-            env: shows single frames.
+            env: environment with single frames.
             frames: K > 1.
             teacher_cameras: see `EnvConfig.teacher_cameras`.
         """
@@ -41,9 +41,9 @@ class FrameStack(VectorEnv):
         """See `VectorEnv.instructions`."""
         return self.env.instructions
 
-    def reset(self, seed: int, stagger: bool = False) -> TensorDict:
+    def reset(self, seed: int, random_start_length: bool = False) -> TensorDict:
         """See `VectorEnv.reset`."""
-        obs = self.env.reset(seed, stagger)
+        obs = self.env.reset(seed, random_start_length)
         self._history = [{key: obs[key].clone() for key in self.spec.cameras} for _ in range(self.frames)]
         return self._shown(obs)
 
@@ -61,9 +61,9 @@ class FrameStack(VectorEnv):
         self._history = [*before, {key: step.obs[key] for key in self.spec.cameras}]
         return replace(step, obs=self._shown(step.obs), final_obs=final_obs)
 
-    def look(self, envs: Tensor | None = None) -> dict[str, Tensor]:
-        """See `VectorEnv.look`: a camera that the student has is not left out, because its image is not a single frame."""
-        views = self.env.look(envs)
+    def teacher_images(self, envs: Tensor | None = None) -> dict[str, Tensor]:
+        """See `VectorEnv.teacher_images`; includes cameras that the student has, because the student's images are stacked."""
+        views = self.env.teacher_images(envs)
         for name in self._shared:
             newest = self._history[-1][f"image.{name}"]
             views.setdefault(f"view.{name}", newest.clone() if envs is None else newest[envs])
@@ -74,7 +74,7 @@ class FrameStack(VectorEnv):
         return self.env.render(envs, size)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """See `VectorEnv.state_dict`: also the frames before the newest."""
+        """See `VectorEnv.state_dict`; includes the older frames."""
         past = {f"{PREFIX}{i}.{key}": frame.cpu() for i, old in enumerate(self._history[:-1]) for key, frame in old.items()}
         return {**self.env.state_dict(), **past}
 
@@ -93,5 +93,5 @@ class FrameStack(VectorEnv):
         self.env.close()
 
     def _shown(self, obs: TensorDict) -> TensorDict:
-        """`obs` with its images behind their past, in memory of their own."""
+        """`obs` with stacked images, in newly allocated memory."""
         return obs.copy().update({key: torch.cat([f[key] for f in self._history], dim=-1) for key in self.spec.cameras})

@@ -1,4 +1,4 @@
-"""Our environments as a stable-baselines3 ``VecEnv``, so that its algorithms can be baselines and teachers."""
+"""Adapter to the ``VecEnv`` of stable-baselines3, so that its algorithms can serve as baselines and teachers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from envs.base import VectorEnv
-from envs.errors import ConfigError
-from envs.specs import ObsSpec
+from rpd.envs.errors import missing_package
+from rpd.envs.specs import ObsSpec
+from rpd.envs.vector_env import VectorEnv
 
 try:
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError:
-    raise ConfigError("stable-baselines3 is not installed: pip install 'rpd[sb3]'") from None
+    raise missing_package("SB3VecEnv", "stable-baselines3", "sb3") from None
 
 
 class SB3VecEnv(VecEnv):
     """Adapter from `VectorEnv` to stable-baselines3.
 
-    State-only environments observe a Box; others a Dict with dots replaced (``image.front`` -> ``image_front``),
-    because SB3 makes module names of its keys. Episodes report what SB3's Monitor does, and ``is_success``.
+    State-only environments have a Box observation; others a Dict with dots replaced (``image.front`` -> ``image_front``),
+    because SB3 uses its keys as module names. Infos contain the episode statistics of SB3's Monitor, and ``is_success``.
     """
 
     def __init__(self, env: VectorEnv, seed: int = 0) -> None:
-        """Wrap an environment; `seed` is that of the first reset, unless `VecEnv.seed` is called before."""
+        """Wrap an environment; `seed` is the seed of the first reset, unless `VecEnv.seed` is called before."""
         self.env = env
         self._next_seed = seed
         self._actions = torch.zeros(env.num_envs, env.spec.action.dim, device=env.device)
@@ -42,7 +42,7 @@ class SB3VecEnv(VecEnv):
         super().__init__(env.num_envs, boxes["state"] if self._flat else spaces.Dict(boxes), action_space)
 
     def reset(self) -> Any:
-        """Start new episodes everywhere; every reset without a new seed draws new ones."""
+        """Start new episodes in all environments; a reset without a new seed continues the sequence of seeds."""
         if self._seeds[0] is not None:
             self._next_seed = self._seeds[0]
         obs = self.env.reset(self._next_seed)
@@ -52,11 +52,11 @@ class SB3VecEnv(VecEnv):
         return self._numpy(obs)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions for `step_wait`."""
+        """Store the actions for `step_wait`."""
         self._actions = torch.as_tensor(actions, dtype=torch.float32, device=self.env.device)
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Step; infos of ended episodes carry the true last observation, the episode and whether time ran out."""
+        """Step; infos of ended episodes have the last observation, the episode statistics and the truncation flag."""
         step = self.env.step(self._actions)
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
         if step.episode is not None and step.final_obs is not None:
@@ -65,7 +65,7 @@ class SB3VecEnv(VecEnv):
             elapsed = round(time.time() - self._start, 6)
             episode = zip(
                 step.episode.env.tolist(),
-                step.episode.ret.tolist(),
+                step.episode.episode_return.tolist(),
                 step.episode.length.tolist(),
                 step.episode.success_at_end.tolist(),
                 strict=True,
@@ -89,21 +89,21 @@ class SB3VecEnv(VecEnv):
         return list(self.env.render().numpy())
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute of the batch, once per index: the environments have none of their own."""
+        """Return an attribute of the batch, repeated per index."""
         value = "rgb_array" if attr_name == "render_mode" else getattr(self.env, attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute of the whole batch, whatever the indices."""
+        """Set an attribute of the whole batch, for any indices."""
         setattr(self.env, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Call a method of the batch once and return its value once per index."""
+        """Call a method of the batch once and return its value, repeated per index."""
         value = getattr(self.env, method_name)(*args, **kwargs)
         return [value for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        """Answer True for Monitor: infos carry what it would add, and SB3 then reports true episode returns."""
+        """Return True for Monitor: infos contain its statistics, so SB3 reports true episode returns."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     def _numpy(self, obs: TensorDict) -> Any:

@@ -1,12 +1,12 @@
-"""Image augmentation: what a student's losses see in place of the images that were collected.
+"""Image augmentation of the observations that a student's losses read.
 
-Shifted and recoloured images show the same scene, so whoever is told what to do there (by a teacher, by demonstrations, by the
-simulator's truth) is told the same, and learns from them directly. PPO's surrogate may not: its ratio pi(a | o) / pi_old(a | o)
-compares two policies in one observation, and pi(a | f(o)) / pi_old(a | o), as one gets by augmenting the batch, is not 1 before
-the first step, clips samples at random and weighs the others wrongly. DrQ (arXiv 2004.13649), where the shifts come from, has
-no ratio; RAD (arXiv 2004.14990) acts on augmented images too; ManiSkill's PPO augments nothing. DrAC (arXiv 2006.12862) keeps
-the surrogate and the value loss on the images that were acted on, and asks the network to say the same of both: `consistency`.
-Rollouts and evaluations see the images as they are.
+Shifted and recolored images show the same scene, so the labels of a teacher, of demonstrations or of the simulator stay valid
+for them, and losses on labels use the augmented images directly. PPO's surrogate cannot: its ratio pi(a | o) / pi_old(a | o)
+compares two policies on one observation. With an augmented batch, pi(a | f(o)) / pi_old(a | o) is not 1 before the first step,
+so it clips samples at random and misweights the others. DrQ (arXiv 2004.13649), the source of the shifts, has no ratio; RAD
+(arXiv 2004.14990) also acts on augmented images; ManiSkill's PPO does not augment. DrAC (arXiv 2006.12862) keeps the surrogate
+and the value loss on the original images, and adds a loss that makes the outputs for both agree: `consistency`.
+Rollouts and evaluations use the original images.
 """
 
 from __future__ import annotations
@@ -18,54 +18,54 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from students.actor_critic import ActorCritic, Outputs
+from rpd.students.actor_critic import ActorCritic, Outputs
 
 PAD = 4
-"""Pixels that an image is shifted by at most (DrQ)."""
+"""Largest shift of an image, pixels (DrQ)."""
 STRENGTH = 0.2
-"""Brightness, contrast and saturation are multiplied by 1 - STRENGTH to 1 + STRENGTH, as in Octo's and OpenVLA's training; hues
-stay, because instructions name them."""
+"""Brightness, contrast and saturation are multiplied by 1 - STRENGTH to 1 + STRENGTH, as in the training of Octo and OpenVLA.
+Hues do not change, because instructions name colors."""
 CONSISTENCY = 0.1
 """Weight of `consistency` (DrAC's alpha_r)."""
 LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601: what red, green and blue add to brightness."""
+"""Weights of red, green and blue in the brightness (ITU-R BT.601)."""
 
 
 class Augmentation:
-    """Draws another augmentation for every image that it is shown.
+    """Draws an independent augmentation for each image.
 
     Args:
-        kinds: of `StudentConfig.augment`.
+        kinds: see `StudentConfig.augment`.
         cameras: keys of the images.
-        generator: draws, on the images' device.
+        generator: random generator on the images' device.
     """
 
     def __init__(self, kinds: Sequence[str], cameras: Sequence[str], generator: torch.Generator) -> None:
         self.kinds, self.cameras, self.generator = frozenset(kinds), cameras, generator
 
     def __call__(self, obs: TensorDict) -> TensorDict:
-        """Return observations [N] with other images; those that are given stay as they are."""
-        seen = cast("TensorDict", obs.copy())
+        """Return observations [N] with augmented images; the input is not modified."""
+        augmented = cast("TensorDict", obs.copy())
         for key in self.cameras:
-            images = seen[key]
+            images = augmented[key]
             draw = {"generator": self.generator, "device": images.device}
             if "shift" in self.kinds:
                 images = shift(images, torch.randint(-PAD, PAD + 1, (len(images), 2), **draw))
             if "color" in self.kinds:
                 images = color(images, 1 + STRENGTH * (2 * torch.rand(len(images), 3, **draw) - 1))
-            seen[key] = images
-        return seen
+            augmented[key] = images
+        return augmented
 
 
 def augmentation(policy: ActorCritic, generator: torch.Generator) -> Augmentation | None:
-    """Return what a policy's configuration asks for; None: nothing."""
+    """Build the augmentation that a policy's configuration asks for, or None."""
     return Augmentation(policy.config.augment, policy.spec.cameras, generator) if policy.config.augment else None
 
 
 def shift(images: Tensor, offset: Tensor) -> Tensor:
-    """Move the window through which each image is seen; beyond the border, its outermost pixels go on.
+    """Shift each image by an offset; pixels beyond the border repeat the outermost ones.
 
-    Padding by the border and cropping, as DrQ does it, in one gather.
+    Equivalent to DrQ's padding by the border and cropping, in one gather.
 
     Args:
         images: [N, H, W, C].
@@ -82,26 +82,26 @@ def color(images: Tensor, factor: Tensor) -> Tensor:
     """Change brightness, contrast and saturation, in this order, as torchvision's ColorJitter defines them; clipped once.
 
     Args:
-        images: uint8 [N, H, W, 3 K], K pictures that are changed alike.
+        images: uint8 [N, H, W, 3 K]: K frames, all changed alike.
         factor: [N, 3] of brightness, contrast, saturation; 1 changes nothing.
     """
     x = images.unflatten(-1, (-1, 3)).float()  # [N, H, W, K, 3]
     b, c, s = factor.view(-1, 1, 1, 1, 1, 3).unbind(-1)
     grey = (x @ x.new_tensor(LUMA))[..., None]
     mean = grey.mean(dim=(1, 2, 3), keepdim=True)
-    # b x, then c (b x) + (1 - c) b mean, then s of that + (1 - s) of its grey
+    # b x, then c (b x) + (1 - c) b mean, then s times that + (1 - s) times its gray value
     x = x.mul_(s * c * b).add_((1 - c) * b * mean + (1 - s) * c * b * grey)
     return x.round_().clamp_(0, 255).to(torch.uint8).flatten(-2)
 
 
 def consistency(outputs: Outputs, augmented: Outputs, values: bool) -> Tensor:
-    """KL(pi(o) || pi(f(o))) + 1/2 (V(o) - V(f(o)))², of DrAC (arXiv 2006.12862), in closed form.
+    """KL(pi(o) || pi(f(o))) + 1/2 (V(o) - V(f(o)))², DrAC (arXiv 2006.12862), in closed form.
 
-    What was said of the images as they are is the target and gets no gradient.
+    The outputs for the original images are the target and get no gradient.
 
     Args:
-        outputs: of the observations [M].
-        augmented: of the same, augmented.
+        outputs: for the original observations [M].
+        augmented: for the augmented observations [M].
         values: whether the critic is trained.
     """
     loss = outputs.distribution.detach().kl(augmented.distribution).mean()

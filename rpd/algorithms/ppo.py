@@ -12,101 +12,24 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from envs.errors import NonFiniteError
-from rpd.augment import CONSISTENCY, Augmentation, consistency
-from rpd.batch import take
-from rpd.config import PPOConfig
-from rpd.distill import DistillObjective
-from students.actor_critic import ActorCritic, Outputs
-from students.distribution import ActionDistribution
-
-
-def gae(
-    reward: Tensor,
-    value: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    final_value: Tensor,
-    last_value: Tensor,
-    gamma: float,
-    lam: float,
-) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation, with values bootstrapped through time-outs but not through terminations.
-
-    Args:
-        reward: [T, N] reward of step t.
-        value: [T, N] V(o_t) of the observation that step t acted on.
-        terminated: [T, N] bool: the task ended with step t.
-        truncated: [T, N] bool: time ran out with step t.
-        final_value: [T, N] value of the episode's true last observation where truncated; ignored elsewhere.
-        last_value: [N] value of the observation after the last step.
-        gamma: discount per step.
-        lam: GAE's lambda.
-
-    Returns:
-        Advantages [T, N] and returns (targets of the value function) [T, N].
-    """
-    next_value, running = _successors(value, terminated, truncated, final_value, last_value)
-    # delta_t = r_t + gamma V(o_{t+1}) - V(o_t)
-    delta = reward + gamma * next_value - value
-    advantage = torch.empty_like(delta)
-    trace = torch.zeros_like(last_value)
-    for t in reversed(range(reward.shape[0])):
-        # A_t = delta_t + gamma lambda A_{t+1}, cut where an episode ended
-        trace = delta[t] + gamma * lam * running[t] * trace
-        advantage[t] = trace
-    return advantage, advantage + value
-
-
-def gae_finite_horizon(
-    reward: Tensor,
-    value: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    final_value: Tensor,
-    last_value: Tensor,
-    gamma: float,
-    lam: float,
-) -> tuple[Tensor, Tensor]:
-    """The GAE variant of ManiSkill's PPO baseline (`finite_horizon_gae`); arguments and result as in `gae`.
-
-    GAE averages the k-step returns G_k with weights (1 - lambda) lambda^(k-1), and gives the last one, at the end of the
-    rollout or episode, all the weight that remains. Here only the H returns that exist are averaged:
-
-        A_t = sum_{k=1..H} lambda^(k-1) G_k / sum_{k=1..H} lambda^(k-1)  -  V(o_t)
-        G_k = sum_{i<k} gamma^i r_{t+i} + gamma^k V(o_{t+k})
-    """
-    next_value, running = _successors(value, terminated, truncated, final_value, last_value)
-    advantage = torch.empty_like(reward)
-    weights = torch.zeros_like(last_value)  # L_t = sum_{k<H} lambda^k
-    rewards = torch.zeros_like(last_value)  # the rewards' part of sum_k lambda^(k-1) G_k
-    values = torch.zeros_like(last_value)  # the values' part
-    for t in reversed(range(reward.shape[0])):
-        weights = 1 + lam * running[t] * weights
-        # r_t is in all H returns: weight L_t; whatever comes later moves on by one gamma and one lambda
-        rewards = weights * reward[t] + gamma * lam * running[t] * rewards
-        values = gamma * next_value[t] + gamma * lam * running[t] * values
-        advantage[t] = (rewards + values) / weights - value[t]
-    return advantage, advantage + value
-
-
-def _successors(
-    value: Tensor, terminated: Tensor, truncated: Tensor, final_value: Tensor, last_value: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Value of what follows each step, and 1 where the episode goes on, both [T, N]."""
-    following = torch.cat([value[1:], last_value[None]])
-    following = torch.where(truncated, final_value, following).masked_fill(terminated, 0.0)
-    return following, (~(terminated | truncated)).to(value.dtype)
+from rpd.algorithms.augmentation import CONSISTENCY, Augmentation, consistency
+from rpd.algorithms.distillation import DistillObjective
+from rpd.config.schema import PPOConfig
+from rpd.envs.errors import NonFiniteError
+from rpd.rollout.batch import take
+from rpd.runs.progress import report_progress
+from rpd.students.actor_critic import ActorCritic, Outputs
+from rpd.students.networks.distribution import ActionDistribution
 
 
 def policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """L = -mean min(r A, clip(r, 1 - eps, 1 + eps) A) (equation 7), r = exp(log_ratio); both [M]."""
+    """L = -mean min(r A, clip(r, 1 - eps, 1 + eps) A), r = exp(log_ratio) (equation 7). Both arguments are [M]."""
     ratio = log_ratio.exp()
     return -torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
 
 
 def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float | None) -> Tensor:
-    """1/2 mean (V - R)²; with `clip`, V may not gain by moving further than that from the old value. All [M]."""
+    """1/2 mean (V - R)²; with `clip`, moving V by more than `clip` from the old value does not lower the loss. All [M]."""
     error = (value - returns).square()
     if clip is not None:
         clipped = old_value + (value - old_value).clamp(-clip, clip)
@@ -120,7 +43,7 @@ def approx_kl(log_ratio: Tensor) -> Tensor:
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant. Both [M]."""
+    """1 - Var(R - V) / Var(R): 1 is a perfect fit, 0 is no better than a constant. Both [M]."""
     return 1 - (returns - value).var(correction=0) / returns.var(correction=0).clamp_min(1e-12)
 
 
@@ -130,8 +53,8 @@ def normalize(advantage: Tensor) -> Tensor:
 
 
 def make_optimizer(policy: ActorCritic, config: PPOConfig) -> torch.optim.Adam:
-    """Return Adam with PPO's customary epsilon; fused, which for these small networks is 3 x as fast also on a CPU."""
-    return torch.optim.Adam(policy.acting_parameters(), lr=config.lr, eps=1e-5, fused=True)
+    """Return Adam with PPO's usual epsilon. The fused version is 3 x as fast for these small networks, on a CPU too."""
+    return torch.optim.Adam(policy.policy_parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
 
 
 def update(
@@ -144,21 +67,21 @@ def update(
     use_reward: bool = True,
     augment: Augmentation | None = None,
 ) -> dict[str, float]:
-    """Improve the policy on one batch: epochs of shuffled minibatches.
+    """Train the policy on one batch for several epochs of shuffled minibatches.
 
-    The device is waited for once per epoch if `target_kl` is set, and once at the end; never per minibatch.
+    Synchronizes with the device once per epoch if `target_kl` is set, and once at the end; never per minibatch.
 
     Args:
         policy: the student.
-        optimizer: over its parameters.
+        optimizer: optimizer of the student's parameters.
         batch: [M] with ``obs`` (nested), ``action``, ``log_prob``, ``value``, ``advantage``, ``returns``; with an
-            objective also what `DistillObjective.prepare` leaves. Without reward only ``obs``, the objective's, and for a
-            score ``action`` and ``log_prob``.
-        config: of PPO.
-        generator: shuffles; on the batch's device.
-        objective: the distillation term, prepared for this batch; None: none.
-        use_reward: False leaves the distillation term as the only loss, a score as the only advantage.
-        augment: what is done to images before they are learnt from, see `rpd.augment`; None: nothing.
+            objective also ``targets``, the result of `DistillObjective.prepare`. Without reward only ``obs`` and ``targets``
+            are read, and for a divergence through the advantage (opd) ``action`` and ``log_prob``.
+        config: PPO hyperparameters.
+        generator: random generator of the shuffles, on the batch's device.
+        objective: the distillation term, prepared for this batch, or None.
+        use_reward: False: the distillation term is the only loss (opd: the only advantage).
+        augment: image augmentation, see `rpd.algorithms.augmentation`, or None.
 
     Returns:
         Means over the minibatches, by name.
@@ -167,26 +90,27 @@ def update(
         NonFiniteError: if a loss or a gradient was NaN or infinite.
     """
     size = batch.batch_size[0]
-    splits = min(config.minibatches, size)  # sizes differ by one at most, and no sample is dropped
+    splits = min(config.num_minibatches, size)  # minibatch sizes differ by at most one, and no sample is dropped
     device = policy.device
-    params = policy.acting_parameters()
+    params = policy.policy_parameters()
     if use_reward:
         batch = batch.copy().set("advantage", normalize(batch["advantage"]))  # a shallow copy: the caller's is unchanged
     rows: list[Tensor] = []
     names: list[str] = []
-    for epochs in range(1, config.epochs + 1):
+    for epochs in range(1, config.update_epochs + 1):
         order = torch.randperm(size, generator=generator, device=device)
         for index in order.tensor_split(splits):
             optimizer.zero_grad(set_to_none=True)
-            # The gradients are compared on the first minibatch, where the ratio is still 1.
+            # Compare the gradients on the first minibatch, where the ratio is still 1.
             metrics = _backward(policy, take(batch, index), config, objective, use_reward, not rows, augment)
             metrics["ppo/grad_norm"] = nn.utils.clip_grad_norm_(params, config.max_grad_norm, foreach=True)
             optimizer.step()
             names = list(metrics)
             rows.append(torch.stack([x.detach() for x in metrics.values()]))
-        if "ppo/approx_kl" in names and config.target_kl is not None and epochs < config.epochs:
+            report_progress("learning", len(rows), config.update_epochs * splits)
+        if "ppo/approx_kl" in names and config.target_kl is not None and epochs < config.update_epochs:
             kl = torch.stack(rows[-splits:])[:, names.index("ppo/approx_kl")].mean()
-            if not kl.item() <= config.target_kl:  # the one wait per epoch; NaN stops too
+            if not kl.item() <= config.target_kl:  # the one synchronization per epoch; NaN stops too
                 break
 
     totals = dict(zip(names, torch.stack(rows).mean(0).unbind(), strict=True))
@@ -210,86 +134,86 @@ def _backward(
     compare: bool,
     augment: Augmentation | None = None,
 ) -> dict[str, Tensor]:
-    """Leave the gradient of the whole loss on one minibatch in the parameters; return scalars by name."""
+    """Accumulate the gradient of the total loss on one minibatch in the parameters; return metrics by name."""
     assert use_reward or objective is not None, "nothing to learn from: no reward and no teacher"
-    scores = objective is not None and objective.scores
-    told = policy(minibatch["obs"] if augment is None else augment(minibatch["obs"]))  # what is learnt from labels
-    acts = use_reward or scores
-    new = told if augment is None or not acts else policy(minibatch["obs"])  # what is learnt from actions
+    uses_advantage = objective is not None and objective.uses_advantage
+    outputs_aug = policy(minibatch["obs"] if augment is None else augment(minibatch["obs"]))  # for labels
+    needs_policy_loss = use_reward or uses_advantage
+    outputs = outputs_aug if augment is None or not needs_policy_loss else policy(minibatch["obs"])  # for actions
     if objective is not None and use_reward and compare:
-        _compare(objective, new, told, minibatch, config, policy.acting_parameters())
+        _compare_gradients(objective, outputs, outputs_aug, minibatch, config, policy.policy_parameters())
     losses: list[Tensor] = []
     metrics: dict[str, Tensor] = {}
-    if acts:
-        surrogate, metrics = _policy_term(new.distribution, minibatch, _advantage(minibatch, objective, use_reward), config)
+    if needs_policy_loss:
+        surrogate, metrics = _policy_term(outputs.distribution, minibatch, _advantage(minibatch, objective, use_reward), config)
         losses.append(surrogate)
     if use_reward:
-        critic, more = _critic_term(new, minibatch, config)
+        critic, more = _critic_term(outputs, minibatch, config)
         losses.append(critic)
         metrics |= more
-    if objective is not None and not scores:
-        divergence = objective.mean_divergence(told.distribution, minibatch)
+    if objective is not None and not uses_advantage:
+        divergence = objective.mean_divergence(outputs_aug.distribution, minibatch["targets"])
         losses.append(objective.weight * divergence)
         metrics["distill/divergence"] = divergence
-    if new is not told:
-        metrics["ppo/consistency"] = consistency(new, told, values=use_reward)
+    if outputs is not outputs_aug:
+        metrics["ppo/consistency"] = consistency(outputs, outputs_aug, values=use_reward)
         losses.append(CONSISTENCY * metrics["ppo/consistency"])
     torch.stack(losses).sum().backward()
     return metrics
 
 
 def _advantage(minibatch: TensorDict, objective: DistillObjective | None, use_reward: bool) -> Tensor:
-    """A* [M] = norm(A) + w g A_D: the reward's alone is normalised, so that w weighs nats against its deviations."""
+    """A* [M] = norm(A) + w g A_D: only the reward's advantage is normalized, so w converts nats into its deviations."""
     terms = [minibatch["advantage"]] if use_reward else []
-    if objective is not None and objective.scores:
-        terms.append(objective.weight * objective.advantage(minibatch))
+    if objective is not None and objective.uses_advantage:
+        terms.append(objective.weight * objective.advantage(minibatch["targets"]))
     return torch.stack(terms).sum(0)
 
 
 def _policy_term(
     distribution: ActionDistribution, minibatch: TensorDict, advantage: Tensor, config: PPOConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The clipped surrogate of an advantage [M], and scalars by name."""
+    """Clipped surrogate for an advantage [M], and metrics by name."""
     log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
-    surrogate = policy_loss(log_ratio, advantage, config.clip)
+    surrogate = policy_loss(log_ratio, advantage, config.clip_coef)
     with torch.no_grad():
         continuous = ~distribution.discrete
         metrics = {
             "ppo/policy_loss": surrogate,
             "ppo/approx_kl": approx_kl(log_ratio),
-            "ppo/clip_fraction": (log_ratio.expm1().abs() > config.clip).float().mean(),
+            "ppo/clip_fraction": (log_ratio.expm1().abs() > config.clip_coef).float().mean(),
             "ppo/std": (distribution.std * continuous).mean(0).sum() / continuous.sum().clamp_min(1),
         }
     return surrogate, metrics
 
 
 def _critic_term(outputs: Outputs, minibatch: TensorDict, config: PPOConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """The rest of PPO's loss: of the value, and the entropy bonus; and scalars by name."""
-    critic = value_loss(outputs.value, minibatch["value"], minibatch["returns"], config.clip_value)
+    """Value loss minus entropy bonus, and metrics by name."""
+    critic = value_loss(outputs.value, minibatch["value"], minibatch["returns"], config.value_clip)
     entropy = outputs.distribution.entropy().mean()
     metrics = {"ppo/value_loss": critic, "ppo/entropy": entropy}
-    return config.value_coef * critic - config.entropy_coef * entropy, metrics
+    return config.vf_coef * critic - config.ent_coef * entropy, metrics
 
 
-def _compare(
+def _compare_gradients(
     objective: DistillObjective,
     outputs: Outputs,
-    told: Outputs,
+    outputs_aug: Outputs,
     minibatch: TensorDict,
     config: PPOConfig,
     params: list[nn.Parameter],
 ) -> None:
-    """Show the objective the gradients of its own term and of PPO's, from which it may then set w."""
+    """Pass the gradients of the distillation term and of PPO's loss to the objective, which may set w from them."""
 
     def surrogate(advantage: Tensor) -> Tensor:
         return _policy_term(outputs.distribution, minibatch, advantage, config)[0]
 
     by_reward = surrogate(minibatch["advantage"]) + _critic_term(outputs, minibatch, config)[0]
-    if objective.scores:
-        by_teacher = surrogate(objective.advantage(minibatch))
+    if objective.uses_advantage:
+        by_teacher = surrogate(objective.advantage(minibatch["targets"]))
     else:
-        by_teacher = objective.mean_divergence(told.distribution, minibatch)
+        by_teacher = objective.mean_divergence(outputs_aug.distribution, minibatch["targets"])
     gradients = [torch.autograd.grad(x, params, retain_graph=True, allow_unused=True) for x in (by_teacher, by_reward)]
-    # None marks parameters that the teacher does not reach (the critic's): they say nothing about the balance.
+    # None marks parameters that the distillation term does not reach (the critic's); they are left out of the ratio.
     shared = [(d, r) for d, r in zip(*gradients, strict=True) if d is not None and r is not None]
     objective.observe([d for d, _ in shared], [r for _, r in shared])

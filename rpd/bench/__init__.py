@@ -1,1 +1,1 @@
-"""`rpd bench`: how fast environments, training, teachers and policy servers are on this machine."""
+"""`rpd bench`: speed of environments, training, teachers and policy servers on this machine."""

@@ -1,4 +1,4 @@
-"""Seconds, also of work that a device does later."""
+"""Clocks that include asynchronous device work."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """A clock that waits until all that was asked of the device is done: else work is charged to whoever waits for it."""
+    """A clock that synchronizes with the device first, so that pending work is not attributed to a later step."""
     return _waiting if device.type == "cuda" else time.perf_counter
 
 
 def cpu_seconds() -> float | None:
-    """CPU time that this process and its workers have used, which others on the machine do not lengthen; None off Linux."""
+    """CPU time of this process and its workers, independent of other load on the machine; None except on Linux."""
     tasks = Path("/proc/self/task")
     if not tasks.exists():
         return None
     workers = (tasks / str(os.getpid()) / "children").read_text().split()
-    # Fields 14 and 15 of proc(5), counted after the name in parentheses, which may hold spaces.
+    # Fields 14 and 15 of proc(5), counted after the name in parentheses, which may contain spaces.
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in ("self", *workers)]
     return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
 

@@ -1,104 +1,109 @@
-"""Samplers of a diffusion policy against each other: success, network evaluations and time per action."""
+"""Comparison of the samplers of a diffusion policy: success, network evaluations and time per action."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from markupsafe import Markup
 
-from envs import registry as envs
-from envs.base import VectorEnv
-from envs.errors import ConfigError
-from rpd import page
 from rpd.bench.result import Benchmark, Column
-from rpd.charts import Chart, Series, figure
-from rpd.evaluate import EvalResult, compare, evaluate
-from rpd.evaluation import EvalOptions, environments
-from rpd.machine import environment_info
-from rpd.policies import resolve
-from rpd.stats import PairedResult, format_rate
-from students.diffusion.actor import DiffusionActor
-from students.diffusion.config import DiffusionConfig
-from students.diffusion.samplers.rti import RealTimeIteration
+from rpd.config.evaluation import EvalConfig
+from rpd.core.statistics import PairedResult, format_rate
+from rpd.envs import registry as envs
+from rpd.envs.errors import ConfigError
+from rpd.envs.vector_env import VectorEnv
+from rpd.evaluation.environments import environments
+from rpd.evaluation.evaluate import EvalResult, compare, evaluate
+from rpd.policies.loading import load_policy
+from rpd.reporting import html as page
+from rpd.reporting.charts import Chart, Series, figure
+from rpd.runs.provenance import environment_info
+from rpd.students.diffusion.actor import DiffusionActor
+from rpd.students.diffusion.config import DiffusionConfig
+from rpd.students.diffusion.samplers.rti import RealTimeIteration
+
+LOG = logging.getLogger(__name__)
 
 TIMED = 24
-"""Actions in one environment whose time is taken."""
+"""Number of timed actions, in one environment."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One sampler, measured."""
+    """Measurements of one sampler."""
 
     sampler: str
     result: EvalResult
     evaluations: float
     """Network evaluations per action."""
     ms: float
-    """CPU milliseconds per action, one environment, one thread: on an idle core, the time that passes."""
+    """CPU time per action, one environment, one thread, ms; equals the wall time on an idle core."""
     worst_ms: float
-    """Of the dearest action."""
+    """CPU time of the slowest action, ms."""
     paired: PairedResult | None
-    """Against the first method; None of itself."""
+    """Difference to the first method; None for the first."""
     chosen: list[int] | None = None
     """Levels of a warm start."""
     fallbacks: float | None = None
-    """Fraction of chunks for which a warm start was given up."""
+    """Fraction of chunks whose warm start was rejected."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one policy in one task."""
+    """Measurements of the samplers of one policy in one task."""
 
     policy: str
     task: str
     methods: list[Method]
 
 
-def default_samplers(config: DiffusionConfig, execute: int) -> list[str]:
-    """The methods that a policy can be drawn from by, full denoising first."""
+def default_samplers(config: DiffusionConfig, n_action_steps: int) -> list[str]:
+    """Samplers that a policy supports, full denoising first."""
     few = {"ddpm": ["ddpm", "ddim:steps=16", "ddim:steps=4"], "flow": ["euler:steps=100", "euler:steps=16", "euler:steps=4"]}
-    names = few[config.process] + [f"rti:levels={n}" for n in (1, 3, 5, "auto")]
-    if config.noise == "action" and config.horizon % execute == 0:
-        names.append(f"streaming:steps={max(1, execute)}")
-    if execute < config.horizon:
+    names = few[config.process] + [f"rti:timesteps={n}" for n in (1, 3, 5, "auto")]
+    if config.noise == "action" and config.horizon % n_action_steps == 0:
+        names.append(f"streaming:steps={max(1, n_action_steps)}")
+    if n_action_steps < config.horizon:
         names.append("rtc:steps=16,delay=1")
-    return [_executing(name, execute) for name in names] + [f"{few[config.process][1]},ensemble=0.01"]
+    return [_executing(name, n_action_steps) for name in names] + [f"{few[config.process][1]},ensemble=0.01"]
 
 
 def measure(
-    policy: str, task: str | None, samplers: tuple[str, ...], execute: int, episodes: int, seed: int, device: str
+    policy: str, task: str | None, samplers: tuple[str, ...], n_action_steps: int, episodes: int, seed: int, device: str
 ) -> Comparison:
     """Evaluate each sampler on the same episodes, and time it.
 
     Args:
         policy: run, checkpoint or policy folder.
-        task: None: the policy's own.
-        samplers: see `students.diffusion.samplers`; none: `default_samplers`.
-        execute: actions of a chunk that are executed, where a sampler does not say it.
-        episodes: of each.
-        seed: of the first episode.
-        device: where to compute.
+        task: None: task of the policy.
+        samplers: see `rpd.students.diffusion.samplers`; empty: `default_samplers`.
+        n_action_steps: executed actions per chunk, for samplers that do not specify it.
+        episodes: episodes per sampler.
+        seed: seed of the first episode.
+        device: device of the policy.
 
     Raises:
-        ConfigError: no diffusion policy, or a sampler that it cannot be drawn from by.
+        ConfigError: not a diffusion policy, or a sampler that it does not support.
     """
-    name, (config,) = environments(EvalOptions(policy=policy, task=task, episodes=episodes), [policy])
+    name, (config,) = environments(EvalConfig(policy=policy, task=task, episodes=episodes), [policy])
     with contextlib.closing(envs.make(name, config, device, 1)) as env:
-        actor = resolve(policy, env)
+        actor = load_policy(policy, env)
         if not isinstance(actor, DiffusionActor):
-            raise ConfigError(f"{policy} is no diffusion policy: train one with --student diffusion")
+            raise ConfigError(f"{policy} is not a diffusion policy: train one with --student diffusion")
         network = actor.policy
-        chosen = [_executing(s, execute) for s in samplers] or default_samplers(network.config, execute)
+        chosen = [_executing(s, n_action_steps) for s in samplers] or default_samplers(network.config, n_action_steps)
         actors = [DiffusionActor(network, sampler, sampler) for sampler in chosen]  # before the first episode
         single = config.model_copy(update={"num_envs": 1})
         methods: list[Method] = []
         with contextlib.closing(envs.make(name, single, device, 1)) as alone:
             for actor in actors:
                 methods.append(_measure(env, alone, actor, episodes, seed, methods[0].result if methods else None))
-                print(f"{actor.name}: {format_rate(methods[-1].result.successes, episodes)}", flush=True)
+                LOG.info(f"{actor.name}: {format_rate(methods[-1].result.successes, episodes)}")
     return Comparison(policy, name, methods)
 
 
@@ -116,7 +121,7 @@ def _measure(
 
 @torch.no_grad()
 def _time(env: VectorEnv, actor: DiffusionActor, seed: int) -> tuple[float, float]:
-    """Mean and largest CPU time of an action, ms, in one environment."""
+    """Mean and maximum CPU time per action, ms, in one environment."""
     spent: list[float] = []
     obs = env.reset(seed)
     actor.reset(torch.ones(env.num_envs, dtype=torch.bool))
@@ -127,11 +132,11 @@ def _time(env: VectorEnv, actor: DiffusionActor, seed: int) -> tuple[float, floa
         step = env.step(action)
         obs = step.obs
         actor.reset(step.terminated | step.truncated)
-    return sum(spent[1:]) / TIMED, max(spent[1:])  # the first warms up
+    return sum(spent[1:]) / TIMED, max(spent[1:])  # without the warm-up
 
 
 def tabulate(report: Comparison) -> Benchmark:
-    """The table, the figure, and a page with both."""
+    """Table, figure, and a page with both."""
     columns = (
         Column("sampler"), Column("success (95 %)"), Column("difference, points"), Column("evaluations / action", ".2f"),
         Column("CPU ms / action", ".2f"), Column("worst", ".2f"),
@@ -154,12 +159,12 @@ def tabulate(report: Comparison) -> Benchmark:
     svg = draw([details])
     body = page.section("Samplers", page.table([c.name for c in columns], found.cells)) + page.section("Success by cost", svg)
     body += page.section("Details", page.json_details("Versions and machine", environment_info()))
-    written = page.document(report.task, f"samplers of <b>{page.escape(report.policy)}</b>", body)
+    written = page.document(report.task, Markup("samplers of <b>{}</b>").format(report.policy), body)
     found.files = {"figure.svg": svg, "report.html": written}
     return found
 
 
-def draw(reports: list[dict[str, Any]]) -> str:
+def draw(reports: list[dict[str, Any]]) -> Markup:
     """Success over network evaluations per action, a chart per bench.json, as an SVG file."""
     families: dict[str, int] = {}
     charts = []
@@ -178,15 +183,15 @@ def draw(reports: list[dict[str, Any]]) -> str:
 
 
 def _family(sampler: str) -> str:
-    """What a sampler is a kind of: points of one line."""
+    """Group of a sampler; the samplers of a group share a line in the figure."""
     if "ensemble" in sampler:
         return "ensemble"
     name, _, options = sampler.partition(":")
-    return "rti, from higher up" if name == "rti" and ("start=" in options or "auto" in options) else name
+    return "rti, from higher up" if name == "rti" and ("start_timestep=" in options or "auto" in options) else name
 
 
-def _executing(sampler: str, execute: int) -> str:
-    """A sampler that executes so many actions, unless it says how many."""
-    if "execute=" in sampler or "ensemble=" in sampler:
+def _executing(sampler: str, n_action_steps: int) -> str:
+    """Append the number of executed actions to a sampler, unless it specifies it."""
+    if "n_action_steps=" in sampler or "ensemble=" in sampler:
         return sampler
-    return f"{sampler}{',' if ':' in sampler else ':'}execute={execute}"
+    return f"{sampler}{',' if ':' in sampler else ':'}n_action_steps={n_action_steps}"

@@ -1,4 +1,4 @@
-"""How long one action takes: the trained policy in torch, and the same exported, on one core."""
+"""Latency of one action on one core: the trained policy in torch, and its export."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from envs import registry as envs
-from envs.base import EnvConfig
-from envs.specs import EnvSpec
-from rpd.export import formats, runtime
-from rpd.export.command import write
-from rpd.policies import StudentPolicy
-from students import pretrained
-from students.actor_critic import ActorCritic
-from students.config import StudentConfig
-from students.diffusion.actor import DiffusionActor
-from students.diffusion.config import DiffusionConfig
-from students.diffusion.policy import DiffusionPolicy
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.envs.specs import EnvSpec
+from rpd.export import runtime
+from rpd.export.write import write
+from rpd.policies.builtin import StudentPolicy
+from rpd.policies.made_for import made_for
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import StudentConfig
+from rpd.students.diffusion.actor import DiffusionActor
+from rpd.students.diffusion.config import DiffusionConfig
+from rpd.students.diffusion.policy import DiffusionPolicy
+from rpd.students.loading import load
 
 CALLS = 200  # per round
-TRAINED = "torch"
-SAMPLERS = ("euler:steps=16", "rti:levels=3")
+TRAINED, EXPORTED = "torch", runtime.FORMAT
+SAMPLERS = ("euler:steps=16", "rti:timesteps=3")
 
 
 class Case(NamedTuple):
-    """What is timed."""
+    """A benchmark case."""
 
     source: Path
-    """Of a policy."""
+    """Policy to time."""
     sampler: str | None = None
-    """How it draws, if it is a diffusion policy."""
+    """Sampler of a diffusion policy."""
 
 
 def fresh(task: str, image_size: int, folder: Path) -> dict[str, Case]:
-    """New students of the default sizes, saved into `folder`: how fast they are does not depend on what they learnt."""
+    """New students of default size, saved to `folder`: latency does not depend on training."""
     state = _spec(task, EnvConfig(num_envs=1))
-    image = _spec(task, EnvConfig(num_envs=1, obs="image", image_size=image_size))
+    image = _spec(task, EnvConfig(num_envs=1, obs_mode="rgb", image_size=image_size))
     students: dict[str, ActorCritic | DiffusionPolicy] = {
         "mlp": ActorCritic(state, StudentConfig()),
         "cnn": ActorCritic(image, StudentConfig()),
@@ -61,18 +62,18 @@ def _spec(task: str, config: EnvConfig) -> EnvSpec:
 
 
 def latencies(case: Case, folder: Path, rounds: int) -> dict[str, np.ndarray]:
-    """Export a policy in every format into `folder`, and time single actions; the ways take turns, on one core.
+    """Export a policy to `folder` and time single actions; the two runtimes alternate, on one core.
 
     Returns:
-        Seconds of each call, by way: `TRAINED` and the formats. Observations come as numpy arrays, and so do actions.
+        Seconds per call, by runtime: `TRAINED` and `EXPORTED`. Observations and actions are numpy arrays.
     """
-    policy = pretrained.load(case.source)
+    policy = load(case.source)
     ways: dict[str, Callable[[dict[str, np.ndarray]], object]] = {TRAINED: _in_torch(policy, case.sampler)}
-    exported = {name: write(policy, case.source, folder / name, name, sampler=case.sampler) for name in formats.FORMATS}
-    ways |= {name: written.act for name, written in exported.items()}
-    asked, (stacked, _) = exported["onnx"].examples(), runtime.read_selftest((folder / "onnx" / runtime.SELFTEST).read_bytes())
+    written = write(policy, case.source, made_for(case.source), folder / EXPORTED, sampler=case.sampler)
+    ways[EXPORTED] = written.act
+    asked, (stacked, _) = written.examples(), runtime.read_selftest((folder / EXPORTED / runtime.SELFTEST).read_bytes())
     images = {key: stacked[key] for key in policy.spec.cameras}
-    whole = {"state": _whole(policy.spec, exported["onnx"], asked["state"]), **images}
+    whole = {"state": _whole(policy.spec, written, asked["state"]), **images}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with _one_core():
         for turn in range(rounds + 1):
@@ -94,7 +95,7 @@ def _in_torch(policy: ActorCritic | DiffusionPolicy, sampler: str | None) -> Cal
 
 
 def _whole(spec: EnvSpec, exported: runtime.Policy, state: np.ndarray) -> np.ndarray:
-    """The states as the trained policy takes them; what it does not read is zero."""
+    """Full states of the trained policy; entries that it does not read are zero."""
     names = spec.state_names
     full = np.zeros((len(state), len(names)), np.float32)
     full[:, [names.index(name) for name in exported.spec["state_names"]]] = state
@@ -109,7 +110,7 @@ def _timed(act: Callable[[dict[str, np.ndarray]], object], obs: dict[str, np.nda
 
 @contextlib.contextmanager
 def _one_core() -> Iterator[None]:
-    """Keep this process on one core, where the system can."""
+    """Pin this process to one core, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -1,4 +1,4 @@
-"""LIBERO: the original against the fast way through it, rendering, workers, and what a worker costs in memory."""
+"""LIBERO: speed of the original and of `rpd.envs.libero`, rendering, and memory per worker."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from envs import registry as envs
-from envs.base import EnvConfig
-from envs.errors import ConfigError
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.processes import without_working_dir
 
 WORKERS = (1, 2)
 STEPS = {"state": 20, "cheap": 4, "stock": 2}
-"""Control steps of a round."""
+"""Control steps per round."""
 
 
 @dataclass
 class Row:
-    """One line: rates per round, control steps per second over all environments."""
+    """One table row: rates per round, control steps per second summed over environments."""
 
     what: str
     workers: int
     rates: list[float]
     private_mb: list[float] = field(default_factory=list)
-    """Memory that each worker has for itself."""
+    """Private memory of each worker, MB."""
 
 
 def measure(task: str, image_size: int, rounds: int) -> list[Row]:
-    """Measure a task of LIBERO.
+    """Measure a LIBERO task.
 
     Args:
         task: one task.
-        image_size: of the main camera, pixels.
+        image_size: image size of the main camera, pixels.
         rounds: repetitions.
 
     Raises:
-        ConfigError: the name means several tasks.
+        ConfigError: the name selects several tasks.
     """
-    from envs.libero.tasks import resolve
+    from rpd.envs.libero.tasks import resolve
 
     if len(resolve(task)) > 1:
         raise ConfigError(f"--task {task}: one task, e.g. libero/spatial-0")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:  # the original puts its own into the process
+    with without_working_dir(), multiprocessing.get_context("spawn").Pool(1) as pool:  # the original changes global state
         stock, fast = pool.apply(_step_single, (task, rounds))
     rows = [Row("original, state", 1, stock), Row("fast, state, no worker", 1, fast)]
-    for obs, rendering in (("state", None), ("image", "cheap"), ("image", "stock")):
+    for obs, rendering in (("state", None), ("rgb", "cheap"), ("rgb", "stock")):
         for workers in WORKERS:
-            config = EnvConfig(num_envs=workers, num_workers=workers, rendering=rendering, obs=obs)
-            if obs == "image":
+            config = EnvConfig(num_envs=workers, num_workers=workers, rendering=rendering, obs_mode=obs)
+            if obs == "rgb":
                 config = config.model_copy(update={"image_size": image_size})
             what = "fast, state" if obs == "state" else f"{rendering} images, {image_size} x {image_size}"
             rows.append(_step_workers(what, task, config, rounds))
@@ -77,9 +78,9 @@ def _step_workers(what: str, task: str, config: EnvConfig, rounds: int) -> Row:
 
 
 def _step_single(task: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Rates of the original and of the fast way, by turns in one process, with the same actions."""
-    from envs.libero.tasks import bddl_file, resolve
-    from envs.libero.world import World, import_envs
+    """Rates of the original and of `World`, alternating in one process, with the same actions."""
+    from rpd.envs.libero.tasks import bddl_file, resolve
+    from rpd.envs.libero.world import World, import_envs
 
     torch.set_num_threads(1)
     (chosen,) = resolve(task)
@@ -108,6 +109,6 @@ def _rate(work: Callable[[], int]) -> float:
 
 
 def _private_mb(pid: int) -> float:
-    """Memory that a process shares with none, MB."""
+    """Memory that a process does not share, MB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024

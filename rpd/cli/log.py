@@ -1,41 +1,28 @@
-"""`rpd replay`: what a deployment was like, and what a policy would have done in it."""
+"""`rpd log`: what a deployment was like, and what a policy would have done in it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
-from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 from rich.table import Table
 
+from rpd.cli.deploy import show
+from rpd.cli.options.log import LogOptions
+from rpd.datasets.deploy_log.reader import Played, Record
 from rpd.deploy.kinematics import Array
-from rpd.deploy.loop import Outcome
+from rpd.deploy.outcome import Outcome
 from rpd.deploy.policy_process import load
-from rpd.deploy.recorded import Played, Record
-from rpd.deploy.summary import show
+from rpd.envs.errors import RunFault
+from rpd.export.actors import invalid_entries
+from rpd.reporting import tables
 
 SAME = 1e-5
 """Actions that differ by no more are the same."""
 
 
-class ReplayOptions(BaseModel):
-    """Show a record of `rpd deploy`; with a policy, ask it what it would have done."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    record: tyro.conf.Positional[Path]
-    """File that `rpd deploy` wrote; it may have been cut off at any byte."""
-    policy: str | None = None
-    """Policy to ask about every recorded observation: as for `rpd deploy`, e.g. the one that acted, after an export."""
-    rerun: Path | None = None
-    """Write the record for the Rerun viewer into this file (.rrd)."""
-
-
-def main(options: ReplayOptions) -> int:
+def main(options: LogOptions) -> int:
     """Show, and score; returns the exit code."""
     recorded = Record(options.record)
     print(f"{recorded.head['policy']} on {recorded.head['robot']}, {recorded.head['rate']:g} commands per second")
@@ -52,7 +39,7 @@ def main(options: ReplayOptions) -> int:
 
 
 def outcome(played: Played) -> Outcome:
-    """What became of an episode, from its record."""
+    """Outcome of an episode, from its recording."""
     ticks, end = played.ticks, played.end
     reason = "the record ends" if end is None else end["reason"]
     clamps = Counter(name for tick in ticks for name in tick.get("clamps", ()))
@@ -73,10 +60,11 @@ def outcome(played: Played) -> Outcome:
 
 
 def differences(recorded: Record, policy: str) -> Array:
-    """How far a policy's actions are from those that were recorded: [rows, A], in the units of an action.
+    """Differences between a policy's actions and the recorded ones: [rows, A], in action units.
 
     Raises:
         ConfigError: no such policy, or it does not fit what was recorded.
+        RunFault: it answers with NaN, Inf, or a magnitude that is no action.
     """
     loaded = load(policy, recorded.spec)
     rows = []
@@ -84,6 +72,8 @@ def differences(recorded: Record, policy: str) -> Array:
         loaded.reset()
         for tick in played.answered:
             action = loaded.act(recorded.observation(played, tick), played.instruction)
+            if bad := invalid_entries(action, loaded.spec.action.names):
+                raise RunFault(f"policy {policy}: its action at tick {tick} is not finite: {bad}")
             rows.append(action - played.answers[tick]["raw"])
     return np.array(rows)
 
@@ -95,5 +85,5 @@ def _score(recorded: Record, policy: str) -> None:
         table.add_column(column)
     for name, column in zip(recorded.spec.action.names, gap.T, strict=True):
         table.add_row(name, *(f"{x:.2g}" for x in (column.mean(), np.quantile(column, 0.99), column.max())))
-    Console().print(table)
+    tables.show(table)
     print(f"{int((gap.max(axis=1) <= SAME).sum()):,} of {len(gap):,} actions are the same, to {SAME:g}")

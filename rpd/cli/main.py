@@ -1,158 +1,197 @@
-"""The command line: one function per verb; parse, call, print. What a verb needs is imported by the verb."""
+"""The command line: one function per verb; parse, call, print.
+
+Each verb imports its modules after parsing its options: importing torch takes seconds, and help and errors must appear at
+once.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from envs.errors import ConfigError, RunFault, unknown_name
+from rpd.cli.messages import show_messages
+from rpd.core.children import follow_parent
+from rpd.core.interrupt import Interrupted
+from rpd.core.user_code import remember_script, take_imports
+from rpd.envs.errors import ConfigError, RunFault, unknown_name
+from rpd.envs.processes import protect_children
+
+if TYPE_CHECKING:
+    from rpd.cli.options.train import TrainOptions
 
 
 def train(args: list[str]) -> int:
     """Train a student."""
-    from rpd import run
-    from rpd.settings import train_options
+    from rpd.cli.options.train import train_options
 
-    options = train_options(args)
-    if options.resume is not None:
-        return run.resume(options.resume)
-    return run.start(options.run_config(), options.runs_dir, options.name)
+    return _start_or_resume(train_options(args))
 
 
 def residual(args: list[str]) -> int:
     """Train a student that corrects a frozen base."""
-    from rpd import run
-    from rpd.settings import residual_options
+    from rpd.cli.options.train import residual_options
 
-    options = residual_options(args)
+    return _start_or_resume(residual_options(args))
+
+
+def _start_or_resume(options: TrainOptions) -> int:
+    from rpd.cli import train as run
+
     if options.resume is not None:
-        return run.resume(options.resume)
+        return run.resume(options.resume, options.run_config().model_dump())
     return run.start(options.run_config(), options.runs_dir, options.name)
 
 
 def sweep(args: list[str]) -> int:
     """Train every (task, robot, seed) of a file."""
-    from rpd import sweep as sweeping
-    from rpd.arguments import parse
+    from rpd.cli.options.sweep import SweepOptions
+    from rpd.config.parser import parse
 
-    return sweeping.main(parse(sweeping.SweepOptions, args, "rpd sweep"))
+    options = parse(SweepOptions, args, "rpd sweep")
+    from rpd.cli import sweep as sweeping
+
+    return sweeping.main(options)
 
 
-def distil(args: list[str]) -> int:
-    """Distil the specialists of several robots into one policy."""
-    from rpd.arguments import parse
-    from rpd.generalist import command
-    from rpd.generalist.config import DistillOptions
+def generalist(args: list[str]) -> int:
+    """Distill the specialists of several robots into one policy."""
+    from rpd.cli.options.generalist import GeneralistOptions
+    from rpd.config.parser import parse
 
-    return command.main(parse(DistillOptions, args, "rpd distill"))
+    options = parse(GeneralistOptions, args, "rpd generalist")
+    from rpd.cli import generalist as command
+
+    return command.main(options)
 
 
 def evaluate(args: list[str]) -> int:
     """Measure a policy, or compare two on the same episodes."""
-    from rpd import evaluation
-    from rpd.arguments import parse
+    from rpd.config.evaluation import EvalConfig
+    from rpd.config.parser import parse
 
-    return evaluation.main(parse(evaluation.EvalOptions, args, "rpd eval"))
+    options = parse(EvalConfig, args, "rpd eval")
+    from rpd.cli import eval as evaluation
 
-
-def collect(args: list[str]) -> int:
-    """Record demonstrations."""
-    from rpd import collect as recording
-
-    return recording.main(recording.collect_options(args))
+    return evaluation.main(options)
 
 
-def demos(args: list[str]) -> int:
-    """Show demonstrations, or export them for LeRobot."""
-    from rpd.arguments import parse
-    from rpd.demos import command
+def data(args: list[str]) -> int:
+    """Record demonstrations, show them, or export them for LeRobot."""
+    from rpd.config.parser import parse
 
-    return command.main(parse(command.DemosOptions, args, "rpd demos"))
+    if args[:1] == ["collect"]:
+        from rpd.cli.options.collect import collect_options
+
+        collected = collect_options(args[1:])
+        from rpd.cli import collect
+
+        return collect.main(collected)
+    from rpd.cli.options.data import DataOptions
+
+    options = parse(DataOptions, args, "rpd data")
+    from rpd.cli import data as command
+
+    return command.main(options)
 
 
 def serve(args: list[str]) -> int:
     """Serve a policy over a websocket."""
-    from rpd.arguments import parse
-    from rpd.serve import main as serving
+    from rpd.config.parser import parse
+    from rpd.config.serve import ServeConfig
 
-    return serving.main(parse(serving.ServeOptions, args, "rpd serve"))
+    options = parse(ServeConfig, args, "rpd serve")
+    from rpd.cli import serve as serving
+
+    return serving.main(options)
 
 
 def deploy(args: list[str]) -> int:
     """Run a policy on a robot."""
-    from rpd.arguments import parse
-    from rpd.deploy import command
+    from rpd.config.deploy import DeployConfig
+    from rpd.config.parser import parse
 
-    return command.main(parse(command.DeployOptions, args, "rpd deploy"))
+    options = parse(DeployConfig, args, "rpd deploy")
+    from rpd.cli import deploy as command
+
+    return command.main(options)
 
 
-def replay(args: list[str]) -> int:
-    """Show a record of a deployment, or ask a policy about it."""
-    from rpd.arguments import parse
-    from rpd.deploy import replay as replaying
+def log(args: list[str]) -> int:
+    """Show a recording of a deployment, or compare a policy with it."""
+    from rpd.cli.options.log import LogOptions
+    from rpd.config.parser import parse
 
-    return replaying.main(parse(replaying.ReplayOptions, args, "rpd replay"))
+    options = parse(LogOptions, args, "rpd log")
+    from rpd.cli import log as replaying
+
+    return replaying.main(options)
 
 
 def list_(args: list[str]) -> int:
     """List tasks, robots, teachers and settings."""
-    from rpd import listing
-    from rpd.arguments import NoOptions, parse
+    from rpd.cli.options.listing import ListOptions
+    from rpd.config.parser import parse
 
-    parse(NoOptions, args, "rpd list")
-    return listing.main()
+    options = parse(ListOptions, args, "rpd list")
+    from rpd.cli import list as listing
+
+    return listing.main(options)
 
 
 def teacher(args: list[str]) -> int:
-    """Show what a teacher sees and what its actions mean."""
-    from rpd import teacher as teachers
+    """Show a teacher's inputs and actions, fine-tune one, or convert its checkpoint."""
+    from rpd.cli import teacher as teachers
 
     return teachers.main(args)
 
 
-def convert(args: list[str]) -> int:
-    """Convert a teacher's checkpoint into one that loads faster."""
-    from rpd import convert as conversion
-
-    return conversion.main(args)
-
-
 def export(args: list[str]) -> int:
     """Write a policy for a robot's computer."""
-    from rpd.arguments import parse
-    from rpd.export import command
+    from rpd.cli.options.export import ExportOptions
+    from rpd.config.parser import parse
 
-    return command.main(parse(command.ExportOptions, args, "rpd export"))
+    options = parse(ExportOptions, args, "rpd export")
+    from rpd.cli import export as command
+
+    return command.main(options)
 
 
 def report(args: list[str]) -> int:
     """Write an HTML report of one or several runs."""
-    from rpd.arguments import ReportOptions, parse
-    from rpd.report import write
+    from rpd.cli.options.report import ReportOptions
+    from rpd.config.parser import parse
 
     options = parse(ReportOptions, args, "rpd report")
+    from rpd.reporting.run_report import write
+
     print(write(options.runs, options.out))
     return 0
 
 
 def bench(args: list[str]) -> int:
     """Measure speed on this machine."""
-    from rpd.arguments import parse
-    from rpd.bench import command
+    from rpd.cli.options.bench import BenchOptions
+    from rpd.config.parser import parse
 
-    return command.main(parse(command.BenchOptions, args, "rpd bench"))
+    options = parse(BenchOptions, args, "rpd bench")
+    from rpd.cli import bench as command
+
+    return command.main(options)
 
 
 def doctor(args: list[str]) -> int:
     """Check this machine, with the fix for each problem; or, with --plan, what memory a run needs."""
-    from rpd import doctor as checks
-    from rpd.arguments import parse
+    from rpd.cli import doctor as checks
+    from rpd.cli.options.plan import plan_config
+    from rpd.config.parser import parse
 
     if args[:1] == ["--plan"]:
-        from rpd import plan
+        config = plan_config(args[1:])
+        from rpd.cli import plan
 
-        return plan.main(args[1:])
+        return plan.main(config)
     parse(checks.DoctorOptions, args, "rpd doctor")
     return checks.main()
 
@@ -161,21 +200,25 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "residual": residual,
     "sweep": sweep,
-    "distill": distil,
+    "generalist": generalist,
     "eval": evaluate,
-    "collect": collect,
-    "demos": demos,
+    "data": data,
     "serve": serve,
     "deploy": deploy,
-    "replay": replay,
+    "log": log,
     "list": list_,
     "teacher": teacher,
-    "convert": convert,
     "export": export,
     "report": report,
     "bench": bench,
     "doctor": doctor,
 }
+
+
+RENAMED = {
+    "distill": "generalist", "collect": "data collect", "demos": "data", "replay": "log", "convert": "teacher convert",
+}  # fmt: skip
+"""Verbs by their names of version 0.1."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -184,31 +227,56 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0: done. 1: a run that could not go on. 2: bad input, before anything started. 130: interrupted.
     """
-    verb, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    show_messages()
+    protect_children()
+    follow_parent()
+    verb = ""
     try:
+        verb, *args = take_imports(sys.argv[1:] if argv is None else argv) or ["--help"]
+        remember_script(sys._getframe(1).f_globals)
         if verb in ("-h", "--help", "help"):
             print("usage: rpd VERB ...   (rpd VERB --help for its options)\n")
-            print("\n".join(f"  {name:8} {function.__doc__}" for name, function in VERBS.items()))
+            print("\n".join(f"  {name:10} {function.__doc__}" for name, function in VERBS.items()))
+            print("\nEvery verb: --import FILE.py, or a module, that registers tasks, robots or teachers of your own.")
+            print("Shell completion: rpd --print-completion bash, see the README.")
             return 0
         if verb == "--version":
-            from rpd import __version__
+            from rpd.core.version import __version__
 
             print(__version__)
             return 0
+        if verb == "--print-completion":
+            from rpd.cli.completion import script
+
+            print(script(args[0] if args else ""), end="")
+            return 0
         if verb not in VERBS:
+            if verb in RENAMED:
+                raise ConfigError(f"unknown verb '{verb}': it is `rpd {RENAMED[verb]}` now")
             raise unknown_name("verb", verb, VERBS)
         return VERBS[verb](args)
     except ConfigError as error:
         return _fail(verb, str(error), 2)
     except RunFault as error:
         return _fail(verb, str(error), 1)
-    except BrokenPipeError:  # whoever read the output has seen enough, e.g. `rpd list | head`
+    except BrokenPipeError:  # the reader closed the pipe, e.g. `rpd list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
         return _fail(verb, f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except Interrupted:  # how to continue has been printed
+        return 130
     except KeyboardInterrupt:
         return _fail(verb, "interrupted", 130)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return _fail(verb, f"out of memory: {error}: lower what is asked for at once, e.g. environments, steps or images", 1)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether numpy, torch on the CPU or torch on a GPU could not allocate; without importing either."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 
 def _fail(verb: str, message: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""Command lines to typed values through tyro, with every mistake told in one line."""
+"""Parse command lines into typed values with tyro; every error is a single line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
-from envs.errors import ConfigError, unknown_name
+from rpd.config.renamed import unknown_option
+from rpd.envs.errors import ConfigError
 
 Options = TypeVar("Options", bound=BaseModel)
+
+FLAG: Any = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=0,
+    metavar="",
+    instance_from_str=lambda words: True,
+    is_instance=lambda value: isinstance(value, bool),
+    str_from_instance=lambda value: [],
+)
+"""Annotation of a bool that is an option without a value."""
 
 _PYDANTIC = re.compile(
     r"Error parsing (\S+): \d+ validation errors? for \S+ (\S+) (.+?) \[type=\w+, input_value=(.+?), input_type="
@@ -23,34 +32,17 @@ _PYDANTIC = re.compile(
 _VALUE = re.compile(r"Error parsing (--\S+): .*?'(.*?)'")
 
 
-class NoOptions(BaseModel):
-    """This verb has no options."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class ReportOptions(BaseModel):
-    """Write one self-contained HTML file."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    runs: tyro.conf.Positional[list[Path]] = Field(min_length=1)
-    """Run folders; several are drawn over each other."""
-    out: Path | None = None
-    """File to write; default: report.html in the run, or beside several runs."""
-
-
 def parse(model: type[Options], args: list[str], prog: str, default: Options | None = None) -> Options:
     """Parse `args` into a model; `--help` prints and exits.
 
     Args:
-        model: one option per field; a field that is a model is a group, a `tyro.conf.Positional` is written without a name.
-        args: what follows `prog`.
-        prog: for the help, e.g. ``"rpd train"``.
-        default: values of what is not given, in place of the model's own.
+        model: one option per field; a field that is a model is a group, a `tyro.conf.Positional` is given without a name.
+        args: arguments after `prog`.
+        prog: command name for the help, e.g. ``"rpd train"``.
+        default: default values, in place of the model's own.
 
     Raises:
-        ConfigError: one line, with the nearest option or the valid values.
+        ConfigError: one line, naming the nearest option or the valid values.
     """
     if "-h" in args or "--help" in args:
         return _tyro(model, args, prog, default)
@@ -63,7 +55,7 @@ def parse(model: type[Options], args: list[str], prog: str, default: Options | N
 
 
 def option_names(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted name of a model but its positional ones, e.g. ``ppo.lr``."""
+    """Dotted names of all options of a model, e.g. ``ppo.learning_rate``, without the positional ones."""
     names: list[str] = []
     for name, info in model.model_fields.items():
         inner = info.annotation
@@ -81,7 +73,7 @@ def _tyro(model: type[Options], args: list[str], prog: str, default: Options | N
 
 @contextlib.contextmanager
 def _unwrapped() -> Iterator[None]:
-    """Keep tyro from breaking its messages to the width of the terminal."""
+    """Keep tyro from wrapping its messages at the terminal width."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"
     try:
@@ -93,7 +85,7 @@ def _unwrapped() -> Iterator[None]:
 
 
 def _explain(panel: str, model: type[BaseModel], prog: str) -> ConfigError:
-    """Say in one line what tyro says in a box, drawn or not: a message, a rule, and perhaps the help of the option."""
+    """Convert tyro's error panel (a message, a rule, and possibly the option's help) into one line."""
     boxed = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in panel.splitlines()[1:-1]]
     lines = "\n".join(line for line in boxed if line).lstrip("-\n").split("\n")
     rule = next((i for i, line in enumerate(lines) if not line.strip("─-")), len(lines))
@@ -104,8 +96,8 @@ def _explain(panel: str, model: type[BaseModel], prog: str) -> ConfigError:
             return ConfigError(f"unexpected '{given}': see `{prog} --help`")
         if given.removeprefix("--") in model.model_fields and given.removeprefix("--") not in option_names(model):
             return ConfigError(f"unknown option '{given}': write its value without a name; see `{prog} --help`")
-        unknown = unknown_name("option", given, ["--" + name.replace("_", "-") for name in option_names(model)])
-        return unknown if "did you mean" in str(unknown) else ConfigError(f"unknown option '{given}': see `{prog} --help`")
+        unknown = unknown_option("option", given, option_names(model))
+        return ConfigError(f"unknown option '{given}': see `{prog} --help`") if "valid: " in str(unknown) else unknown
     if match := _PYDANTIC.match(message):
         group, field, reason, value = match.groups()
         option = (field if group == model.__name__ else f"{group}.{field}").replace("_", "-")

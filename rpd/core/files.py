@@ -1,4 +1,4 @@
-"""Text and JSON files that are either whole or absent."""
+"""Atomic writes of text and JSON files."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from students.files import write_bytes
+from rpd.students.io.files import write_bytes
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically (temporary file, fsync, rename).
 
     Raises:
-        OSError: e.g. a full disk; an older file is intact.
+        OSError: e.g. the disk is full; an older file stays intact.
     """
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, readable by people; see `write_text`."""
+    """Write indented JSON atomically; see `write_text`."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop after the current iteration; a second one stops at once."""
+"""SIGINT and SIGTERM stop a run after the current iteration; a second signal stops it at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run stopped on request after an iteration; its newest checkpoint is up to date."""
+
+
 class Interrupt:
-    """A context in which the first SIGINT or SIGTERM only sets `requested`, and the second raises KeyboardInterrupt."""
+    """Context in which the first SIGINT or SIGTERM only sets `requested`, and the second raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -21,12 +25,12 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        # Not print: the signal may have come in the middle of one, and a stream must not be entered twice.
+        # Not print: the signal may interrupt a print, and streams are not reentrant.
         with contextlib.suppress(OSError):
             os.write(2, b"\nstopping after this iteration, with a checkpoint (again: stop at once)\n")
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in the main thread only
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._previous[signum] = signal.signal(signum, self._handle)
         return self

@@ -1,7 +1,7 @@
-"""Messages between the control loop and the processes that may die: the simulated robot, cameras, the policy.
+"""Messages between the control loop and processes that may die: the simulated robot, cameras, the policy.
 
-A message is msgpack (`teachers.wire.codec`) behind its length, over a local socket. What arrives is taken in by a thread, so
-that the loop never waits for a process that is not ready to be read from.
+A message is msgpack (`rpd.teachers.transport.codec`) preceded by its length, over a local socket. A thread receives messages,
+so the loop never waits for a process that is not ready.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import contextlib
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 
-from envs.errors import ConfigError, RunFault
-from teachers.wire.codec import MalformedMessage, Message, decode, encode
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.envs.processes import python
+from rpd.teachers.transport.codec import MalformedMessage, Message, decode, encode
 
 HEADER = struct.Struct("<I")
-_START = "import sys; del sys.path[0]; import importlib; importlib.import_module({module!r}).main({handle})"
+_START = "import importlib; importlib.import_module({module!r}).main({handle})"
 
 
 class LinkLost(RunFault):
-    """The other side of a link is gone; the message names it."""
+    """The other end of a link is closed; the message names it."""
 
 
 class Link:
     """One end of a socket.
 
     Attributes:
-        name: of the other side, for messages.
+        name: name of the other end, for messages.
     """
 
     def __init__(self, end: socket.socket, name: str) -> None:
@@ -44,14 +44,14 @@ class Link:
 
     @property
     def lost(self) -> str | None:
-        """Why nothing comes any more, None as long as it may."""
+        """Reason why the link is closed; None while it is open."""
         return self._lost
 
     def send(self, message: Message) -> None:
         """Send a message.
 
         Raises:
-            LinkLost: nobody is there.
+            LinkLost: the link is closed.
         """
         data = encode(message)
         try:
@@ -61,13 +61,13 @@ class Link:
             raise LinkLost(f"{self.name}: {self._lost or error}") from None
 
     def take(self, until: float | None = None) -> list[Message]:
-        """Return the messages that have not been taken yet, oldest first.
+        """Return the messages received since the last call, oldest first.
 
         Args:
-            until: `time.monotonic` up to which to wait for one; None: not at all.
+            until: wait for a message until this `time.monotonic`; None: do not wait.
 
         Raises:
-            LinkLost: there are none, and none will come.
+            LinkLost: there are no messages and the link is closed.
         """
         with self._news:
             while until is not None and not self._inbox and self._lost is None and (left := until - time.monotonic()) > 0:
@@ -79,7 +79,7 @@ class Link:
         return messages
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the link."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -112,31 +112,30 @@ class Link:
 
 
 class Child:
-    """A process of ours, and the link to it. It ends when the link is closed.
+    """A child process and the link to it. The process ends when the link is closed.
 
     Attributes:
-        link: to it.
-        pid: of it.
+        link: the link to the process.
+        pid: its process id.
     """
 
     def __init__(self, module: str, name: str, order: Message, timeout: float = 120.0) -> None:
-        """Start `module`.main in an interpreter of its own, and wait until it is ready.
+        """Start `module`.main in a new interpreter, and wait until it is ready.
 
         Args:
-            module: its `main` takes the file descriptor of its end of the link.
-            name: for messages.
-            order: what it shall be; it answers with ``{"ready": True, ...}``, or ``{"error": text}``.
+            module: module whose `main` takes the file descriptor of its end of the link.
+            name: name of the process, for messages.
+            order: configuration message; the process replies ``{"ready": True, ...}`` or ``{"error": text}``.
             timeout: seconds.
 
         Raises:
-            ConfigError: it cannot be what it shall be.
-            RunFault: it ended, or is not ready in time.
+            ConfigError: the process replied with an error.
+            RunFault: the process ended, or was not ready in time.
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            code = _START.format(module=module, handle=theirs.fileno())
-            # A session of its own: Ctrl-C is for the loop, which stops the robot before it ends what it needs for that.
-            command = [sys.executable, "-c", code]
+            command = python(_START.format(module=module, handle=theirs.fileno()))
+            # A new session: Ctrl-C must reach only the loop, which stops the robot before it ends the processes it needs.
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
@@ -150,13 +149,13 @@ class Child:
             self.close()
             raise RunFault(f"{name}: not ready after {timeout:g} s")
         self.ready = answers[0]
-        """What it said of itself."""
+        """Reply of the process."""
         if "error" in self.ready:
             self.close()
             raise ConfigError(f"{name}: {self.ready['error']}")
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self.link.close()
         try:
             self._process.wait(2)
@@ -166,5 +165,5 @@ class Child:
 
 
 def parent(handle: int) -> Link:
-    """The child's end of the link to its parent."""
+    """Return the child's end of the link to its parent."""
     return Link(socket.socket(fileno=handle), "control loop")

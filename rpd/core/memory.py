@@ -1,4 +1,4 @@
-"""How much memory things take, how much there is, and refusing what cannot fit."""
+"""Memory estimates, available memory, and the check that a run fits."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from pathlib import Path
 import torch
 from tensordict import TensorDict
 
-from envs.errors import ConfigError
-
-UNITS = ("B", "kB", "MB", "GB", "TB")
+from rpd.envs.errors import ConfigError
+from rpd.envs.resources import available, human
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something that a run keeps in memory.
+    """A memory requirement of a run.
 
     Attributes:
-        part: of the run: rollout, student, teacher, simulator, …
-        what: the thing itself.
-        bytes: its size.
-        device: where it lies.
-        certain: whether it is counted; otherwise it is estimated.
+        part: part of the run: rollout, student, teacher, simulator, …
+        what: description.
+        bytes: size.
+        device: device whose memory it occupies.
+        certain: whether the size is exact; otherwise it is an estimate.
     """
 
     part: str
@@ -40,19 +39,12 @@ def row_bytes(row: TensorDict) -> dict[str, int]:
 
 
 def rollout(row: Mapping[str, int], num_steps: int, num_envs: int, device: torch.device) -> list[Item]:
-    """The batch that `rpd.rollout.Collector` fills, per key; `row` as of `row_bytes`."""
+    """Memory of a rollout batch (`rpd.rollout.collector.Collector`) per key; `row` as returned by `row_bytes`."""
     return [Item("rollout", key, num_steps * num_envs * size, device) for key, size in row.items()]
 
 
-def available(device: torch.device) -> int | None:
-    """Free bytes on a device, for the CPU what this process may still take; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return min((free for free in (_machine(), _cgroup()) if free is not None), default=None)
-
-
 def resident() -> int:
-    """Bytes of main memory that this process has; 0 where the system does not say."""
+    """Resident memory of this process, bytes; 0 if the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     except OSError:
@@ -60,16 +52,16 @@ def resident() -> int:
 
 
 def check(items: Iterable[Item], what: str, remedy: str, held: int = 0) -> None:
-    """Refuse what cannot fit.
+    """Raise an error if the items do not fit into memory.
 
     Args:
-        items: everything that is still to be allocated, or held already.
-        what: they are, for the message, e.g. ``"the rollout of 25 steps from 128 environments"``.
-        remedy: what would be right.
-        held: bytes of main memory that this process has already, and that are among the items.
+        items: all memory requirements, including memory that is already allocated.
+        what: description of the items for the message, e.g. ``"the rollout of 25 steps from 128 environments"``.
+        remedy: how to reduce the requirement, for the message.
+        held: bytes of main memory among the items that this process has already allocated.
 
     Raises:
-        ConfigError: one line that names the need, what there is, and the largest item.
+        ConfigError: one line that names the requirement, the available memory, and the largest item.
     """
     needed: dict[torch.device, list[Item]] = {}
     for item in items:
@@ -83,35 +75,3 @@ def check(items: Iterable[Item], what: str, remedy: str, held: int = 0) -> None:
                 f"{what} needs {human(total)} on {device}, which has {human(free)}; most of it is {largest.part} "
                 f"{largest.what} ({human(largest.bytes)}): {remedy}"
             )
-
-
-def human(size: int) -> str:
-    """A size for people, e.g. ``"1.5 GB"``."""
-    power = min(len(str(size)) - 1, 3 * len(UNITS) - 1) // 3
-    value = size / 1000**power
-    return f"{value:.0f} {UNITS[power]}" if value >= 100 or power == 0 else f"{value:.1f} {UNITS[power]}"
-
-
-def _machine() -> int | None:
-    """What Linux could give without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _cgroup(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the limit of a container leaves (cgroup v2, v1): files that are cached would make room."""
-    for limit, usage, stat, cached in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
-    ):
-        try:
-            most, used = (root / limit).read_text().strip(), int((root / usage).read_text())
-            lines = (root / stat).read_text().splitlines()
-        except OSError:
-            continue
-        if most != "max":
-            return int(most) - used + next((int(line.split()[1]) for line in lines if line.split()[0] == cached), 0)
-    return None

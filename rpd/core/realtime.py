@@ -1,4 +1,4 @@
-"""The processor when it is needed: real-time scheduling, where the system grants it."""
+"""Real-time scheduling, where the system permits it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import threading
 
 ROBOT, LOOP = 30, 20
-"""Priorities of the real-time scheduler, of 1 to 99."""
+"""Priorities of the real-time scheduler, in 1 to 99."""
 NICE = -10
-"""Of all that a deployment starts, and what computes for long in it: before others, but not before everything."""
+"""Niceness of the processes that a deployment starts, and of its long computations: above normal, below real-time."""
 
 
-def promise(priority: int) -> bool:
-    """Run every thread of this process before all that is not real-time; returns whether the system lets us.
+def enable_realtime(priority: int) -> bool:
+    """Give every thread of this process real-time priority; return whether the system permits it.
 
-    Linux wants the capability CAP_SYS_NICE for it, or a limit: ``@robot - rtprio 50`` in /etc/security/limits.conf.
+    Linux requires the capability CAP_SYS_NICE, or a limit: ``@robot - rtprio 50`` in /etc/security/limits.conf.
     """
     try:
         for thread in threading.enumerate():
@@ -25,15 +25,15 @@ def promise(priority: int) -> bool:
     return True
 
 
-def release() -> None:
-    """Run as other processes do."""
+def disable_realtime() -> None:
+    """Return every thread of this process to normal scheduling."""
     for thread in threading.enumerate():
         if thread.native_id is not None:
             os.sched_setscheduler(thread.native_id, os.SCHED_OTHER, os.sched_param(0))
 
 
-def prefer() -> None:
-    """Run this process, and those that it starts, before others, where the system lets us."""
+def raise_priority() -> None:
+    """Raise the priority of this process and of its future children, where the system permits it."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     except OSError:

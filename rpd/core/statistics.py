@@ -1,4 +1,4 @@
-"""Counts with intervals: a success rate is k of n with its Wilson interval, a comparison is paired by seed."""
+"""Success rates with Wilson intervals, and comparisons paired by seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Z95 = 1.959963984540054
 
 
 def wilson(k: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson, 1927, JASA 22:209); honest also at 0/n and n/n.
+    """Score interval of a proportion (Wilson, 1927, JASA 22:209); valid at 0/n and n/n too.
 
     Args:
         k: successes.
@@ -22,7 +22,7 @@ def wilson(k: int, n: int, z: float = Z95) -> tuple[float, float]:
         Lower and upper bound in [0, 1]; (0, 1) where n is 0.
 
     Raises:
-        ValueError: if not 0 <= k <= n.
+        ValueError: not 0 <= k <= n.
     """
     if not 0 <= k <= n:
         raise ValueError(f"{k} successes in {n} trials")
@@ -32,19 +32,19 @@ def wilson(k: int, n: int, z: float = Z95) -> tuple[float, float]:
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
     # half = z / (1 + z²/n) · sqrt( p(1-p)/n + z²/(4n²) )
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # At the ends the bound is exactly 0 or 1; rounding would leave 1e-17.
+    # At 0/n and n/n the bound is exactly 0 or 1; rounding would leave 1e-17.
     return (0.0 if k == 0 else center - half), (1.0 if k == n else center + half)
 
 
 def format_rate(k: int, n: int) -> str:
-    """Return e.g. ``"87/100 (79.0–92.2 %)"``: successes of trials and the 95 % Wilson interval."""
+    """Format successes and the 95 % Wilson interval, e.g. ``"87/100 (79.0–92.2 %)"``."""
     low, high = wilson(k, n)
     return f"{k}/{n} ({100 * low:.1f}–{100 * high:.1f} %)"
 
 
 @dataclass(frozen=True)
 class PairedResult:
-    """How much oftener A succeeds than B on the same n episodes."""
+    """Difference of the success rates of policies A and B on the same n episodes."""
 
     n: int
     """Episodes."""
@@ -84,7 +84,7 @@ def paired_difference(a: Iterable[bool], b: Iterable[bool]) -> PairedResult:
         b: success of B on the same episodes in the same order, n booleans.
 
     Raises:
-        ValueError: if they are not equally many, or none.
+        ValueError: the lengths differ or are 0.
     """
     first, second = [bool(x) for x in a], [bool(x) for x in b]
     if len(first) != len(second) or not first:
@@ -106,7 +106,7 @@ def paired_difference(a: Iterable[bool], b: Iterable[bool]) -> PairedResult:
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """Exact two-sided McNemar p-value: how likely a fair coin splits the discordant pairs this unevenly."""
+    """Exact two-sided McNemar p-value: probability that a fair coin splits the discordant pairs at least this unevenly."""
     n = wins + losses
     tail = sum(math.comb(n, i) for i in range(min(wins, losses) + 1)) / 2**n
     return min(1.0, 2 * tail)

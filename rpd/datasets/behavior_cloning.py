@@ -1,4 +1,4 @@
-"""Behaviour cloning of a student: batches as a rollout would make them, drawn from demonstrations, their labels the teacher."""
+"""Batches of single steps for behavior cloning, drawn from demonstrations that fit the environment and the student."""
 
 from __future__ import annotations
 
@@ -6,39 +6,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 
-from envs.errors import ConfigError, SpecMismatch
-from envs.specs import EnvSpec
-from rpd.batch import PREFIX
-from rpd.demos.reader import Demos, open_demos
-from rpd.demos.rows import Rows
-from students.config import StudentConfig
+from rpd.datasets.reader import Demos, open_demos
+from rpd.datasets.statistics import check_signs
+from rpd.datasets.steps import Rows
+from rpd.envs.errors import ConfigError, SpecMismatch
+from rpd.envs.specs import EnvSpec
+from rpd.students.config import StudentConfig
 
 
 class DemoSource:
     """Draws rows of demonstrations.
 
     Args:
-        paths: see `rpd.demos.reader.open_demos`.
-        spec: of the environment that the student is for.
-        config: the student's: with `perceive` or `asymmetric_critic` it also reads recorded scenes.
-        generator: draws.
+        paths: see `rpd.datasets.reader.open_demos`.
+        spec: spec of the student's environment.
+        config: the student's; with `state_estimator` or `asymmetric_critic` recorded privileged states are read too.
+        generator: random generator of the draws.
 
     Raises:
-        ConfigError: no demonstrations of the task, or without something that the student reads.
+        ConfigError: no demonstrations of the task, or the student reads a field that was not recorded; see also `check_signs`.
         SpecMismatch: they were recorded with another robot or action space; names both sides.
     """
 
     def __init__(self, paths: Sequence[Path], spec: EnvSpec, config: StudentConfig, generator: torch.Generator) -> None:
         demos = demonstrations(paths, spec.task, understand=True)
         _check(demos, spec)
-        scene = config.perceive or config.asymmetric_critic
+        check_signs(np.concatenate([demos.read(i, "label") for i in range(len(demos))]), spec.action, spec.task)
+        scene = config.state_estimator or config.asymmetric_critic
         keys = ["state", *spec.cameras, *(["privileged"] if scene else [])]
         for key in keys:
             if key not in demos.keys:
-                fix = "record with --privileged True, or turn off student.perceive and student.asymmetric_critic"
+                fix = "record with --privileged True, or turn off student.state_estimator and student.asymmetric_critic"
                 fix = fix if key == "privileged" else f"recorded: {', '.join(demos.keys)}"
                 raise ConfigError(f"the demonstrations have no '{key}', which the student reads: {fix}")
         self.rows, self.spec, self.generator = Rows(demos, [*keys, "label"], frames=spec.frames), spec, generator
@@ -50,35 +52,37 @@ class DemoSource:
                     f"demonstrations do not fit: {key} was recorded as {list(there)}, the student sees {list(here)}"
                 )
 
+    @property
+    def states(self) -> torch.Tensor:
+        """[R, S] the state of every row, in the environment's order."""
+        return self.rows.column("state")[:, self.columns]
+
     def draw(self, count: int) -> TensorDict:
-        """Draw [count] rows with replacement: ``obs``, and the label as the answer of a teacher."""
+        """Draw [count] rows with replacement: ``obs``, and ``actions`` [count, A] in [-1, 1]."""
         device = self.generator.device
         index = torch.randint(len(self.rows), (count,), generator=self.generator, device=device).cpu()
         rows = self.rows[index]
         label = cast("torch.Tensor", rows.pop("label"))
         rows["state"] = rows["state"][:, self.columns]
-        valid = torch.ones(count, dtype=torch.bool)
-        return TensorDict({"obs": rows, PREFIX + "mean": label.clamp(-1, 1), PREFIX + "valid": valid}, batch_size=[count]).to(
-            device
-        )
+        return TensorDict({"obs": rows, "actions": label.clamp(-1, 1)}, batch_size=[count]).to(device)
 
 
 def demonstrations(paths: Sequence[Path], task: str, understand: bool = False) -> Demos:
-    """Open the demonstrations of a task, see `rpd.demos.reader.open_demos`.
+    """Open the demonstrations of a task, see `rpd.datasets.reader.open_demos`.
 
     Raises:
         ConfigError: there are none.
     """
     if not paths:
-        raise ConfigError("mode bc needs demonstrations: add --demos, e.g. --demos demos/x; see `rpd collect`")
-    return open_demos(*paths, understand=understand).select(tasks=[task])
+        raise ConfigError("algorithm bc needs demonstrations: add --demos, e.g. --demos demos/x; see `rpd data collect`")
+    return open_demos(*paths, understand=understand, task=task).select(tasks=[task])
 
 
 def _check(demos: Demos, spec: EnvSpec) -> None:
-    """Refuse demonstrations whose actions or states mean something else."""
+    """Reject demonstrations with other actions or state entries."""
     if spec.task not in demos.specs:
         raise ConfigError(
-            f"nothing says what the actions of these demonstrations mean: record them with `rpd collect {spec.task}`"
+            f"these demonstrations have no spec of their actions: record them with `rpd data collect {spec.task}`"
         )
     theirs = demos.specs[spec.task]
     missing = [name for name in spec.state_names if name not in demos.state_names]

@@ -1,4 +1,4 @@
-"""One recorded episode, and the names under which its parts are read, whatever file they come from."""
+"""One recorded episode, and the keys of its fields, independent of the file format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envs.errors import ConfigError
+from rpd.envs.errors import missing_package
 
 Array = npt.NDArray[Any]
 
@@ -22,22 +22,22 @@ STEP_KEYS = {
     "truncated": np.dtype(bool),
     "success": np.dtype(bool),
 }
-"""What there is per step beside observations, each [T] or [T, A]. ``action`` was executed; ``label`` is what the policy
-answered to the observation, without the noise that may have been added; ``success``: the task is solved after the step."""
+"""Fields per step in addition to observations, each [T] or [T, A]. ``action`` was executed; ``label`` is the policy's action
+without added noise; ``success``: the task is solved after the step."""
 
 
 @dataclass(frozen=True)
-class EpisodeInfo:
-    """What is known of an episode without reading it."""
+class EpisodeMetadata:
+    """Metadata of an episode, available without reading its data."""
 
     task: str
-    """Registry name, e.g. ``"tabletop/PickCube"``; empty where the file does not say."""
+    """Registry name, e.g. ``"tabletop/PickCube"``; empty if unknown."""
     instruction: str
-    """What the robot was told to do; empty where the file does not say."""
+    """Instruction of the task; empty if unknown."""
     seed: int | None
-    """Seed that the episode was drawn from; None where the file does not say."""
+    """Seed of the episode; None if unknown."""
     success: bool | None
-    """Whether the task was solved at the last step; None where the file does not say."""
+    """Whether the task was solved at the last step; None if unknown."""
     length: int
     """Control steps T."""
 
@@ -46,22 +46,22 @@ class EpisodeInfo:
 class Episode:
     """T control steps as numpy arrays, time first."""
 
-    info: EpisodeInfo
+    info: EpisodeMetadata
     obs: dict[str, Array]
-    """By key (``state``, ``image.<camera>``...), [T + 1, ...]: row t is what action t answers to, and the last row what the
-    last action led to. LeRobot keeps no last one: [T, ...] from there."""
+    """By key (``state``, ``image.<camera>``...), [T + 1, ...]: row t is the observation before action t, the last row the one
+    after the last action. LeRobot datasets lack the last row: [T, ...]."""
     steps: dict[str, Array]
-    """By key, [T, ...]: see `STEP_KEYS`. A file that others wrote may lack some, but never ``action`` and ``label``."""
+    """By key, [T, ...], see `STEP_KEYS`. Files of other tools may lack some keys, but always have ``action`` and ``label``."""
 
 
 def require(module: str) -> ModuleType:
-    """Import a module that the extra ``demos`` installs.
+    """Import a module of the extra ``demos``.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: the module is not installed.
     """
     try:
         return importlib.import_module(module)
     except ImportError:
         name = module.split(".", 1)[0]
-        raise ConfigError(f"demonstrations need {name}, which is not installed: pip install 'rpd[demos]'") from None
+        raise missing_package("a demonstration file", name, "demos") from None

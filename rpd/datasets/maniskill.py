@@ -1,4 +1,4 @@
-"""What ManiSkill's own trajectory files do not say of themselves: asked of the task that they were recorded in."""
+"""Metadata that ManiSkill's own trajectory files lack, obtained by building the recorded task."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from envs import registry
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.maniskill.tasks import PREFIX
-from envs.specs import EnvSpec, ObsSpec
-from rpd.demos.episode import Array
+from rpd.datasets.episode import Array
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import EnvSpec, ObsSpec
 
 REPLAY = "python -m mani_skill.trajectory.replay_trajectory --save-traj -b physx_cpu -o state -c pd_ee_delta_pose --traj-path"
 
 
-def recorded_in(meta: Mapping[str, Any]) -> EnvSpec:
-    """Build the task of a trajectory file as it was when it was recorded, and return its spec.
+def recorded_in(task: str, meta: Mapping[str, Any]) -> EnvSpec:
+    """Build the task of a trajectory file with the recorded options, and return its spec.
 
     Args:
-        meta: the JSON beside it.
+        task: registry name.
+        meta: content of the trajectory's JSON file.
 
     Raises:
         ConfigError: ManiSkill or its driver is missing, or has no such task, robot or controller.
@@ -29,7 +29,7 @@ def recorded_in(meta: Mapping[str, Any]) -> EnvSpec:
     info, episodes = meta["env_info"], meta["episodes"]
     arguments = info.get("env_kwargs", {})
     mode = episodes[0].get("control_mode") or arguments.get("control_mode")
-    return _built(PREFIX + info["env_id"], arguments.get("robot_uids"), mode)
+    return _built(task, arguments.get("robot_uids"), mode)
 
 
 @functools.cache
@@ -40,11 +40,11 @@ def _built(task: str, robot: str | None, control_mode: str | None) -> EnvSpec:
 
 
 def entry_names(spec: EnvSpec, path: str, width: int) -> tuple[str, ...] | None:
-    """Name what is in one dataset of observations as this project names it; None where it does not know it.
+    """Names of the entries of one dataset of observations in this project's convention; None if they are unknown.
 
     Args:
-        spec: of the environment, observed from state.
-        path: of the dataset: ``obs`` for a state in one piece, else e.g. ``obs/agent/qpos``.
+        spec: spec of the environment with state observations.
+        path: path of the dataset: ``obs`` for a flat state, else e.g. ``obs/agent/qpos``.
         width: numbers per step.
     """
     stem = ".".join(path.split("/")[2:])
@@ -53,7 +53,7 @@ def entry_names(spec: EnvSpec, path: str, width: int) -> tuple[str, ...] | None:
 
 
 def described(spec: EnvSpec, state_names: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]) -> EnvSpec:
-    """The spec of what a file holds: the environment's, with the file's observations."""
+    """Return the environment's spec with the observations of the file."""
     observations = {
         key: ObsSpec(shape=shape, dtype="float32" if key == "state" else "uint8")
         for key, shape in shapes.items()
@@ -63,14 +63,12 @@ def described(spec: EnvSpec, state_names: tuple[str, ...], shapes: Mapping[str, 
 
 
 def check_actions(actions: Array, spec: EnvSpec, where: str) -> None:
-    """Refuse actions [T, A] that are not those of the environment.
+    """Reject actions [T, A] that do not match the environment.
 
     Raises:
-        ConfigError: they have other dimensions, or are not normalised; says how to convert them.
+        ConfigError: the dimension differs, or the actions are not normalized; names the conversion command.
     """
     if actions.shape[1] != spec.action.dim:
-        raise ConfigError(f"{where}: actions of {actions.shape[1]} numbers, and {spec.task} takes {spec.action.dim}")
+        raise ConfigError(f"{where}: actions have {actions.shape[1]} dimensions, {spec.task} takes {spec.action.dim}")
     if (largest := abs(actions).max()) > 1.01:
-        raise ConfigError(
-            f"{where}: actions up to {largest:.2f} are those of a controller that is not normalised: {REPLAY} {where}"
-        )
+        raise ConfigError(f"{where}: actions up to {largest:.2f} are not normalized: {REPLAY} {where}")

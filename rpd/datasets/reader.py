@@ -1,4 +1,4 @@
-"""Demonstrations, read back: one interface to what `rpd collect`, ManiSkill and LeRobot write."""
+"""Read demonstrations of `rpd data collect`, ManiSkill and LeRobot through one interface."""
 
 from __future__ import annotations
 
@@ -6,54 +6,59 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from envs.errors import ConfigError, unknown_name
-from envs.specs import EnvSpec
-from rpd.demos.episode import STEP_KEYS, Array, Episode, EpisodeInfo
-from rpd.demos.lerobot.layout import INFO
-from rpd.demos.lerobot.reader import LeRobotFiles
-from rpd.demos.recording import INDEX
-from rpd.demos.trajectories import TrajectoryFiles, recorded_files
+from rpd.datasets.dataset_dir import INDEX
+from rpd.datasets.episode import STEP_KEYS, Array, Episode, EpisodeMetadata
+from rpd.datasets.lerobot.layout import INFO
+from rpd.datasets.lerobot.reader import LeRobotFiles
+from rpd.datasets.trajectories import TrajectoryFiles, recorded_files
+from rpd.envs.errors import ConfigError, unknown_name
+from rpd.envs.specs import EnvSpec
+from rpd.export.actors import invalid_entries
+from rpd.students.io.files import check_inside
 
 
 class Source(Protocol):
-    """Files of one kind that hold episodes."""
+    """Episodes in files of one format."""
 
-    episodes: list[EpisodeInfo]
+    episodes: list[EpisodeMetadata]
     specs: dict[str, EnvSpec]
-    """By task, where the files hold them."""
+    """By task, if the files contain them."""
 
     def keys(self, episode: int) -> list[str]:
-        """What can be read of an episode: of `STEP_KEYS` at least action and label, and keys of observations."""
+        """Readable keys of an episode: action and label, optional others of `STEP_KEYS`, and keys of observations."""
 
     def state_names(self, episode: int) -> tuple[str, ...]:
-        """One name per entry of an episode's ``state``."""
+        """Names of the entries of an episode's ``state``."""
 
     def control_hz(self, episode: int) -> float:
         """Control steps per second."""
 
+    def where(self, episode: int) -> str:
+        """File and name of an episode in it, for messages."""
+
     def read(self, episode: int, key: str, steps: Sequence[int] | None = None) -> Array:
-        """Read a key [T, ...] at some steps; by default at all, observations also after the last one where they are kept."""
+        """Read a key [T, ...] at some steps; default: all, and for observations the one after the last step, if stored."""
 
 
 class Demos:
-    """Episodes, read when they are asked for.
+    """Episodes that are read on access.
 
     Attributes:
-        episodes: what is known of each without reading it.
-        specs: the environments' specs by task, where the files hold them: they say what actions mean.
-        keys: what can be read of every episode, see `Episode`.
-        state_names: the entries of ``state`` that all episodes have, and that are read. Tasks differ: some have a goal.
+        episodes: metadata of each episode.
+        specs: environment specs by task, if the files contain them; they define the meaning of actions.
+        keys: keys that every episode has, see `Episode`.
+        state_names: entries of ``state`` that all episodes have; only these are read. Tasks differ: some have a goal.
     """
 
     def __init__(self, members: Sequence[tuple[Source, int]], where: str) -> None:
-        """Refer to `members`, each a source and the number of an episode in it.
+        """Collect episodes of `members`, each a source and the number of an episode in it.
 
         Args:
             members: in order.
-            where: they are from, for messages.
+            where: description of the origin, for messages.
 
         Raises:
-            ConfigError: there are none.
+            ConfigError: `members` is empty.
         """
         if not members:
             raise ConfigError(f"{where}: no episodes")
@@ -70,7 +75,7 @@ class Demos:
 
     @property
     def tasks(self) -> list[str]:
-        """Every task that there are episodes of, in order of appearance."""
+        """Tasks of the episodes, in order of appearance."""
         return list(dict.fromkeys(episode.task for episode in self.episodes))
 
     @property
@@ -80,14 +85,14 @@ class Demos:
 
     @property
     def num_steps(self) -> int:
-        """Control steps in all."""
+        """Total number of control steps."""
         return sum(episode.length for episode in self.episodes)
 
     def select(self, tasks: Sequence[str] | None = None, success: bool | None = None) -> Demos:
-        """Return the episodes of some tasks, or those that ended in success, or not.
+        """Return the episodes of some tasks, or only those that ended with or without success.
 
         Raises:
-            ConfigError: there is no such task, or nothing is left.
+            ConfigError: unknown task, or no episode is left.
         """
         for task in tasks or ():
             if task not in self.tasks:
@@ -99,16 +104,18 @@ class Demos:
         return Demos([member for member, keep in zip(self._members, wanted, strict=True) if keep], self._where)
 
     def read(self, episode: int, key: str, steps: Sequence[int] | None = None) -> Array:
-        """Read one key of one episode [T, ...], at some steps or at all; see `Source.read`.
+        """Read one key of one episode [T, ...], at some steps or all; see `Source.read`.
 
         Raises:
-            ConfigError: not every episode has it.
+            ConfigError: an episode lacks the key, or values are NaN, Inf or implausibly large; names file, episode and
+                step.
         """
         if key not in self.keys:
             raise unknown_name(f"part of the demonstrations in {self._where}", key, self.keys)
         source, number = self._members[episode]
         rows = source.read(number, key, steps)
         own = self._names(episode)
+        _check(rows, steps, f"{source.where(number)}: {key}", own if key == "state" else ())
         if key == "state" and own != self.state_names:
             rows = rows[:, [own.index(name) for name in self.state_names]]
         return rows
@@ -138,19 +145,30 @@ class Demos:
         return source.state_names(number)
 
 
-def open_demos(*paths: Path | str, understand: bool = False) -> Demos:
-    """Open demonstrations; several paths are put together.
+def _check(rows: Array, steps: Sequence[int] | None, what: str, names: Sequence[str]) -> None:
+    """Reject rows [T, ...] of the given steps that are not finite; `names` are the names of their entries."""
+    if rows.dtype.kind != "f" or not len(rows) or (bad := invalid_entries(rows.reshape(len(rows), -1), names)) is None:
+        return
+    first = next(t for t, row in enumerate(rows) if invalid_entries(row.reshape(1, -1)))
+    raise ConfigError(f"{what} has invalid numbers, first at step {first if steps is None else steps[first]}: {bad}")
+
+
+def open_demos(*paths: Path | str, understand: bool = False, task: str | None = None) -> Demos:
+    """Open demonstrations; several paths are concatenated.
 
     Args:
-        paths: a folder that `rpd collect` wrote, a LeRobotDataset v3, a trajectory file of ManiSkill or a folder of them, or a
-            record of `rpd deploy`.
-        understand: find out what ManiSkill's own files mean, which do not say, by building their tasks (seconds).
+        paths: a folder of `rpd data collect`, a LeRobotDataset v3, a trajectory file of ManiSkill or a folder of such files,
+            or a recording of `rpd deploy`.
+        understand: build the tasks of ManiSkill's own files, which lack specs, to obtain them (seconds).
+        task: name of a task in training; ManiSkill's files of it are read under that name, see `TrajectoryFiles.name_as`.
 
     Raises:
-        ConfigError: one of them is none of these, or damaged; names the file.
+        ConfigError: a path has none of these formats, or is damaged; names the file.
     """
     sources = [_source(Path(path)) for path in paths]
     for source in sources:
+        if task is not None and isinstance(source, TrajectoryFiles):
+            source.name_as(task)
         if understand and isinstance(source, TrajectoryFiles):
             source.understand()
     return Demos([(s, i) for s in sources for i in range(len(s.episodes))], ", ".join(map(str, paths)))
@@ -160,14 +178,14 @@ def _source(path: Path) -> Source:
     if not path.exists():
         raise ConfigError(f"{path} does not exist: expected a folder of demonstrations")
     if path.suffix == ".rpdlog":
-        from rpd.deploy.recorded import Record
+        from rpd.datasets.deploy_log.reader import Record
 
         return Record(path)
     if (path / INDEX).is_file():
         return TrajectoryFiles(recorded_files(path))
     if (path / INFO).is_file():
         return LeRobotFiles(path)
-    files = [path] if path.suffix == ".h5" else sorted(path.rglob("*.h5"))
+    files = [path] if path.suffix == ".h5" else [check_inside(path, file) for file in sorted(path.rglob("*.h5"))]
     if files:
         return TrajectoryFiles(files)
     raise ConfigError(f"{path} holds no demonstrations: neither {INDEX}, nor LeRobot's {INFO}, nor trajectory files (*.h5)")

@@ -1,4 +1,4 @@
-"""Episodes as a policy plays them: what it saw, answered and did."""
+"""Record episodes while a policy acts: observations, labels and executed actions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from envs.base import Episodes, VectorEnv
-from envs.errors import NonFiniteError, RunFault
-from envs.specs import ActionSpec
-from rpd.demos.episode import STEP_KEYS, Array, Episode, EpisodeInfo
-from rpd.policies import Policy
+from rpd.datasets.episode import STEP_KEYS, Array, Episode, EpisodeMetadata
+from rpd.envs.errors import RunFault
+from rpd.envs.finite import check_exchange
+from rpd.envs.specs import ActionSpec
+from rpd.envs.vector_env import EpisodeInfo, VectorEnv
+from rpd.policies.base import Policy
+from rpd.teachers.observation import teacher_observation
 
 Row = dict[str, Array]
 
 
 class Take(NamedTuple):
-    """An episode and its place in a round: shorter episodes end earlier, and must not come first for that."""
+    """An episode and its place in a round. Shorter episodes end earlier, but must not be ordered first for that reason."""
 
     play: int
-    """How many episodes its environment had played before."""
+    """Number of episodes that its environment had played before."""
     env: int
     """Index of its environment."""
     episode: Episode
@@ -37,29 +39,29 @@ def play_round(
     noise_turn: float | None = None,
     privileged: bool = False,
 ) -> Iterator[Take]:
-    """Let every environment play `plays` episodes after a reset, and yield each as it ends.
+    """Run `plays` episodes in every environment after a reset, and yield each when it ends.
 
-    What is yielded is a function of the arguments, where environment and policy are deterministic given their seeds. Memory
-    holds the running episodes.
+    The result is a function of the arguments if environment and policy are deterministic given their seeds. Memory holds the
+    running episodes only.
 
-    With noise, the policy answers to the states that a disturbed one visits, and so shows how to come back from them:
-    DART (Laskey et al., 2017, arXiv 1703.09327), with noise of one size in place of a covariance fitted to a student.
+    With noise, the policy labels states of disturbed trajectories, which adds recoveries to the data: DART (Laskey et al.,
+    2017, arXiv 1703.09327), with a fixed noise scale instead of a covariance fitted to a student.
 
     Args:
-        env: where to act.
-        policy: who acts.
-        seed: of the first environment's first episode, of the policy and of the noise.
+        env: environment to act in.
+        policy: the policy.
+        seed: seed of the first environment's first episode, of the policy and of the noise.
         plays: episodes per environment.
-        noise: standard deviation of what is added to each continuous dimension of an action, in normalised units.
-        noise_turn: the same of the dimensions that turn the hand; None: as the others.
-        privileged: record ``privileged`` too, what only a simulator knows.
+        noise: standard deviation of the noise on each continuous action dimension, in normalized units.
+        noise_turn: the same for rotations; None: as `noise`.
+        privileged: also record ``privileged``, the simulator's state.
 
     Raises:
-        NonFiniteError: the policy answered with NaN or Inf.
-        RunFault: an episode did not end after the steps that the spec allows.
+        NonFiniteError: an observation or an action is not finite; names it.
+        RunFault: an episode did not end within the spec's maximum number of steps.
     """
     recorded = env.spec.stacked(1).observations
-    keys = {key: space.shape[-1] for key, space in recorded.items()}  # of an image with a past, its newest frame
+    keys = {key: space.shape[-1] for key, space in recorded.items()}  # of stacked images, the newest frame
     keys |= {"privileged": 0} if privileged else {}
     disturb = _Disturbance(noise, noise if noise_turn is None else noise_turn, env.spec.action, seed)
     policy.seed(seed)
@@ -68,10 +70,11 @@ def play_round(
     tapes = [_Tape(text) for text in env.instructions]
     left = [plays] * env.num_envs
     for _ in range(plays * env.spec.max_episode_steps):
+        shown = teacher_observation(env, obs, policy)
         with torch.no_grad():
-            label = policy.act(obs.copy().update(env.look()) if policy.looks else obs, env.instructions).clamp(-1, 1)
-        if not torch.isfinite(label).all():
-            raise NonFiniteError(f"policy {policy.name}", f"action of environment {int((~label.isfinite()).nonzero()[0, 0])}")
+            answer = policy.act(shown, env.instructions)
+        check_exchange(shown, {"action": answer}, f"policy {policy.name}", env.spec)
+        label = answer.clamp(-1, 1)
         action = disturb(label)
         step = env.step(action)
         solved = torch.zeros_like(step.terminated)
@@ -96,7 +99,7 @@ def play_round(
 
 
 class _Tape:
-    """The running episode of one environment."""
+    """Buffer of the running episode of one environment."""
 
     def __init__(self, instruction: str) -> None:
         self.instruction = instruction
@@ -107,10 +110,10 @@ class _Tape:
         self.obs.append(obs)
         self.steps.append(step)
 
-    def episode(self, task: str, last: Row, ended: Episodes, k: int) -> Episode:
-        """Close the tape with the observation after the last step; it is number `k` of those that ended together."""
+    def episode(self, task: str, last: Row, ended: EpisodeInfo, k: int) -> Episode:
+        """Build the episode with the observation after the last step; `k` is its index among those that ended together."""
         obs = [*self.obs, last]
-        info = EpisodeInfo(task, self.instruction, int(ended.seed[k]), bool(ended.success_at_end[k]), len(self.steps))
+        info = EpisodeMetadata(task, self.instruction, int(ended.seed[k]), bool(ended.success_at_end[k]), len(self.steps))
         return Episode(
             info,
             {key: np.stack([row[key] for row in obs]) for key in last},
@@ -119,12 +122,12 @@ class _Tape:
 
 
 class _Disturbance:
-    """Gaussian noise on the continuous dimensions of actions [N, A]; a gripper's sign is left alone."""
+    """Gaussian noise on the continuous dimensions of actions [N, A]; discrete ones (a gripper) are unchanged."""
 
     def __init__(self, size: float, turn: float, space: ActionSpec, seed: int) -> None:
         sizes = [turn if unit == "rad" else size for unit in space.units]
         self.size = torch.tensor(sizes) * ~torch.tensor(space.discrete)  # [A]
-        state = np.random.SeedSequence((seed, 1)).generate_state(1)  # not what a policy draws that is seeded with `seed`
+        state = np.random.SeedSequence((seed, 1)).generate_state(1)  # independent of a policy seeded with `seed`
         self.generator = torch.Generator().manual_seed(int(state[0]))
 
     def __call__(self, action: torch.Tensor) -> torch.Tensor:
@@ -135,7 +138,7 @@ class _Disturbance:
 
 
 def _numpy(obs: TensorDict, keys: dict[str, int]) -> Row:
-    """The last so many channels of each key."""
+    """Last channels of each key, as many as `keys` gives."""
     return {key: obs[key][..., -channels:].cpu().numpy() for key, channels in keys.items()}
 
 

@@ -1,4 +1,4 @@
-"""What specialists say, as files and as balanced batches."""
+"""Recordings of specialists (observations and action distributions), and balanced batches of them."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from safetensors.torch import save as save_tensors
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.errors import ConfigError, RunFault
-from rpd.batch import joined, take
-from students.bodies import Body
-from students.files import write_bytes
-from students.generalist import BODY
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.rollout.batch import joined, take
+from rpd.students.embodiment_layout import RobotIO
+from rpd.students.generalist import BODY
+from rpd.students.io.files import write_bytes
 
 STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One file: the steps [M] of a cell in a stage."""
+    """One file: the steps [M] of one cell (robot and task) in one stage."""
 
     rows: TensorDict
-    """``state`` [M, S'] (only what is read), images, ``mean`` and ``std`` [M, A'] in the robot's own range, ``success`` [M]."""
+    """``state`` [M, S'] (only the read entries), images, ``mean`` and ``std`` [M, A'] in the robot's range, ``success`` [M]."""
     solved: int
-    """Episodes that were solved by who played."""
+    """Number of solved episodes."""
     episodes: int
     size: int
-    """Bytes."""
+    """File size, bytes."""
+    source: str
+    """Identity of the specialist; empty if unknown."""
 
 
-def write(path: Path, rows: TensorDict, solved: int, episodes: int, storage: str, names: Sequence[str]) -> None:
-    """Write a recording as safetensors, with the names of its state entries; atomically.
+def write(path: Path, rows: TensorDict, solved: int, episodes: int, storage: str, names: Sequence[str], source: str) -> None:
+    """Write a recording as safetensors, with its state names and the specialist's identity, atomically.
 
     Raises:
-        RunFault: a number is too large for float16.
+        RunFault: a value is too large for float16.
     """
     tensors = {}
     for key, value in rows.items():
@@ -48,7 +50,7 @@ def write(path: Path, rows: TensorDict, solved: int, episodes: int, storage: str
             raise RunFault(f"{path.name}: '{key}' has numbers beyond {storage}'s range: use --storage float32")
         tensors[str(key)] = stored.contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
-    meta = {"solved": str(solved), "episodes": str(episodes), "state_names": " ".join(names)}
+    meta = {"solved": str(solved), "episodes": str(episodes), "state_names": " ".join(names), "source": source}
     write_bytes(path, save_tensors(tensors, meta))
 
 
@@ -56,7 +58,7 @@ def read(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
-        ConfigError: it is damaged; names it.
+        ConfigError: the file is damaged; names it.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -65,15 +67,15 @@ def read(path: Path) -> Recording:
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path}: not a recording of specialists ({error}): remove it to record it again") from None
     rows = TensorDict(tensors, batch_size=[len(tensors["success"])])
-    return Recording(rows, int(meta["solved"]), int(meta["episodes"]), path.stat().st_size)
+    return Recording(rows, int(meta["solved"]), int(meta["episodes"]), path.stat().st_size, meta["source"])
 
 
-def moments(states: Sequence[Tensor], bodies: Sequence[Body]) -> tuple[Tensor, Tensor]:
-    """Mean and variance [S] of each state entry over the rows of robots that have it, each robot counting the same.
+def moments(states: Sequence[Tensor], bodies: Sequence[RobotIO]) -> tuple[Tensor, Tensor]:
+    """Mean and variance [S] of each state entry over the rows of the robots that have it, with equal weight per robot.
 
     Args:
-        states: per robot [M, S'], the entries that it has, in the order of the layout.
-        bodies: of the robots.
+        states: per robot [M, S'], its entries in the order of the layout.
+        bodies: the robots.
     """
     size = len(bodies[0].present)
     count, total, squares = (torch.zeros(size, dtype=torch.float64) for _ in range(3))
@@ -86,38 +88,38 @@ def moments(states: Sequence[Tensor], bodies: Sequence[Body]) -> tuple[Tensor, T
 
 
 class Pool:
-    """Rows of several cells, from which batches are drawn that have equally many of each.
+    """Rows of several cells, for batches with equally many rows per cell.
 
     Args:
-        bodies: of the cells.
-        device: of the batches.
+        bodies: robots of the cells.
+        device: device of the batches.
     """
 
-    def __init__(self, bodies: Sequence[Body], device: torch.device) -> None:
+    def __init__(self, bodies: Sequence[RobotIO], device: torch.device) -> None:
         self.bodies, self.device = list(bodies), device
         self._parts: list[list[tuple[TensorDict, Tensor]]] = [[] for _ in bodies]
         self._cells: list[tuple[TensorDict, Tensor]] = []
 
     def add(self, cell: int, rows: TensorDict, weight: Tensor) -> None:
-        """Add rows [M] of a cell, each drawn in proportion to its weight [M]."""
+        """Add rows [M] of a cell, with sampling weights [M]."""
         self._parts[cell].append((rows, weight.double()))
         self._cells = []
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to draw from."""
+        """Whether there are no rows."""
         return not any(self._parts)
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         self._parts = [[] for _ in self.bodies]
 
     def draw(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw `count` rows of each cell, with replacement.
 
         Returns:
-            [cells * count], sorted by cell: ``obs`` for a `students.generalist.GeneralistActorCritic`, ``mean`` and ``std``
-            [., A], padded where a robot has no such dimension.
+            [cells * count], sorted by cell: ``obs`` for a `rpd.students.generalist.GeneralistActorCritic`, ``mean`` and ``std``
+            [., A], padded in dimensions that a robot lacks.
         """
         if not self._cells:
             self._cells = [

@@ -1,4 +1,4 @@
-"""Training batches: single steps of any episodes, in any order."""
+"""Random access to single steps of demonstrations, for training batches."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rpd.demos.reader import Demos
+from rpd.datasets.reader import Demos
 
 MAX_BYTES = 2**32
-"""Memory for tensors, unless told otherwise."""
+"""Default memory for tensors, bytes."""
 
 
 class Rows:
-    """Every step of the demonstrations is a row: the observation, and what was answered to it.
+    """Rows of demonstrations: one row per control step, with its observation and label.
 
-    What fits into `max_bytes` is held in memory, the smallest keys first, each as one tensor; what does not fit is read from
-    the disk when it is asked for.
+    Keys that fit into `max_bytes` are held in memory, the smallest first, each as one tensor; the others are read from disk on
+    access.
 
     Attributes:
-        tensors: what is in memory, by key, [R, ...].
-        episode: [R] int64, the number of each row's episode in `demos`.
-        step: [R] int64, the control step of each row in its episode.
+        tensors: keys in memory, [R, ...].
+        episode: [R] int64, index of each row's episode in `demos`.
+        step: [R] int64, control step of each row in its episode.
 
     Args:
-        demos: where from.
-        keys: what a batch holds, e.g. ``("image.front", "label")``; see `Demos.keys`.
-        max_bytes: memory for tensors.
-        frames: frames per image in a batch, as `envs.frames.FrameStack` shows them.
+        demos: demonstrations.
+        keys: keys of a batch, e.g. ``("image.front", "label")``; see `Demos.keys`.
+        max_bytes: memory for tensors, bytes.
+        frames: stacked frames per image, as in `rpd.envs.wrappers.frame_stack.FrameStack`.
     """
 
     def __init__(self, demos: Demos, keys: Sequence[str], max_bytes: int = MAX_BYTES, frames: int = 1) -> None:
@@ -45,27 +45,35 @@ class Rows:
                 break
             self.tensors[key] = sample.new_empty(len(self), *sample.shape[1:])
             self._load(key, self.tensors[key])
+        for key in samples.keys() - self.tensors.keys():
+            if samples[key].is_floating_point():  # validate now, not on access
+                for i in range(len(demos)):
+                    demos.read(i, key)
 
     def __len__(self) -> int:
         return len(self.episode)
 
     def __getitem__(self, index: Tensor) -> TensorDict:
-        """Return the rows [B] of `index` [B], an int64 tensor."""
+        """Return rows [B] for `index` [B], an int64 tensor."""
         fields = {
             key: self._stack(key, index) if key.startswith("image.") and self.frames > 1 else self._get(key, index)
             for key in self.keys
         }
         return TensorDict(fields, batch_size=[len(index)])
 
+    def column(self, key: str) -> Tensor:
+        """Return all rows of one key [R, ...], images without their past."""
+        return self._get(key, torch.arange(len(self)))
+
     def instructions(self, index: Tensor) -> list[str]:
-        """What the robot was told in each of the rows `index` [B]."""
+        """Instructions of the rows `index` [B]."""
         return [self.demos.episodes[i].instruction for i in self.episode[index].tolist()]
 
     def _get(self, key: str, index: Tensor) -> Tensor:
         return self.tensors[key][index] if key in self.tensors else self._read(key, index)
 
     def _stack(self, key: str, index: Tensor) -> Tensor:
-        """The last frames of each row, the newest last; the first of an episode stands for those before it."""
+        """Last frames of each row, the newest last; the first frame of an episode is repeated before its start."""
         ago = torch.arange(self.frames - 1, -1, -1)
         rows = index[:, None] - ago.minimum(self.step[index, None])  # [B, K]
         return torch.cat([self._get(key, column) for column in rows.unbind(1)], dim=-1)
@@ -78,7 +86,7 @@ class Rows:
             first += episode.length
 
     def _read(self, key: str, index: Tensor) -> Tensor:
-        """Read rows from the disk, each episode's together."""
+        """Read rows from disk, grouped by episode."""
         episodes, steps = self.episode[index], self.step[index]
         rows: dict[int, Tensor] = {}
         for episode in episodes.unique().tolist():

@@ -1,4 +1,4 @@
-"""Trajectory files of ManiSkill's layout, read: those of `rpd collect`, and those of ManiSkill's own RecordEpisode."""
+"""Read trajectory files in ManiSkill's layout: those of `rpd data collect`, and those of ManiSkill's RecordEpisode."""
 
 from __future__ import annotations
 
@@ -8,52 +8,56 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from envs.errors import ConfigError, unknown_name
-from envs.maniskill.tasks import instruction
-from envs.specs import EnvSpec
-from rpd.demos import maniskill
-from rpd.demos.episode import STEP_KEYS, Array, EpisodeInfo, require
-from rpd.demos.recording import read_index
-from rpd.demos.writer import STEPS
+from rpd.datasets import maniskill
+from rpd.datasets.dataset_dir import read_index, verify
+from rpd.datasets.episode import STEP_KEYS, Array, EpisodeMetadata, require
+from rpd.datasets.hdf5 import dataset, open_file
+from rpd.datasets.writer import STEPS
+from rpd.envs import user_files
+from rpd.envs.errors import ConfigError, unknown_name
+from rpd.envs.maniskill.tasks import instruction, same
+from rpd.envs.specs import EnvSpec
+from rpd.students.io.files import check_inside
 
 OPEN_FILES = 64
-"""Files that are kept open for random access."""
+"""Maximum number of open files."""
 
 MANISKILL_HZ = 20.0
-"""ManiSkill's control rate, unless a task was built with another: its files do not say."""
+"""ManiSkill's default control rate, assumed for its own files, which do not store it."""
 
 Layout = dict[str, list[str]]
-"""Where in an episode's group a key is: one dataset, or several that are put beside each other."""
+"""Datasets of each key in an episode's group; several are concatenated."""
 
 
 class TrajectoryFiles:
-    """The episodes of trajectory files; see `rpd.demos.reader.Source`.
+    """Episodes of trajectory files; see `rpd.datasets.reader.Source`.
 
-    What ManiSkill observes beside images, e.g. ``obs/agent/qpos`` and ``obs/extra/tcp_pose``, is put together into ``state``,
-    in the order of the file, as its FlattenRGBDObservationWrapper does. Depth and segmentation are left out.
+    ManiSkill's observations other than images, e.g. ``obs/agent/qpos`` and ``obs/extra/tcp_pose``, are concatenated into
+    ``state`` in the order of the file, as its FlattenRGBDObservationWrapper does. Depth and segmentation are ignored.
 
     Args:
-        paths: ``*.h5``, each with its ``*.json`` beside it.
+        paths: ``*.h5``, each with a ``*.json`` of the same name.
 
     Raises:
-        ConfigError: one of them is missing, damaged, or has another layout; names it.
+        ConfigError: a file is missing, damaged, or has another layout; names it.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        h5py = require("h5py")
-        self._open = functools.lru_cache(OPEN_FILES)(lambda path: h5py.File(path, "r"))
+        require("h5py")
+        self._open = functools.lru_cache(OPEN_FILES)(open_file)
         self._paths, self._firsts = list(paths), [0]
         self._names: list[str] = []
         self._layouts: list[Layout] = []  # by file, as are:
         self._states: list[tuple[str, ...]] = []
         self._metas: list[dict[str, Any]] = []
-        self.episodes: list[EpisodeInfo] = []
+        self.episodes: list[EpisodeMetadata] = []
         self.specs: dict[str, EnvSpec] = {}
         for path in paths:
             try:
@@ -66,58 +70,74 @@ class TrajectoryFiles:
                 raise ConfigError(f"{path} and its .json are not a trajectory file as ManiSkill's: {what}") from None
             self._firsts.append(len(self.episodes))
 
+    def name_as(self, task: str) -> None:
+        """Rename a ManiSkill task in these files to its name in training; files store its id without its module."""
+        self.episodes = [replace(episode, task=task) if same(episode.task, task) else episode for episode in self.episodes]
+        self.specs = {
+            task if same(name, task) else name: spec.model_copy(update={"task": task}) if same(name, task) else spec
+            for name, spec in self.specs.items()
+        }
+
     def understand(self) -> None:
-        """Find out what the files of ManiSkill itself mean, by building the tasks that they were recorded in.
+        """Obtain the specs of ManiSkill's own files by building the recorded tasks.
 
         Raises:
-            ConfigError: a task cannot be built, or an action is not one of its; see `rpd.demos.maniskill`.
+            ConfigError: a task cannot be built, or actions do not match it; see `rpd.datasets.maniskill`.
         """
         for number, (path, meta, layout) in enumerate(zip(self._paths, self._metas, self._layouts, strict=True)):
             if "env_spec" in meta["env_info"] or not meta["episodes"]:
                 continue
-            built, first, last = maniskill.recorded_in(meta), self._firsts[number], self._firsts[number + 1]
+            first, last = self._firsts[number], self._firsts[number + 1]
+            built = maniskill.recorded_in(self.episodes[first].task, meta)
             file = self._open(path)
             for episode in range(first, last):
-                maniskill.check_actions(file[f"{self._names[episode]}/actions"][:], built, str(path))
+                maniskill.check_actions(dataset(file, f"{self._names[episode]}/actions")[:], built, str(path))
             parts: list[str] = []
             for part in layout.get("state", []):
-                data = file[f"{self._names[first]}/{part}"]
+                data = dataset(file, f"{self._names[first]}/{part}")
                 parts += maniskill.entry_names(built, part, math.prod(data.shape[1:])) or _entry_names(part, data)
             shapes = {key: self.read(first, key, [0]).shape[1:] for key in layout if key.startswith("image.")}
             if parts:
                 shapes["state"] = (len(parts),)
             spec = maniskill.described(built, tuple(parts), shapes)
             if self.specs.setdefault(spec.task, spec).action != spec.action:
-                raise ConfigError(f"{path}: other actions than in the other files of {spec.task}: read them one at a time")
+                raise ConfigError(
+                    f"{path}: actions differ from those in the other files of {spec.task}: read the files separately"
+                )
             self._states[number] = tuple(parts)
 
     def keys(self, episode: int) -> list[str]:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         return list(self._layouts[self._file(episode)])
 
     def state_names(self, episode: int) -> tuple[str, ...]:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         return self._states[self._file(episode)]
 
     def control_hz(self, episode: int) -> float:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         spec = self.specs.get(self.episodes[episode].task)
         return MANISKILL_HZ if spec is None else spec.control_hz
 
+    def where(self, episode: int) -> str:
+        """See `rpd.datasets.reader.Source`."""
+        return f"{self._paths[self._file(episode)]}, {self._names[episode]}"
+
     def read(self, episode: int, key: str, steps: Sequence[int] | None = None) -> Array:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         number = self._file(episode)
         layout, file = self._layouts[number], self._open(self._paths[number])
         if key not in layout:
             raise unknown_name(f"part of {self._paths[number]}", key, layout)
-        sets = [file[f"{self._names[episode]}/{path}"] for path in layout[key]]
+        sets = [dataset(file, f"{self._names[episode]}/{path}") for path in layout[key]]
         parts = [data[:] if steps is None else np.stack([data[t] for t in steps]) for data in sets]
         if len(parts) > 1:
             parts = [np.concatenate([part.reshape(len(part), -1).astype(np.float32) for part in parts], axis=1)]
         return parts[0].astype(STEP_KEYS.get(key, parts[0].dtype), copy=False)
 
     def _index(self, path: Path) -> None:
-        """Enter the episodes of one file."""
+        """Index the episodes of one file."""
+        verify(path)
         meta = json.loads(path.with_suffix(".json").read_text())
         file, info = self._open(path), meta["env_info"]
         task = f"maniskill/{info['env_id']}"
@@ -125,13 +145,14 @@ class TrajectoryFiles:
             spec = EnvSpec.model_validate(info["env_spec"])
             task = spec.task
             self.specs[task] = spec
+            user_files.record(spec.imports, str(path))
         for entry in meta["episodes"]:
             name = f"traj_{entry['episode_id']}"
             if name not in file:
                 raise ValueError(f"there is no {name}")
             seed, success = entry.get("episode_seed", entry.get("reset_kwargs", {}).get("seed")), entry.get("success")
             self.episodes.append(
-                EpisodeInfo(
+                EpisodeMetadata(
                     task,
                     entry.get("instruction") or instruction(info["env_id"]),
                     None if seed is None else int(np.ravel(seed)[0]),
@@ -151,25 +172,17 @@ class TrajectoryFiles:
 
 
 def recorded_files(folder: Path) -> list[Path]:
-    """Return the trajectory files of a folder that `rpd collect` writes, in the order in which they were recorded.
+    """Return the trajectory files of a folder of `rpd data collect`, in recording order.
 
     Raises:
-        ConfigError: one is missing, or not as it was written.
+        ConfigError: the folder's index is damaged, or names a file outside the folder.
     """
-    paths = []
-    for result in (r for rounds in read_index(folder)["rounds"].values() for r in rounds):
-        if result.file is not None:
-            path = folder / result.file
-            size = path.stat().st_size if path.exists() else None
-            if size != result.size:
-                what = "is missing" if size is None else f"is truncated or altered: {size} bytes instead of {result.size}"
-                raise ConfigError(f"{path}: {what}")
-            paths.append(path)
-    return paths
+    rounds = read_index(folder)["rounds"].values()
+    return [check_inside(folder, folder / r.file) for results in rounds for r in results if r.file is not None]
 
 
 def _layout(group: Any) -> Layout:
-    """Find what is where in an episode's group."""
+    """Find the datasets of each key in an episode's group."""
     names = {**STEPS, "label": "labels" if "labels" in group else "actions"}
     layout: Layout = {key: [names.get(key, key)] for key in STEP_KEYS if names.get(key, key) in group}
     if not hasattr(group["actions"], "shape"):
@@ -188,7 +201,7 @@ def _layout(group: Any) -> Layout:
 
 
 def _leaves(group: Any, name: str) -> Iterator[str]:
-    """Paths of the datasets below `name`, in the order in which the file lists them."""
+    """Paths of the datasets below `name`, in the order of the file."""
     if name not in group:
         return
     if hasattr(group[name], "shape"):
@@ -199,6 +212,6 @@ def _leaves(group: Any, name: str) -> Iterator[str]:
 
 
 def _entry_names(path: str, values: Any) -> list[str]:
-    """Name the entries of one dataset [T, ...], e.g. ``agent.qpos.0``."""
+    """Names of the entries of one dataset [T, ...], e.g. ``agent.qpos.0``."""
     stem, width = path.removeprefix("obs/").replace("/", "."), math.prod(values.shape[1:])
     return [stem] if width == 1 else [f"{stem}.{i}" for i in range(width)]

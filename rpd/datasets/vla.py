@@ -1,4 +1,4 @@
-"""Demonstrations as minibatches: in memory, resized once, and balanced over tasks."""
+"""Minibatches of demonstrations for VLA fine-tuning: in memory, resized once, and balanced over tasks."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.errors import ConfigError
-from envs.specs import ActionSpec
-from rpd.cloning.config import CloneConfig
-from rpd.demos.reader import Demos
-from rpd.demos.rows import Rows
-from teachers.learner import Minibatch
+from rpd.config.vla_finetuning import CloneConfig
+from rpd.datasets.reader import Demos
+from rpd.datasets.steps import Rows
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import ActionSpec
+from rpd.teachers.vla.trainable import Minibatch
 
 
 class CloneData:
-    """Rows of demonstrations, split by episode into those that are learnt from and those that are not.
+    """Rows of demonstrations, split by episode into training and validation rows.
 
     Attributes:
         camera: key of the images.
-        train: [R] rows to learn from.
-        held_out: [V] the others.
+        train: [R] indices of training rows.
+        held_out: [V] indices of validation rows.
     """
 
     def __init__(self, demos: Demos, camera: str, scene: bool, config: CloneConfig, horizon: int = 1) -> None:
-        """Load labels, of which a minibatch holds `horizon` per row, and of the rest what fits; hold episodes of each task out.
+        """Load labels (`horizon` per row in a minibatch) and as many images as fit; hold out episodes of each task.
 
         Raises:
-            ConfigError: a task with too few episodes to hold one out.
+            ConfigError: a task has too few episodes to hold one out.
         """
         self.camera, self._scene, self._ahead = camera, scene, torch.arange(horizon)
         self.rows = Rows(demos, (camera, *(["privileged"] if scene else [])), config.max_bytes)
@@ -50,18 +50,18 @@ class CloneData:
         self._cumulative = share[tasks].cumsum(0)
 
     def prepare(self, resize: Callable[[Tensor], Tensor]) -> None:
-        """Resize the images that are in memory, once."""
+        """Resize the images in memory, once."""
         images = self.rows.tensors.get(self.camera)
         if images is not None:
             self.rows.tensors[self.camera] = torch.cat([resize(part) for part in images.split(4096)])
 
     def sample(self, count: int, generator: torch.Generator) -> Minibatch:
-        """Draw rows to learn from with replacement, tasks as often as `balance` says."""
+        """Draw training rows with replacement, balanced over tasks by `balance`."""
         drawn = torch.rand(count, generator=generator, dtype=torch.float64) * self._cumulative[-1]
         return self.batch(self.train[torch.searchsorted(self._cumulative, drawn).clamp_max(len(self.train) - 1)])
 
     def batch(self, index: Tensor) -> Minibatch:
-        """The rows `index` [N]."""
+        """Return the rows `index` [N]."""
         rows, left = self.rows[index], self._left[index, None]
         actions = self.labels[index[:, None] + self._ahead.minimum(left)]  # [N, H, A]
         scene = rows["privileged"] if self._scene else None
@@ -69,13 +69,13 @@ class CloneData:
 
 
 def camera_of(demos: Demos, wanted: str | None) -> str:
-    """The key of the images to learn from.
+    """Return the key of the training images.
 
     Raises:
-        ConfigError: there is no such camera, or none at all.
+        ConfigError: unknown camera, or no images.
     """
     if not demos.cameras:
-        raise ConfigError("these demonstrations have no images: record them with --env.obs image")
+        raise ConfigError("these demonstrations have no images: record them with --env.obs-mode rgb")
     key = demos.cameras[0] if wanted is None else f"image.{wanted}"
     if key not in demos.cameras:
         have = ", ".join(c.removeprefix("image.") for c in demos.cameras)
@@ -84,13 +84,15 @@ def camera_of(demos: Demos, wanted: str | None) -> str:
 
 
 def action_space(demos: Demos) -> ActionSpec:
-    """The action space that all tasks share.
+    """Return the action space that all tasks share.
 
     Raises:
-        ConfigError: the files do not say, or tasks differ: one model cannot mean two things by the same number.
+        ConfigError: an action space is unknown, or tasks differ: one model needs one meaning per action dimension.
     """
     if missing := [task for task in demos.tasks if task not in demos.specs]:
-        raise ConfigError(f"nothing says what the actions of {', '.join(missing)} mean: record them with `rpd collect`")
+        raise ConfigError(
+            f"demonstrations of {', '.join(missing)} have no spec of their actions: record them with `rpd data collect`"
+        )
     (first, space), *others = ((task, demos.specs[task].action) for task in demos.tasks)
     for task, other in others:
         if other != space:

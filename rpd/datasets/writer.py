@@ -1,12 +1,12 @@
-"""One trajectory file, as ManiSkill's RecordEpisode writes it, episode by episode.
+"""Write trajectory files in the layout of ManiSkill's RecordEpisode, episode by episode.
 
     traj_<id>/actions [T, A], labels [T, A], rewards [T], terminated [T], truncated [T], success [T]
               obs [T + 1, S]                                                          states alone (obs_mode "state")
               obs/state [T + 1, S], obs/sensor_data/<camera>/rgb [T + 1, H, W, 3]     with images (obs_mode "state+rgb")
-              obs/privileged [T + 1, D]                                               where it was asked for
+              obs/privileged [T + 1, D]                                               with `privileged`
 
-``labels`` and ``privileged`` are ours. HDF5 files do not survive a crash while they are open: an episode goes into a hidden
-file as it ends, which gets its name when it is complete and on the disk.
+``labels`` and ``privileged`` are extensions. An open HDF5 file does not survive a crash, so episodes are written to a hidden
+file, which is renamed once it is complete and on disk.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from envs.base import EnvConfig
-from envs.specs import EnvSpec
-from rpd.atomic import write_json
-from rpd.demos.episode import EpisodeInfo, require
-from rpd.demos.record import Take
-from rpd.demos.recording import Round
-from students.files import sync_folder
+from rpd.core.files import write_json
+from rpd.datasets.dataset_dir import Round
+from rpd.datasets.episode import EpisodeMetadata, require
+from rpd.datasets.recorder import Take
+from rpd.envs.config import EnvConfig
+from rpd.envs.specs import EnvSpec
+from rpd.students.io.files import file_digest, sync_folder
 
 STEPS = {"action": "actions", "label": "labels", "reward": "rewards"}
-"""How the file calls what `rpd.demos.episode.STEP_KEYS` calls otherwise."""
+"""Dataset names of the keys of `rpd.datasets.episode.STEP_KEYS` that differ from them."""
 CONTROL_MODES = {"joint": "pd_joint_delta_pos"}
-"""What simulators take unless told otherwise, by the frame of the actions; of an end effector, pd_ee_delta_pose."""
+"""ManiSkill's default controller by the frame of the actions; for an end effector, pd_ee_delta_pose."""
 GZIP_LEVEL = 4
-"""Of images, one frame per chunk: 64 x 64 tabletop frames shrink 16-fold; higher levels save little, and cost much."""
+"""Compression of images, one frame per chunk: 64 x 64 tabletop frames shrink 16-fold; higher levels save little."""
 
 
 class RoundWriter:
-    """Writes the episodes of one round into one trajectory file. A context manager: without `close`, nothing is left.
+    """Writes the episodes of one round into one trajectory file. A context manager: without `close`, no file is left.
 
     Args:
-        folder: where.
-        number: of the round.
-        spec: the environment's.
-        config: how it was built.
-        policy: who acted, in words.
+        folder: destination.
+        number: number of the round.
+        spec: spec of the environment.
+        config: configuration of the environment.
+        policy: description of the policy.
     """
 
     def __init__(self, folder: Path, number: int, spec: EnvSpec, config: EnvConfig, policy: str) -> None:
@@ -50,10 +50,10 @@ class RoundWriter:
         self.spec, self.config, self.policy = spec, config, policy
         self.temporary = folder / f".{self.path.name}.tmp"
         self.file = require("h5py").File(self.temporary, "w")
-        self.takes: list[tuple[int, int, EpisodeInfo]] = []
+        self.takes: list[tuple[int, int, EpisodeMetadata]] = []
 
     def add(self, take: Take) -> None:
-        """Write an episode to the disk."""
+        """Write an episode to disk."""
         play, env, episode = take
         group = self.file.create_group(_name(play, env))
         if set(episode.obs) == {"state"}:
@@ -70,18 +70,18 @@ class RoundWriter:
         self.takes.append((play, env, episode.info))
 
     def count(self, plays: int) -> int:
-        """Episodes so far of the first `plays` plays of every environment."""
+        """Number of episodes so far among the first `plays` plays of every environment."""
         return sum(play < plays for play, *_ in self.takes)
 
     def close(self, first_id: int, limit: int, attempts: int, successes: int, cut: bool) -> Round:
-        """Give the file its name.
+        """Complete the file and give it its final name.
 
         Args:
             first_id: number of the first episode.
-            limit: episodes to keep at most, in the order of their places in the round.
-            attempts: episodes that were played.
-            successes: how many of them were solved.
-            cut: whether the round could have given more.
+            limit: maximum number of episodes, in the order of their places in the round.
+            attempts: number of episodes played.
+            successes: number of episodes solved.
+            cut: whether the round ended early.
         """
         takes = sorted(self.takes, key=lambda take: take[:2])
         for play, env, _ in takes[limit:]:
@@ -92,7 +92,7 @@ class RoundWriter:
         self.file.close()
         if not kept:
             self.temporary.unlink()
-            return Round(file=None, size=0, episodes=0, steps=0, attempts=attempts, successes=successes, cut=cut)
+            return Round(file=None, episodes=0, steps=0, attempts=attempts, successes=successes, cut=cut)
         with self.temporary.open("rb") as file:
             os.fsync(file.fileno())
         write_json(self.path.with_suffix(".json"), self._meta([info for *_, info in kept], first_id))
@@ -100,7 +100,7 @@ class RoundWriter:
         sync_folder(self.path.parent)
         return Round(
             file=self.path.name,
-            size=self.path.stat().st_size,
+            digests={path.name: file_digest(path) for path in (self.path, self.path.with_suffix(".json"))},
             episodes=len(kept),
             steps=sum(info.length for *_, info in kept),
             attempts=attempts,
@@ -108,8 +108,8 @@ class RoundWriter:
             cut=cut,
         )
 
-    def _meta(self, infos: list[EpisodeInfo], first_id: int) -> dict[str, Any]:
-        """What ManiSkill keeps beside a trajectory file; `env_spec` and `instruction` are ours."""
+    def _meta(self, infos: list[EpisodeMetadata], first_id: int) -> dict[str, Any]:
+        """Content of the JSON file in ManiSkill's format; `env_spec` and `instruction` are extensions."""
         return {
             "env_info": {
                 "env_id": self.spec.task,

@@ -1,1 +1,1 @@
-"""A policy on a robot: a fixed-rate loop, a safety layer, drivers, and a record of every tick."""
+"""Deployment of a policy on a robot: fixed-rate control loop, safety layer, drivers, and a log of every tick."""

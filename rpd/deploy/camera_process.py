@@ -1,4 +1,4 @@
-"""A camera's own process: takes pictures, cuts them to a square, scales them, and sends them on."""
+"""Camera process: captures images, crops and scales them, and sends them to the control loop."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from envs.errors import ConfigError
-from rpd.deploy.link import Link, LinkLost, parent
+from rpd.core.link import Link, LinkLost, parent
+from rpd.envs import user_files
+from rpd.envs.errors import ConfigError, missing_package
 
 Grab = Callable[[], tuple[float, np.ndarray]]
-"""Waits for a picture; returns when it was taken (`time.monotonic`), and it: RGB, uint8 [H, W, 3]."""
-TIMEOUT = 2.0  # s in which a camera has to give a picture
+"""Waits for an image; returns its capture time (`time.monotonic`), and the image: RGB, uint8 [H, W, 3]."""
+TIMEOUT = 2.0  # maximum wait for an image, s
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle of a picture [H, W, 3], scaled to [size, size, 3] by averaging over areas."""
+    """Center crop of an image [H, W, 3], scaled to [size, size, 3] by area averaging."""
     height, width, _ = image.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -31,7 +32,7 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def sim(order: dict[str, Any]) -> Grab:
-    """A camera of the simulated robot."""
+    """Open a camera of the simulated robot."""
     end = socket.socket(socket.AF_UNIX)
     end.connect(order["address"])
     link = Link(end, "robot sim")
@@ -46,7 +47,7 @@ def sim(order: dict[str, Any]) -> Grab:
 
 
 def opencv(order: dict[str, Any]) -> Grab:
-    """Whatever OpenCV opens: a number, a device, a file."""
+    """Open any OpenCV source: a number, a device, a file."""
     cv2 = _cv2()
     device = order["device"] if order["device"] is not None else 0
     capture = cv2.VideoCapture(device)
@@ -65,11 +66,11 @@ def opencv(order: dict[str, Any]) -> Grab:
 
 
 def realsense(order: dict[str, Any]) -> Grab:
-    """The colour stream of an Intel RealSense."""
+    """Open the color stream of an Intel RealSense."""
     try:
         import pyrealsense2 as rs
     except ImportError:
-        raise ConfigError("a RealSense camera needs pyrealsense2: pip install 'rpd[realsense]'") from None
+        raise missing_package("a RealSense camera", "pyrealsense2", "realsense") from None
     pipeline, settings = rs.pipeline(), rs.config()
     if order["device"] is not None:
         settings.enable_device(str(order["device"]))
@@ -87,11 +88,12 @@ def realsense(order: dict[str, Any]) -> Grab:
 
 
 def main(handle: int) -> None:
-    """Be the camera of the first message; see `rpd.deploy.link.Child`."""
+    """Run the camera of the first message; see `rpd.core.link.Child`."""
     link = parent(handle)
     with contextlib.suppress(LinkLost):
         order = link.take(float("inf"))[0]
         try:
+            user_files.inherit()
             grab = {"sim": sim, "opencv": opencv, "realsense": realsense}[order["driver"]](order)
         except ConfigError as error:
             link.send({"error": str(error)})
@@ -110,5 +112,5 @@ def _cv2() -> Any:
     try:
         import cv2
     except ImportError:
-        raise ConfigError("cameras need OpenCV: pip install 'rpd[cameras]'") from None
+        raise missing_package("a camera", "OpenCV", "cameras") from None
     return cv2

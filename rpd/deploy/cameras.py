@@ -1,31 +1,31 @@
-"""Cameras, each in a process of its own: it may die or freeze, and the control loop notices."""
+"""Cameras, each in its own process, so that the control loop detects a crash or freeze."""
 
 from __future__ import annotations
 
-from envs.errors import RunFault
+from rpd.core.link import Child, LinkLost
 from rpd.deploy.config import CameraConfig
 from rpd.deploy.kinematics import Array
-from rpd.deploy.link import Child, LinkLost
+from rpd.envs.errors import RunFault
 
 
 class CameraLost(RunFault):
-    """A camera's process is gone; the message names it."""
+    """A camera process is gone; the message names the camera."""
 
 
 class Camera:
-    """The newest picture of one camera."""
+    """The latest image of one camera."""
 
     def __init__(self, name: str, config: CameraConfig, size: int, address: str | None = None) -> None:
-        """Start it, and wait for its first picture.
+        """Start the camera process and wait for its first image.
 
         Args:
             name: e.g. ``"front"``.
-            config: which, and how.
-            size: height and width of the pictures, pixels.
-            address: of the simulated cameras, for the driver ``sim``.
+            config: driver and settings.
+            size: height and width of the images, pixels.
+            address: address of the simulated cameras, for the driver ``sim``.
 
         Raises:
-            ConfigError: no such camera, or its library is missing.
+            ConfigError: the camera does not exist, or its library is missing.
         """
         order = {"camera": name, "size": size, "address": address, **config.model_dump(mode="json")}
         self._child = Child("rpd.deploy.camera_process", f"camera {name}", order)
@@ -33,14 +33,14 @@ class Camera:
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """Process id of the camera process."""
         return self._child.pid
 
     def read(self) -> tuple[float, Array]:
-        """Return when the newest picture was taken (`time.monotonic`), and it: uint8 [size, size, 3].
+        """Return the capture time of the latest image (`time.monotonic`), and the image: uint8 [size, size, 3].
 
         Raises:
-            CameraLost: there will be no more.
+            CameraLost: the camera process is gone.
         """
         try:
             for picture in self._child.link.take()[-1:]:
@@ -50,5 +50,5 @@ class Camera:
         return self._newest["time"], self._newest["image"]
 
     def close(self) -> None:
-        """End its process."""
+        """Stop the camera process."""
         self._child.close()

@@ -1,4 +1,4 @@
-"""A cheap policy that acts, and a costly one that is asked where the cheap one seems not to know."""
+"""Cascade: a cheap policy acts, and an expensive teacher is queried where the policy is unsure."""
 
 from __future__ import annotations
 
@@ -6,76 +6,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from envs.errors import ConfigError
+from rpd.config.deploy import CascadeConfig
+from rpd.envs.errors import ConfigError
 
 Obs = dict[str, np.ndarray]
 Act = Callable[[Obs, str], np.ndarray]
-"""From an observation without a batch, and an instruction, to an action [A]."""
-STUDENT, TEACHER, NOBODY = "student", "teacher", "nobody"
-STOP = "stop"
-"""What to write in place of a teacher: where the policy does not know, the robot stops."""
-
-
-class CascadeConfig(BaseModel):
-    """When to ask whom."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    ask: str | None = None
-    """Whom to ask where the policy seems not to know: teacher:NAME, remote:ws://HOST:PORT, or stop."""
-    spread: float | None = Field(None, gt=0)
-    """Ask where answers differ: where their standard deviation exceeds this in any dimension of an action, of -1 to 1."""
-    ensemble: tuple[str, ...] = ()
-    """Policies whose answers are compared with the policy's."""
-    draws: int = Field(1, ge=1)
-    """Answers of the policy that are compared with each other, of one that draws them."""
-    value_below: float | None = None
-    """Ask where the policy's own value of the observation is lower."""
-
-    def check(self) -> None:
-        """Refuse what does nothing.
-
-        Raises:
-            ConfigError: what is missing.
-        """
-        compared = self.draws > 1 or bool(self.ensemble)
-        if self.ask is not None and self.spread is None and self.value_below is None:
-            raise ConfigError(f"--cascade.ask {self.ask}: when? add --cascade.spread or --cascade.value-below")
-        if self.ask is None and (compared or self.spread is not None or self.value_below is not None):
-            raise ConfigError("the cascade asks nobody: add --cascade.ask teacher:NAME, or --cascade.ask stop")
-        if (self.spread is not None) != compared:
-            raise ConfigError("--cascade.spread compares answers: it goes with --cascade.ensemble or --cascade.draws")
+"""Maps an observation without batch dimension and an instruction to an action [A]."""
+STUDENT, TEACHER, UNSURE = "student", "teacher", "unsure"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """An action, and how it came about."""
+    """An action and its source."""
 
     action: np.ndarray
     """[A]."""
     who: str = STUDENT
-    """Whose it is: the student's, the teacher's, or nobody's where the robot shall stop."""
+    """Source of the action: `STUDENT`, `TEACHER`, or `UNSURE` if the robot has to stop."""
     spread: float | None = None
-    """How far answers differ, where they were compared."""
+    """Disagreement of the answers, if compared."""
     value: float | None = None
-    """Of the observation, where it was looked at."""
+    """Value of the observation, if estimated."""
 
 
 class Cascade:
-    """Decides observation by observation.
+    """Selects the source of each action.
 
     Args:
-        config: when to ask.
-        act: of the policy.
-        others: of the ensemble.
-        value: of the policy, where it has one.
-        teacher: whom to ask; None: the robot stops.
-        discrete: [A] the dimensions of which only the sign counts.
+        config: thresholds.
+        act: the policy.
+        others: other members of the ensemble.
+        value: value function of the policy, if any.
+        teacher: teacher to query; None: the robot stops.
+        discrete: [A] dimensions of which only the sign matters.
 
     Raises:
-        ConfigError: a policy without a value whose value matters.
+        ConfigError: a threshold on the value, and a policy without one.
     """
 
     def __init__(
@@ -88,12 +55,14 @@ class Cascade:
         discrete: Sequence[bool],
     ) -> None:
         if config.value_below is not None and value is None:
-            raise ConfigError("--cascade.value-below: the policy has no value; a run, a checkpoint or a policy folder has")
+            raise ConfigError(
+                "--cascade.value-below: the policy has no value function; use a run, a checkpoint or a policy folder"
+            )
         self._config, self._act, self._others = config, act, list(others)
         self._value, self._teacher, self._discrete = value, teacher, np.array(discrete)
 
     def __call__(self, obs: Obs, instruction: str) -> Decision:
-        """Answer an observation."""
+        """Select the action for an observation."""
         config = self._config
         action = self._act(obs, instruction)
         if config.ask is None:
@@ -102,15 +71,15 @@ class Cascade:
         answers += [other(obs, instruction) for other in self._others]
         spread = self._spread(np.stack(answers)) if len(answers) > 1 else None
         value = self._value(obs) if config.value_below is not None and self._value is not None else None
-        unsure = config.spread is not None and spread is not None and not spread <= config.spread  # NaN, too
+        unsure = config.spread is not None and spread is not None and not spread <= config.spread  # also NaN
         if config.value_below is not None and value is not None:
             unsure |= not value >= config.value_below
         if not unsure:
             return Decision(action, STUDENT, spread, value)
         if self._teacher is None:
-            return Decision(action, NOBODY, spread, value)
+            return Decision(action, UNSURE, spread, value)
         return Decision(self._teacher(obs, instruction), TEACHER, spread, value)
 
     def _spread(self, answers: np.ndarray) -> float:
-        """Standard deviation [K, A] -> of the dimension in which answers differ most."""
+        """Largest standard deviation over dimensions, of answers [K, A]."""
         return float(np.where(self._discrete, np.sign(answers), np.clip(answers, -1, 1)).std(axis=0).max())

@@ -1,4 +1,4 @@
-"""A robot as a file: which driver, which limits, which cameras. What is not said is an error and never "no limit"."""
+"""Robot files: driver, limits and cameras. A missing limit is an error, never "no limit"."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from envs.errors import ConfigError, unknown_name
-from envs.tabletop.robots import ROBOTS
 from rpd.deploy.safety import Limits
+from rpd.envs.errors import ConfigError, unknown_name
+from rpd.envs.robots import ROBOTS
+from rpd.envs.user_files import unknown
+from rpd.students import unique_yaml
 
 FOLDER = "robots"
+DRIVERS = {
+    "sim": "rpd.deploy.robots.sim:SimDriver",
+    "replay": "rpd.deploy.robots.replay:ReplayDriver",
+    "ur": "rpd.deploy.robots.ur:URDriver",
+    "franka": "rpd.deploy.robots.franka:FrankaDriver",
+    "xarm": "rpd.deploy.robots.xarm:XArmDriver",
+    "lerobot": "rpd.deploy.robots.lerobot:LeRobotDriver",
+}
+"""``module:class`` of each driver, by its name in a robot file; see `rpd.deploy.robots.base.RobotDriver`."""
 Range = tuple[FiniteFloat, FiniteFloat]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -24,35 +34,35 @@ class _Strict(BaseModel):
 
 
 class LimitConfig(_Strict):
-    """What must not be exceeded; every entry is required. n joints, from base to flange."""
+    """Limits of a robot with n joints, from base to flange; every entry is required."""
 
     position: tuple[Range, ...]
-    """Of every joint, rad."""
+    """Range of each joint, rad."""
     velocity: tuple[Positive, ...]
-    """Of every joint, rad/s."""
+    """Maximum velocity of each joint, rad/s."""
     acceleration: tuple[Positive, ...]
-    """Of every joint, rad/s^2."""
+    """Maximum acceleration of each joint, rad/s^2."""
     workspace: tuple[Range, Range, Range]
-    """x, y and z of the tool centre point, base frame, m."""
+    """Ranges of x, y and z of the tool center point, base frame, m."""
     tcp_speed: Positive
-    """Of the tool centre point, m/s."""
-    following: Positive
-    """How far a joint may be from where it was commanded to be, rad: beyond, something is in its way."""
-    effort: Positive | None
-    """External force, N, or motor current, A, whichever the robot reports; null only where it reports none."""
+    """Maximum speed of the tool center point, m/s."""
+    max_tracking_error: Positive
+    """Maximum distance of a joint from its commanded position, rad; a larger one indicates an obstacle."""
+    max_contact_force: Positive | None
+    """Maximum external force, N, or motor current, A, whichever the robot reports; null only if it reports none."""
 
 
 class WatchdogConfig(_Strict):
-    """How long what may be missing; every entry is required."""
+    """Timeouts; every entry is required."""
 
     observation_age: Positive
-    """Seconds since the robot's joints, or a camera's picture, were measured."""
+    """Maximum age of joint measurements and camera images, s."""
     policy: Positive
-    """Seconds since an observation was sent to the policy that has not been answered."""
-    overruns: int = Field(ge=1)
-    """Commands in a row that are a whole period late."""
-    silence: Positive
-    """Seconds without a command after which the robot's own watchdog stops it, where it has one."""
+    """Maximum time for the answer to an observation, s."""
+    max_consecutive_overruns: int = Field(ge=1)
+    """Maximum number of consecutive missed deadlines."""
+    command_timeout: Positive
+    """Time without a command after which the robot's own watchdog stops it, s, if it has one."""
 
 
 class CameraConfig(_Strict):
@@ -62,36 +72,37 @@ class CameraConfig(_Strict):
     device: str | int | None = None
     """opencv: number or path; realsense: serial number."""
     rate: Positive = 30.0
-    """Pictures per second."""
+    """Images per second."""
     width: int = Field(640, ge=8)
-    """Of what the camera takes, pixels; cut to a square, and scaled to what the policy sees."""
+    """Width of the captured image, pixels; it is cropped to a square and scaled to the policy's image size."""
     height: int = Field(480, ge=8)
 
 
 class RobotConfig(_Strict):
-    """One robot. See docs/deploy.md."""
+    """A robot. See docs/deploy.md."""
 
-    driver: Literal["sim", "replay", "ur", "franka", "xarm", "lerobot"]
+    driver: str
+    """Name of the driver, see `DRIVERS`."""
     kinematics: str
-    """Robot of the tabletop simulation that has the same links."""
+    """Robot of the tabletop simulation with the same kinematics."""
     rate: Positive
-    """Commands per second, a multiple of the policy's rate."""
+    """Commands per second, Hz; a multiple of the policy's rate."""
     stop_within: Positive
-    """Seconds from a fault to the command to stop."""
+    """Maximum time from a fault to the stop command, s."""
     ramp: float = Field(ge=0, allow_inf_nan=False)
-    """Seconds of slow start."""
+    """Duration of the speed ramp at the start of an episode, s."""
     smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the action before in the next one."""
+    """Weight of the previous action in the smoothed action."""
     gripper_hysteresis: float = Field(0.0, ge=0, lt=1)
-    """How far past zero a gripper command has to be to turn the gripper."""
+    """Distance from zero that a gripper action has to exceed to switch the gripper."""
     limits: LimitConfig
     watchdog: WatchdogConfig
     connection: dict[str, Any] = Field(default_factory=dict)
-    """What the driver wants to know, e.g. the robot's address."""
+    """Arguments of the driver, e.g. the robot's address."""
     cameras: dict[str, CameraConfig] = Field(default_factory=dict)
 
     def safety_limits(self) -> Limits:
-        """The limits as arrays."""
+        """Convert the limits to arrays."""
         limits = self.limits
         (lower, upper), box = np.array(limits.position).T, np.array(limits.workspace)
         return Limits(
@@ -100,18 +111,18 @@ class RobotConfig(_Strict):
 
 
 def names() -> list[str]:
-    """The robots that ship, see ``configs/robots``."""
-    return sorted(f.name.removesuffix(".yaml") for f in resources.files("configs").joinpath(FOLDER).iterdir())
+    """Names of the built-in robot files in ``configs/robots``."""
+    return sorted(f.name.removesuffix(".yaml") for f in resources.files("rpd.configs").joinpath(FOLDER).iterdir())
 
 
 def load(name: str) -> RobotConfig:
-    """Read a robot's file.
+    """Read a robot file.
 
     Args:
-        name: of a robot that ships, or the path of a YAML file.
+        name: name of a built-in robot file, or path of a YAML file.
 
     Raises:
-        ConfigError: no such robot, or the first thing that is missing or wrong in its file.
+        ConfigError: the robot does not exist, or the first missing or wrong entry of its file.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -119,32 +130,32 @@ def load(name: str) -> RobotConfig:
             raise ConfigError(f"robot file {name} does not exist")
         text, where = path.read_text(), name
     elif name in names():
-        text = resources.files("configs").joinpath(FOLDER).joinpath(f"{name}.yaml").read_text()
+        text = resources.files("rpd.configs").joinpath(FOLDER).joinpath(f"{name}.yaml").read_text()
         where = f"configs/{FOLDER}/{name}.yaml"
     else:
         raise unknown_name("robot", name, [*names(), "FILE.yaml"])
     try:
-        config = RobotConfig.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}") from None
+        config = RobotConfig.model_validate(unique_yaml.load(text, where))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "missing":
-            raise ConfigError(f"{where}: {place} is missing: a robot does not move without it") from None
+            raise ConfigError(f"{where}: {place} is missing: it is required to move the robot") from None
         raise ConfigError(f"{where}: {place}: {first['msg']}") from None
     _check(config, where)
     return config
 
 
 def _check(config: RobotConfig, where: str) -> None:
-    """Refuse what cannot be meant.
+    """Raise if an entry is inconsistent with the driver or the robot.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: names the entry.
     """
+    if config.driver not in DRIVERS:
+        raise unknown(f"driver in {where}", config.driver, DRIVERS)
     if config.kinematics not in ROBOTS:
-        raise unknown_name(f"kinematics in {where}", config.kinematics, ROBOTS)
+        raise unknown(f"kinematics in {where}", config.kinematics, ROBOTS)
     links, limits, watchdog = ROBOTS[config.kinematics].links, config.limits, config.watchdog
     for name in ("position", "velocity", "acceleration"):
         given = len(getattr(limits, name))
@@ -164,7 +175,7 @@ def _check(config: RobotConfig, where: str) -> None:
         if low >= high:
             raise ConfigError(f"{where}: limits.workspace: {axis} from {low:g} to {high:g} m is empty")
     period = 1 / config.rate
-    slowest = max(watchdog.observation_age, watchdog.policy, watchdog.overruns * period) + 2 * period
+    slowest = max(watchdog.observation_age, watchdog.policy, watchdog.max_consecutive_overruns * period) + 2 * period
     if slowest > config.stop_within + 1e-9:
         raise ConfigError(
             f"{where}: stop_within {config.stop_within:g} s cannot be kept: the watchdog and two periods take {slowest:g} s"

@@ -1,26 +1,26 @@
-"""From a policy's action to joint positions: the tabletop simulation's controller, on the arm as it was measured."""
+"""Controller from policy actions to joint positions: the tabletop simulation's controller, on measured joints."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.specs import ActionSpec
-from envs.tabletop import ik
-from envs.tabletop.control import DIMENSIONS, UNITS, aim, servo_goals
-from envs.tabletop.robots import Robot
 from rpd.deploy.kinematics import Arm, Array
 from rpd.deploy.safety import Limits
+from rpd.envs.control import kinematics
+from rpd.envs.control.ee_delta import DIMENSIONS, UNITS, aim, servo_goals
+from rpd.envs.errors import ConfigError
+from rpd.envs.robots import Robot
+from rpd.envs.specs import ActionSpec
 
 
 class Controller:
-    """Moves a target pose by actions, and says where the joints have to go for it.
+    """Moves a target pose by actions and computes joint positions that track it.
 
     Attributes:
-        target: where the tool centre point shall be [3], base frame, m.
+        target: target of the tool center point [3], base frame, m.
 
     Raises:
-        ConfigError: actions that are not Cartesian deltas with a gripper.
+        ConfigError: the actions are not Cartesian deltas with a gripper.
     """
 
     def __init__(self, robot: Robot, arm: Arm, action: ActionSpec, limits: Limits) -> None:
@@ -34,19 +34,19 @@ class Controller:
         self.target, self._quat = np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
 
     def reset(self, joints: Array) -> None:
-        """Aim at where the arm is, given its joints [n]."""
+        """Set the target to the current pose of the arm, given its joints [n], rad."""
         position, quat = self._pose(joints)
         self.target, self._quat = position[0], quat[0]
 
     def step(self, action: Array, joints: Array) -> Array:
-        """Move the target.
+        """Move the target by an action.
 
         Args:
             action: [7] in [-1, 1].
-            joints: [n] as measured, rad.
+            joints: [n] measured, rad.
 
         Returns:
-            [n] where the joints shall be one control step later, rad.
+            [n] goal of the joints for the next control step, rad.
         """
         pose = self._pose(joints)
         delta = (action * self._scale)[None]
@@ -60,4 +60,4 @@ class Controller:
 
     def _pose(self, joints: Array) -> tuple[Array, Array]:
         position, rotation = self._arm.forward(joints[None])
-        return position, ik.mat_to_quat(rotation)
+        return position, kinematics.mat_to_quat(rotation)

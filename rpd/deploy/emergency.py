@@ -1,4 +1,4 @@
-"""Ways for a person to stop a robot: a key, a file, a signal."""
+"""Emergency stop by a person: a key, a file, or a signal."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Emergency:
-    """A context in which any key, a file that appears, Ctrl-C or a signal is a wish to stop; call it to ask for the wish.
+    """A context in which any key, the stop file, Ctrl-C or a signal requests a stop; call it to poll.
 
     Args:
-        file: whose existence means stop.
+        file: stop file; its existence requests a stop.
 
     Raises:
-        ConfigError: it exists already.
+        ConfigError: the file already exists.
     """
 
     def __init__(self, file: Path) -> None:
@@ -36,7 +36,7 @@ class Emergency:
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> str | None:
-        """Why to stop, None where nobody wants to."""
+        """Reason to stop, or None."""
         if self._signal is not None:
             return f"emergency stop: {self._signal}"
         if os.path.exists(self._file):

@@ -1,22 +1,22 @@
-"""Where a hand is, given its arm's joints: from a robot's data alone, without a simulator."""
+"""Forward kinematics from a robot description, without a simulator."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.tabletop import ik
-from envs.tabletop.robots import Robot
-from envs.tabletop.robots.base import IDENTITY, Quat, Vec3
+from rpd.envs.control import kinematics
+from rpd.envs.robots import Robot
+from rpd.envs.robots.base import IDENTITY, Quat, Vec3
 
 Array = NDArray[np.floating]
 
 
 class Arm:
-    """A chain of hinges that turn about their own z axes, with a tool at its end.
+    """A chain of hinge joints about their own z axes, with a tool.
 
     Args:
-        robot: links and gripper, see `envs.tabletop.robots`.
+        robot: links and gripper, see `rpd.envs.robots`.
     """
 
     def __init__(self, robot: Robot) -> None:
@@ -25,19 +25,19 @@ class Arm:
         self._tool = _transform(robot.gripper.pos, robot.gripper.quat) @ _transform(robot.gripper.tcp)
 
     def forward(self, joints: Array) -> tuple[Array, Array]:
-        """Pose of the tool centre point in the base frame.
+        """Pose of the tool center point in the base frame.
 
         Args:
             joints: [K, n] rad.
 
         Returns:
-            Position [K, 3], m, and rotation [K, 3, 3], whose z points out of the gripper and y along its opening.
+            Position [K, 3], m, and rotation [K, 3, 3], with z out of the gripper and y along its opening.
         """
         pose = self._frames(joints)[-1] @ self._tool
         return pose[:, :3, 3], pose[:, :3, :3]
 
     def jacobian(self, joints: Array) -> tuple[Array, Array]:
-        """How the tool centre point moves and turns [K, 3, n] each, base frame, per rad of every joint [K, n]."""
+        """Position and rotation Jacobian of the tool center point, [K, 3, n] each, base frame, at joints [K, n], rad."""
         frames = np.stack(self._frames(joints), axis=1)  # [K, n, 4, 4]
         axes, position = frames[:, :, :3, 2], (frames[:, -1] @ self._tool)[:, None, :3, 3]
         return np.cross(axes, position - frames[:, :, :3, 3]).transpose(0, 2, 1), axes.transpose(0, 2, 1)
@@ -57,9 +57,9 @@ class Arm:
 
 
 def _transform(pos: Vec3, quat: Quat = IDENTITY) -> Array:
-    """A homogeneous matrix [4, 4]."""
+    """Homogeneous transformation matrix [4, 4]."""
     q = np.array(quat, dtype=np.float64)
     matrix = np.eye(4)
-    matrix[:3, :3] = ik.quat_to_mat(q / np.linalg.norm(q))
+    matrix[:3, :3] = kinematics.quat_to_mat(q / np.linalg.norm(q))
     matrix[:3, 3] = pos
     return matrix

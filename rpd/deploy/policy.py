@@ -1,4 +1,4 @@
-"""The policy, in a process of its own: it may be slow, fail or die, and the control loop goes on until it decides to stop."""
+"""Policy in its own process: the control loop continues if it is slow, fails or exits."""
 
 from __future__ import annotations
 
@@ -6,78 +6,80 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs import registry as envs
-from envs.base import EnvConfig
-from envs.errors import ConfigError, RunFault
-from envs.specs import EnvSpec
-from rpd import export, policies
-from rpd.deploy.cascade import STUDENT, CascadeConfig
+from rpd import export
+from rpd.config.deploy import CascadeConfig
+from rpd.core.link import Child, LinkLost
+from rpd.deploy.cascade import STUDENT
 from rpd.deploy.kinematics import Array
-from rpd.deploy.link import Child, LinkLost
-from students import pretrained
-from students.locate import resolve_policy
-from teachers import registry as teachers
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.envs.specs import EnvSpec
+from rpd.students.io import pretrained
+from rpd.students.io.policy_path import resolve_policy
+from rpd.teachers import registry as teachers
+from rpd.teachers.refs import PolicyRef, parse, trained_path
 
 
 class PolicyLost(RunFault):
-    """The policy's process is gone, or it failed; the message says how."""
+    """The policy process is gone or failed; the message states the reason."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the policy says to one observation."""
+    """Answer of the policy to one observation."""
 
     tick: int
-    """Of the observation."""
+    """Tick of the observation."""
     action: Array
-    """[A] as it came, not checked."""
+    """[A] action, unchecked."""
     seconds: float
-    """That the policy took."""
+    """Computation time of the policy, s."""
     who: str = STUDENT
-    """Whose action it is, see `rpd.deploy.cascade.Decision`."""
+    """Source of the action, see `rpd.deploy.cascade.Decision`."""
     spread: float | None = None
     value: float | None = None
 
 
 class PolicyProcess:
-    """Asks without waiting, and takes answers as they come."""
+    """Sends observations without waiting, and returns answers as they arrive."""
 
     def __init__(self, name: str, spec: EnvSpec, delay: float = 0.0, cascade: CascadeConfig | None = None) -> None:
-        """Start it, and wait until it has loaded.
+        """Start the process and wait until the policy is loaded.
 
         Args:
             name: see `wanted_spec`.
-            spec: what the robot offers.
-            delay: seconds by which every answer is late on purpose, as over a network.
-            cascade: whom it may ask.
+            spec: spec of the robot's observations and actions.
+            delay: artificial delay of every answer, s, to emulate a network.
+            cascade: teacher and ensemble, if any.
 
         Raises:
-            ConfigError: no such policy, or it does not fit the robot.
+            ConfigError: the policy does not exist or does not fit the robot.
         """
         cascade = cascade or CascadeConfig()
         order = {"policy": name, "spec": spec.model_dump_json(), "delay": delay, "cascade": cascade.model_dump_json()}
         self._child = Child("rpd.deploy.policy_process", f"policy {name}", order)
         self.spec = EnvSpec.model_validate_json(self._child.ready["spec"])
-        """What its actions mean."""
+        """Spec with the meaning of its actions."""
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """Process id of the policy process."""
         return self._child.pid
 
     def reset(self) -> None:
-        """Begin an episode: forget the one before, and what was asked in it."""
+        """Start an episode: reset the policy and discard pending queries."""
         self._send({"do": "reset"})
 
     def ask(self, tick: int, obs: dict[str, Array], instruction: str) -> None:
-        """Send an observation, an array per key without a batch."""
+        """Send an observation, one array per key, without batch dimension."""
         self._send({"do": "act", "tick": tick, "obs": obs, "instruction": instruction})
 
     def answer(self, until: float | None = None) -> Answer | None:
-        """Return the newest answer that has not been taken yet, waiting for one until a `time.monotonic`.
+        """Return the latest new answer, or None; waits until `until` (`time.monotonic`).
 
         Raises:
-            PolicyLost: there will be none.
+            PolicyLost: the policy process is gone or failed.
         """
         try:
             messages = self._child.link.take(until)
@@ -93,7 +95,7 @@ class PolicyProcess:
         return Answer(newest["tick"], np.array(newest["action"], dtype=np.float64), **rest)
 
     def close(self) -> None:
-        """End its process."""
+        """Stop the policy process."""
         self._child.close()
 
     def _send(self, message: dict[str, object]) -> None:
@@ -103,34 +105,40 @@ class PolicyProcess:
             raise PolicyLost(str(error)) from None
 
 
-def wanted_spec(name: str, task: str | None, robot: str) -> EnvSpec:
-    """What a policy was made for, read without loading it.
-
-    Args:
-        name: a run, a checkpoint, a policy folder, a folder that `rpd export` wrote, ``teacher:NAME``, or ``remote:URL``.
-        task: of a teacher, which has none of its own.
-        robot: for a teacher, the kinematics of the robot that it shall move.
+def refuse_baseline(ref: PolicyRef) -> None:
+    """Refuse ``zero`` and ``random`` on a robot.
 
     Raises:
-        ConfigError: no such policy, or a teacher without a task.
+        ConfigError: the reference is one of them.
     """
-    if (teacher := teacher_of(name)) is not None:
+    if ref.is_baseline:
+        raise ConfigError(f"{ref.text} ignores observations and must not drive a robot: pass a trained policy or a teacher")
+
+
+def wanted_spec(name: str, task: str | None, robot: str) -> EnvSpec:
+    """Spec that a policy was trained on, read without loading the policy.
+
+    Args:
+        name: policy reference.
+        task: task of a teacher, which has none of its own.
+        robot: kinematics of the robot that a teacher controls.
+
+    Raises:
+        ConfigError: the policy does not exist, or a teacher without a task.
+    """
+    ref = parse(name)
+    refuse_baseline(ref)
+    if ref.is_teacher:
         if task is None:
             raise ConfigError(f"{name}: for which task? add --task, e.g. --task tabletop/PickCube")
-        views = teachers.needs(teacher)
-        seen = {"obs": "image", "cameras": views.cameras, "image_size": views.image_size} if views.cameras else {}
+        request = teachers.camera_request(name)
+        seen = {"obs_mode": "rgb", "cameras": request.cameras, "image_size": request.image_size} if request.cameras else {}
         env = envs.make(task, EnvConfig(robot=robot, num_envs=1, **seen), num_threads=1)
         env.close()
         return env.spec
-    path = policies.trained(name)
-    if path is None:
-        raise ConfigError(f"{name}: acts blindly, and a robot shall not: name a trained policy, or teacher:NAME")
+    path = trained_path(name)
+    assert path is not None, "neither a baseline nor a teacher"
     spec = export.spec_of(path) if export.is_exported(path) else pretrained.describe(resolve_policy(path)).spec
     if task not in (None, spec.task):
         spec = spec.model_copy(update={"task": task})
     return spec
-
-
-def teacher_of(name: str) -> str | None:
-    """The teacher that a policy's name means, if it means one."""
-    return name if name.startswith("remote:") else policies.teacher_of(name)

@@ -1,4 +1,4 @@
-"""The policy's own process."""
+"""Process of the policy."""
 
 from __future__ import annotations
 
@@ -14,67 +14,86 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from envs.errors import ConfigError, RunFault
-from envs.specs import EnvSpec
-from rpd import export, policies
-from rpd.deploy.cascade import STOP, Act, Cascade, CascadeConfig, Obs
-from rpd.deploy.link import Link, LinkLost, parent
-from rpd.deploy.policy import teacher_of
-from rpd.policies import Policy, StudentPolicy, trained
-from teachers import registry as teachers
+from rpd import export
+from rpd.config.deploy import STOP, CascadeConfig
+from rpd.core.link import Link, LinkLost, parent
+from rpd.deploy.cascade import Act, Cascade, Obs
+from rpd.deploy.policy import refuse_baseline
+from rpd.envs import user_files
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.envs.specs import EnvSpec
+from rpd.export.graph import with_state_entries
+from rpd.policies.builtin import StudentPolicy
+from rpd.policies.loading import load_policy
+from rpd.teachers.adapters.student import PolicyTeacher
+from rpd.teachers.refs import parse, trained_path
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A policy that is ready."""
+    """A loaded policy."""
 
     act: Act
     reset: Callable[[], None]
-    """Forget an episode."""
+    """Reset the state of an episode."""
     spec: EnvSpec
-    """What its actions mean."""
+    """Spec with the meaning of its actions."""
     value: Callable[[Obs], float] | None = None
-    """Of an observation, for those that have one."""
+    """Value of an observation, for policies with a value function."""
 
 
 def load(name: str, spec: EnvSpec) -> Loaded:
-    """Load a policy for what a robot offers.
+    """Load a policy for a robot's spec.
 
     Raises:
-        ConfigError: no such policy, or it does not fit.
+        ConfigError: the policy does not exist or does not fit.
     """
-    teacher = teacher_of(name)
-    path = trained(name) if teacher is None else None
+    refuse_baseline(parse(name))
+    path = trained_path(name)
     if path is not None and export.is_exported(path):
-        exported = export.load(path)
-        made_for = EnvSpec.model_validate(exported.spec)
-        spec.check_policy(made_for)
-        return Loaded(exported.act, exported.reset, made_for)
-    cpu = torch.device("cpu")
-    policy: Policy = teachers.make(teacher, spec, cpu) if teacher is not None else policies.load(Path(name), name, spec, cpu)
+        return _load_exported(path, spec)
+    policy = load_policy(name, spec)
 
     def act(obs: Obs, instruction: str) -> np.ndarray:
         with torch.no_grad():
             return policy.act(_rows(obs), [instruction])[0].numpy()
 
+    critic = None
+    if path is not None and isinstance(policy, StudentPolicy | PolicyTeacher):
+        critic = policy.student if isinstance(policy, StudentPolicy) else policy.policy
+
     def value(obs: Obs) -> float:
-        assert isinstance(policy, StudentPolicy)
+        assert critic is not None
         with torch.no_grad():
-            return float(policy.student.value(_rows(obs))[0])
+            return float(critic.value(_rows(obs))[0])
 
     policy.seed(0)
-    own = value if isinstance(policy, StudentPolicy) else None
+    own = None if critic is None else value
     return Loaded(act, lambda: policy.reset(torch.ones(1, dtype=torch.bool)), spec, own)
 
 
+def _load_exported(path: Path, spec: EnvSpec) -> Loaded:
+    """Load an export; selects the state entries that it reads, and passes single frames, as it stacks frames itself."""
+    exported = export.load(path)
+    theirs = export.spec_of(path)
+    with_state_entries(spec.stacked(1), theirs.state_names).check_policy(theirs)
+    columns = [spec.state_names.index(name) for name in theirs.state_names]
+
+    def act(obs: Obs, instruction: str) -> np.ndarray:
+        newest = {key: obs[key][..., -theirs.observations[key].shape[-1] :] for key in theirs.cameras}
+        return exported.act({"state": obs["state"][columns], **newest}, instruction)
+
+    return Loaded(act, exported.reset, spec)
+
+
 def assemble(name: str, spec: EnvSpec, config: CascadeConfig) -> tuple[Cascade, Callable[[], None], EnvSpec]:
-    """Load a policy, and whomever it is compared with or may ask.
+    """Load a policy, with the ensemble and teacher of its cascade.
 
     Returns:
-        How they act together, how all forget an episode, and what their actions mean.
+        The cascade, a function that resets all members, and the spec with the meaning of the actions.
 
     Raises:
-        ConfigError: one of them is missing, or does not fit.
+        ConfigError: a member is missing or does not fit.
     """
     first, *others = (load(each, spec) for each in (name, *config.ensemble))
     asked = [] if config.ask is None or config.ask == STOP else [load(config.ask, spec)]
@@ -96,7 +115,7 @@ def _rows(obs: Obs) -> TensorDict:
 
 
 def serve(link: Link, act: Cascade, reset: Callable[[], None], delay: float) -> None:
-    """Answer the newest question, again and again; with a delay, every question, each so much later.
+    """Answer the latest query in a loop; with a delay, answer every query after the delay.
 
     Raises:
         LinkLost: the control loop is gone.
@@ -109,7 +128,7 @@ def serve(link: Link, act: Cascade, reset: Callable[[], None], delay: float) -> 
                 late.clear()
                 reset()
         asked = [order for order in orders if order["do"] == "act"]
-        for order in asked if delay else asked[-1:]:  # one that has been overtaken is of no use
+        for order in asked if delay else asked[-1:]:  # older queries are obsolete
             began = time.monotonic()
             decision = act(order["obs"], order["instruction"])
             answer = {
@@ -122,12 +141,13 @@ def serve(link: Link, act: Cascade, reset: Callable[[], None], delay: float) -> 
 
 
 def main(handle: int) -> None:
-    """Be the policy of the first message; see `rpd.deploy.link.Child`."""
+    """Run the policy of the first message; see `rpd.core.link.Child`."""
     torch.set_num_threads(1)
     link = parent(handle)
     with contextlib.suppress(LinkLost):
         order = link.take(float("inf"))[0]
         try:
+            user_files.inherit()
             cascade = CascadeConfig.model_validate_json(order["cascade"])
             act, reset, spec = assemble(order["policy"], EnvSpec.model_validate_json(order["spec"]), cascade)
         except (ConfigError, RunFault) as error:
@@ -138,5 +158,5 @@ def main(handle: int) -> None:
             serve(link, act, reset, order["delay"])
         except LinkLost:
             raise
-        except Exception as error:  # whatever it is, the control loop has to know
+        except Exception as error:  # the control loop reports any failure
             link.send({"error": f"{type(error).__name__}: {error}"})

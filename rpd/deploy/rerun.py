@@ -1,22 +1,22 @@
-"""A record for the Rerun viewer: https://rerun.io."""
+"""Export of a deployment log for the Rerun viewer: https://rerun.io."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from envs.errors import ConfigError
-from rpd.deploy.recorded import Record
+from rpd.datasets.deploy_log.reader import Record
+from rpd.envs.errors import missing_package
 
 CURVES = ("joints", "velocities", "wanted", "command", "raw", "action", "effort", "gripper", "lateness", "age", "delay")
-"""What is drawn over time, by the names in the frames of ticks."""
+"""Plotted quantities, by their names in the frames of ticks."""
 
 
 def write(recorded: Record, path: Path) -> None:
-    """Write curves, pictures, clamps and endings.
+    """Write curves, images, clamps and reasons of episode ends.
 
     Args:
-        recorded: what to show.
-        path: file to write, ``.rrd``.
+        recorded: deployment log.
+        path: output file, ``.rrd``.
 
     Raises:
         ConfigError: rerun-sdk is not installed.
@@ -24,10 +24,10 @@ def write(recorded: Record, path: Path) -> None:
     try:
         import rerun as rr
     except ImportError:
-        raise ConfigError("--rerun needs rerun-sdk: pip install 'rpd[rerun]'") from None
+        raise missing_package("--rerun", "rerun-sdk", "rerun") from None
     stream = rr.RecordingStream(f"rpd deploy {recorded.path.name}")
     stream.save(path)
-    period, began = 1 / recorded.head["rate"], 0.0  # episodes one behind the other
+    period, began = 1 / recorded.head["rate"], 0.0  # episodes are concatenated
     for played in recorded.played:
         for tick in played.ticks:
             stream.set_time("time", duration=began + tick["time"])

@@ -1,8 +1,8 @@
-"""What stands between a policy and a driver: pure functions that no command outside of the limits passes.
+"""Safety layer between a policy and a driver: pure functions that keep commands within limits.
 
-The rule behind `admit`: a command is sent only if from it the arm can still brake to rest, at its acceleration limits,
-without any point on the way breaking a limit; else it takes the next step of the braking that was found possible one
-command before. So whatever is asked for, and whenever the asking ends, there is a way to rest within the limits.
+Rule of `filter_command`: a command is sent only if the arm can brake to rest after it, at its acceleration limits, without
+violating a limit on the way; otherwise the next step of the braking trajectory of the previous command is sent. Thus for any
+sequence of requests, ending at any time, the arm can come to rest within its limits.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Forward = Callable[[Array], Array]
 """Joint positions [K, n], rad -> positions of the tool centre point [K, 3], m."""
 
 SCALES = (1.0, 0.75, 0.5, 0.25, 0.1)
-"""How much of what is asked for beyond braking is tried, where all of it would break a limit of the hand."""
-EPSILON = 1e-9  # below which a velocity, rad/s, is rest, and an excess is rounding
+"""Fractions of the requested motion beyond braking that are tried if the full motion violates a limit of the hand."""
+EPSILON = 1e-9  # tolerance for rest, rad/s, and for rounding
 
 
 class Unsafe(Exception):
-    """Nothing may be sent any more; the message says why."""
+    """No command may be sent; the message states the reason."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an arm with n joints must not exceed. Every one is a finite number."""
+    """Limits of an arm with n joints; all finite."""
 
     lower: Array
     """[n] rad."""
@@ -40,14 +40,14 @@ class Limits:
     acceleration: Array
     """[n] rad/s^2."""
     box: tuple[Array, Array]
-    """Lowest and highest corner [3] of where the tool centre point may be, m."""
+    """Lowest and highest corner [3] of the workspace of the tool center point, m."""
     tcp_speed: float
-    """Of the tool centre point, m/s."""
+    """Maximum speed of the tool center point, m/s."""
 
 
 @dataclass(frozen=True)
-class Motion:
-    """What was commanded last."""
+class JointCommand:
+    """Commanded joint state."""
 
     position: Array
     """[n] rad."""
@@ -56,24 +56,24 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What may be sent."""
+class FilteredCommand:
+    """A command within limits."""
 
-    motion: Motion
+    command: JointCommand
     clamps: tuple[str, ...]
-    """The limits that changed it: of ``joint``, ``velocity``, ``acceleration``, ``workspace``, ``tcp_speed``."""
+    """Limits that changed it, of ``joint``, ``velocity``, ``acceleration``, ``workspace``, ``tcp_speed``."""
 
 
-def at_rest(joints: Array, limits: Limits, forward: Forward) -> Motion:
-    """Begin where the arm is.
+def initial_command(joints: Array, limits: Limits, forward: Forward) -> JointCommand:
+    """Initial command: the measured posture, at rest.
 
     Args:
-        joints: [n] rad, as measured.
-        limits: of the arm.
-        forward: its kinematics.
+        joints: [n] measured, rad.
+        limits: limits of the arm.
+        forward: kinematics of the arm.
 
     Raises:
-        Unsafe: it is outside of its limits: naming the joint, or the place of the hand.
+        Unsafe: the arm is outside its limits; names the joint, or the position of the hand.
     """
     if not np.isfinite(joints).all():
         raise Unsafe("the robot reports joint positions that are not numbers")
@@ -86,22 +86,24 @@ def at_rest(joints: Array, limits: Limits, forward: Forward) -> Motion:
     if ((tcp < low) | (tcp > high)).any():
         place = ", ".join(f"{x:.3f}" for x in tcp)
         raise Unsafe(f"the hand is at ({place}) m, outside of the workspace: move it by hand, or correct limits.workspace")
-    return Motion(joints.astype(np.float64), np.zeros(len(joints)))
+    return JointCommand(joints.astype(np.float64), np.zeros(len(joints)))
 
 
-def admit(wanted: Array, before: Motion, limits: Limits, forward: Forward, period: float, speed: float = 1.0) -> Verdict:
-    """Turn what is wanted into what may be commanded.
+def filter_command(
+    wanted: Array, before: JointCommand, limits: Limits, forward: Forward, period: float, speed: float = 1.0
+) -> FilteredCommand:
+    """Filter wanted joint positions to a command within limits.
 
     Args:
         wanted: [n] joint positions, rad.
-        before: the command before; from `at_rest`, or of the last verdict, at the same period.
-        limits: of the arm.
-        forward: its kinematics.
-        period: between commands, s.
-        speed: fraction of the velocity limits, not falling from one command to the next; for a slow start.
+        before: previous command, from `initial_command` or this function, at the same period.
+        limits: limits of the arm.
+        forward: kinematics of the arm.
+        period: time between commands, s.
+        speed: fraction of the velocity limits, not decreasing between commands; for a speed ramp.
 
     Raises:
-        Unsafe: what is wanted is not finite.
+        Unsafe: `wanted` is not finite.
     """
     if not np.isfinite(wanted).all():
         raise Unsafe("the commanded joint positions are not finite numbers")
@@ -113,66 +115,66 @@ def admit(wanted: Array, before: Motion, limits: Limits, forward: Forward, perio
     over = np.max(np.abs(rate) / (speed * limits.velocity), initial=1.0)
     if over > 1 + EPSILON:
         clamps.append("velocity")
-        rate = rate / over  # the same way, slower
+        rate = rate / over  # same direction, lower speed
     bounded = np.clip(rate, low, high)
     if (np.abs(bounded - rate) > EPSILON).any():
         clamps.append("acceleration")
     braked = _slower(before.velocity, limits, period)
     for scale in SCALES:
-        motion = _move(before.position, braked + scale * (bounded - braked), limits, period)
-        broken = _broken(before, motion, limits, forward, period)
-        if not broken:
-            return Verdict(motion, tuple(clamps))
-        clamps += [name for name in broken if name not in clamps]
-    return Verdict(_move(before.position, braked, limits, period), tuple(clamps))
+        command = _move(before.position, braked + scale * (bounded - braked), limits, period)
+        violated = _violations(before, command, limits, forward, period)
+        if not violated:
+            return FilteredCommand(command, tuple(clamps))
+        clamps += [name for name in violated if name not in clamps]
+    return FilteredCommand(_move(before.position, braked, limits, period), tuple(clamps))
 
 
-def velocity_bounds(before: Motion, limits: Limits, period: float, speed: float = 1.0) -> tuple[Array, Array]:
-    """The lowest and highest velocity [n] that respect every joint limit, now and while braking afterwards.
+def velocity_bounds(before: JointCommand, limits: Limits, period: float, speed: float = 1.0) -> tuple[Array, Array]:
+    """Lowest and highest velocity [n] that respect every joint limit, now and during braking.
 
-    A joint at distance d of its limit may move on with v if it can then brake: v T + v^2 / 2a <= d, which is kept by braking
-    with a at every period T.
+    A joint at distance d from its limit may move with velocity v if it can still brake: v T + v^2 / 2a <= d, an invariant under
+    braking with a in every period T.
     """
     a, change, most = limits.acceleration, limits.acceleration * period, speed * limits.velocity
     up = _brakeable(limits.upper - before.position, a, period)
     down = _brakeable(before.position - limits.lower, a, period)
     low = np.maximum(np.maximum(-most, before.velocity - change), -down)
     high = np.minimum(np.minimum(most, before.velocity + change), up)
-    return np.minimum(low, high), high  # equal but for rounding where there is no choice
+    return np.minimum(low, high), high  # equal up to rounding if there is no choice
 
 
-def braking(motion: Motion, limits: Limits, period: float) -> list[Motion]:
-    """The commands that bring the arm to rest, at its acceleration limits."""
-    count = math.ceil(np.max(np.abs(motion.velocity) / (limits.acceleration * period), initial=0.0) - EPSILON)
+def braking(command: JointCommand, limits: Limits, period: float) -> list[JointCommand]:
+    """Commands that bring the arm to rest, at its acceleration limits."""
+    count = math.ceil(np.max(np.abs(command.velocity) / (limits.acceleration * period), initial=0.0) - EPSILON)
     way = []
     for _ in range(count):
-        motion = _move(motion.position, _slower(motion.velocity, limits, period), limits, period)
-        way.append(motion)
+        command = _move(command.position, _slower(command.velocity, limits, period), limits, period)
+        way.append(command)
     return way
 
 
 def stop_time(limits: Limits) -> float:
-    """Seconds in which the arm comes to rest from its highest speed, braking as `braking` does."""
+    """Time to rest from maximum speed, braking as in `braking`, s."""
     return float(np.max(limits.velocity / limits.acceleration))
 
 
 def smooth(action: Array, before: Array | None, share: float) -> Array:
-    """An exponential average of actions [A]: `share` in [0, 1) of the one before, 0 does nothing."""
+    """Exponential average of actions [A]: `share` in [0, 1) is the weight of the previous one."""
     return action if before is None else share * before + (1 - share) * action
 
 
-def grip(value: float, opened: bool, hysteresis: float) -> bool:
-    """Whether the gripper shall be open: it turns only where a value in [-1, 1] passes zero by `hysteresis`."""
+def gripper_with_hysteresis(value: float, opened: bool, hysteresis: float) -> bool:
+    """Whether to open the gripper: it switches only if a value in [-1, 1] passes zero by `hysteresis`."""
     return value > (-hysteresis if opened else hysteresis)
 
 
 def ramp(elapsed: float, duration: float, start: float = 0.1) -> float:
-    """Fraction of full speed `elapsed` seconds after the first motion: from `start` to 1 in `duration` seconds."""
+    """Fraction of full speed, `elapsed` seconds after the start: from `start` to 1 within `duration` seconds."""
     return 1.0 if elapsed >= duration else start + (1 - start) * elapsed / duration
 
 
 def _brakeable(distance: Array, acceleration: Array, period: float) -> Array:
-    """The highest v [n] with v T + v^2 / 2a <= distance."""
+    """Highest v [n] with v T + v^2 / 2a <= distance."""
     return acceleration * (np.sqrt(period**2 + 2 * np.maximum(distance, 0) / acceleration) - period)
 
 
@@ -180,18 +182,20 @@ def _slower(velocity: Array, limits: Limits, period: float) -> Array:
     return np.sign(velocity) * np.maximum(np.abs(velocity) - limits.acceleration * period, 0)
 
 
-def _move(position: Array, velocity: Array, limits: Limits, period: float) -> Motion:
-    return Motion(np.clip(position + velocity * period, limits.lower, limits.upper), velocity)  # clips only what is rounding
+def _move(position: Array, velocity: Array, limits: Limits, period: float) -> JointCommand:
+    return JointCommand(
+        np.clip(position + velocity * period, limits.lower, limits.upper), velocity
+    )  # clips rounding errors only
 
 
-def _broken(before: Motion, motion: Motion, limits: Limits, forward: Forward, period: float) -> list[str]:
-    """The limits of the hand that a command, or braking after it, would break."""
-    way = [before, motion, *braking(motion, limits, period)]
+def _violations(before: JointCommand, command: JointCommand, limits: Limits, forward: Forward, period: float) -> list[str]:
+    """Limits of the hand that a command, or braking after it, violates."""
+    way = [before, command, *braking(command, limits, period)]
     tcp = forward(np.stack([m.position for m in way]))
     (low, high), steps = limits.box, np.linalg.norm(np.diff(tcp, axis=0), axis=1)
-    broken = []
+    violated = []
     if ((tcp[1:] < low) | (tcp[1:] > high)).any():
-        broken.append("workspace")
+        violated.append("workspace")
     if (steps > limits.tcp_speed * period).any():
-        broken.append("tcp_speed")
-    return broken
+        violated.append("tcp_speed")
+    return violated

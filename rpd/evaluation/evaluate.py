@@ -1,24 +1,27 @@
-"""Success rates on fixed seeds, with their intervals, and comparisons paired by seed."""
+"""Success rates on fixed seeds with confidence intervals, and comparisons paired by seed."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from envs.base import VectorEnv
-from envs.errors import ConfigError, NonFiniteError, RunFault
-from rpd.atomic import write_json, write_text
-from rpd.machine import environment_info
-from rpd.policies import Policy
-from rpd.progress import Patience
-from rpd.stats import PairedResult, paired_difference, wilson
+from rpd.core.files import write_json, write_text
+from rpd.core.statistics import PairedResult, paired_difference, wilson
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.envs.finite import check_exchange
+from rpd.envs.rebuild import episode_options, words
+from rpd.envs.vector_env import VectorEnv
+from rpd.policies.base import Policy
+from rpd.runs.progress import ProgressLog
+from rpd.runs.provenance import environment_info
+from rpd.teachers.observation import teacher_observation
 
 SCHEMA_VERSION = 1
 
@@ -36,14 +39,14 @@ class EpisodeRecord:
     ret: float
     length: int
     seconds: float | None = None
-    """Until it was solved for the first time; None where it was not."""
+    """Time of the first success, s; None if the episode was not solved."""
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What a policy did on a list of seeds.
+    """Results of a policy on a list of seeds.
 
-    `successes` counts episodes that were solved at some step (``success_once``, the convention of ManiSkill). The
+    `successes` counts episodes that were solved at some step (``success_once``, ManiSkill's convention). Episodes of the
     built-in environments end on success, so there it equals ``success_at_end``; both are recorded.
     """
 
@@ -51,6 +54,8 @@ class EvalResult:
     policy: str
     episodes: tuple[EpisodeRecord, ...]
     """In the order of their seeds."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Environment options that determine the episodes; empty if unknown."""
 
     @property
     def n(self) -> int:
@@ -84,21 +89,21 @@ class EvalResult:
 
     @property
     def travel_time(self) -> float | None:
-        """Mean time until an episode was solved, of those that were, seconds; None where none was."""
+        """Mean time to success of the solved episodes, s; None if none was solved."""
         times = [e.seconds for e in self.episodes if e.seconds is not None]
         return sum(times) / len(times) if times else None
 
     @property
     def weighted_travel_time(self) -> float | None:
-        """COMPASS's measure (arXiv 2502.16372): the sum of the durations of the solved episodes over the success rate, seconds.
+        """COMPASS's metric (arXiv 2502.16372): sum of the durations of solved episodes over the success rate, s.
 
-        As published: a failure adds nothing to the sum and shrinks the rate, so it is n times `travel_time`, and compares
-        policies on equally many episodes only.
+        As published, a failure adds nothing to the sum and lowers the rate, so the metric is n times `travel_time`, and is
+        comparable only between policies with equal numbers of episodes.
         """
         return None if self.travel_time is None else self.n * self.travel_time
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary, as JSON values, without the single episodes."""
+        """Summary as JSON values, without the single episodes."""
         return {
             "task": self.task,
             "policy": self.policy,
@@ -115,61 +120,63 @@ class EvalResult:
         }
 
     def to_full_dict(self) -> dict[str, Any]:
-        """Everything, as JSON values; `from_full_dict` is its inverse."""
+        """All fields as JSON values; the inverse of `from_full_dict`."""
         return asdict(self)
 
     @classmethod
     def from_full_dict(cls, values: dict[str, Any]) -> EvalResult:
         """Rebuild a result from `to_full_dict`."""
         episodes = tuple(EpisodeRecord(**e) for e in values["episodes"])
-        return cls(values["task"], values["policy"], episodes)
+        return cls(values["task"], values["policy"], episodes, values["options"])
 
     def metrics(self) -> dict[str, float]:
-        """The numbers that a training run logs."""
+        """Metrics that a training run logs."""
         low, high = self.interval
         return {
-            "eval/success": self.rate,
-            "eval/success_lo": low,
-            "eval/success_hi": high,
-            "eval/return": self.mean_return,
-            "eval/length": self.mean_length,
+            "eval/success_once": self.rate,
+            "eval/success_once_lo": low,
+            "eval/success_once_hi": high,
+            "eval/success_at_end": sum(e.success_at_end for e in self.episodes) / self.n,
+            "eval/ep_return": self.mean_return,
+            "eval/ep_length": self.mean_length,
         }
 
 
 def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame: OnFrame | None = None) -> EvalResult:
     """Run the episodes of seeds ``seed .. seed + episodes - 1``, `env.num_envs` at a time.
 
-    Only the first episode that each environment plays after a reset counts: later ones would favour short episodes.
+    Only the first episode of each environment after a reset counts: counting later ones would favor short episodes.
 
     Args:
-        env: where to act.
-        policy: who acts.
-        episodes: how many, >= 1.
-        seed: of the first episode; also seeds the policy.
+        env: environment to act in.
+        policy: the policy.
+        episodes: number of episodes, >= 1.
+        seed: seed of the first episode, and of the policy.
         on_frame: called in the first batch after the reset and after every step, see `OnFrame`; for videos.
 
     Raises:
-        NonFiniteError: the policy answered with NaN or Inf.
-        RunFault: an episode did not end after the steps that the spec allows.
+        NonFiniteError: an observation or an action is not finite; names it.
+        RunFault: an episode did not end within the spec's maximum number of steps.
     """
     if episodes < 1:
         raise ConfigError(f"cannot evaluate {episodes} episodes: at least 1 is needed")
     policy.seed(seed)
     records: list[EpisodeRecord] = []
     limit = env.spec.max_episode_steps
-    patience = Patience(f"evaluating {policy.name} on {env.spec.task}", limit * math.ceil(episodes / env.num_envs))
+    log = ProgressLog(f"evaluating {policy.name} on {env.spec.task}", limit * math.ceil(episodes / env.num_envs))
     for batch, first in enumerate(range(0, episodes, env.num_envs)):
         count = min(env.num_envs, episodes - first)
         played = _batch(env, policy, count, seed + first, on_frame if first == 0 else None)
         for step, ended in enumerate(played, batch * limit + 1):
             records += ended
-            patience.tell(step, f"{len(records)} of {episodes} episodes")
-    return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)))
+            log.update(step, f"{len(records)} of {episodes} episodes")
+    options = {name: words(value) for name, value in episode_options(env.spec).items()}
+    return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)), options)
 
 
 @torch.no_grad()
 def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFrame | None) -> Iterator[list[EpisodeRecord]]:
-    """Of the first episodes of environments 0 .. count - 1 after a reset with `seed`: after each step those that ended."""
+    """Run environments 0 .. count - 1 after a reset with `seed`; after each step, yield the first episodes that ended."""
     running = torch.arange(env.num_envs, device=env.device) < count  # [N]
     success, left = torch.zeros_like(running), count
     obs = env.reset(seed)
@@ -177,15 +184,15 @@ def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFr
     if on_frame:
         on_frame(env, running, success)
     for _ in range(env.spec.max_episode_steps):
-        action = policy.act(obs.update(env.look()) if policy.looks else obs, env.instructions)
-        if not torch.isfinite(action).all():
-            raise NonFiniteError(f"policy {policy.name}", f"action of {_rows(~torch.isfinite(action).all(-1))}")
+        shown = teacher_observation(env, obs, policy)
+        action = policy.act(shown, env.instructions)
+        check_exchange(shown, {"action": action}, f"policy {policy.name}", env.spec, env.added_keys)
         step = env.step(action)
         obs, records = step.obs, list[EpisodeRecord]()
         if (ended := step.episode) is not None:
             success[ended.env] |= ended.success_once & running[ended.env]
             first = running[ended.env].tolist()
-            fields = (ended.seed, ended.success_once, ended.success_at_end, ended.ret, ended.length)
+            fields = (ended.seed, ended.success_once, ended.success_at_end, ended.episode_return, ended.length)
             solved_after = ended.length if ended.solved_after is None else ended.solved_after
             seconds = [
                 steps / env.spec.control_hz if solved else None
@@ -205,13 +212,16 @@ def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFr
 
 
 def compare(a: EvalResult, b: EvalResult) -> PairedResult:
-    """Return the difference of success rates a - b, paired by seed.
+    """Return the difference of the success rates a - b, paired by seed.
 
     Raises:
-        ConfigError: the two were not evaluated on the same episodes.
+        ConfigError: the episodes differ in task, seed or an environment option.
     """
     if a.task != b.task:
         raise ConfigError(f"cannot pair evaluations of different tasks: {a.task} and {b.task}")
+    if differ := [name for name in a.options if name in b.options and a.options[name] != b.options[name]]:
+        sides = " and ".join(f"{r.policy} {r.options[differ[0]]}" for r in (a, b))
+        raise ConfigError(f"cannot pair evaluations of different episodes ({differ[0]}: {sides}): evaluate both with the same")
     seeds_a, seeds_b = [e.seed for e in a.episodes], [e.seed for e in b.episodes]
     if seeds_a != seeds_b:
         raise ConfigError(
@@ -220,17 +230,32 @@ def compare(a: EvalResult, b: EvalResult) -> PairedResult:
     return paired_difference([e.success_once for e in a.episodes], [e.success_once for e in b.episodes])
 
 
-def save(result: EvalResult, folder: Path, env: dict[str, Any] | None = None) -> None:
+def save(
+    result: EvalResult,
+    folder: Path,
+    env: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
+    identity: str | None = None,
+) -> None:
     """Write eval.json (summary, versions, git, machine) and episodes.jsonl into a folder.
 
     Args:
-        result: what is saved.
-        folder: where to.
-        env: how the environment was built, as JSON values.
+        result: result to save.
+        folder: destination.
+        env: environment configuration, as JSON values.
+        notes: differences from the policy's training environment, see `rpd.policies.made_for.remarks`.
+        identity: identity of the policy, see `rpd.policies.identity`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "episodes.jsonl", "".join(json.dumps(asdict(e)) + "\n" for e in result.episodes))
-    summary = {"schema_version": SCHEMA_VERSION, **result.to_dict(), "env": env or {}, **environment_info()}
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        **result.to_dict(),
+        "identity": identity,
+        "env": env or {},
+        "notes": list(notes),
+        **environment_info(),
+    }
     write_json(folder / "eval.json", summary)
 
 

@@ -1,4 +1,4 @@
-"""One video of every robot: a row of tiles per robot and task, all of them acting at once."""
+"""One video of all robots: a row of tiles per robot and task, acting at the same time."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from envs.base import VectorEnv
-from rpd.video import VideoWriter, grid
-from students.generalist import GeneralistActorCritic
+from rpd.envs.vector_env import VectorEnv
+from rpd.evaluation.video import VideoWriter, grid
+from rpd.students.generalist import GeneralistActorCritic
 
 TILES, SIZE = 4, 128
-FILM = "grid.mp4"
-"""Name of the video in a run's folder."""
 
 
 @torch.no_grad()
 def film(policy: GeneralistActorCritic, envs: Sequence[VectorEnv], path: Path, seed: int) -> None:
-    """Film the first episodes of every environment until all have ended; ended ones keep their last picture.
+    """Record the first episodes of every environment until all have ended; ended ones keep their last frame.
 
     Args:
-        policy: who acts, on every robot.
-        envs: of the robots; they are reset.
-        path: of the mp4.
-        seed: of the first episode.
+        policy: generalist policy that acts on every robot.
+        envs: environments of the robots; they are reset.
+        path: output mp4.
+        seed: seed of the first episode.
     """
     count = min(TILES, *(env.num_envs for env in envs))
     obs = [env.reset(seed) for env in envs]
@@ -43,7 +41,7 @@ def film(policy: GeneralistActorCritic, envs: Sequence[VectorEnv], path: Path, s
             for i, env in enumerate(envs):
                 if not running[i].any():
                     continue
-                policy.fit(env.spec)
+                policy.adapt_to(env.spec)
                 step = env.step(policy.act(obs[i]))
                 obs[i] = step.obs
                 if step.episode is not None:

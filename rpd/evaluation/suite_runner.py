@@ -1,83 +1,62 @@
-"""`rpd eval --suite`: a policy on every task of a suite, in shards if need be, continued where it was interrupted.
+"""`rpd eval --suite`: evaluate a policy on every task of a suite, optionally in shards; resumes after an interruption.
 
-The folder of an evaluation holds one file of episodes per task and shard. Whoever finishes writes the summary of all that are
-there, so shards that write to one folder, or whose folders are copied into one, are merged by the last of them; and an
-evaluation that was interrupted goes on with the episodes that are missing.
+The result folder holds one file of episodes per task and shard. Each shard that ends writes the summary of all episodes in the
+folder, so shards that write to one folder, or whose folders are copied into one, are merged by the last one. An interrupted
+evaluation continues with the missing episodes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from pydantic import TypeAdapter, ValidationError
 
-from envs import registry as envs
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from rpd.atomic import write_json, write_text
-from rpd.evaluate import SCHEMA_VERSION, EpisodeRecord, EvalResult, evaluate
-from rpd.machine import environment_info
-from rpd.page import rate_text
-from rpd.policies import resolve, teacher_of
-from rpd.report import write_evaluation
-from rpd.suites import Suite
-from rpd.trainer import resolve_device
-from rpd.video import GridRecorder
+from rpd.core.device import resolve_device
+from rpd.core.files import write_json, write_text
+from rpd.envs import registry as envs
+from rpd.envs import user_files
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.rebuild import words
+from rpd.evaluation.evaluate import SCHEMA_VERSION, EpisodeRecord, EvalResult, evaluate
+from rpd.evaluation.suites import Shard, Suite
+from rpd.evaluation.video import GridRecorder
+from rpd.policies.identity import check_unchanged
+from rpd.policies.loading import load_policy
+from rpd.policies.made_for import remarks
+from rpd.reporting.run_report import write_evaluation
+from rpd.runs.provenance import environment_info
+from rpd.runs.reader import read_json
+from rpd.students.identity import short
+from rpd.students.io.locks import LOCK, locked
 
-SETTINGS, VIDEOS = "suite.json", "videos"
+LOG = logging.getLogger(__name__)
+
+SETTINGS, EPISODES, VIDEOS = "suite.json", "episodes", "videos"
+_EPISODE = TypeAdapter(EpisodeRecord)
 TILES = 4
-"""Episodes of each task in its video: simulators draw slowly, and a suite has many tasks."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The part of an evaluation that one process does: number `index`, from 1, of `count`."""
-
-    index: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read e.g. ``"2/4"``.
-
-        Raises:
-            ConfigError: it is none.
-        """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise ConfigError(f"--shard {text}: give its number and how many there are, e.g. 1/4")
-        return cls(int(match[1]), int(match[2]))
-
-    def share(self, suite: Suite, seeds: range) -> dict[str, range]:
-        """The seeds of this shard by task: consecutive ones, so that few tasks have to be built twice."""
-        total = len(suite.tasks) * len(seeds)
-        first, last = (total * i // self.count for i in (self.index - 1, self.index))
-        shares = {}
-        for number, task in enumerate(suite.tasks):
-            begin, end = (min(max(x - number * len(seeds), 0), len(seeds)) for x in (first, last))
-            if begin < end:
-                shares[task] = seeds[begin:end]
-        return shares
+"""Number of episodes in each task's video: rendering is slow, and a suite has many tasks."""
 
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """What an evaluation is; equal ones can be merged.
+    """Settings of a suite evaluation; results with equal settings can be merged.
 
     Attributes:
-        suite: which.
-        policy: as `rpd eval` calls it.
-        episodes: of each task.
-        seed: of the first episode of each task.
-        configs: the environment of each task.
-        sampler: of a diffusion policy.
+        suite: the suite.
+        policy: policy reference.
+        episodes: episodes per task.
+        seed: seed of the first episode of each task.
+        configs: environment of each task.
+        sampler: sampler of a diffusion policy.
+        identity: identity of the policy, see `rpd.policies.identity`.
     """
 
     suite: Suite
@@ -86,82 +65,66 @@ class SuiteRun:
     seed: int
     configs: dict[str, EnvConfig]
     sampler: str | None = None
+    identity: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        """As JSON values, without what does not change results."""
+        """Settings that affect results, as JSON values."""
         config = next(iter(self.configs.values()))
         env = config.model_dump(mode="json", exclude_none=True, exclude={"num_envs", "num_workers"})
-        drawn = {} if self.sampler is None else {"sampler": self.sampler}
+        more = {"sampler": self.sampler, "imports": user_files.digests()}
         return {
-            "suite": self.suite.name, "policy": self.policy, "episodes": self.episodes, "seed": self.seed, "env": env, **drawn
+            "suite": self.suite.name, "policy": self.policy, "identity": self.identity, "episodes": self.episodes,
+            "seed": self.seed, "env": env,
+            **{key: value for key, value in more.items() if value},
         }  # fmt: skip
 
     @property
-    def name(self) -> str:
-        """The policy's name in results."""
-        return teacher_of(self.policy) or self.policy
-
-    @property
     def seeds(self) -> range:
-        """Of each task's episodes."""
+        """Seeds of each task's episodes."""
         return range(self.seed, self.seed + self.episodes)
 
 
 def run(what: SuiteRun, folder: Path, shard: Shard, device: str, num_threads: int | None, film: bool = False) -> dict[str, Any]:
-    """Play the episodes of a shard that are missing in the folder; summarise all that are there.
+    """Run the missing episodes of a shard, and summarize all episodes in the folder.
 
     Args:
         what: the evaluation.
-        folder: of its results.
-        shard: which part of it.
-        device: as `resolve_device` reads it.
+        folder: result folder.
+        shard: part of the evaluation to run.
+        device: see `resolve_device`.
         num_threads: CPU threads of the simulator.
-        film: make a video of each task's first episodes, ``videos/<task>.mp4``.
+        film: record a video of each task's first episodes, ``videos/<task>.mp4``.
 
     Returns:
         The summary, as in eval.json.
 
     Raises:
-        ConfigError: the folder holds another evaluation.
+        ConfigError: the folder holds another evaluation, or another process runs this shard.
     """
-    _claim(what, folder)
-    for task, seeds in shard.share(what.suite, what.seeds).items():
-        missing = sorted(set(seeds) - {e.seed for e in _episodes(folder, task)})
-        if missing:
-            _play(what, folder, task, shard, missing, device, num_threads, film)
-    return _summarise(what, folder)
-
-
-def show(summary: dict[str, Any], folder: Path, expected: int) -> None:
-    """Print a summary per task and in total."""
-    title = f"{summary['task']} · {summary['policy']}"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("task", no_wrap=True)
-    table.add_column("success (95 %)", no_wrap=True)
-    table.add_column("length", no_wrap=True)
-    table.add_column("instruction", overflow="fold")
-    for row in summary["tasks"]:
-        table.add_row(row["task"], rate_text(row), f"{row['mean_length']:.0f}", row["instruction"])
-    table.add_section()
-    table.add_row("all", rate_text(summary), f"{summary['mean_length']:.0f}", f"mean of the tasks {summary['mean_rate']:.1%}")
-    console = Console()
-    console.print(table)
-    if summary["n"] < expected:
-        rest = f"{summary['n']} of {expected} episodes are here; the other shards, or the same command, add the rest"
-        console.print(rest, highlight=False, soft_wrap=True)
-    console.print(f"results: {folder}", highlight=False, soft_wrap=True)
+    _check(what, folder)
+    part = f"shard {shard.index}/{shard.count} of {folder}"
+    with locked(folder / f".{shard.index}-of-{shard.count}{LOCK}", part):
+        for task, seeds in shard.share(what.suite, what.seeds).items():
+            missing = sorted(set(seeds) - {e.seed for e in _episodes(what, folder, task)})
+            if missing:
+                _play(what, folder, task, shard, missing, device, num_threads, film)
+    with locked(folder / f".summary{LOCK}", folder, wait=True):  # another shard may end at the same time
+        return _summarise(what, folder)
 
 
 def _play(
     what: SuiteRun, folder: Path, task: str, shard: Shard, missing: list[int], device: str, num_threads: int | None, film: bool
 ) -> None:
-    """Play episodes of a task, and write them down after every batch; film those that begin with the task's first."""
-    file = folder / "episodes" / f"{_slug(task)}.{shard.index}-of-{shard.count}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Run episodes of a task and save them after every batch; record a video if they start with the task's first."""
+    file = folder / EPISODES / f"{_slug(task)}.{shard.index}-of-{shard.count}.jsonl"
     done = _read(file)
     config = what.configs[task].model_copy(update={"num_envs": min(what.configs[task].num_envs, len(missing))})
     with contextlib.closing(envs.make(task, config, resolve_device(device), num_threads)) as env:
-        policy = resolve(what.policy, env, what.sampler)
+        policy = load_policy(what.policy, env, what.sampler)
+        check_unchanged(what.policy, what.identity)
+        for note in remarks(env.spec, what.policy, but=("task", "max_episode_steps")):
+            LOG.warning(f"{task}: {note}")
+        _claim(what, folder, shard)  # only now: an evaluation that fails to start leaves no files
         for batch in _batches(missing, config.num_envs):
             filmed = film and batch[0] == what.seed
             path = folder / VIDEOS / f"{_slug(task)}.mp4"
@@ -170,11 +133,11 @@ def _play(
                 done += evaluate(env, policy, len(batch), batch[0], video).episodes
             write_text(file, "".join(json.dumps(asdict(e)) + "\n" for e in done))
     solved = sum(e.success_once for e in done)
-    print(f"{task}: {solved}/{len(done)} in this shard", flush=True)
+    LOG.info(f"{task}: {solved}/{len(done)} in this shard")
 
 
 def _batches(seeds: list[int], size: int) -> Iterator[list[int]]:
-    """Consecutive seeds, at most `size` together."""
+    """Group consecutive seeds, at most `size` per batch."""
     batch: list[int] = []
     for seed in seeds:
         if batch and (len(batch) == size or seed != batch[-1] + 1):
@@ -185,17 +148,18 @@ def _batches(seeds: list[int], size: int) -> Iterator[list[int]]:
 
 
 def _summarise(what: SuiteRun, folder: Path) -> dict[str, Any]:
-    """Write eval.json, episodes.jsonl and report.html of everything that is in the folder."""
-    by_task = {task: _episodes(folder, task) for task in what.suite.tasks}
+    """Write eval.json, episodes.jsonl and report.html of all episodes in the folder."""
+    by_task = {task: _episodes(what, folder, task) for task in what.suite.tasks}
     rows = [
-        EvalResult(task, what.name, tuple(episodes)).to_dict() | {"instruction": envs.task_info(task).instruction}
+        EvalResult(task, what.policy, tuple(episodes)).to_dict() | {"instruction": envs.task_info(task).instruction}
         for task, episodes in by_task.items()
         if episodes
     ]
-    everything = EvalResult(what.suite.name, what.name, tuple(e for episodes in by_task.values() for e in episodes))
+    everything = EvalResult(what.suite.name, what.policy, tuple(e for episodes in by_task.values() for e in episodes))
     summary = {
         "schema_version": SCHEMA_VERSION,
         **everything.to_dict(),
+        "identity": what.identity,
         "mean_rate": sum(row["rate"] for row in rows) / len(rows),
         "env": what.settings()["env"],
         "tasks": rows,
@@ -208,26 +172,80 @@ def _summarise(what: SuiteRun, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _claim(what: SuiteRun, folder: Path) -> None:
-    file = folder / SETTINGS
-    if file.exists():
-        theirs, ours = json.loads(file.read_text()), what.settings()
-        for key, value in ours.items():
-            if theirs.get(key) != value:
-                raise ConfigError(f"--out {folder} holds another evaluation: its {key} is {theirs.get(key)}, not {value}")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, what.settings())
+def _claim(what: SuiteRun, folder: Path, shard: Shard) -> None:
+    """Write the settings of the folder's evaluation, unless another shard has, and those of this shard."""
+    with locked(folder / f".settings{LOCK}", folder, wait=True):
+        if not _check(what, folder):
+            write_json(folder / SETTINGS, what.settings())
+        (folder / EPISODES).mkdir(exist_ok=True)
+        write_json(folder / EPISODES / f"{shard.index}-of-{shard.count}.json", what.settings())
 
 
-def _episodes(folder: Path, task: str) -> list[EpisodeRecord]:
-    """All of a task's episodes in a folder, whichever shard played them, in the order of their seeds."""
-    found = {e.seed: e for file in sorted((folder / "episodes").glob(f"{_slug(task)}.*.jsonl")) for e in _read(file)}
-    return [found[seed] for seed in sorted(found)]
+def _check(what: SuiteRun, folder: Path) -> bool:
+    """Reject a folder, or a shard in it, of another evaluation; returns whether the folder has settings."""
+    if not (folder / SETTINGS).exists():
+        if any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise ConfigError(f"--out {folder} has something else in it: choose another folder")
+        return False
+    for file in (folder / SETTINGS, *sorted((folder / EPISODES).glob("*-of-*.json"))):  # shards may have been copied here
+        _check_settings(what, file, folder if file.name == SETTINGS else file)
+    return True
+
+
+def _check_settings(what: SuiteRun, file: Path, place: Path) -> None:
+    theirs, ours = read_json(file), what.settings()
+    _check_policy(theirs, what, place)
+    for key in sorted((ours.keys() | theirs.keys()) - {"policy", "identity"}):  # a key that only one side has counts
+        then, now = theirs.get(key), ours.get(key)
+        if then != now:
+            raise ConfigError(f"--out {place} holds another evaluation: its {key} is {words(then)}, not {words(now)}")
+
+
+def _check_policy(theirs: dict[str, Any], what: SuiteRun, place: Path) -> None:
+    """Compare policies by the identity of their files, or by name if a server does not report it."""
+    before, now, name = theirs.get("identity"), what.identity, theirs.get("policy")
+    if before and now and before == now:
+        return
+    if name != what.policy:
+        raise ConfigError(f"--out {place} holds another evaluation: its policy is {name}, not {what.policy}")
+    if before and now:
+        was, is_ = f"{name} as it was ({short(before)})", f"as it is now ({short(now)})"
+        raise ConfigError(f"--out {place} holds another evaluation: its policy is {was}, not {is_}: choose another --out")
+    LOG.warning(f"{name}: its server does not tell whether it is still the policy of {place}")
+
+
+def _episodes(what: SuiteRun, folder: Path, task: str) -> list[EpisodeRecord]:
+    """All episodes of a task in a folder, of every shard, ordered by seed.
+
+    Raises:
+        ConfigError: a file is damaged, has episodes of other seeds, or contradicts another.
+    """
+    found = dict[int, tuple[EpisodeRecord, Path]]()
+    for file in sorted((folder / EPISODES).glob(f"{_slug(task)}.*.jsonl")):
+        for episode in _read(file):
+            if episode.seed not in what.seeds:
+                seeds = f"{what.seeds[0]} to {what.seeds[-1]}"
+                raise ConfigError(f"{file}: seed {episode.seed} is none of this evaluation's, {seeds}: take the file away")
+            other, elsewhere = found.setdefault(episode.seed, (episode, file))
+            if (other.success_once, other.length) != (episode.success_once, episode.length):
+                raise ConfigError(f"{elsewhere} and {file} differ in the episode of seed {episode.seed}: take one of them away")
+    return [found[seed][0] for seed in sorted(found)]
 
 
 def _read(file: Path) -> list[EpisodeRecord]:
-    return [EpisodeRecord(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+    """Read a shard's episodes of a task; an empty list if there is no file.
+
+    Raises:
+        ConfigError: a line is truncated or not an episode; names file and line.
+    """
+    records = list[EpisodeRecord]()
+    for number, line in enumerate(file.read_text(errors="replace").splitlines() if file.exists() else [], 1):
+        try:
+            records.append(_EPISODE.validate_json(line, strict=True))
+        except ValidationError:
+            remedy = "copy it again, or delete it, and its episodes are played again"
+            raise ConfigError(f"{file}:{number}: damaged, not an episode: {remedy}") from None
+    return records
 
 
 def _slug(task: str) -> str:

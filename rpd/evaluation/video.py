@@ -1,4 +1,4 @@
-"""Videos for people: many episodes in one grid, success marked per tile; two videos beside each other."""
+"""Videos: a grid of episodes with success marked per tile, and two videos side by side."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from envs.base import VectorEnv
+from rpd.envs.vector_env import VectorEnv
 
 Frames = npt.NDArray[np.uint8]
 
 GREEN, GREY, BACKGROUND, TEXT = (46, 178, 92), (120, 124, 130), (17, 19, 23), (236, 238, 241)
 HOLD_S = 0.7
-"""How long the last frame stays, seconds."""
+"""Duration of the last frame, s."""
 
 
 class VideoWriter:
     """Streams frames into an mp4 (H.264, playable in browsers). A context manager.
 
-    The file appears under its name only when it is complete; after an exception nothing is left.
+    The file gets its name only when it is complete; after an exception no file is left.
 
     Args:
         path: ends in ``.mp4``.
@@ -74,13 +74,13 @@ class VideoWriter:
 
 
 class GridRecorder:
-    """Films the first episodes of an evaluation; pass it to `evaluate` as `on_frame`. A context manager.
+    """Records the first episodes of an evaluation; pass it to `evaluate` as `on_frame`. A context manager.
 
     Args:
-        path: of the mp4.
-        fps: control steps per second, so that the video runs in real time.
-        seed: of environment 0, for the captions.
-        tiles: environments to film, at most.
+        path: output mp4.
+        fps: control steps per second, for real-time playback.
+        seed: seed of environment 0, for the captions.
+        tiles: maximum number of environments.
         size: height and width of a tile, pixels.
     """
 
@@ -92,11 +92,11 @@ class GridRecorder:
         self.frames: Frames | None = None
 
     def __call__(self, env: VectorEnv, running: Tensor, success: Tensor) -> None:
-        """Add one frame; the tiles of ended episodes keep their last one."""
+        """Add one frame; tiles of ended episodes keep their last frame."""
         count = min(self.tiles, env.num_envs)
         alive = running[:count].nonzero()[:, 0].tolist()
         if self.frames is None:
-            count = len(alive)  # a batch may be larger than the episodes that are asked for
+            count = len(alive)  # a batch may have more environments than episodes
             self.frames = np.zeros((count, self.size, self.size, 3), np.uint8)
         if alive:
             self.frames[alive] = env.render(alive, self.size).numpy()
@@ -114,12 +114,12 @@ class GridRecorder:
 def grid(
     frames: Frames, success: npt.NDArray[np.bool_], cols: int | None = None, captions: list[str] | None = None, gap: int = 4
 ) -> Frames:
-    """Lay tiles out in rows: a wide green border where solved, a thin grey one elsewhere.
+    """Arrange tiles in rows: solved tiles have a wide green border, others a thin gray one.
 
     Args:
         frames: [N, H, W, 3] uint8.
         success: [N] bool.
-        cols: tiles per row; None makes the grid as square as it can be.
+        cols: tiles per row; None: a grid as square as possible.
         captions: one per tile.
         gap: pixels between tiles.
 
@@ -153,12 +153,12 @@ def _tile(frame: Frames, success: bool, caption: str) -> Frames:
 
 
 def side_by_side(left: Path, right: Path, out: Path, titles: tuple[str, str]) -> None:
-    """Join two videos of equal frame rate, with a title over each; the shorter keeps its last frame.
+    """Join two videos of equal frame rate, each with a title; the shorter one keeps its last frame.
 
     Args:
         left: mp4.
         right: mp4.
-        out: mp4 to write.
+        out: output mp4.
         titles: of left and right.
     """
     with contextlib.ExitStack() as stack:
@@ -170,7 +170,7 @@ def side_by_side(left: Path, right: Path, out: Path, titles: tuple[str, str]) ->
 
 
 def _pairs(left: Any, right: Any) -> Iterator[tuple[Frames, Frames]]:
-    """Frames of both until both have ended."""
+    """Pairs of frames until both videos have ended."""
     a: Frames | None = None
     b: Frames | None = None
     while True:
@@ -179,12 +179,12 @@ def _pairs(left: Any, right: Any) -> Iterator[tuple[Frames, Frames]]:
             return
         a, b = a if next_a is None else next_a, b if next_b is None else next_b
         if a is None or b is None:
-            return  # one of them has no frames at all
+            return  # one of them has no frames
         yield a, b
 
 
 def _titled(frame: Frames, title: str, height: int) -> Frames:
-    """Put a title above a frame, and the frame on a page of the given height."""
+    """Add a title above a frame, and pad the frame to the given height."""
     bar = 34
     page = Image.new("RGB", (frame.shape[1], height + bar), BACKGROUND)
     page.paste(Image.fromarray(np.asarray(frame)), (0, bar))

@@ -1,4 +1,4 @@
-"""Policies that leave: networks in a format that others read, with all that a robot's computer must know of them."""
+"""Export of policies: networks in ONNX with the metadata and the runtime that a robot's computer needs."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envs.errors import ConfigError
+from pydantic import ValidationError
+
+from rpd.envs import user_files
+from rpd.envs.errors import ConfigError
 from rpd.export.runtime import SPEC, BadExport, Policy
 
 if TYPE_CHECKING:
-    from envs.specs import EnvSpec
+    from rpd.envs.specs import EnvSpec
 
 
 def load(folder: Path, threads: int = 1) -> Policy:
-    """Load an exported policy as a robot's computer does, see `Policy.load`; without torch, unless its format needs it.
+    """Load an exported policy with its own runtime, see `Policy.load`; without torch.
 
     Raises:
-        ConfigError: one line that names the file and what is wrong with it.
+        ConfigError: names the file and its defect, in one line.
     """
     try:
-        return Policy.load(folder, threads)
+        policy = Policy.load(folder, threads)
     except BadExport as error:
         raise ConfigError(str(error)) from None
+    spec_of(folder)
+    return policy
 
 
 def is_exported(path: Path) -> bool:
@@ -31,14 +36,20 @@ def is_exported(path: Path) -> bool:
 
 
 def spec_of(folder: Path) -> EnvSpec:
-    """What an exported policy was made for; reads nothing else of it.
+    """Spec that an exported policy was trained on; reads only the spec file.
 
     Raises:
-        ConfigError: damaged.
+        ConfigError: the file is damaged.
     """
-    from envs.specs import EnvSpec
+    from rpd.envs.specs import EnvSpec
 
     try:
-        return EnvSpec.model_validate(json.loads((folder / SPEC).read_bytes())["spec"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        spec = EnvSpec.model_validate(json.loads((folder / SPEC).read_bytes())["spec"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("spec", *first["loc"])))
+        raise ConfigError(f"{folder / SPEC}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{folder / SPEC}: damaged: {' '.join(str(error).split())[:200]}") from None
+    user_files.record(spec.imports, str(folder))
+    return spec

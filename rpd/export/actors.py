@@ -1,4 +1,4 @@
-"""How an exported policy comes from what it sees to actions: numpy around networks. Part of the runtime, see `runtime`."""
+"""Control flow of an exported policy from observations to actions: numpy around networks. Part of the runtime."""
 
 from __future__ import annotations
 
@@ -8,25 +8,65 @@ from typing import Any
 import numpy as np
 
 Network = Callable[[Sequence[np.ndarray]], np.ndarray]
-"""From inputs, in the order of the spec and batch first, to the output."""
+"""Maps inputs, in the order of the spec and batch first, to the output."""
+
+
+LIMIT = 1e6
+"""Largest valid magnitude of inputs and outputs; equals `rpd.envs.finite.LIMIT`, which is not available on a robot's computer.
+Beyond it, a network would clip a value, including NaN, to a plausible action."""
+
+
+MOST = {"horizon": 1024, "n_obs": 1024, "steps": 1000}
+"""Largest numbers in a spec: larger ones exhaust memory or time."""
 
 
 class BadObservation(ValueError):
-    """An observation that is not what the policy was trained on. The message says of which key, and what it has to be."""
+    """An invalid observation. The message names the key and the expected value."""
+
+
+class BadAnswer(RuntimeError):
+    """A network output NaN, Inf, or a magnitude beyond `LIMIT`. The message names it."""
+
+
+def invalid_entries(values: np.ndarray, names: Sequence[str] = ()) -> str | None:
+    """List the entries of `values` [..., D] that are NaN, Inf or beyond `LIMIT`, with their values; None if there are none."""
+    if np.vdot(values, values) <= LIMIT**2:  # False for NaN; a fast test for all entries
+        return None
+    rows = np.reshape(values, (-1, np.shape(values)[-1]))
+    bad = ~(np.abs(rows) <= LIMIT)
+    if not bad.any():
+        return None
+    named = [
+        f"{names[i] if len(names) == rows.shape[1] else f'[{i}]'} = {rows[bad[:, i], i][0]:g}"
+        for i in np.flatnonzero(bad.any(axis=0)).tolist()
+    ]
+    return ", ".join(named[:8]) + ("…" if len(named) > 8 else "")
+
+
+def checked(network: Network, name: str) -> Network:
+    """Wrap a network to raise BadAnswer on invalid output."""
+
+    def run(inputs: Sequence[np.ndarray]) -> np.ndarray:
+        output = network(inputs)
+        if bad := invalid_entries(output):
+            raise BadAnswer(f"network '{name}' answered {bad}")
+        return output
+
+    return run
 
 
 class History:
-    """The last W observations [N, ...] of N robots; the first of an episode stands for those before it."""
+    """The last W observations [N, ...] of N robots; the first of an episode is repeated for the ones before it."""
 
     def __init__(self, window: int) -> None:
         self.window = window
-        self._past = self._fresh = np.zeros(0)  # [N, W, ...], and [N] whose episode begins
+        self._past = self._fresh = np.zeros(0)  # [N, W, ...], and [N] whether an episode starts
 
     def push(self, new: np.ndarray) -> np.ndarray:
-        """Add an observation [N, ...]; returns the last W [N, W, ...], the newest last.
+        """Append an observation [N, ...]; returns the last W [N, W, ...], newest last.
 
         Raises:
-            BadObservation: of another number of robots than before.
+            BadObservation: the number of robots has changed.
         """
         if self.window == 1:
             return new[:, None]
@@ -39,16 +79,16 @@ class History:
         self._fresh = np.zeros(len(new), dtype=bool)
         return self._past
 
-    def forget(self, mask: np.ndarray | None) -> None:
-        """Begin new episodes where mask [N] is True; None: everywhere."""
+    def reset(self, mask: np.ndarray | None) -> None:
+        """Start new episodes where mask [N] is True; None: everywhere."""
         if mask is None or len(mask) != len(self._past):
             self._past = np.zeros(0)
         else:
             self._fresh = self._fresh | mask
 
 
-class Direct:
-    """One pass of the network per action."""
+class SinglePass:
+    """One forward pass of the network per action."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -58,34 +98,75 @@ class Direct:
         return self._network(inputs)
 
     def answer(self, inputs: Sequence[np.ndarray], noise: np.ndarray | None) -> np.ndarray:
-        """Actions [N, A], asked one by one, as a robot does."""
+        """Actions [N, A], computed row by row, as on a robot."""
         return np.concatenate([self._network([rows[i : i + 1] for rows in inputs]) for i in range(len(inputs[0]))])
 
-    def forget(self, mask: np.ndarray | None) -> None:
-        """Nothing is remembered."""
+    def reset(self, mask: np.ndarray | None) -> None:
+        """No state to reset."""
 
     def seed(self, seed: int) -> None:
-        """Nothing is random."""
+        """No randomness."""
+
+
+def check_int(value: Any, name: str, low: int, high: int) -> int:
+    """Validate an integer of a spec.
+
+    Raises:
+        ValueError: not an integer from `low` to `high`.
+    """
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} is {str(value)[:40]}, and has to be a whole number from {low} to {high}")
+    return value
+
+
+def check_chunks(settings: dict[str, Any], dims: int) -> None:
+    """Validate settings of `Denoising`.
+
+    Args:
+        settings: ``chunks`` in ``spec.json``.
+        dims: number of action dimensions, A.
+
+    Raises:
+        KeyError, TypeError, ValueError: invalid settings; the last names the setting.
+    """
+    horizon = check_int(settings["horizon"], "chunks.horizon", 1, MOST["horizon"])
+    check_int(settings["execute"], "chunks.execute", 1, horizon)
+    check_int(settings["n_obs"], "chunks.n_obs", 1, MOST["n_obs"])
+    check_int(len(settings["full"]), "the number of chunks.full", 1, MOST["steps"])
+    check_int(settings["start"], "chunks.start", 0, len(settings["full"]) - 1)
+    warm = settings["warm"] or {"steps": [], "limit": 0.0, "discrete": None}
+    check_int(len(warm["steps"]), "the number of chunks.warm.steps", 0, MOST["steps"])
+    _check_numbers([min(warm["limit"], LIMIT), warm["discrete"] or 0.0], "chunks.warm", (2,))
+    for name, steps in (("full", settings["full"]), ("warm.steps", warm["steps"])):
+        _check_numbers(steps, f"chunks.{name}", (len(steps), 7) if steps else (0,))
+    for name in ("center", "half", "discrete"):
+        _check_numbers(settings[name], f"chunks.{name}", (dims,))
+
+
+def _check_numbers(values: Any, name: str, shape: tuple[int, ...]) -> None:
+    array = np.array(values, np.float64)
+    if array.shape != shape or not (np.abs(array) <= LIMIT).all():
+        raise ValueError(f"{name} has to be {list(shape)} numbers of at most {LIMIT:g}")
 
 
 class Denoising:
-    """Chunks of actions, drawn by denoising where they are due, and executed; robot i is row i in every call.
+    """Action chunks, sampled by denoising when due, and executed; robot i is row i in every call.
 
     Args:
         settings: ``chunks`` in ``spec.json``. A chunk has ``horizon`` actions, of which ``execute`` are executed; it depends on
-            the last ``n_obs`` observations. ``full`` is the way from noise to a chunk: for each step the level and the factors
-            (a, s, of_clean, of_x, of_predicted, of_noise) of
+            the last ``n_obs`` observations. ``full`` lists the steps from noise to a chunk: for each step the level and the
+            factors (a, s, of_clean, of_x, of_predicted, of_noise) of
 
                 c = clip((x - s p) / a, -1, 1)
                 x = of_clean c + of_x x + of_predicted p + of_noise z
 
-            where p is what the network predicts and z is noise.
+            with network prediction p and noise z.
 
-            The self-test begins at step ``start``. ``warm``, where there is one, is the way from the last chunk, moved on (RTI,
-            arXiv 2508.05396); ``limit`` is the rms distance beyond which what comes of it is not trusted, and denoised in full.
+            The self-test starts at step ``start``. ``warm``, if given, lists the steps from the shifted last chunk (RTI, arXiv
+            2508.05396); a result whose rms distance from it exceeds ``limit`` is rejected and replaced by full denoising.
             Actions are ``center`` + ``half`` x.
         networks: ``encoder``, from observations to features [N, F]; ``denoiser``, from x [N, H, A], level [N, H] and
-            features [N, n_obs, F] to what x was made noisy with.
+            features [N, n_obs, F] to the prediction p [N, H, A].
     """
 
     def __init__(self, settings: dict[str, Any], networks: Mapping[str, Network]) -> None:
@@ -112,30 +193,30 @@ class Denoising:
         return self._executed(x)
 
     def answer(self, inputs: Sequence[np.ndarray], noise: np.ndarray | None) -> np.ndarray:
-        """Chunks of actions [N, H, A] as at the beginning of an episode, from given x [N, H, A], and quietly."""
+        """Chunks of actions [N, H, A] at the start of an episode, from given x [N, H, A], without noise."""
         assert noise is not None
         context = np.repeat(self._encode(inputs)[:, None], self._history.window, axis=1)
         return self._executed(self._walked(noise, context, self._full[self._start :], quiet=True))
 
-    def forget(self, mask: np.ndarray | None) -> None:
-        """Begin new episodes where mask [N] is True; None: everywhere."""
-        self._history.forget(mask)
+    def reset(self, mask: np.ndarray | None) -> None:
+        """Start new episodes where mask [N] is True; None: everywhere."""
+        self._history.reset(mask)
         if mask is None or len(mask) != len(self._left):
             self._begin(0)
         else:
             self._left[mask], self._known[mask] = 0, False
 
     def seed(self, seed: int) -> None:
-        """Restart the noise."""
+        """Reseed the noise."""
         self._random = np.random.default_rng(seed)
 
     def _begin(self, rows: int) -> None:
-        """Remember nothing, of so many robots."""
+        """Reset the state, for `rows` robots."""
         self._chunks = np.zeros((rows, self._horizon, len(self._discrete)), np.float32)
         self._left, self._known = np.zeros(rows, dtype=int), np.zeros(rows, dtype=bool)
 
     def _drawn(self, context: np.ndarray, last: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """New chunks [K, H, A]; `known` [K] says where `last` [K, H, A] is a chunk of this episode."""
+        """New chunks [K, H, A]; `known` [K] marks rows of `last` [K, H, A] with a chunk of the current episode."""
         new, cold = np.empty_like(last), np.ones_like(known)
         if self._warm and known.any():
             guess = self._guess(last[known])
@@ -146,18 +227,18 @@ class Denoising:
         return new
 
     def _guess(self, last: np.ndarray) -> np.ndarray:
-        """The last chunks without what was executed; their last action is repeated."""
+        """Last chunks without the executed actions; the last action is repeated."""
         moved = np.concatenate([last[:, self._execute :], np.repeat(last[:, -1:], self._execute, axis=1)], axis=1)
         size = self._warm["discrete"]
         return moved if size is None else np.where(self._discrete, np.where(moved >= 0, size, -size), moved).astype(np.float32)
 
     def _distance(self, guess: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Rms distance [K] of continuous actions that both know."""
+        """Rms distance [K] of continuous actions over the overlap of both chunks."""
         both = max(1, self._horizon - self._execute)
         return np.sqrt(np.square((guess - new)[:, :both, ~self._discrete]).mean((1, 2)))
 
     def _walked(self, x: np.ndarray, context: np.ndarray, steps: list[list[float]], quiet: bool = False) -> np.ndarray:
-        """Go all `steps` from x [K, H, A]; `quiet`: without noise."""
+        """Apply all `steps` to x [K, H, A]; `quiet`: without noise."""
         for level, a, s, of_clean, of_x, of_predicted, of_noise in steps:
             predicted = self._denoise([x, np.full(x.shape[:2], level, np.int64), context])
             step = of_x * x + of_predicted * predicted

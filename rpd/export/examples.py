@@ -1,4 +1,4 @@
-"""What an exported policy is tested with: observations of the environment that it was trained in."""
+"""Observations for the self-test of an exported policy, from its training environment."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs import registry as envs
-from envs.base import EnvConfig, VectorEnv
-from envs.errors import ConfigError
-from envs.specs import EnvSpec
-from students.normalizer import Normalizer
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import EnvSpec
+from rpd.envs.vector_env import VectorEnv
+from rpd.students.networks.normalizer import Normalizer
 
 COUNT = 100
 ENVS, STRIDE = 10, 4
 SEED = 4_000_000
 
 Act = Callable[[TensorDict, list[str]], Tensor]
-"""From observations and instructions to actions [N, A]."""
+"""Maps observations and instructions to actions [N, A]."""
 
 
 @contextlib.contextmanager
 def environment(task: str, config: EnvConfig) -> Iterator[VectorEnv | ConfigError]:
-    """Where observations are recorded, or why that cannot be built: a simulator that is not installed, say."""
+    """Environment for recording observations, or the reason why it cannot be built, e.g. a missing simulator."""
     try:
-        together = min(ENVS, envs.task_info(task).together or ENVS)
+        together = min(ENVS, envs.task_info(task).max_useful_envs or ENVS)
         own = config.model_copy(update={"num_envs": together, "teacher_cameras": (), "teacher_image_size": None})
         env = envs.make(task, own, torch.device("cpu"))
     except ConfigError as error:
@@ -37,8 +38,8 @@ def environment(task: str, config: EnvConfig) -> Iterator[VectorEnv | ConfigErro
         yield env
 
 
-def recorded(act: Act, env: VectorEnv) -> dict[str, Tensor]:
-    """Observations [2 COUNT, ...] by key, some steps apart, while a policy acts."""
+def record_observations(act: Act, env: VectorEnv) -> dict[str, Tensor]:
+    """Observations [2 COUNT, ...] by key, `STRIDE` steps apart, while a policy acts."""
     keys, rows = list(env.spec.observations), list[dict[str, Tensor]]()
     obs = env.reset(SEED)
     while len(rows) * env.num_envs < 2 * COUNT:
@@ -48,8 +49,8 @@ def recorded(act: Act, env: VectorEnv) -> dict[str, Tensor]:
     return {key: torch.cat([row[key] for row in rows]) for key in keys}
 
 
-def drawn(spec: EnvSpec, columns: Tensor, seen: Normalizer | None) -> dict[str, Tensor]:
-    """Observations [2 COUNT, ...] by key: states like those that a normaliser has seen in `columns`, and noise for images."""
+def random_observations(spec: EnvSpec, columns: Tensor, seen: Normalizer | None) -> dict[str, Tensor]:
+    """Random observations [2 COUNT, ...] by key: states with a normalizer's statistics in `columns`, and noise images."""
     generator = torch.Generator().manual_seed(SEED)
     obs = {}
     for key, what in spec.observations.items():
@@ -64,6 +65,6 @@ def drawn(spec: EnvSpec, columns: Tensor, seen: Normalizer | None) -> dict[str, 
     return obs
 
 
-def decided(margin: Tensor, enough: float) -> Tensor:
-    """Choose COUNT rows, the first that have a margin [N] by which rounding cannot turn a discrete action."""
+def select_confident(margin: Tensor, enough: float) -> Tensor:
+    """Select COUNT rows, preferring those whose margin [N] exceeds `enough`, so that rounding cannot flip a discrete action."""
     return (margin > enough).byte().argsort(descending=True, stable=True)[:COUNT]

@@ -1,4 +1,4 @@
-"""A student as a function of plain tensors, which is what exporters take."""
+"""A student as a function of plain tensors, as required by exporters."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
-from envs.specs import EnvSpec
-from students.actor_critic import ActorCritic
-from students.generalist import GeneralistActorCritic
-from students.residual import ResidualActorCritic
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import EnvSpec
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.generalist import GeneralistActorCritic
+from rpd.students.residual import ResidualActorCritic
 
 
-class Widen(nn.Module):
-    """From the entries of the state that a policy reads to the whole state, for which it was made."""
+class ExpandState(nn.Module):
+    """Expands the state entries that a policy reads to the full state that it was trained on."""
 
     place: Tensor
 
     def __init__(self, spec: EnvSpec, whole: EnvSpec) -> None:
         super().__init__()
-        # Where each entry of the whole state is found: those that nobody reads, in a zero behind the others.
+        # Index of each entry of the full state; unused entries map to an appended zero.
         places = {name: i for i, name in enumerate(spec.state_names)}
         index = [places.get(name, len(places)) for name in whole.state_names]
         self.register_buffer("place", torch.tensor(index), persistent=False)
@@ -33,28 +33,28 @@ class Widen(nn.Module):
         return state if self._same else torch.cat([state, torch.zeros_like(state[:, :1])], dim=-1)[:, self.place]
 
 
-class Acting(nn.Module):
-    """The deterministic action [N, A] of a policy, normaliser, base and all, from one tensor [N, ...] per observation.
+class DeterministicPolicy(nn.Module):
+    """Deterministic action [N, A] of a policy, including normalizer and base, from one tensor [N, ...] per observation.
 
     Attributes:
-        keys: of the observations, in the order of the arguments.
-        spec: of the environment, with those entries of the state alone that it reads: a robot need not tell the others.
+        keys: observation keys, in the order of the arguments.
+        spec: spec of the environment, with only the state entries that are read: a robot need not provide the others.
     """
 
     def __init__(self, policy: ActorCritic, whole: EnvSpec) -> None:
-        """Copy a policy, without its critics.
+        """Copy a policy without its critics.
 
         Args:
             policy: any student.
-            whole: the environment that it was made to `fit`.
+            whole: spec of the environment that the policy is adapted to.
 
         Raises:
-            ConfigError: it corrects a teacher, which is no part of it.
+            ConfigError: a residual policy on a teacher, which is not part of it.
         """
         super().__init__()
         self.policy = _without_critics(policy)
-        self.spec, self.keys = narrowed(whole, _entries(policy, whole)), ["state", *whole.cameras]
-        self.widen = Widen(self.spec, whole)
+        self.spec, self.keys = with_state_entries(whole, _entries(policy, whole)), ["state", *whole.cameras]
+        self.widen = ExpandState(self.spec, whole)
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Acting(nn.Module):
 
 
 def _entries(policy: ActorCritic, spec: EnvSpec) -> set[str]:
-    """The entries of the state that a policy or its base reads."""
+    """State entries that a policy or its base reads."""
     columns = policy.columns[policy.present] if isinstance(policy, GeneralistActorCritic) else policy.columns
     read = {spec.state_names[column] for column in columns.tolist()}
     if isinstance(policy, ResidualActorCritic):
@@ -77,8 +77,8 @@ def _entries(policy: ActorCritic, spec: EnvSpec) -> set[str]:
     return read
 
 
-def narrowed(spec: EnvSpec, read: Collection[str]) -> EnvSpec:
-    """The same with a state of these entries alone, as far as it has them."""
+def with_state_entries(spec: EnvSpec, read: Collection[str]) -> EnvSpec:
+    """Restrict a spec to the given state entries."""
     kept = [i for i, name in enumerate(spec.state_names) if name in read]
     state = spec.observations["state"].model_copy(update={"shape": (len(kept),)})
     changes = {

@@ -1,4 +1,4 @@
-"""What of a policy is exported: its networks, what is around them, and what they are tested with."""
+"""Exportable parts of a policy: networks, settings, and self-test."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.base import VectorEnv
-from envs.errors import ConfigError
-from envs.specs import EnvSpec
-from rpd.export.examples import decided, drawn, recorded
-from rpd.export.graph import Acting
-from students.actor_critic import ActorCritic
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import EnvSpec
+from rpd.envs.vector_env import VectorEnv
+from rpd.export.examples import random_observations, record_observations, select_confident
+from rpd.export.graph import DeterministicPolicy
+from rpd.students.actor_critic import ActorCritic
 
 LOGIT_MARGIN = 1e-4
 
@@ -26,48 +26,48 @@ class Part(NamedTuple):
     inputs: list[str]
     """Names of its arguments."""
     example: list[Tensor]
-    """Arguments, with a batch of at least 2."""
+    """Example arguments, with a batch of at least 2."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """See the module."""
+    """Networks, settings and self-test of an export."""
 
     spec: EnvSpec
-    """What a robot has to show, its state with those entries alone that are read."""
+    """Spec with only the state entries that are read."""
     networks: dict[str, Part]
     asked: dict[str, np.ndarray]
-    """The self-test: observations [COUNT, ...] by key, in the order of the first network's arguments..."""
+    """Self-test: observations [COUNT, ...] by key, in the order of the first network's arguments."""
     answers: np.ndarray
-    """... and what the trained policy does."""
+    """Self-test: actions of the trained policy."""
     origin: str
-    """Where the observations come from."""
+    """Origin of the observations."""
     noise: np.ndarray | None = None
-    """From which its chunks are drawn."""
+    """Self-test: initial noise of the chunks."""
     chunks: dict[str, Any] | None = None
-    """See `actors.Denoising`."""
+    """Settings of `actors.Denoising`."""
 
 
-def of_student(policy: ActorCritic, spec: EnvSpec, env: VectorEnv | ConfigError) -> Parts:
-    """Take a student apart that answers in one pass.
+def student_parts(policy: ActorCritic, spec: EnvSpec, env: VectorEnv | ConfigError) -> Parts:
+    """Split a single-pass student into exportable parts.
 
     Args:
-        policy: that was made to fit...
-        spec: ... this environment.
-        env: to record observations in, or why there is none.
+        policy: policy adapted to `spec`.
+        spec: spec of the environment.
+        env: environment in which observations are recorded, or the reason why it cannot be built.
 
     Raises:
-        ConfigError: it corrects a teacher, which is no part of it.
+        ConfigError: a residual policy on a teacher, which is not part of it.
     """
-    network = Acting(policy, spec)
+    network = DeterministicPolicy(policy, spec)
     if isinstance(env, ConfigError):
-        obs, origin = drawn(spec, policy.columns, policy.state_normalizer), f"drawn at random ({env})"
+        obs, origin = random_observations(spec, policy.columns, policy.state_normalizer), f"drawn at random ({env})"
     else:
-        obs, origin = recorded(lambda seen, _: policy.act(seen), env), f"recorded in {spec.task}"
+        obs, origin = record_observations(lambda seen, _: policy.act(seen), env), f"recorded in {spec.task}"
     with torch.no_grad():
         answer = policy.distribution(obs)
     margin = answer.raw.abs().where(answer.discrete, torch.inf).amin(-1)
-    chosen = decided(margin, LOGIT_MARGIN)
+    chosen = select_confident(margin, LOGIT_MARGIN)
     obs = {key: rows[chosen] for key, rows in obs.items()}
     example = inputs(network.keys, obs, network.spec, spec)
     asked = {key: rows.numpy() for key, rows in zip(network.keys, example, strict=True)}
@@ -75,6 +75,6 @@ def of_student(policy: ActorCritic, spec: EnvSpec, env: VectorEnv | ConfigError)
 
 
 def inputs(keys: list[str], obs: dict[str, Tensor], spec: EnvSpec, whole: EnvSpec) -> list[Tensor]:
-    """Observations of the `whole` environment as a network takes them: with the entries alone that the state of `spec` has."""
+    """Inputs of a network from observations of the `whole` environment: only the state entries of `spec`."""
     index = [whole.state_names.index(name) for name in spec.state_names]
     return [obs[key][:, index] if key == "state" else obs[key] for key in keys]

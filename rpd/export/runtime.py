@@ -1,16 +1,17 @@
-"""An exported policy, on a robot's computer: needs Python 3.10 or newer, numpy, and onnxruntime (or torch, see below).
+"""Runtime of an exported policy on a robot's computer. Needs Python 3.10 or newer, numpy, and onnxruntime.
 
-`rpd export` copies this file into the folder that it writes, as ``policy.py``, with ``actors.py`` beside it, so that the folder
-works on its own:
+`rpd export` copies this file into the exported folder as ``policy.py``, together with ``actors.py``, so that the folder is
+self-contained:
 
-    python policy.py                     # check every file, replay the self-test, say how long an action takes
+    python policy.py                     # check every file, run the self-test, measure the latency of an action
 
     from policy import Policy
-    policy = Policy.load("folder")       # does the same checks
+    policy = Policy.load("folder")       # runs the same checks
     policy.reset()                       # at the start of an episode
     action = policy.act({"state": state, "image.front": image})  # [A] in [-1, 1]
 
-What goes in and what comes out is in `Policy.spec`. torch is imported only for the formats torchscript and pt2.
+`Policy.spec` describes observations and actions. Networks are stored as ONNX only: its graphs compute and have no side effects,
+whereas torch's formats contain pickles (pt2) or programs that may write files (TorchScript).
 """
 
 from __future__ import annotations
@@ -19,42 +20,58 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rpd.export.actors import BadObservation, Denoising, Direct, History, Network
+from rpd.export.actors import (
+    BadAnswer,
+    BadObservation,
+    Denoising,
+    History,
+    Network,
+    SinglePass,
+    check_chunks,
+    check_int,
+    checked,
+    invalid_entries,
+)
 
-SCHEMA = 1
+SCHEMA, FORMAT = 1, "onnx"
+PACKAGES = ("onnxruntime", "numpy")
 SPEC, SELFTEST, MANIFEST = "spec.json", "selftest.npz", "manifest.json"
 ACTION, OBSERVATION, NOISE = "action", "obs.", "noise"
-"""In the self-test: the trained policy's answers, the prefix of what was asked, and from which noise chunks were drawn."""
+"""In the self-test: actions of the trained policy, prefix of observations, and initial noise of chunks."""
+MOST_FRAMES, MOST_BYTES = 64, 2**31
+"""Limits of the image history and of the unpacked self-test: a small file can unpack to any size."""
 TOLERANCE = 1e-5
-"""By how much an action in [-1, 1] may differ from the trained policy's."""
+"""Largest difference of an action in [-1, 1] from the trained policy's."""
 
 
 class BadExport(Exception):
-    """A folder that cannot be used. The message is one line: which file, and what is wrong with it."""
+    """An unusable folder. The message is one line with the file and its defect."""
 
 
 class Policy:
-    """A policy that was exported.
+    """An exported policy.
 
     Attributes:
-        folder: where it was loaded from.
-        spec: what a policy must know about a robot, as JSON values: `envs.specs.EnvSpec` of what the policy was trained on,
-            with those entries of the state alone that it reads (``observations``, ``state_names``, ``action`` with names,
-            units and scale of +1, ``control_hz``, ``embodiment``...).
+        folder: folder that it was loaded from.
+        spec: `rpd.envs.specs.EnvSpec` that the policy was trained on, as JSON values, with only the state entries that it reads
+            (``observations``, ``state_names``, ``action`` with names, units and scale of +1, ``control_hz``,
+            ``embodiment``...).
         about: the rest of ``spec.json``: ``format``, ``kind``, ``networks``, ``frames``, ``chunks``, ``selftest``...
         error: largest difference from the trained policy in the self-test.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], networks: Mapping[str, Network]) -> None:
-        """Of parts that were checked: use `load`."""
+        """Assemble verified parts; use `load`."""
         self.folder = folder
         self.about = {key: value for key, value in about.items() if key != "spec"}
         self.spec: dict[str, Any] = about["spec"]
@@ -62,112 +79,158 @@ class Policy:
         first = "encoder" if "encoder" in networks else "policy"
         self._inputs: list[str] = about["networks"][first]["inputs"]
         chunks = about.get("chunks")
-        self._actor = Denoising(chunks, networks) if chunks else Direct(networks["policy"])
+        self._actor = Denoising(chunks, networks) if chunks else SinglePass(networks["policy"])
         self._frames = {key: History(about["frames"]) for key in self._inputs if key.startswith("image.")}
 
     @classmethod
     def load(cls, folder: str | Path, threads: int = 1) -> Policy:
-        """Load a policy, after verifying every file, and replay its self-test.
+        """Load a policy: verify every file and run the self-test.
 
         Args:
-            folder: that `rpd export` wrote.
-            threads: of the CPU that a network may use; small networks are fastest on one.
+            folder: folder written by `rpd export`.
+            threads: CPU threads per network; small networks are fastest with one.
 
         Raises:
-            BadExport: a file is missing, altered or of another version; a package is missing; or the policy answers
-                otherwise here than where it was trained.
+            BadExport: a file is missing, altered or of another version; a package is missing; or the self-test fails.
         """
         folder = Path(folder)
         files = _verified(folder)
         about = _json(files[SPEC], folder / SPEC)
         if about.get("schema") != SCHEMA:
             raise BadExport(f"{folder / SPEC}: schema {about.get('schema')!r}, but this runtime reads schema {SCHEMA}")
-        if about.get("format") not in LOADERS:
-            raise BadExport(f"{folder / SPEC}: unknown format {about.get('format')!r}: it has to be {', '.join(LOADERS)}")
-        load = LOADERS[about["format"]]
-        networks = {name: load(files[net["file"]], threads, folder / net["file"]) for name, net in about["networks"].items()}
-        policy = cls(folder, about, networks)
-        policy.error = policy._replay(files[SELFTEST])
+        if about.get("format") != FORMAT:
+            raise BadExport(f"{folder / SPEC}: format {about.get('format')!r} is not read, {FORMAT} alone: export it again")
+        try:
+            _check_about(about)
+            nets = about["networks"].items()
+            networks = {name: checked(_network(files[net["file"]], threads, folder / net["file"]), name) for name, net in nets}
+            policy = cls(folder, about, networks)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            detail = str(error) if type(error) is ValueError else repr(error)
+            raise BadExport(f"{folder / SPEC}: damaged: {detail}") from None
+        try:
+            policy.error = policy._replay(files[SELFTEST])
+        except (KeyError, ValueError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadExport(f"{folder / SELFTEST}: damaged, or made for another policy: {reason}") from None
         return policy
 
     def reset(self, mask: np.ndarray | None = None) -> None:
-        """Forget what belongs to the episode: call it at the start of each.
+        """Reset the state of an episode; call it at the start of each.
 
         Args:
-            mask: [N] bool, which of the robots begin anew, for `act_batch`; None: all.
+            mask: [N] bool, robots that start an episode, for `act_batch`; None: all.
         """
         for memory in (*self._frames.values(), self._actor):
-            memory.forget(mask)
+            memory.reset(mask)
 
     def seed(self, seed: int) -> None:
-        """Make what is random about the policy reproducible."""
+        """Seed the randomness of the policy."""
         self._actor.seed(seed)
 
     def act(self, obs: Mapping[str, np.ndarray], instruction: str | None = None) -> np.ndarray:
-        """Choose the action of one robot: [A] float32 in [-1, 1].
+        """Compute the action of one robot: [A] float32 in [-1, 1].
 
         Args:
-            obs: an array per key of ``spec["observations"]``, without a batch. Further keys are ignored.
-            instruction: what to do, in words, for a policy that reads some.
+            obs: an array per key of ``spec["observations"]``, without batch dimension. Further keys are ignored.
+            instruction: language instruction, for policies that use one.
 
         Raises:
-            BadObservation: a key is missing, or has another shape or type.
+            BadObservation: a key is missing, has another shape or type, or an entry is NaN, Inf, or implausibly large.
+            BadAnswer: the network output such a number.
         """
         return self.act_batch({key: np.asarray(obs[key])[None] for key in self._inputs if key in obs}, [instruction])[0]
 
     def act_batch(self, obs: Mapping[str, np.ndarray], instructions: Sequence[str | None] | None = None) -> np.ndarray:
-        """Choose the actions of N robots: [N, A] float32 in [-1, 1]; arguments as of `act`, batch first."""
-        given = [self._input(obs, key) for key in self._inputs]  # all of them, before anything is remembered
+        """Compute the actions of N robots: [N, A] float32 in [-1, 1]; arguments as for `act`, batch first."""
+        given = [self._input(obs, key) for key in self._inputs]  # validate all inputs before any state changes
         return self._actor.act([self._seen(key, value) for key, value in zip(self._inputs, given, strict=True)])
 
     def examples(self) -> dict[str, np.ndarray]:
-        """What the self-test asks [100, ...], by key, as `act_batch` takes it."""
+        """Observations of the self-test [100, ...] by key, as arguments of `act_batch`."""
         asked, _ = read_selftest((self.folder / SELFTEST).read_bytes())
         return {key: asked[key][..., -self.spec["observations"][key]["shape"][-1] :] for key in self._inputs}
 
     def _seen(self, key: str, value: np.ndarray) -> np.ndarray:
-        """An observation as the network sees it: an image behind those before it, in the channels."""
+        """Input of the network: stacks the frames of an image along channels."""
         if key not in self._frames:
             return value
         frames = np.moveaxis(self._frames[key].push(value), 1, -2)  # [N, H, W, K, 3]
         return frames.reshape(*frames.shape[:-2], -1)
 
     def _input(self, obs: Mapping[str, np.ndarray], key: str) -> np.ndarray:
-        """One observation, as the network takes it."""
+        """Validate and convert one observation."""
         want = self.spec["observations"][key]
         if key not in obs:
             raise BadObservation(f"the observation lacks '{key}'; it has {', '.join(obs) or 'nothing'}")
         value = np.asarray(obs[key])
         if list(value.shape[1:]) != want["shape"]:
             raise BadObservation(f"observation '{key}' has shape {list(value.shape[1:])}, and has to have {want['shape']}")
-        if want["dtype"] == "uint8" and value.dtype != np.uint8:  # an image in [0, 1] would be taken for a black one
+        if want["dtype"] == "uint8" and value.dtype != np.uint8:  # an image in [0, 1] would become black
             raise BadObservation(f"observation '{key}' is {value.dtype}, and has to be uint8, from 0 to 255")
         if value.dtype.kind not in "fiub":
             raise BadObservation(f"observation '{key}' is {value.dtype}, and has to be {want['dtype']}")
+        if value.dtype.kind == "f" and (bad := invalid_entries(value, self.spec["state_names"] if key == "state" else ())):
+            raise BadObservation(f"observation '{key}' is no number that can be measured: {bad}")
         return np.ascontiguousarray(value, dtype=want["dtype"])
 
     def _replay(self, data: bytes) -> float:
-        """Ask what the trained policy was asked; returns the largest difference between the answers."""
+        """Run the self-test; returns the largest difference of the actions."""
         asked, answers = read_selftest(data)
-        given = self._actor.answer([asked[key] for key in self._inputs], asked.get(NOISE))
+        try:
+            given = self._actor.answer([asked[key] for key in self._inputs], asked.get(NOISE))
+        except BadAnswer as fault:
+            raise BadExport(f"{self.folder}: self-test failed: {fault}: export it again, from a policy that is sound") from None
         error = float(np.abs(given - answers).max())
-        if not error <= TOLERANCE:  # NaN, too
+        if not error <= TOLERANCE:  # also NaN
             raise BadExport(
                 f"{self.folder}: self-test failed: an action differs by {error:.2g} from the trained policy's, and may by "
-                f"{TOLERANCE:g}: export it again, or use another version of {' or '.join(PACKAGES[self.about['format']])}"
+                f"{TOLERANCE:g}: export it again, or use another version of {' or '.join(PACKAGES)}"
             )
         return error
 
 
 def read_selftest(data: bytes) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return what the network was asked [100, ...] by key, and the trained policy's answers [100, A] or [100, H, A]."""
+    """Return observations [100, ...] by key, and the trained policy's actions [100, A] or [100, H, A]."""
+    with zipfile.ZipFile(io.BytesIO(data)) as parts:
+        for part in parts.infolist():
+            _check_part(parts, part)
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         asked = {key.removeprefix(OBSERVATION): arrays[key] for key in arrays.files if key != ACTION}
         return asked, arrays[ACTION]
 
 
+def _check_part(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
+    """Raise if an array would unpack to more than its stored size or the limit.
+
+    Raises:
+        ValueError: names the array.
+    """
+    with parts.open(part) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    size = math.prod(shape) * dtype.itemsize
+    if not size <= min(part.file_size, MOST_BYTES):
+        raise ValueError(f"{part.filename} has shape {list(shape)}, more than there is or than {MOST_BYTES:,} bytes")
+
+
+def _check_about(about: dict[str, Any]) -> None:
+    """Raise if numbers of a spec would exhaust memory or time.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: the spec is damaged.
+    """
+    check_int(about["frames"], "frames", 1, MOST_FRAMES)
+    for key, entry in about["spec"]["observations"].items():
+        for side in entry["shape"]:
+            check_int(side, f"a side of observation '{key}'", 0, 2**16)
+    if about.get("chunks"):
+        check_chunks(about["chunks"], len(about["spec"]["action"]["names"]))
+
+
 def latency(policy: Policy, calls: int = 1000) -> np.ndarray:
-    """Seconds of each of some calls of `Policy.act`, on what was asked in the self-test."""
+    """Duration of single calls of `Policy.act` on the self-test's observations, s, [calls]."""
     asked, seconds = policy.examples(), np.empty(calls)
     for i in range(calls):
         obs = {key: rows[i % len(rows)] for key, rows in asked.items()}
@@ -179,7 +242,7 @@ def latency(policy: Policy, calls: int = 1000) -> np.ndarray:
 
 
 def _verified(folder: Path) -> dict[str, bytes]:
-    """The content of every file that the manifest lists, each as it was written."""
+    """Content of every file in the manifest, verified by SHA-256."""
     path = folder / MANIFEST
     listed = _json(_read(path), path).get("files")
     if not isinstance(listed, dict) or not {SPEC, SELFTEST} <= listed.keys():
@@ -211,14 +274,21 @@ def _json(data: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def _onnx(data: bytes, threads: int, path: Path) -> Network:
+def _network(data: bytes, threads: int, path: Path) -> Network:
     try:
         import onnxruntime
     except ImportError:
-        raise _missing(path, "onnx") from None
+        install = f"pip install -r {path.parent / 'requirements.txt'}"
+        raise BadExport(f"{path}: needs {PACKAGES[0]}: {install}") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # errors are reported below, in one line
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base class
+        raise BadExport(
+            f"{path}: not an ONNX network that onnxruntime can read: {' '.join(str(error).split())[:200]}"
+        ) from None
     names = [i.name for i in session.get_inputs()]
 
     def run(inputs: Sequence[np.ndarray]) -> np.ndarray:
@@ -227,41 +297,8 @@ def _onnx(data: bytes, threads: int, path: Path) -> Network:
     return run
 
 
-def _torchscript(data: bytes, threads: int, path: Path) -> Network:
-    return _torch(lambda torch: torch.jit.load(io.BytesIO(data)), threads, path, "torchscript")
-
-
-def _pt2(data: bytes, threads: int, path: Path) -> Network:
-    return _torch(lambda torch: torch.export.load(io.BytesIO(data)).module(), threads, path, "pt2")
-
-
-def _torch(load: Callable[[Any], Any], threads: int, path: Path, kind: str) -> Network:
-    try:
-        import torch
-    except ImportError:
-        raise _missing(path, kind) from None
-    torch.set_num_threads(threads)
-    module = load(torch)
-
-    def run(inputs: Sequence[np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
-            return module(*map(torch.from_numpy, inputs)).numpy()
-
-    return run
-
-
-def _missing(path: Path, kind: str) -> BadExport:
-    return BadExport(f"{path}: needs {PACKAGES[kind][0]}: pip install -r {path.parent / 'requirements.txt'}")
-
-
-LOADERS: dict[str, Callable[[bytes, int, Path], Network]] = {"onnx": _onnx, "torchscript": _torchscript, "pt2": _pt2}
-"""What reads a network, by format."""
-PACKAGES = {"onnx": ("onnxruntime", "numpy"), "torchscript": ("torch", "numpy"), "pt2": ("torch", "numpy")}
-"""What each format needs."""
-
-
 def main() -> int:
-    """Check a folder and print what it is; returns the exit code."""
+    """Check a folder and print a summary; returns the exit code."""
     parser = argparse.ArgumentParser(description="Check an exported policy: every file, its self-test, and how fast it is.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent, help="default: where this file is")
     options = parser.parse_args()

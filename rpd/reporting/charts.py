@@ -1,17 +1,18 @@
-"""Line charts and bars as plain SVG: no scripts, no dependencies, light and dark."""
+"""Line charts and bars as plain SVG without scripts, in light and dark mode. Labels are escaped."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 380, 240
 LEFT, RIGHT, TOP, BOTTOM = 50, 20, 34, 42
 """Margins around the plot area, pixels."""
 
-# Colours of the series by index: chosen to stay apart for colour-blind eyes, on white and on black.
+# Colors of the series by index, distinguishable with color blindness, on white and on black.
 LIGHT = ("#2563eb", "#e07a10", "#0d9373", "#a33ea1", "#c2334d", "#5f6b7a", "#8a6a12")
 DARK = ("#6ea8fe", "#f5a04a", "#3fc9a0", "#d583d3", "#f0788c", "#a3adba", "#d6ba5c")
 
@@ -64,11 +65,11 @@ class Chart:
     percent: bool = False
     """y is a fraction of 1, shown from 0 to 100 %."""
     log_x: bool = False
-    """x, all above 0, on a logarithmic axis."""
+    """Logarithmic x axis; all x must be above 0."""
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to draw."""
+        """Whether the chart has no points."""
         return not any(len(s.x) for s in self.series)
 
 
@@ -85,7 +86,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def short(value: float) -> str:
-    """Return a number as an axis shows it.
+    """Format a number for an axis.
 
     >>> [short(v) for v in (0, 0.25, 1500, 200_000, 1_500_000)]
     ['0', '0.25', '1.5k', '200k', '1.5M']
@@ -96,52 +97,56 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def line_chart(chart: Chart) -> str:
-    """Draw one chart as an ``<svg>`` element; its colours come from `STYLE`."""
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{escape(chart.title)}">{_body(chart)}</svg>'
+def line_chart(chart: Chart) -> Markup:
+    """Draw one chart as an ``<svg>`` element; requires the page style `STYLE`."""
+    tag = Markup('<svg class="chart" viewBox="0 0 {} {}" aria-label="{}">{}</svg>')
+    return tag.format(WIDTH, HEIGHT, chart.title, Markup(_body(chart)))
 
 
-def figure(charts: Sequence[Chart], cols: int) -> str:
-    """Draw charts in rows with one legend, as a complete SVG file that carries its own colours."""
+def figure(charts: Sequence[Chart], cols: int) -> Markup:
+    """Draw charts in rows with one legend, as a complete SVG file with its own style."""
     width = cols * WIDTH
     keys, top = _legend(list({s.label: s for c in charts for s in c.series}.values()), width - LEFT)
     height = top + math.ceil(len(charts) / cols) * HEIGHT
     parts = [f'<g transform="translate({LEFT} 0)">{keys}</g>']
     for i, chart in enumerate(charts):
         parts.append(f'<g transform="translate({i % cols * WIDTH} {i // cols * HEIGHT + top})">{_body(chart)}</g>')
-    return (
+    return Markup(
         f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}">'
         f"<style>{STYLE}</style>{''.join(parts)}</svg>\n"
     )
 
 
-def legend(series: Sequence[Series]) -> str:
-    """Return the labels of the series with their colours as HTML, which wraps where a page is narrow."""
+def legend(series: Sequence[Series]) -> Markup:
+    """Return the labels of the series with their colors as HTML, which wraps in a narrow page."""
     entries = "".join(
         f'<span><svg class="chart" viewBox="0 0 22 10">{_swatch(s, 0, 5)}</svg>{escape(s.label)}</span>' for s in series
     )
-    return f'<div class="legend">{entries}</div>'
+    return Markup(f'<div class="legend">{entries}</div>')
 
 
-def stacked_bar(parts: Sequence[tuple[str, float]]) -> str:
-    """Draw how a total splits into parts (label, amount), as an ``<svg>`` element with percentages.
+def stacked_bar(parts: Sequence[tuple[str, float]]) -> Markup:
+    """Draw the parts (label, amount) of a total, as an ``<svg>`` element with percentages.
+
+    Parts of zero are omitted; the others keep the color of their index, which is the same in every bar.
 
     Returns:
-        An empty string where the total is zero.
+        An empty string if the total is zero.
     """
     total = sum(v for _, v in parts)
     if total <= 0:
-        return ""
+        return Markup("")
     out, at = [], 0.0
-    for i, (label, amount) in enumerate(parts):
+    shown = [(i, label, amount) for i, (label, amount) in enumerate(parts) if amount > 0]
+    for place, (i, label, amount) in enumerate(shown):
         width = amount / total * 2 * WIDTH
         out.append(f'<rect class="f{i}" x="{at:.1f}" y="0" width="{max(width - 2, 0):.1f}" height="22" rx="3"/>')
-        x = i * 2 * WIDTH / len(parts)
+        x = place * 2 * WIDTH / len(shown)
         out.append(f'<rect class="f{i}" x="{x:.1f}" y="36" width="11" height="11" rx="2"/>')
         out.append(f'<text x="{x + 17:.1f}" y="46">{escape(label)} {amount / total:.0%}</text>')
         at += width
-    return f'<svg class="chart bar" viewBox="0 0 {2 * WIDTH} 52" role="img" aria-label="time">{"".join(out)}</svg>'
+    return Markup(f'<svg class="chart bar" viewBox="0 0 {2 * WIDTH} 52" role="img" aria-label="time">{"".join(out)}</svg>')
 
 
 def _body(chart: Chart) -> str:
@@ -200,7 +205,7 @@ def _band(s: Series, px: Callable[[float], float], py: Callable[[float], float])
 
 
 def _legend(series: Sequence[Series], width: int) -> tuple[str, int]:
-    """The entries in as many rows as they need, and the height of the rows."""
+    """Legend entries in as many rows as needed, and the height of the rows."""
     out: list[str] = []
     x, y = 0, 14
     for s in series:

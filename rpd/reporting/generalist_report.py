@@ -1,21 +1,24 @@
-"""What an experiment with many robots showed: base, specialists and generalists on every robot and task, on one page."""
+"""Report of an experiment with many robots: base, specialists and generalists on every robot and task, on one page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from envs.errors import ConfigError
-from rpd import page
-from rpd.atomic import write_json, write_text
-from rpd.charts import Chart, Series, figure
-from rpd.generalist.film import FILM
-from rpd.runs import column, distilled, read_json, read_run
-from rpd.stats import paired_difference, wilson
-from rpd.track import read_metrics
+from markupsafe import Markup
+
+from rpd.core.files import write_json, write_text
+from rpd.core.statistics import paired_difference, wilson
+from rpd.envs.errors import ConfigError
+from rpd.reporting import html as page
+from rpd.reporting.charts import Chart, Series, figure
+from rpd.reporting.curves import column
+from rpd.reporting.report_file import mark
+from rpd.runs.paths import FILM, is_generalist_run
+from rpd.runs.reader import read_json, read_run
+from rpd.runs.tracker import read_metrics
 
 BASE, SPECIALIST, TUNED, SCRATCH = "base", "specialist", "fine-tuned base", "from nothing"
 Row = tuple[str, str]
@@ -24,28 +27,28 @@ Row = tuple[str, str]
 
 @dataclass
 class Matrix:
-    """Success by row (task, robot) and column (who acts)."""
+    """Success by row (task, robot) and column (policy)."""
 
     columns: list[str] = field(default_factory=lambda: [BASE, TUNED, SCRATCH, SPECIALIST])
     cells: dict[Row, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """`pooled` results; ``zero_shot`` is set where the robot was held out."""
+    """`pooled` results; ``zero_shot`` marks robots that were held out."""
 
     def set(self, row: Row, who: str, results: Sequence[dict[str, Any] | None], zero_shot: bool = False) -> None:
-        """Enter results, pooled; none where there are none."""
+        """Set a cell to pooled results; no results, no cell."""
         if found := [result for result in results if result]:
             self.cells.setdefault(row, {})[who] = pooled(found) | {"zero_shot": zero_shot}
 
     def mean(self, who: str, zero_shot: bool = False) -> dict[str, Any] | None:
-        """All episodes of a column together: of the robots that were trained on, or of those held out."""
+        """Pooled episodes of a column: of the training robots, or of the held-out ones."""
         own = [row[who] for row in self.cells.values() if who in row and row[who]["zero_shot"] == zero_shot]
         return pooled(own) if own else None
 
 
 def pooled(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several evaluations as one: success with its 95 % interval, mean time of the solved, and COMPASS's weighted travel time.
+    """Pool several evaluations: success with its 95 % interval, mean time to success, and COMPASS's weighted travel time.
 
-    The latter, the sum of the durations of the solved over the success rate, grows with the number of episodes; the mean over
-    the evaluations is comparable with what is published per policy.
+    The weighted travel time (sum of the durations of solved episodes over the success rate) grows with the number of episodes,
+    so the mean over the evaluations is reported, which is comparable with published values per policy.
     """
     k, n = sum(r["successes"] for r in results), sum(r["n"] for r in results)
     timed = [r for r in results if r.get("travel_time") is not None]
@@ -61,34 +64,36 @@ def pooled(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write(paths: Sequence[Path], out: Path) -> Path:
-    """Write the page, and its numbers beside it as JSON.
+    """Write the page, and its numbers as JSON in the same folder.
 
     Args:
-        paths: runs of `rpd distill`, and perhaps others on the same robots: of specialists, and of policies that learnt
-            from the base or from nothing. All seeds of a kind count together.
+        paths: runs of `rpd generalist`, and optionally others on the same robots: specialists, and policies trained from the
+            base or from scratch. All seeds of a kind are pooled.
         out: HTML file.
 
     Raises:
-        ConfigError: none of the distillations is complete, or a file is damaged.
+        ConfigError: no generalist run is complete, or a file is damaged.
     """
-    of_several = [p for p in paths if distilled(p)]
+    of_several = [p for p in paths if is_generalist_run(p)]
     complete = [(p, result) for p in of_several if (result := read_json(p / "result.json"))]
     generalists = [p for p, _ in complete]
     if not generalists:
-        raise ConfigError(f"{', '.join(map(str, paths))}: not complete yet: continue with 'rpd distill --resume RUN'")
+        raise ConfigError(f"{', '.join(map(str, paths))}: not complete yet: continue with 'rpd generalist --resume RUN'")
     results = {p.resolve().name if len(generalists) > 1 else "generalist": result for p, result in complete}
     matrix = _matrix(results, [read_run(p).summary for p in paths if p not in of_several])
     body = page.card_row(_cards(matrix, results))
     body += page.section("Success and time to success", _table(matrix))
     films = [page.video(p / FILM, f"{p.resolve().name}: every robot at once; green: solved") for p in generalists]
-    body += page.section("Every robot", f'<div class="videos">{"".join(films)}</div>')
+    body += page.section("Every robot", Markup('<div class="videos">{}</div>').format(page.EMPTY.join(films)))
     body += page.section("Learning", _curves(generalists))
     body += page.section("What was stored", _stored(results))
     configs = [page.details(f"Configuration of {p.resolve().name}", (p / "config.yaml").read_text()) for p in generalists]
-    body += page.section("Details", "".join(configs) + page.json_details("Machine", read_json(generalists[0] / "env.json")))
+    machine = page.json_details("Machine", read_json(generalists[0] / "env.json"))
+    body += page.section("Details", page.EMPTY.join([*configs, machine]))
     tasks = list(dict.fromkeys(task for task, _ in matrix.cells))
-    lead = f"{len(matrix.cells)} robots and tasks; {len(generalists)} generalist{'s' if len(generalists) > 1 else ''}"
-    write_text(out, page.document(", ".join(tasks), lead, body))
+    plural = "s" if len(generalists) > 1 else ""
+    lead = Markup("{} robots and tasks; {} generalist{}").format(len(matrix.cells), len(generalists), plural)
+    write_text(out, page.document(", ".join(tasks), lead, body) + mark(paths, out))
     write_json(out.with_suffix(".json"), _numbers(matrix, results))
     return out
 
@@ -109,7 +114,7 @@ def _matrix(results: dict[str, dict[str, Any]], others: Sequence[dict[str, Any]]
     seeds: dict[tuple[Row, str], list[dict[str, Any]]] = {}
     for result in others:
         if result.get("student"):
-            kind = SPECIALIST if result.get("base") else TUNED if result.get("init") else SCRATCH
+            kind = SPECIALIST if result.get("base") else TUNED if result.get("pretrained_path") else SCRATCH
             seeds.setdefault(((result["task"], result["robot"]), kind), []).append(result)
     for (row, kind), members in seeds.items():
         matrix.set(row, kind, [member["student"] for member in members])
@@ -120,7 +125,7 @@ def _matrix(results: dict[str, dict[str, Any]], others: Sequence[dict[str, Any]]
 
 
 def _difference(result: dict[str, Any]) -> dict[str, Any]:
-    """Generalist less specialist, over all robots and tasks, paired by episode."""
+    """Generalist minus specialist, over all robots and tasks, paired by episode."""
     pairs = [pair for cell in result["cells"] for pair in cell["outcomes"]]
     return vars(paired_difference([a for a, _ in pairs], [b for _, b in pairs]))
 
@@ -131,7 +136,8 @@ def _cards(matrix: Matrix, results: dict[str, dict[str, Any]]) -> list[tuple[str
     for who in matrix.columns:
         if mean := matrix.mean(who):
             times = f", {mean['rate'] / base['rate']:.1f} × the base" if base and base["rate"] and who != BASE else ""
-            cards.append((who.capitalize(), f"{mean['rate']:.0%}", page.rate_text(mean) + times, who in results))
+            below = base is not None and mean["rate"] < base["rate"]
+            cards.append((who.capitalize(), f"{mean['rate']:.0%}", page.rate_text(mean) + times, who in results and not below))
         if who in results:
             paired = _difference(results[who])
             note = f"points {page.paired_text(paired)}, paired by episode"
@@ -141,39 +147,37 @@ def _cards(matrix: Matrix, results: dict[str, dict[str, Any]]) -> list[tuple[str
     return cards
 
 
-def _table(matrix: Matrix) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("task", "robot", *matrix.columns))
+def _table(matrix: Matrix) -> Markup:
+    head = page.each("<th>{}</th>", ("task", "robot", *matrix.columns))
     rows = []
     for (task, robot), cells in sorted(matrix.cells.items()):
-        columns = "".join(f"<td>{_cell(cells.get(who), who)}</td>" for who in matrix.columns)
-        rows.append(f'<tr><td>{escape(task.rsplit("/", 1)[-1])}</td><td class="name">{escape(robot)}</td>{columns}</tr>')
-    means = "".join(f"<td>{_cell(matrix.mean(who), who)}</td>" for who in matrix.columns)
-    rows.append(f"<tr><td><b>all</b></td><td></td>{means}</tr>")
+        columns = page.each("<td>{}</td>", [_cell(cells.get(who), who) for who in matrix.columns])
+        rows.append(Markup('<td>{}</td><td class="name">{}</td>{}').format(task.rsplit("/", 1)[-1], robot, columns))
+    means = page.each("<td>{}</td>", [_cell(matrix.mean(who), who) for who in matrix.columns])
+    rows.append(Markup("<td><b>all</b></td><td></td>{}").format(means))
     note = (
         "k of n, 95 % Wilson interval; below, the mean time of the solved episodes and COMPASS's weighted travel time "
         "(sum of those times over the success rate). The last row leaves zero-shot cells out."
     )
-    return (
-        f'<div class="panel"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        f"<div class=small>{note}</div></div>"
-    )
+    return page.panel(page.rows_table(head, rows) + Markup("<div class=small>{}</div>").format(note))
 
 
-def _cell(result: dict[str, Any] | None, who: str) -> str:
+def _cell(result: dict[str, Any] | None, who: str) -> Markup:
     if result is None:
-        return "–"
+        return Markup("–")
     kind = "teacher" if who in (BASE, TUNED, SCRATCH, SPECIALIST) else ""
     seconds, weighted = result["travel_time"], result["weighted_travel_time"]
     time = "" if seconds is None else f"{seconds:.1f} s · weighted {weighted:,.0f} s"
     text = f"{100 * result['rate']:.0f} % · {page.rate_text(result)}"
     note = " · ".join(part for part in ("zero-shot" if result.get("zero_shot") else "", time) if part)
-    return f'<span class="{kind}">{page.whisker(result)}</span>{escape(text)}<div class=small>{escape(note)}</div>'
+    cell = Markup('<span class="{}">{}</span>{}<div class=small>{}</div>')
+    return cell.format(kind, page.whisker(result), text, note)
 
 
-def _curves(runs: Sequence[Path]) -> str:
+def _curves(runs: Sequence[Path]) -> Markup:
     charts = []
     for title, metric, percent in (
-        ("Success over all robots, after each stage", "eval/success", True),
+        ("Success over all robots, after each stage", "eval/success_once", True),
         ("Divergence from the specialists", "distill/divergence", False),
     ):
         lines = [
@@ -182,10 +186,10 @@ def _curves(runs: Sequence[Path]) -> str:
         ]  # fmt: skip
         charts.append(Chart(title, [s for s in lines if len(s.x)], x_label="gradient steps", percent=percent))
     drawn = [chart for chart in charts if not chart.empty]
-    return f'<div class="panel">{figure(drawn, cols=2)}</div>' if drawn else ""
+    return page.panel(figure(drawn, cols=2)) if drawn else page.EMPTY
 
 
-def _stored(results: dict[str, dict[str, Any]]) -> str:
+def _stored(results: dict[str, dict[str, Any]]) -> Markup:
     rows = []
     for name, result in results.items():
         for i, stage in enumerate(result["data"]["stages"]):

@@ -1,23 +1,75 @@
-"""Results as a table for a terminal of 80 columns."""
+"""Terminal tables that are never truncated; printed by `show`."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich import box
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Column, Table
+from rich.text import Text
 
-from rpd.page import count, duration, paired_text, rate_text
-from rpd.runs import kind
+from rpd.reporting.curves import kind
+from rpd.reporting.html import count, duration, paired_text, rate_text
+
+FOLDED = (16, 12, 8)
+"""Minimum lengths below which a word is not broken: the first with which a table fits is used."""
+
+
+def show(table: Table, console: Console | None = None) -> None:
+    """Print a table without truncation: cells wrap, and unwrappable ones make lines longer than the terminal."""
+    console = console or Console()
+    sizes = [_sizes(column) for column in table.columns]
+    for limit in FOLDED:
+        least = [line if c.no_wrap else min(word, limit) for c, (line, word) in zip(table.columns, sizes, strict=True)]
+        frame = _set_widths(table, least, console)
+        if frame + sum(least) <= console.width:
+            break
+    room = max(0, console.width - frame - sum(least))
+    wanted = [line - width for (line, _), width in zip(sizes, least, strict=True)]
+    share = min(1.0, room / max(sum(wanted), 1))
+    _set_widths(table, [width + int(share * more) for width, more in zip(least, wanted, strict=True)], console)
+    console.width = max(console.width, frame + sum(least))
+    for name in ("title", "caption"):  # file and policy names are not markup
+        text = getattr(table, name)
+        setattr(table, name, Text(text, style=f"table.{name}") if isinstance(text, str) else text)
+    console.print(table, markup=False)
+
+
+def _sizes(column: Column) -> tuple[int, int]:
+    """Lengths of the longest line of a column, and of its longest word, in characters."""
+    texts = [str(cell) for cell in (column.header, *column.cells)]
+    lines = [line for text in texts for line in text.splitlines()]
+    words = [word for line in lines for word in line.split()]
+    return max(map(cell_len, lines), default=0), max(map(cell_len, words), default=0)
+
+
+def _set_widths(table: Table, widths: Sequence[int], console: Console) -> int:
+    """Set column widths; returns the width of lines and padding."""
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width, column.overflow = width, "fold"
+    wide = console.options.update(max_width=10_000)
+    return Measurement.get(console, wide, table).minimum - sum(widths)
+
+
+def table(title: str, *columns: str, whole: Collection[str] = (), numbers: Collection[str] = ()) -> Table:
+    """Return an empty table; `whole` and `numbers` columns are not wrapped, and `numbers` are right-aligned."""
+    made = Table(title=title, title_justify="left", header_style="bold")
+    for name in columns:
+        made.add_column(name, no_wrap=name in whole or name in numbers, justify="right" if name in numbers else "left")
+    return made
 
 
 def compact() -> Table:
-    """A table whose columns leave room for each other: seven of them fit."""
+    """A table with narrow columns: seven of them fit."""
     return Table(header_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """Teacher, base and student of one result.json, and their differences below."""
+    """Teacher, base and student of one result.json, with their differences below."""
     teacher, base, student = result["teacher_eval"], result.get("base_eval"), result["student"]
     differences = [
         f"student - {name}: {100 * paired['diff']:+.0f} points {paired_text(paired)}, paired by seed"

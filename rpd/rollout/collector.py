@@ -1,4 +1,4 @@
-"""Collect T steps from N environments into one batch; the teacher labels each observation once, as it is collected."""
+"""Collect T steps from N environments into one batch; the teacher labels each observation once."""
 
 from __future__ import annotations
 
@@ -13,39 +13,43 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.base import Episodes, Step, VectorEnv
-from envs.errors import NonFiniteError
-from rpd.batch import PREFIX
-from rpd.labels import Labeller, Row
-from students.actor_critic import ActorCritic
-from students.residual import ACTION
-from teachers.base import Teacher
-from teachers.policy import with_proposal
+from rpd.envs.errors import NonFiniteError
+from rpd.envs.finite import is_valid, listed
+from rpd.envs.vector_env import EpisodeInfo, Step, VectorEnv
+from rpd.rollout.teacher_queries import Row, TeacherQueryQueue
+from rpd.runs.progress import report_progress
+from rpd.students.actor_critic import ActorCritic
+from rpd.teachers.base import Teacher
 
 T = TypeVar("T")
 
-# Whose numbers a field of the batch holds, in the order in which a step makes them.
+# Component that computes a field of the batch, by the field's prefix, in the order of computation within a step. The first
+# match counts; `VectorEnv.added_keys` come before these.
 CAUSES = (
-    ("environment", ("obs.",)),
-    ("policy", ("action", "log_prob", "value")),
-    ("teacher", (PREFIX,)),
-    ("environment", ("reward", "final_value")),
+    ("policy", "obs.state_estimate"),
+    ("environment", "obs."),
+    ("policy", "action"),
+    ("policy", "log_prob"),
+    ("policy", "value"),
+    ("teacher", "teacher."),
+    ("environment", "reward"),
+    ("environment", "final_value"),
 )
 
 
 @dataclass
 class EpisodeStats:
-    """Running averages over the episodes that ended, newest first in weight."""
+    """Exponential moving averages over completed episodes."""
 
     decay: float = 0.99
-    """Weight that an episode keeps when the next one ends."""
+    """Weight of the old average when an episode ends."""
     means: dict[str, float] = field(default_factory=dict)
 
-    def add(self, episodes: Episodes) -> None:
-        """Fold in episodes that ended together."""
-        rows = zip(episodes.success_once.tolist(), episodes.ret.tolist(), episodes.length.tolist(), strict=True)
+    def add(self, episodes: EpisodeInfo) -> None:
+        """Update the averages with episodes that ended in the same step."""
+        rows = zip(episodes.success_once.tolist(), episodes.episode_return.tolist(), episodes.length.tolist(), strict=True)
         for success, ret, length in rows:
-            for name, value in (("success", float(success)), ("return", ret), ("length", float(length))):
+            for name, value in (("success", float(success)), ("ep_return", ret), ("ep_length", float(length))):
                 old = self.means.get(name, value)
                 self.means[name] = old + (1 - self.decay) * (value - old)
 
@@ -54,19 +58,17 @@ class Collector:
     """Steps the environments with the student and fills a batch that is allocated once.
 
     The batch [T, N] has ``obs`` (nested), ``action``, ``log_prob``, ``value``, ``reward``, ``terminated``,
-    ``truncated``, ``final_value`` (of the true last observation of episodes that ended), and, where a teacher labels,
-    ``teacher.<field>``.
+    ``truncated``, ``final_value`` (value of the true last observation of each completed episode), and, with a teacher,
+    ``teacher`` (nested: fields of `TeacherOutput`).
 
     Attributes:
-        explore: whether the student samples its actions. Without a reward there is nothing to explore for: DAgger
-            visits the states of the policy that will be used, and noise would keep it from the precise ones.
-        obs: [N] the observation to act on next.
-        batch: [T, N] what `collect` fills.
-        filled: steps of it that are filled: fewer than T when something went wrong half-way.
-        labeller: who asks the teacher; None: there is none.
-        base: the teacher that the policy corrects (`ActorCritic.outside`), asked once per observation; None: there is none.
-        base_queries: observations that it was asked about so far.
-        times: seconds spent in ``env``, ``inference`` and waiting for the ``teacher`` during the last `collect`.
+        explore: whether the student samples its actions. False for DAgger, which visits the states of the deterministic
+            policy.
+        obs: [N] current observation.
+        batch: [T, N] the batch that `collect` fills.
+        filled: number of filled steps of the batch: fewer than T after an error.
+        teacher_queue: the teacher's queries; None: no teacher.
+        times: seconds spent in ``env`` and ``inference``, and waiting for the ``teacher``, during the last `collect`.
     """
 
     def __init__(
@@ -78,118 +80,147 @@ class Collector:
         label_fraction: float,
         generator: torch.Generator,
         explore: bool = True,
-        base: Teacher | None = None,
     ) -> None:
-        """See the attributes.
+        """Create a collector of batches of `num_steps` steps; for `label_fraction` see `TeacherQueryQueue`.
 
         Raises:
-            ConfigError: a label fraction that leaves some step without any label.
+            ConfigError: see `TeacherQueryQueue`.
         """
         self.env, self.policy, self.num_steps = env, policy, num_steps
-        self.labeller = None if teacher is None else Labeller(env, teacher, label_fraction, generator)
+        self.teacher_queue = None if teacher is None else TeacherQueryQueue(env, teacher, label_fraction, generator)
         self.generator, self.explore = generator, explore
-        self.base, self.base_queries = base, 0
         self.episodes = EpisodeStats()
         self.obs = TensorDict()
         self.batch, self.filled = TensorDict(), 0
-        self._asked: tuple[int, Future[Row]] | None = None
-        self._views: dict[str, Tensor] | None = None  # of this step, where the base has looked
+        self._pending: tuple[int, Future[Row]] | None = None  # step and labels of the last query
+        self._causes = (*((source, f"obs.{key}") for key, source in env.added_keys.items()), *CAUSES)
         self.clock = time.perf_counter
         self.times: dict[str, float] = {}
-        self._labelled: bool | None = None
+        self._labeled: bool | None = None
 
     @property
     def queries(self) -> int:
-        """Observations that the teacher has labelled so far."""
-        return 0 if self.labeller is None else self.labeller.queries
+        """Number of observations that the teacher has labeled so far."""
+        return 0 if self.teacher_queue is None else self.teacher_queue.queries
+
+    def state(self) -> dict[str, Any]:
+        """Counters and episode averages for a checkpoint, as JSON values. The environment saves its own state."""
+        owed = 0.0 if self.teacher_queue is None else self.teacher_queue.owed
+        return {"queries": self.queries, "owed": owed, "episodes": self.episodes.means}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `state`."""
+        if self.teacher_queue is not None:
+            self.teacher_queue.queries, self.teacher_queue.owed = state["queries"], state["owed"]
+        self.episodes.means = state["episodes"]
+
+    def filled_steps(self) -> dict[str, Tensor]:
+        """Fields [t, N, ...] of the t filled steps of the batch, by dotted name."""
+        return dict(self.batch[: self.filled].flatten_keys(".").items()) if self.filled else {}
 
     def collect(self, label: bool) -> tuple[TensorDict, Tensor]:
         """Collect one batch.
 
         Args:
-            label: whether to ask the teacher.
+            label: whether to query the teacher.
 
         Returns:
             The batch [T, N], reused by the next call, and the value [N] of the observation after its last step.
 
         Raises:
-            NonFiniteError: an environment, the policy or the teacher answered with NaN or Inf; names the first of them.
+            NonFiniteError: an environment, the policy or the teacher returned NaN or Inf; names the first component.
         """
-        self.times, self._asked = defaultdict(float), None
-        if label != self._labelled:  # the teacher's fields come or go
-            self.batch, self._labelled = TensorDict(batch_size=[self.num_steps, self.env.num_envs]), label
+        self.times, self._pending = defaultdict(float), None
+        if label != self._labeled:  # a batch has the teacher's fields only if it is labeled
+            self.batch, self._labeled = TensorDict(batch_size=[self.num_steps, self.env.num_envs]), label
         with torch.inference_mode():
             for t in range(self.num_steps):
                 self.filled = t + 1
                 self._write(t, self._act())
                 if label:
-                    self._ask(t)
+                    self._query_teacher(t)
                 try:
                     step = self._timed("env", self.env.step, self.batch["action"][t])
                 except NonFiniteError:
-                    self._hear()
-                    _check_finite(self.batch[: t + 1])  # what the environment complains of may have begun elsewhere
+                    self._write_labels()
+                    self._check(self.batch[: t + 1])  # another component may have caused the environment's error
                     raise
                 self._write(t, self._outcome(step))
                 self.obs = step.obs
-            self._hear()
+                report_progress("collecting", t + 1, self.num_steps)
+            self._write_labels()
             last_value = self._timed("inference", self.policy.value, self.obs)
-            # Once per batch: a wait for the device per step would cost more than the steps it saves.
-            _check_finite(self.batch)
-            _check_finite(TensorDict({"obs": self.obs, "value": last_value}, [self.env.num_envs])[None])
+            # Checked once per batch: each check waits for the device.
+            last = TensorDict({"obs": self.obs, "value": last_value}, [self.env.num_envs])[None]
+            if torch.stack([_spoiled(self.batch), _spoiled(last)]).any():
+                self._check(self.batch)
+                self._check(last)
         return self.batch, last_value.clone()
 
     def _write(self, t: int, row: dict[str, Any]) -> None:
-        """Copy one step's tensors [N, ...] into the batch, which grows a field when it is first seen."""
+        """Copy one step's tensors [N, ...] into the batch; allocates new fields."""
         fields = TensorDict(row, batch_size=[self.env.num_envs])
         for key, value in fields.items(include_nested=True, leaves_only=True):
             if key not in self.batch.keys(include_nested=True):
-                with torch.inference_mode(False):  # the update needs ordinary tensors; writing into them here is allowed
+                with torch.inference_mode(False):  # autograd refuses inference tensors in the update
                     self.batch[key] = torch.zeros(self.num_steps, *value.shape, dtype=value.dtype, device=value.device)
             self.batch[key][t] = value
 
     def _act(self) -> dict[str, Any]:
-        """What the student does on the current observation."""
-        obs = self._timed("inference", self.policy.perceive, self._proposed())
+        """Return the student's action on the current observation, as fields of the batch."""
+        obs = self._timed("inference", self.policy.augment_obs, self.obs)
         distribution, value = self._timed("inference", self.policy, obs)
         action = distribution.sample(self.generator) if self.explore else distribution.mode()
         return {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
 
-    def _proposed(self) -> TensorDict:
-        """The current observation, with what the base would do where there is one."""
-        if self.base is None:
-            return self.obs
-        self._views = self._timed("env", self.env.look) if self.base.looks else None
-        shown = self.obs if self._views is None else self.obs.copy().update(self._views)
-        self.base_queries += self.env.num_envs
-        proposed = self._timed("base", with_proposal, shown, self.base, self.env.instructions)
-        return self.obs.copy().set(ACTION, proposed[ACTION])
+    def _query_teacher(self, t: int) -> None:
+        """Write the labels of the previous query and query the teacher for step t."""
+        self._write_labels()
+        if self.teacher_queue is not None:
+            self._pending = t, self._timed("teacher", self.teacher_queue.submit, self.obs, self.batch["action"][t])
 
-    def _ask(self, t: int) -> None:
-        """Take the answer to the last question and ask about this step."""
-        self._hear()
-        if self.labeller is not None:
-            self._asked = t, self._timed("teacher", self.labeller.ask, self.obs, self.batch["action"][t], self._views)
-
-    def _hear(self) -> None:
-        """Wait for what was asked, and write it where it belongs."""
-        if self._asked is not None:
-            (t, answer), self._asked = self._asked, None
-            self._write(t, self._timed("teacher", answer.result))
+    def _write_labels(self) -> None:
+        """Wait for the pending query and write its labels into its step of the batch."""
+        if self._pending is not None:
+            (t, labels), self._pending = self._pending, None
+            self._write(t, {"teacher": self._timed("teacher", labels.result)})
 
     def _outcome(self, step: Step) -> dict[str, Any]:
-        """What came of an action; looks after the episodes that ended."""
+        """Return the results of a step as fields of the batch; resets the teacher where episodes ended."""
         final_value = torch.zeros_like(step.reward)
         if step.episode is not None:
             final_value[step.episode.env] = self._timed("inference", self.policy.value, step.final_obs)
             self.episodes.add(step.episode)
-            if self.labeller is not None:
-                self.labeller.reset(step.terminated | step.truncated)
-            if self.base is not None:
-                self.base.reset((step.terminated | step.truncated).to(self.base.device))
+            if self.teacher_queue is not None:
+                self.teacher_queue.reset(step.terminated | step.truncated)
         return {
             "reward": step.reward, "terminated": step.terminated, "truncated": step.truncated, "final_value": final_value
         }  # fmt: skip
+
+    def _check(self, batch: TensorDict) -> None:
+        """Check that a batch [T, N] is finite and plausible. Labels that are not valid are not checked.
+
+        Raises:
+            NonFiniteError: names the component that computed the first bad values.
+        """
+        bad = {name: rows for name, rows in _bad_rows(batch).items() if rows.any()}
+        for t in range(batch.batch_size[0]):
+            here = [name for name, rows in bad.items() if rows[t].any()]
+            if here:
+                source = min((self._cause(name) for name in here), key=self._causes.index)[0]
+                fields = [name for name in here if self._cause(name)[0] == source]
+                envs = torch.stack([bad[name][t] for name in fields]).any(0).nonzero()[:, 0].tolist()
+                raise NonFiniteError(
+                    self._named(source), f"{', '.join(fields)} of environment {listed(envs)}, step {t + 1} of the batch"
+                )
+
+    def _named(self, source: str) -> str:
+        """Return the name of a component for messages, with the teacher's own name."""
+        return f"teacher {self.teacher_queue.teacher.name}" if source == "teacher" and self.teacher_queue else source
+
+    def _cause(self, name: str) -> tuple[str, str]:
+        """Return the component of a field and the matching prefix."""
+        return next(cause for cause in self._causes if name.startswith(cause[1]))
 
     def _timed(self, what: str, call: Callable[..., T], *args: Any) -> T:
         began = self.clock()
@@ -198,23 +229,17 @@ class Collector:
         return result
 
 
-def _check_finite(batch: TensorDict) -> None:
-    """Refuse a batch [T, N] with NaN or Inf. Labels that are not valid may hold anything.
-
-    Raises:
-        NonFiniteError: naming whose numbers went wrong first; the others follow from them.
-    """
-    bad: dict[str, Tensor] = {}  # [T, N] by field
+def _bad_rows(batch: TensorDict) -> dict[str, Tensor]:
+    """Return the non-finite or implausible entries of a batch [T, N]: [T, N] bool, by field."""
+    bad: dict[str, Tensor] = {}
     for name, value in batch.flatten_keys(".").items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            rows = ~torch.all(value.isfinite().reshape(*batch.batch_size, -1), dim=-1)
-            bad[name] = rows & cast("Tensor", batch[PREFIX + "valid"]) if name.startswith(PREFIX) else rows
-    if not torch.stack([rows.any() for rows in bad.values()]).any():
-        return
-    for t in range(batch.batch_size[0]):
-        for source, fields in CAUSES:
-            here = {name: rows[t] for name, rows in bad.items() if name.startswith(fields) and rows[t].any()}
-            if here:
-                envs = torch.stack(list(here.values())).any(0).nonzero()[:, 0].tolist()
-                where = f"{', '.join(map(str, envs[:8]))}{'…' if len(envs) > 8 else ''}"
-                raise NonFiniteError(source, f"{', '.join(here)} of environment {where}, step {t + 1} of the batch")
+            fine = is_valid(value) if name.startswith("obs.") else value.isfinite()  # log-probabilities may be large
+            rows = ~torch.all(fine.reshape(*batch.batch_size, -1), dim=-1)
+            bad[name] = rows & cast("Tensor", batch["teacher", "valid"]) if name.startswith("teacher.") else rows
+    return bad
+
+
+def _spoiled(batch: TensorDict) -> Tensor:
+    """Return whether `_bad_rows` finds any: a scalar bool tensor on the batch's device."""
+    return torch.stack([rows.any() for rows in _bad_rows(batch).values()]).any()

@@ -1,4 +1,4 @@
-"""Observations of earlier batches, for students that learn to see."""
+"""Replay buffer of observations, for training state estimators."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rpd.batch import take
+from rpd.rollout.batch import take
 
 
 class Replay:
-    """A uniform sample of every observation so far.
+    """Uniform sample of all observations so far.
 
-    Reservoir sampling (Vitter, 1985, algorithm R). A batch of 25 steps from 128 environments shows fewer than 200
-    scenes: an image encoder learns those by heart, and forgets them for the next.
+    Reservoir sampling (Vitter, 1985, algorithm R). A batch of 25 steps from 128 environments has fewer than 200
+    distinct scenes: without replay, an image encoder overfits to each batch in turn.
     """
 
     def __init__(self, capacity: int, generator: torch.Generator) -> None:
-        """Keep at most `capacity` observations, drawn with `generator`, which lives on their device."""
+        """Keep at most `capacity` observations, drawn with `generator`, which must be on their device."""
         self.capacity, self.generator = capacity, generator
         self.seen = 0
-        """Observations offered so far."""
+        """Number of observations offered so far."""
         self.rows = TensorDict()
-        """What is kept, [min(seen, capacity)]."""
-        self._store: TensorDict | None = None  # [capacity], which `rows` is a view of
+        """The kept observations, [min(seen, capacity)]."""
+        self._store: TensorDict | None = None  # [capacity]; `rows` is a view of it
 
     def add(self, obs: TensorDict) -> None:
-        """Offer observations [M]."""
+        """Offer observations [M] to the sample."""
         count, device = obs.batch_size[0], self.generator.device
         if self._store is None:
             self._store = obs.new_zeros(torch.Size([self.capacity]))
-        # The t-th row takes a random one of t + 1 slots, and is dropped where that lies outside.
+        # Row t is assigned a random slot of t + 1, and dropped if the slot exceeds the capacity.
         t = torch.arange(self.seen, self.seen + count, device=device)
         drawn = torch.rand(count, generator=self.generator, device=device, dtype=torch.float64)
         slot = torch.where(t < self.capacity, t, (drawn * (t + 1)).long())
@@ -47,13 +47,13 @@ class Replay:
         return take(self.rows, index)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resume needs."""
+        """Return the kept observations and the count, for a checkpoint."""
         if self._store is None:
             return {}
         return {"seen": torch.tensor(self.seen), **{f"rows.{name}": cast("Tensor", rows) for name, rows in self.rows.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Restore `state_dict`, onto `device`."""
+        """Restore the result of `state_dict` on `device`."""
         if not state:
             return
         fields = {name.removeprefix("rows."): value.to(device) for name, value in state.items() if name != "seen"}

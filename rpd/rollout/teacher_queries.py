@@ -1,4 +1,4 @@
-"""Ask a teacher about observations as they are collected: each once, and while the simulator goes on where that saves time."""
+"""Query a teacher once per observation, in parallel with the simulator if the teacher runs on another device or server."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.base import VectorEnv
-from envs.errors import ConfigError
-from rpd.batch import PREFIX
-from teachers.base import Teacher
+from rpd.envs.errors import ConfigError
+from rpd.envs.vector_env import VectorEnv
+from rpd.teachers.base import Teacher
+from rpd.teachers.observation import teacher_observation
 
 Row = dict[str, Tensor]
 
 
-class Labeller:
-    """Asks about `fraction` of the environments per step; rows that were not asked are not valid.
+class TeacherQueryQueue:
+    """Queries the teacher for a fraction of the environments per step; labels of the other rows are marked invalid.
 
-    A teacher that computes elsewhere (another device, a server) is asked in a thread, one question at a time and in order, so
-    that the answers are those of asking in turn. One on the simulator's own device would only take its cores.
+    A teacher on another device or server computes in a thread, one query at a time and in order, so that its labels equal
+    those of synchronous queries. A teacher on the simulator's device computes synchronously: a thread would compete with the
+    simulator for cores.
 
     Attributes:
-        queries: observations that were labelled so far.
-        owed: fraction of a label that is still to be asked.
+        queries: number of observations labeled so far.
+        owed: fraction of a query carried over to the next step.
     """
 
     def __init__(self, env: VectorEnv, teacher: Teacher, fraction: float, generator: torch.Generator) -> None:
-        """See the class.
+        """Create a queue.
 
         Args:
-            env: where the observations come from.
-            teacher: who answers.
-            fraction: of the environments, per step; which ones is drawn anew.
-            generator: for that draw.
+            env: the environment of the observations.
+            teacher: the teacher.
+            fraction: fraction of the environments to label per step, drawn at random.
+            generator: generator of this draw.
 
         Raises:
-            ConfigError: a fraction that leaves some step without any label, or a teacher that has to be asked about all.
+            ConfigError: a fraction below one label per step, or below 1 for a stateful teacher.
         """
-        if fraction < 1 and teacher.wants_all:
+        if fraction < 1 and teacher.is_stateful:
             raise ConfigError(
-                f"distill.label_fraction {fraction:g}: teacher {teacher.name} remembers what each environment showed, and has "
-                "to see all of them at every step: leave it at 1"
+                f"distill.label_fraction {fraction:g}: teacher {teacher.name} is stateful and needs every "
+                "observation of each environment: leave it at 1"
             )
         if fraction * env.num_envs < 1 - 1e-9:
             raise ConfigError(
@@ -53,45 +54,38 @@ class Labeller:
             )
         self.env, self.teacher, self.fraction, self.generator = env, teacher, fraction, generator
         self.queries, self.owed = 0, 0.0
-        self.overlaps = teacher.elsewhere or teacher.device != env.device
-        self._executor: Executor = ThreadPoolExecutor(1, "teacher") if self.overlaps else _InTurn()
-        self._forgotten: Future[None] | None = None
+        self.overlaps = teacher.runs_remotely or teacher.device != env.device
+        self._executor: Executor = ThreadPoolExecutor(1, "teacher") if self.overlaps else _SynchronousExecutor()
+        self._last_reset: Future[None] | None = None
 
-    def ask(self, obs: TensorDict, action: Tensor, views: dict[str, Tensor] | None = None) -> Future[Row]:
-        """Ask about the current observation [N] and what the student does there [N, A]; the row [N] to write, later.
+    def submit(self, obs: TensorDict, action: Tensor) -> Future[Row]:
+        """Query the teacher for the current observation; the future returns the label's fields [N].
 
         Args:
-            obs: what the student sees.
-            action: what it does.
-            views: what `VectorEnv.look` has shown of this observation to somebody else [N], if it has.
+            obs: [N] the student's observation. Keys that a wrapper added for the student are removed: a residual policy
+                as a teacher has its own base.
+            action: [N, A] the student's action.
         """
-        if self._forgotten is not None:
-            self._forgotten.result()  # raises what went wrong there
+        if self._last_reset is not None:
+            self._last_reset.result()  # raises the error of the reset
         n, instructions = self.env.num_envs, self.env.instructions
         rows = None if self.fraction >= 1 else self._draw(n, action.device)
-        if rows is None:
-            shown = obs.copy()
-        else:
-            shown, action, instructions = obs[rows], action[rows], [instructions[i] for i in rows.tolist()]
+        shown = teacher_observation(self.env, obs.exclude(*self.env.added_keys), self.teacher, rows)
+        if rows is not None:
+            action, instructions = action[rows], [instructions[i] for i in rows.tolist()]
         self.queries += len(instructions)
-        if self.teacher.looks:
-            if views is None:
-                views = self.env.look(rows)
-            elif rows is not None:
-                views = {key: view[rows] for key, view in views.items()}
-            shown.update(views)
         shown, asked = shown.to(self.teacher.device), action.to(self.teacher.device)
         if self.overlaps:  # the simulator may reuse its buffers meanwhile
             shown, asked, instructions = shown.clone(), asked.clone(), list(instructions)
         return self._executor.submit(self._answer, shown, instructions, asked, rows, n, action.device)
 
     def reset(self, mask: Tensor) -> None:
-        """Tell the teacher which episodes ended [N], after all that was asked before."""
-        self._forgotten = self._executor.submit(self._reset, mask.to(self.teacher.device))
+        """Reset the teacher where `mask` [N] is True (the episode ended), after all queries submitted so far."""
+        self._last_reset = self._executor.submit(self._reset, mask.to(self.teacher.device))
 
     def _draw(self, n: int, device: torch.device) -> Tensor:
         self.owed += self.fraction * n
-        count = int(self.owed + 1e-9)  # 49 times 1/49 is a little less than 1
+        count = int(self.owed + 1e-9)  # rounding: 49 times 1/49 is less than 1
         self.owed -= count
         return torch.randperm(n, generator=self.generator, device=device)[:count].sort().values
 
@@ -99,10 +93,10 @@ class Labeller:
     def _answer(
         self, obs: TensorDict, instructions: list[str], action: Tensor, rows: Tensor | None, n: int, device: torch.device
     ) -> Row:
-        """A label's fields that the run reads, [N] on the student's device, named as in the batch."""
+        """Return the requested fields of a label, [N] on the student's device."""
         answer = self.teacher.label(obs, instructions, action).tensors()
-        wanted = self.teacher.wanted | {"valid"}
-        fields = {PREFIX + name: tensor.to(device) for name, tensor in answer.items() if name in wanted}
+        requested = self.teacher.requested_fields | {"valid"}
+        fields = {name: tensor.to(device) for name, tensor in answer.items() if name in requested}
         if rows is None:
             return fields
         full = {name: torch.zeros(n, *value.shape[1:], dtype=value.dtype, device=device) for name, value in fields.items()}
@@ -115,8 +109,8 @@ class Labeller:
         self.teacher.reset(mask)
 
 
-class _InTurn(Executor):
-    """Runs what it is given before it returns; errors are raised at once."""
+class _SynchronousExecutor(Executor):
+    """Executor that computes in `submit`; errors are raised there."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()

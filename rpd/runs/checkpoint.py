@@ -1,8 +1,7 @@
 """Checkpoints: ``<run>/checkpoints/<step>/{policy/, training_state/, manifest.json}`` and a relative link ``last``.
 
-A checkpoint is written beside the others under a temporary name, with a manifest of sizes and SHA-256 digests as its
-last file, and renamed when it is on the disk: at any moment, whatever has its final name was once whole. Nothing is
-pickled.
+A checkpoint is written under a temporary name, with a manifest of sizes and SHA-256 digests as its last file, and renamed once
+it is on disk, so a folder with a final name was complete at some time. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -19,34 +18,36 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from envs.errors import ConfigError, RunFault
-from rpd.atomic import write_json
-from rpd.training_state import load_optimizer, load_rng, optimizer_tensors, rng_tensors
-from students.files import file_digest, mismatch, sync_folder, write_bytes
-from students.locate import checkpoint_steps, resolve_policy
+from rpd.core.files import write_json
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.runs.training_state import load_optimizer, load_rng, optimizer_tensors, rng_tensors
+from rpd.students.io.files import digest, file_digest, mismatch, sync_folder, write_bytes
+from rpd.students.io.policy_path import checkpoint_steps, resolve_policy
 
 __all__ = [
-    "Checkpoint", "CorruptCheckpoint", "load", "load_optimizer", "load_rng", "newest_sound", "optimizer_tensors",
+    "Checkpoint", "CorruptCheckpoint", "latest_valid_checkpoint", "load", "load_optimizer", "load_rng", "optimizer_tensors",
     "resolve_policy", "rng_tensors", "save",
 ]  # fmt: skip
 
 TENSORS, STATE, MANIFEST = "training_state/tensors.safetensors", "training_state/state.json", "manifest.json"
+FORMAT = 3
+"""Version of the training state; increased whenever a trainer saves or expects something else. Version 1 had no number."""
 
 
 class Saveable(Protocol):
-    """A policy, or another model that is trained."""
+    """A policy or another trained model."""
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write it into a folder, which may not exist yet."""
+        """Write the model into a folder, which may not exist yet."""
 
 
 class CorruptCheckpoint(RunFault):
-    """A checkpoint with a missing, truncated or altered file; the message names the file."""
+    """A file of a checkpoint is missing, truncated or altered; the message names it."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `load` returns."""
+    """A loaded checkpoint."""
 
     step: int
     """Environment steps taken."""
@@ -59,21 +60,21 @@ class Checkpoint:
 def save(run_dir: Path, step: int, policy: Saveable, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 3) -> Path:
     """Write a checkpoint, point ``last`` at it, and prune old ones.
 
-    Checkpoints of later steps are removed: a run that is at `step` has abandoned them.
+    Checkpoints of later steps are removed: the run continues from `step`.
 
     Args:
         run_dir: the run's folder.
         step: environment steps taken.
-        policy: what is trained.
-        tensors: the rest of the training state, by name; any device.
-        meta: the rest of it, as JSON.
-        keep: newest checkpoints that stay.
+        policy: the trained model.
+        tensors: tensors of the training state, by name; any device.
+        meta: the rest of the training state, as JSON values.
+        keep: number of newest checkpoints to keep.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        RunFault: it could not be written, e.g. the disk is full; earlier checkpoints are intact.
+        RunFault: the checkpoint could not be written, e.g. the disk is full; earlier checkpoints are intact.
     """
     root = Path(run_dir) / "checkpoints"
     target = root / f"{step:09d}"
@@ -96,13 +97,15 @@ def save(run_dir: Path, step: int, policy: Saveable, tensors: dict[str, Tensor],
 
 
 def load(path: Path) -> Checkpoint:
-    """Read one checkpoint, after verifying every file of it.
+    """Read a checkpoint, after verifying all its files.
 
     Raises:
         CorruptCheckpoint: naming the file that is missing, truncated or altered.
     """
-    path = Path(path).resolve()  # ``last`` may move on while we read
+    path = Path(path).resolve()  # ``last`` may change while this reads
     _verify(path)
+    if (found := _format(path)) not in (None, FORMAT):
+        raise CorruptCheckpoint(f"{path}: has training state of format {found}, and this version of rpd reads {FORMAT}")
     try:
         state = json.loads((path / STATE).read_bytes())
         return Checkpoint(state["step"], path / "policy", load_tensors((path / TENSORS).read_bytes()), state["meta"])
@@ -110,14 +113,29 @@ def load(path: Path) -> Checkpoint:
         raise CorruptCheckpoint(f"{path}: not a checkpoint of this version of rpd: {error!r}") from None
 
 
-def newest_sound(run_dir: Path) -> tuple[Checkpoint, list[str]]:
-    """Find the checkpoint to resume from, and do what a killed process did not come to: tidy up, point ``last`` at it.
-
-    Returns:
-        The newest that is whole, and what is wrong with each newer one.
+def check_format(run_dir: Path) -> None:
+    """Reject a run whose training state has a format of another version.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: names both formats and the version that trained the run.
+    """
+    known = (_format(path) for path in reversed(checkpoint_steps(Path(run_dir) / "checkpoints")))
+    if (found := next((n for n in known if n is not None), FORMAT)) != FORMAT:
+        raise ConfigError(
+            f"{run_dir} was trained by another version of rpd{_trained_by(Path(run_dir))}: its training state has format "
+            f"{found}, this version resumes format {FORMAT}: resume it with that version, or start a new run from its policy "
+            f"(rpd train TASK --pretrained-path {run_dir})"
+        )
+
+
+def latest_valid_checkpoint(run_dir: Path) -> tuple[Checkpoint, list[str]]:
+    """Load the checkpoint to resume from, remove temporary folders of a killed process, and point ``last`` at it.
+
+    Returns:
+        The newest valid checkpoint, and the problem of each newer one.
+
+    Raises:
+        ConfigError: no valid checkpoint exists.
     """
     problems: list[str] = []
     root = Path(run_dir) / "checkpoints"
@@ -139,7 +157,7 @@ def _write(folder: Path, step: int, policy: Saveable, tensors: dict[str, Tensor]
     (folder / "training_state").mkdir()
     # copies, because views of one storage cannot be saved together
     write_bytes(folder / TENSORS, save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}))
-    write_json(folder / STATE, {"step": step, "meta": meta})
+    write_json(folder / STATE, {"format": FORMAT, "step": step, "meta": meta})
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(folder / MANIFEST, {"files": {str(path.relative_to(folder)): file_digest(path) for path in files}})
 
@@ -158,6 +176,26 @@ def _verify(path: Path) -> None:
         raise CorruptCheckpoint(f"{path / name}: truncated or altered: not a manifest") from None
 
 
+def _format(path: Path) -> object:
+    """Format of a checkpoint's training state; None if the file is unreadable or altered."""
+    try:
+        data = (path / STATE).read_bytes()
+        whole = dict(json.loads((path / MANIFEST).read_bytes())["files"])[STATE] == digest(data)
+        return dict(json.loads(data)).get("format", 1) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _trained_by(run_dir: Path) -> str:
+    """Version and commit in a run's env.json, in parentheses; empty if unknown."""
+    try:
+        info = json.loads((run_dir / "env.json").read_bytes())
+        commit = f", commit {info['git']['commit'][:12]}" if info.get("git") else ""
+        return f" (rpd {info['versions']['rpd']}{commit})"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
 def _link(link: Path, target: str) -> None:
     """Create or replace a relative symbolic link atomically."""
     temporary = link.with_name(f".tmp-{link.name}")
@@ -167,11 +205,11 @@ def _link(link: Path, target: str) -> None:
 
 
 def _prune(root: Path, step: int, keep: int) -> None:
-    """Keep the newest `keep` checkpoints up to `step`, which was written a moment ago."""
+    """Keep the newest `keep` checkpoints up to `step`."""
     steps = checkpoint_steps(root)
     past = [p for p in steps if int(p.name) <= step]
     for path in steps:
-        if path not in past[-keep:]:  # renamed first, so that half of it is never taken for a checkpoint
+        if path not in past[-keep:]:  # renamed first, so that a partly deleted one is never taken for a checkpoint
             path.rename(path.with_name(f".tmp-{path.name}"))
     _clear(root)
 

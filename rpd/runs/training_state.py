@@ -1,4 +1,4 @@
-"""Optimiser and random state as flat tensors, restored exactly."""
+"""Optimizer and random state as flat tensors, restored exactly."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
 
 _TAIL = struct.Struct("<qqd")  # numpy's Mersenne Twister after its 624 words: position, has_gauss, cached gaussian
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Flatten an optimiser: ``<parameter index>.<state name>``, and each group's current learning rate.
+    """Flatten an optimizer: ``<parameter index>.<state name>``, and each group's learning rate, for reference.
 
-    The other hyper-parameters come from the run's configuration.
+    On resume, hyperparameters come from the run's configuration, including the learning rate.
     """
     saved = optimizer.state_dict()
     tensors = {f"{i}.{name}": value for i, state in saved["state"].items() for name, value in state.items()}
@@ -26,10 +26,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Restore what `optimizer_tensors` returned.
+    """Restore `optimizer_tensors`, except for the learning rate, which stays the optimizer's own.
 
     Raises:
-        ConfigError: it belongs to other parameters.
+        ConfigError: the state belongs to other parameters.
     """
     saved = optimizer.state_dict()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -44,16 +44,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
                 f"optimizer state '{name}' {list(value.shape)} does not fit the policy: made with other settings?"
             )
         state.setdefault(i, {})[key] = value.clone()
-    for group, rate in zip(saved["param_groups"], tensors["lr"].tolist(), strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
     optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
 
 
 def rng_tensors(*generators: torch.Generator) -> dict[str, Tensor]:
-    """The random state of torch (CPU and CUDA), numpy's global generator, and `generators`, as uint8 tensors."""
+    """Random state of torch (CPU and CUDA), numpy's global generator, and `generators`, as uint8 tensors."""
     _, words, position, has_gauss, gauss = np.random.get_state()
     numpy_state = np.asarray(words, dtype="<u4").tobytes() + _TAIL.pack(position, has_gauss, gauss)
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.frombuffer(bytearray(numpy_state), dtype=torch.uint8)}
@@ -63,10 +58,10 @@ def rng_tensors(*generators: torch.Generator) -> dict[str, Tensor]:
 
 
 def load_rng(tensors: dict[str, Tensor], *generators: torch.Generator) -> None:
-    """Restore `rng_tensors`, given the generators in the same order. CUDA states count where there is such a device.
+    """Restore `rng_tensors`, given the generators in the same order. CUDA states apply if the device exists.
 
-    A generator's state means nothing to one of another kind of device, as where a run goes on without the GPU that it had:
-    there it seeds the new one.
+    A generator's state cannot be transferred to another kind of device, e.g. when a run is resumed without its GPU: the new
+    generator is seeded from it instead.
     """
     torch.set_rng_state(tensors["torch"])
     data = tensors["numpy"].numpy().tobytes()

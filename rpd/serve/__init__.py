@@ -1,1 +1,1 @@
-"""`rpd serve`: a policy behind a websocket, for clients of ours and of openpi's. The protocol is in docs/serving.md."""
+"""`rpd serve`: websocket server of a policy, for our own and openpi's clients. Protocol: docs/serving.md."""

@@ -1,4 +1,4 @@
-"""The simulated robot's own process: physics keeps pace with the clock, whatever is commanded, asked or not."""
+"""Process of the simulated robot: physics runs in real time, with or without commands."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.registry import task_info
-from envs.tabletop.live import LiveTabletop
-from envs.tabletop.world import TIMESTEP
-from rpd.deploy import realtime
-from rpd.deploy.link import Link, LinkLost, parent
+from rpd.core import realtime
+from rpd.core.link import Link, LinkLost, parent
+from rpd.envs import user_files
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.registry import task_info
+from rpd.envs.tabletop.mjcf import TIMESTEP
+from rpd.envs.tabletop.simulated_arm import LiveTabletop
 
-MAX_LAG = 0.5  # s of physics that are caught up with at once; beyond, time is lost
+MAX_LAG = 0.5  # largest backlog of physics that is caught up, s; more is dropped
 
 
 class Simulation:
-    """A live tabletop robot behind a link."""
+    """A tabletop robot simulated in real time, controlled over a link."""
 
     def __init__(self, link: Link, order: dict[str, Any]) -> None:
         self.link, self.silence = link, float(order["silence"])
         cameras = tuple(order["cameras"])
-        observed = {"obs": "image", "cameras": cameras, "image_size": order["image_size"]} if cameras else {}
+        observed = {"obs_mode": "rgb", "cameras": cameras, "image_size": order["image_size"]} if cameras else {}
         config = EnvConfig(robot=order["robot"], reward=task_info(order["task"]).reward, **observed)
         self.world = LiveTabletop(order["task"], config)
         self.world.begin(0)
         self.episode, self.stopped = -1, "no episode has begun"
-        self.heard = time.monotonic()
+        self.last_command = time.monotonic()
         self.counters: dict[str, Any] = {}
         self.viewers: list[Link] = []
         self._serve_cameras(order["address"])
 
     def ready(self) -> dict[str, Any]:
-        """What the driver has to know."""
+        """Description for the driver."""
         return {"ready": True, "spec": self.world.spec.model_dump(mode="json"), "joints": list(self.world.robot.joints)}
 
     def run(self) -> None:
-        """Go on until the link is closed."""
+        """Run until the link is closed."""
         due = time.monotonic()
         while True:
             time.sleep(max(0.0, due - time.monotonic()))
@@ -51,11 +52,11 @@ class Simulation:
             due = max(due, now - MAX_LAG)
             for order in self.link.take():
                 self._obey(order, now)
-            if self.episode < 0:  # nothing moves yet, but cameras see it
+            if self.episode < 0:  # no physics before the first episode, but cameras work
                 self._show()
                 due = now + TIMESTEP
                 continue
-            if not self.stopped and now - self.heard > self.silence:
+            if not self.stopped and now - self.last_command > self.silence:
                 self._stop(f"no command for {self.silence:g} s", now)
             while due <= now:
                 self.world.advance()
@@ -66,19 +67,19 @@ class Simulation:
     def _obey(self, order: dict[str, Any], now: float) -> None:
         if order["do"] == "reset":
             self.world.begin(order["seed"])
-            self.episode, self.stopped, self.heard = order["episode"], "", float("inf")
+            self.episode, self.stopped, self.last_command = order["episode"], "", float("inf")
             self.counters = {"commands": 0, "ignored": 0, "last_command": 0.0, "stopped": 0.0}
         elif order["do"] == "stop":
-            self._stop("told to", now)
+            self._stop("by a stop command", now)
         elif self.stopped:
             self.counters["ignored"] += 1
         else:
             self.world.drive(order["joints"], order["gripper"])
-            self.heard = self.counters["last_command"] = now
+            self.last_command = self.counters["last_command"] = now
             self.counters["commands"] += 1
 
     def _stop(self, why: str, now: float) -> None:
-        """Hold the arm where it is, and what is in its fingers; the servos brake it."""
+        """Hold the arm and the gripper at their current positions; the servos brake the arm."""
         if not self.stopped:
             self.world.drive(self.world.sense().joints, None)
             self.stopped, self.counters["stopped"] = why, now
@@ -121,16 +122,17 @@ class Simulation:
 
 
 def main(handle: int) -> None:
-    """Be the robot of the first message; see `rpd.deploy.link.Child`."""
+    """Run the robot of the first message; see `rpd.core.link.Child`."""
     torch.set_num_threads(1)
     link = parent(handle)
     with contextlib.suppress(LinkLost):
         order = link.take(float("inf"))[0]
         try:
+            user_files.inherit()
             simulation = Simulation(link, order)
         except ConfigError as error:
             link.send({"error": str(error)})
             return
         link.send(simulation.ready())
-        realtime.promise(realtime.ROBOT)
+        realtime.enable_realtime(realtime.ROBOT)
         simulation.run()

@@ -1,7 +1,8 @@
-"""What a person sees while a server runs: a live line in a terminal, plain lines elsewhere."""
+"""Status display of a server: a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import deque
@@ -10,19 +11,21 @@ import numpy as np
 from rich.console import Console
 from rich.status import Status as Spinner
 
+LOG = logging.getLogger(__name__)
+
 
 class Status:
-    """Counts of one server, on stdout.
+    """Request counts of one server, on stdout.
 
     Attributes:
-        clients: connected now.
-        requests: answered, refused ones included.
-        refused: of them; and connections that were not let in.
-        latencies: seconds from a request's arrival to its answer, of the newest.
+        clients: number of connected clients.
+        requests: number of answered requests, including refused ones.
+        refused: number of refused requests and connections.
+        latencies: seconds from request to answer, for the latest requests.
     """
 
     def __init__(self, every_s: float = 10.0) -> None:
-        """Show; a pipe or a log file gets a line at most every `every_s` seconds, and only when there is news."""
+        """Start the display; a pipe or log file gets a line at most every `every_s` seconds, and only on changes."""
         self.every_s = every_s
         self.clients = self.requests = self.refused = 0
         self.latencies: deque[float] = deque(maxlen=1000)
@@ -43,22 +46,22 @@ class Status:
         return " · ".join(parts)
 
     def update(self) -> None:
-        """Show the newest counts. To be called a few times per second."""
+        """Refresh the display; call a few times per second."""
         if self.spinner is not None:
             self.spinner.update(self.line())
         elif time.monotonic() - self.printed >= self.every_s and (line := self.line()) != self.shown:
             self.printed, self.shown = time.monotonic(), line
-            print(line, flush=True)
+            LOG.info(line)
 
-    def say(self, text: str) -> None:
-        """Print a line that stays."""
+    def log(self, text: str) -> None:
+        """Print a permanent line."""
         if self.spinner is not None:
             self.spinner.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
-            print(text, flush=True)
+            LOG.info(text)
 
     def close(self) -> None:
-        """Leave the terminal as it was found, with the last counts."""
+        """Restore the terminal and print the final counts."""
         if self.spinner is not None:
             self.spinner.stop()
-        print(self.line(), flush=True)
+        LOG.info(self.line())

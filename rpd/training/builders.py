@@ -1,4 +1,4 @@
-"""From a run's settings to a student that corrects a frozen base, and to whoever the base is."""
+"""Build the student, the teacher and the distillation objective of a run."""
 
 from __future__ import annotations
 
@@ -7,56 +7,73 @@ from typing import cast
 import torch
 from torch import nn
 
-from envs.base import VectorEnv
-from envs.errors import ConfigError
-from rpd.config import RunConfig
-from rpd.policies import teacher_of, trained
-from students.actor_critic import ActorCritic
-from students.generalist import GeneralistActorCritic
-from students.locate import resolve_policy
-from students.residual import ResidualActorCritic
+from rpd.algorithms.distillation import DistillObjective
+from rpd.config.schema import RunConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.vector_env import VectorEnv
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.generalist import GeneralistActorCritic
+from rpd.students.io import pretrained
+from rpd.students.io.policy_path import resolve_policy
+from rpd.students.residual import ResidualActorCritic
+from rpd.teachers import registry
+from rpd.teachers import registry as teachers
+from rpd.teachers.base import Teacher
+from rpd.teachers.refs import parse, required_path, trained_path
 
 
 def make_policy(config: RunConfig, env: VectorEnv) -> ActorCritic:
-    """Build the student of a new run: new, with `RunConfig.init` a copy of it, or with `RunConfig.base` a correction of it.
+    """Build the student of a new run: new, a copy of `RunConfig.pretrained_path`, or a residual policy of `RunConfig.base`.
 
     Raises:
-        ConfigError: no such base, or one that acts for nothing in particular.
+        ConfigError: no such policy, a baseline as the base, or an option that does not fit the type of student.
         SpecMismatch: the base does not fit the environment; names both sides.
     """
-    if config.init is not None:
+    if config.student.type == "diffusion":
+        raise ConfigError(
+            f"student.type diffusion learns from demonstrations only: use algorithm bc with --demos, not {config.algorithm}"
+        )
+    if config.pretrained_path is not None:
         return _started(config, env)
     if config.base is None:
         return ActorCritic(env.spec, config.student).to(env.device)
-    if config.mode == "bc":
-        raise ConfigError("mode bc learns from demonstrations, not beside a base: a residual learns by ppo, rpd or dagger")
+    if config.algorithm == "bc":
+        raise ConfigError("algorithm bc cannot train a residual policy: use ppo, rpd or dagger, or leave out the base")
     base: ActorCritic | str
-    if (teacher := teacher_of(config.base)) is not None:
-        base = teacher
-    elif (path := trained(config.base)) is not None:
-        base = ActorCritic.from_pretrained(resolve_policy(path), env.device)
-        if base.outside is not None:
-            raise ConfigError(f"{config.base} itself corrects teacher {base.outside}: name that as the base")
+    identity: str | None = None
+    if parse(config.base).is_baseline:
+        raise ConfigError(f"base {config.base} ignores observations: use a trained policy or a teacher")
+    path = trained_path(config.base, "base")
+    if (
+        path is None or pretrained.describe(resolve_policy(path)).diffusion is not None
+    ):  # an external base, queried as a teacher
+        base, identity = config.base, registry.identity(config.base)
     else:
-        raise ConfigError(f"base {config.base} is no policy to correct: name a run, a policy folder, or teacher:NAME")
-    return ResidualActorCritic(env.spec, config.student, config.residual, base).to(env.device)
+        base = ActorCritic.from_pretrained(resolve_policy(required_path(config.base, "base")), env.device)
+        if base.outside is not None:
+            raise ConfigError(
+                f"{config.base} is itself a residual policy of teacher {base.outside}: use that teacher as the base"
+            )
+    return ResidualActorCritic(env.spec, config.student, config.residual, base, identity).to(env.device)
 
 
 def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
-    """A student that begins as `RunConfig.init`, on whatever robot, but explores and sees in training as the run says."""
-    path = trained(str(config.init))
-    if path is None or config.base is not None:
+    """Return a copy of `RunConfig.pretrained_path` for the run's robot, with the run's exploration and augmentation."""
+    path = required_path(str(config.pretrained_path), "pretrained_path")
+    if config.base is not None:
         raise ConfigError(
-            f"init {config.init}: name a trained policy, and no base beside it (`rpd residual` begins as its base)"
+            f"pretrained_path {config.pretrained_path}: a residual policy starts from its base: leave out one of the two"
         )
     start = ActorCritic.from_pretrained(resolve_policy(path), env.device)
     if isinstance(start, GeneralistActorCritic):
-        start.fit(env.spec)
-        start.start(config.student)
+        start.adapt_to(env.spec)
+        start.start_finetuning(config.student)
         return start
     if type(start) is not ActorCritic:
-        raise ConfigError(f"init {config.init} is a residual, and its base would be trained with it: name a plain policy")
-    start.fit(env.spec)
+        raise ConfigError(
+            f"pretrained_path {config.pretrained_path} is a residual policy, whose base would be trained: use a plain policy"
+        )
+    start.adapt_to(env.spec)
     names = ("init_log_std", "min_log_std", "augment", "asymmetric_critic")
     policy = ActorCritic(env.spec, start.config.model_copy(update={name: getattr(config.student, name) for name in names}))
     policy.to(env.device)
@@ -65,7 +82,38 @@ def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
         new += [name for name in policy.state_dict() if name.startswith("critic.")]
     policy.load_state_dict({**start.state_dict(), **{name: policy.state_dict()[name] for name in new}})
     last = cast("nn.Linear", policy.actor[-1])
-    with torch.no_grad():  # what was a centimetre stays a centimetre
+    with torch.no_grad():  # keep the physical size of the actions
         last.weight.mul_(start.rescale[:, None])
         last.bias.mul_(start.rescale)
     return policy
+
+
+def make_teacher(config: RunConfig, env: VectorEnv) -> Teacher | None:
+    """Build the run's teacher; None for the algorithms ppo and bc.
+
+    Raises:
+        ConfigError: the algorithm needs a teacher or uses none, or see `rpd.teachers.registry.make`.
+    """
+    if config.algorithm in ("ppo", "bc"):
+        if config.teacher is not None:
+            raise ConfigError(
+                f"algorithm {config.algorithm} uses no teacher, but teacher is '{config.teacher}': leave it out, or use rpd"
+            )
+        return None
+    if config.teacher is None:
+        raise ConfigError(
+            f"algorithm {config.algorithm} needs a teacher: add --teacher, e.g. --teacher scripted:noisy; see `rpd list`"
+        )
+    teacher = teachers.make(config.teacher, env.spec, env.device)
+    teacher.seed(config.seed)
+    return teacher
+
+
+def make_objective(config: RunConfig, teacher: Teacher | None, env: VectorEnv) -> DistillObjective | None:
+    """Build the distillation objective and check it against the teacher's output fields; None without a teacher."""
+    if teacher is None:
+        return None
+    return DistillObjective(
+        config.distill, teacher.name, teacher.output_fields, env.spec.action.discrete,
+        use_reward=config.uses_reward, bin_edges=teacher.bin_edges,
+    )  # fmt: skip

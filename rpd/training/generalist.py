@@ -1,63 +1,62 @@
-"""The loop of distillation: specialists play, the student learns; then it plays, its specialists label, and it goes on."""
+"""Distillation of specialists into one generalist: behavior cloning on their episodes, then DAgger iterations."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
-from envs.base import VectorEnv
-from envs.errors import ConfigError, NonFiniteError, SpecMismatch
-from rpd import checkpoint
-from rpd.atomic import write_json
-from rpd.batch import joined
-from rpd.cloning.trainer import progress_rate
-from rpd.config import DistillConfig
-from rpd.distill.divergences import DIVERGENCES
-from rpd.evaluate import EvalResult, compare, evaluate
-from rpd.generalist import data
-from rpd.generalist.cells import Cell
-from rpd.generalist.config import DistillRun
-from rpd.generalist.film import FILM, film
-from rpd.generalist.play import Player, generalist_plays, specialists_play
-from rpd.interrupt import Interrupt
-from rpd.policies import StudentPolicy
-from rpd.stats import wilson
-from rpd.track import Tracker, record_settings
-from rpd.trainer import CURVE_SEED, FINAL_SEED, TRAIN_SEED
-from students import flat
-from students.actor_critic import ActorCritic
-from students.generalist import BODY, GeneralistActorCritic
-from students.locate import resolve_policy
-from students.residual import ResidualActorCritic
+from rpd.algorithms.distillation.divergences import DIVERGENCES
+from rpd.config.generalist import DistillRun
+from rpd.config.schema import DistillConfig
+from rpd.core.device import prepare_process
+from rpd.core.files import write_json
+from rpd.core.seeds import CURVE_SEED, FINAL_SEED
+from rpd.core.statistics import wilson
+from rpd.envs.errors import ConfigError, NonFiniteError
+from rpd.envs.vector_env import VectorEnv
+from rpd.evaluation.evaluate import EvalResult, evaluate
+from rpd.evaluation.generalist_video import film
+from rpd.policies.builtin import StudentPolicy
+from rpd.policies.identity import check_same
+from rpd.runs import checkpoint
+from rpd.runs.paths import FILM
+from rpd.runs.progress import report_progress
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.generalist import GeneralistActorCritic
+from rpd.students.io import state_dict
+from rpd.training.generalist_data import GeneralistData, check_rows
+from rpd.training.generalist_result import base_result, cell_result
+from rpd.training.loop import Stop, TrainingLoop
+from rpd.training.lr_schedules import progress_rate
+from rpd.training.specialists import Cell
 
 LOG_EVERY = 50
-"""Gradient steps whose mean is one entry of the record: one wait for the device."""
-OWN_SEEDS, STAGE_SEEDS = 5_000_000, 10_000
-"""Where the seeds of episodes begin, beyond those that specialists trained on, and how far stages are apart."""
+"""Gradient steps per log entry, which holds their means: one wait for the device."""
 MAX_GRAD_NORM = 1.0
 
 
-class GeneralistTrainer:
-    """One run, from specialists and a folder.
+class GeneralistTrainer(TrainingLoop):
+    """One training run of a generalist.
 
     Args:
         config: the configuration.
-        run_dir: the run's folder.
+        run_dir: run folder.
         cells: the specialists and their environments.
         held: environments of robots without a specialist, for the final evaluation.
-        device: where the student computes.
-        resume: checkpoint to continue from; None starts.
+        device: device of the student.
+        resume: checkpoint to continue from; None: start a run.
 
     Raises:
-        ConfigError, SpecMismatch: what cannot be one policy, before training starts; names both sides.
+        ConfigError: an invalid setting, before training starts.
+        SpecMismatch: two specialists do not fit into one policy; names both sides.
     """
+
+    config: DistillRun
 
     def __init__(
         self,
@@ -68,14 +67,14 @@ class GeneralistTrainer:
         device: torch.device,
         resume: checkpoint.Checkpoint | None = None,
     ) -> None:
-        self.config, self.run_dir, self.cells, self.held, self.device = config, run_dir, list(cells), list(held), device
+        super().__init__(config, run_dir, resume, config.save_freq)
+        self.cells, self.held, self.device = list(cells), list(held), device
         if config.batch_size < len(cells):
-            raise ConfigError(f"batch_size {config.batch_size} cannot hold a row of each of {len(cells)} specialists")
-        torch.set_num_threads(config.num_threads or 1)
-        torch.manual_seed(config.seed)
-        np.random.seed(config.seed % 2**32)
+            raise ConfigError(f"batch_size {config.batch_size} is less than one row of each of {len(cells)} specialists")
+        prepare_process(config.seed, config.num_threads)
         self.generator = torch.Generator().manual_seed(config.seed)
         specs = [cell.env.spec for cell in cells]
+        check_rows(config, specs)
         if resume is None:
             self.policy = GeneralistActorCritic(specs, config.student, config.generalist).to(device)
         else:
@@ -83,225 +82,149 @@ class GeneralistTrainer:
             assert isinstance(loaded, GeneralistActorCritic)
             self.policy = loaded
         for env in self.held:
-            self.policy.fit(env.spec)
-        self.bodies = [self.policy.layout.body(spec) for spec in specs]
-        self.pool = data.Pool(self.bodies, device)
-        self.divergence = next(form.fn for form in DIVERGENCES[config.divergence] if form.needs <= {"mean", "std"})
-        self.knobs = DistillConfig(
-            divergence=config.divergence, teacher_std=config.teacher_std, detach_std=config.detach_std
+            self.policy.adapt_to(env.spec)
+        self.data = GeneralistData(config, self.run_dir, cells, self.policy)
+        self.divergence = next(variant.fn for variant in DIVERGENCES[config.divergence] if variant.needs <= {"mean", "std"})
+        self.divergence_config = DistillConfig(
+            divergence=config.divergence, min_teacher_std=config.min_teacher_std, detach_std=config.detach_std
         )  # fmt: skip
-        self.optimizer = torch.optim.AdamW(self.policy.acting_parameters(), lr=0.0, weight_decay=config.weight_decay)
-        self.step, self.wall = 0, 0.0
+        self.optimizer = torch.optim.AdamW(self.policy.policy_parameters(), lr=0.0, weight_decay=config.weight_decay)
+        self.sources = {cell.name: cell.identity for cell in cells}
+        self.gathered: int | None = None  # the stage whose data is in the pool
         self.specialists: dict[str, EvalResult] = {}
         if resume is not None:
             self._load(resume)
-        self.resume_step = None if resume is None else self.step
 
-    def run(self) -> bool:
-        """Distil to the end, or until interrupted; returns whether the run is complete.
+    @property
+    def total_steps(self) -> int:
+        """Gradient steps of all stages."""
+        return self.config.total_steps
 
-        Raises:
-            RunFault: NaN or infinity.
-            OSError: the run's folder cannot be written; the last good checkpoint is intact.
-        """
-        config = self.config
-        record_settings(self.run_dir, config)
-        with Interrupt() as interrupt, Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker:
-            for cell in self.cells:
-                if cell.name not in self.specialists and not interrupt.requested:
-                    self.specialists[cell.name] = evaluate(cell.env, cell.teacher, config.final_episodes, FINAL_SEED)
-            for stage in range(config.rounds + 1):
-                if self.step >= config.ends(stage):
-                    continue
-                if interrupt.requested or not self._gather(stage, lambda: interrupt.requested):
-                    break
-                while self.step < config.ends(stage) and not interrupt.requested:
-                    metrics = self._advance(min(LOG_EVERY, config.ends(stage) - self.step))
-                    if self.step == config.ends(stage):
-                        metrics |= self._check()
-                    tracker.log(self.step, metrics)
-                    if self.step == config.ends(stage) or self.step % config.checkpoint_every < LOG_EVERY:
-                        self._save()
-            complete = self.step >= config.total_steps
-            if not complete:
-                self._save()
-        if complete:
-            self._finish()
-        return complete
+    @property
+    def stage(self) -> int:
+        """Stage: 0 for the specialists' episodes, then the number of the DAgger iteration."""
+        return next(
+            (i for i in range(self.config.dagger_iterations + 1) if self.step < self.config.ends(i)),
+            self.config.dagger_iterations,
+        )
 
-    # What is learnt from -------------------------------------------------------------------------------------------
+    def begin(self, stop: Stop) -> None:
+        """Evaluate the specialists once, on the episodes of the final evaluation."""
+        for cell in self.cells:
+            if cell.name not in self.specialists and not stop():
+                self.specialists[cell.name] = evaluate(cell.env, cell.teacher, self.config.final_eval_episodes, FINAL_SEED)
 
-    def _gather(self, stage: int, stop: Callable[[], bool]) -> bool:
-        """Fill the pool for a stage, from files where they are there; returns False where it was stopped."""
-        config = self.config
-        paths = [self.path(stage, cell) for cell in self.cells]
-        if not all(path.exists() for path in paths) and not self._record(stage, paths, stop):
+    def prepare(self, stop: Stop) -> bool:
+        """Collect the data of a stage when the stage begins."""
+        if self.gathered == self.stage or stop():
+            return not stop()
+        if not self.data.gather(self.stage, stop):
             return False
-        if not config.aggregate:
-            self.pool.clear()
-        first = 0 if config.aggregate and self.pool.empty else stage
-        for s in range(first, stage + 1):
-            for i, cell in enumerate(self.cells):
-                rows = data.read(self.path(s, cell)).rows
-                # Where the generalist failed is what it has to learn from; how a specialist failed is not.
-                weight = torch.where(rows["success"], 1.0, config.failure_weight if s == 0 else 1.0)
-                if not bool((weight > 0).any()):
-                    raise ConfigError(f"specialist {cell.run} solved nothing, and failure_weight is 0: leave it out")
-                self.pool.add(i, rows, weight)
         if self.step == 0:
-            states = [data.read(path).rows["state"] for path in paths]
-            self.policy.whiten(*(x.to(self.device) for x in data.moments(states, self.bodies)))
+            self.data.normalize()
+        self.gathered = self.stage
         return True
 
-    def path(self, stage: int, cell: Cell) -> Path:
-        """Where what a cell's specialist said in a stage is."""
-        return self.run_dir / "data" / f"{stage:02d}-{cell.name}.safetensors"
+    def evaluation_due(self, before: int) -> bool:
+        """Evaluate at the end of every stage."""
+        return self.step in (self.config.ends(stage) for stage in range(self.config.dagger_iterations + 1))
 
-    def _record(self, stage: int, paths: list[Path], stop: Callable[[], bool]) -> bool:
+    def saving_due(self, before: int) -> bool:
+        """Save at the end of every stage, and every `save_freq` steps."""
+        return self.evaluation_due(before) or super().saving_due(before)
+
+    def evidence(self) -> dict[str, Tensor]:
+        """See `TrainingLoop.evidence`: the student."""
+        return state_dict.join({"policy": self.policy.state_dict()})
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    def iterate(self) -> dict[str, float]:
+        """Take gradient steps of a stage; returns mean metrics."""
         config = self.config
-        seed = TRAIN_SEED * (1 + config.seed) + OWN_SEEDS + stage * STAGE_SEEDS
-        episodes = config.round_episodes if stage else config.episodes
-        columns = [body.columns[body.present] for body in self.bodies]
-        players = [Player(cell, episodes, seed, own) for cell, own in zip(self.cells, columns, strict=True)]
-        if stage:
-            index = {cell.name: i for i, cell in enumerate(self.cells)}
-            played = generalist_plays(players, lambda running: self._act(running, index), stop)
-        else:
-            played = all(specialists_play(player, stop) for player in players)
-        if not played:
-            return False
-        for path, player, own in zip(paths, players, columns, strict=True):
-            names = [player.cell.env.spec.state_names[i] for i in own.tolist()]
-            data.write(path, player.result(), *player.solved, config.storage, names)
-        return True
-
-    def _act(self, players: list[Player], index: dict[str, int]) -> list[Tensor]:
-        """What the student does, on several robots in one forward pass: [N, A'] for each player."""
-        rows = []
-        for player in players:
-            i = index[player.cell.name]
-            obs = {key: player.obs[key] for key in player.cell.env.spec.cameras}
-            obs["state"] = player.obs["state"][:, self.bodies[i].columns]
-            obs[BODY] = torch.full((len(obs["state"]),), i)
-            rows.append(TensorDict(obs, batch_size=[len(obs["state"])]))
-        mode = self.policy.distribution(joined(rows).to(self.device)).mode().clamp(-1, 1)
-        parts = mode.split([len(row) for row in rows])
-        return [
-            part[:, self.bodies[index[player.cell.name]].dims.to(part.device)].to(player.cell.env.device)
-            for part, player in zip(parts, players, strict=True)
-        ]
-
-    # A step --------------------------------------------------------------------------------------------------------
-
-    def _advance(self, count: int) -> dict[str, float]:
-        """Take gradient steps; returns means over them."""
-        config, began = self.config, time.perf_counter()
+        count = min(LOG_EVERY, config.ends(self.stage) - self.step)
         each = config.batch_size // len(self.cells)
-        params, rows = self.policy.acting_parameters(), []
+        params, rows = self.policy.policy_parameters(), []
         for _ in range(count):
-            rate = config.lr * progress_rate(self.step, config.total_steps, 0)
+            rate = config.learning_rate * progress_rate(self.step, config.total_steps, 0)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            batch = self.pool.draw(each, self.generator)
+            batch = self.data.pool.draw(each, self.generator)
             # KL(specialist || generalist) over each robot's own dimensions, averaged over balanced rows
             student = self.policy.distribution(batch["obs"])
-            divergence = self.divergence(student.taught or student, {k: batch[k] for k in ("mean", "std")}, self.knobs)
+            divergence = self.divergence(
+                student.imitation or student, {k: batch[k] for k in ("mean", "std")}, self.divergence_config
+            )
             self.optimizer.zero_grad(set_to_none=True)
             divergence.mean().backward()
             torch.nn.utils.clip_grad_norm_(params, MAX_GRAD_NORM, foreach=True)
             self.optimizer.step()
             rows.append(divergence.detach().view(len(self.cells), each).mean(1))
             self.step += 1
+            report_progress("learning", len(rows), count)
         means = torch.stack(rows).mean(0).tolist()  # [cells]
         metrics = {f"divergence/{cell.name}": value for cell, value in zip(self.cells, means, strict=True)}
         metrics["distill/divergence"] = sum(means) / len(means)
         if not np.isfinite(metrics["distill/divergence"]):
             raise NonFiniteError("loss", ", ".join(name for name, value in metrics.items() if not np.isfinite(value)))
-        seconds = time.perf_counter() - began
-        self.wall += seconds
-        return metrics | {"distill/lr": rate, "time/sps": count / seconds, "time/wall": self.wall}
+        return metrics | {"distill/learning_rate": rate}
 
-    # Judging -------------------------------------------------------------------------------------------------------
+    # Evaluation -------------------------------------------------------------------------------------------------------
 
     def _evaluate(self, env: VectorEnv, episodes: int, seed: int) -> EvalResult:
-        self.policy.fit(env.spec)
+        self.policy.adapt_to(env.spec)
         return evaluate(env, StudentPolicy(self.policy, "generalist"), episodes, seed)
 
-    def _check(self) -> dict[str, float]:
-        """Look at how the student does on every robot."""
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the student on every robot; returns success rates per robot and over all."""
         results = [self._evaluate(cell.env, self.config.eval_episodes, CURVE_SEED) for cell in self.cells]
         k, n = sum(r.successes for r in results), sum(r.n for r in results)
         low, high = wilson(k, n)
         each = {f"success/{cell.name}": result.rate for cell, result in zip(self.cells, results, strict=True)}
-        return {"eval/success": k / n, "eval/success_lo": low, "eval/success_hi": high, **each}
+        return {"eval/success_once": k / n, "eval/success_once_lo": low, "eval/success_once_hi": high, **each}
 
-    def _finish(self) -> None:
-        """Judge the final policy on fresh episodes, film it, and write result.json."""
-        config, rows = self.config, []
-        for cell in self.cells:
-            student, specialist = self._evaluate(cell.env, config.final_episodes, FINAL_SEED), self.specialists[cell.name]
-            rows.append(
-                {
-                    "task": cell.task, "robot": cell.robot, "run": str(cell.run), "base": cell.result().get("base_eval"),
-                    "specialist": specialist.to_dict(), "generalist": student.to_dict(),
-                    "paired": vars(compare(student, specialist)),
-                    "outcomes": [[a.success_once, b.success_once] for a, b in
-                                 zip(student.episodes, specialist.episodes, strict=True)],
-                }
-            )  # fmt: skip
+    def finish(self) -> None:
+        """Evaluate the final policy on new episodes, record videos, and write result.json."""
+        config = self.config
+        rows = [
+            cell_result(cell, self._evaluate(cell.env, config.final_eval_episodes, FINAL_SEED), self.specialists[cell.name])
+            for cell in self.cells
+        ]
         held: list[dict[str, Any]] = []
         for env in self.held:
-            student = self._evaluate(env, config.final_episodes, FINAL_SEED)
+            student = self._evaluate(env, config.final_eval_episodes, FINAL_SEED)
             held.append({
                 "task": env.spec.task, "robot": env.spec.embodiment.name, "note": self.policy.note,
-                "base": self._base_on(env), "generalist": student.to_dict(),
+                "base": base_result(self.cells, env, config.final_eval_episodes, self.device), "generalist": student.to_dict(),
             })  # fmt: skip
         film(self.policy, [cell.env for cell in self.cells] + self.held, self.run_dir / FILM, FINAL_SEED)
-        self.policy.fit(self.cells[0].env.spec)
+        self.policy.adapt_to(self.cells[0].env.spec)
         result = {
             "schema_version": 1, "kind": "generalist", "embodiment": config.generalist.embodiment,
-            "network": config.generalist.network, "rounds": config.rounds, "steps": self.step, "wall_s": self.wall,
-            "seed": config.seed, "parameters": self.policy.num_parameters, "data": self._data(), "cells": rows,
+            "network": config.generalist.network, "rounds": config.dagger_iterations, "steps": self.step, "wall_s": self.wall,
+            "seed": config.seed, "parameters": self.policy.num_parameters, "data": self.data.summary(), "cells": rows,
             "held_out": held,
         }  # fmt: skip
         write_json(self.run_dir / "result.json", result)
 
-    def _base_on(self, env: VectorEnv) -> dict[str, Any] | None:
-        """How the base of the task's specialists does on a robot that was held out, where it fits."""
-        cell = next(cell for cell in self.cells if cell.task == env.spec.task)
-        specialist = ActorCritic.from_pretrained(resolve_policy(cell.run), self.device)
-        base = specialist.base if isinstance(specialist, ResidualActorCritic) else None
-        if base is None:
-            return None
-        try:
-            base.fit(env.spec)
-        except SpecMismatch:
-            return None
-        return evaluate(env, StudentPolicy(base, "base"), self.config.final_episodes, FINAL_SEED).to_dict()
-
-    def _data(self) -> dict[str, Any]:
-        """How much was stored."""
-        stages = []
-        for stage in range(self.config.rounds + 1):
-            files = [data.read(self.path(stage, cell)) for cell in self.cells]
-            stages.append({
-                "frames": sum(len(f.rows) for f in files), "bytes": sum(f.size for f in files),
-                "solved": sum(f.solved for f in files), "episodes": sum(f.episodes for f in files),
-            })  # fmt: skip
-        frames, size = sum(s["frames"] for s in stages), sum(s["bytes"] for s in stages)
-        return {"frames": frames, "bytes_per_frame": size / frames, "stages": stages}
-
     # Saving --------------------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
-        self.policy.fit(self.cells[0].env.spec)
+    def save(self) -> None:
+        """See `TrainingLoop.save`."""
+        self.policy.adapt_to(self.cells[0].env.spec)
         optimizer, rng = checkpoint.optimizer_tensors(self.optimizer), checkpoint.rng_tensors(self.generator)
-        tensors = flat.join({"optimizer": optimizer, "rng": rng})
-        meta = {"wall": self.wall, "specialists": {name: r.to_full_dict() for name, r in self.specialists.items()}}
-        checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, keep=self.config.keep_checkpoints)
+        tensors = state_dict.join({"optimizer": optimizer, "rng": rng})
+        meta = {
+            "wall": self.wall,
+            "sources": self.sources,
+            "config": self.config.model_dump(mode="json"),
+            "specialists": {name: r.to_full_dict() for name, r in self.specialists.items()},
+        }
+        checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, keep=self.config.max_checkpoints)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
-        self.step, self.wall = saved.step, saved.meta["wall"]
-        self.specialists = {name: EvalResult.from_full_dict(r) for name, r in saved.meta["specialists"].items()}
-        checkpoint.load_optimizer(self.optimizer, flat.part(saved.tensors, "optimizer"))
-        checkpoint.load_rng(flat.part(saved.tensors, "rng"), self.generator)
+        check_same(str(self.run_dir), {c.name: str(c.run) for c in self.cells}, saved.meta["sources"], self.sources)
+        measured = {name: EvalResult.from_full_dict(r) for name, r in saved.meta["specialists"].items()}
+        self.specialists = {name: r for name, r in measured.items() if r.n == self.config.final_eval_episodes}
+        checkpoint.load_optimizer(self.optimizer, state_dict.part(saved.tensors, "optimizer"))
+        checkpoint.load_rng(state_dict.part(saved.tensors, "rng"), self.generator)

@@ -1,12 +1,13 @@
-"""What a finished run says of itself, result.json: reports, figures and sweeps read it."""
+"""Content of result.json, the summary of a completed run; read by reports, figures and sweeps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from envs.specs import EnvSpec
-from rpd.config import RunConfig
-from rpd.evaluate import EvalResult, compare
+from rpd.config.schema import RunConfig
+from rpd.envs.specs import EnvSpec
+from rpd.evaluation.evaluate import EvalResult, compare
 
 
 def run_result(
@@ -19,33 +20,36 @@ def run_result(
     teacher: EvalResult | None = None,
     base: EvalResult | None = None,
     queries: int = 0,
+    sources: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
-    """The content of result.json.
+    """Return the content of result.json.
 
     Args:
-        config: the run's.
-        spec: of the environment.
-        steps: taken.
+        config: configuration of the run.
+        spec: spec of the environment.
+        steps: steps of the run.
         wall: seconds of training.
-        metrics: the run's record, for the curve.
-        student: its final evaluation.
-        teacher: the teacher's, on the same episodes.
-        base: of whom the student corrects.
-        queries: observations that the teacher labelled.
+        metrics: logged metrics, for the learning curve.
+        student: final evaluation of the student.
+        teacher: evaluation of the teacher on the same episodes; None: no teacher.
+        base: evaluation of the base on the same episodes; None: no base.
+        queries: number of observations that the teacher labeled.
+        sources: identities of teacher, base and initial policy, see `rpd.policies.identity.sources`.
     """
     curve = [
-        [m["step"], m["eval/success"], round(m["eval/success"] * config.eval_episodes), config.eval_episodes]
+        [m["step"], m["eval/success_once"], round(m["eval/success_once"] * config.eval_episodes), config.eval_episodes]
         for m in metrics
-        if "eval/success" in m
+        if "eval/success_once" in m
     ]
     return {
         "schema_version": 1,
         "task": config.task,
         "reward": spec.reward,
-        "obs": config.env.obs,
+        "obs_mode": config.env.obs_mode,
         "robot": spec.embodiment.name,
-        "mode": config.mode,
+        "algorithm": config.algorithm,
         "teacher": config.teacher if teacher else None,
+        "sources": dict(sources or {}),
         "seed": config.seed,
         "steps": steps,
         "wall_s": wall,

@@ -1,4 +1,4 @@
-"""The specialists, and where each of them plays: one environment per robot and task."""
+"""Specialists and their environments: one environment per robot and task."""
 
 from __future__ import annotations
 
@@ -10,49 +10,53 @@ from typing import Any
 
 import torch
 
-from envs import registry as envs
-from envs.base import EnvConfig, VectorEnv
-from envs.errors import ConfigError
-from rpd.policies import trained
-from rpd.runs import distilled, read_json
-from rpd.settings import file_settings, validate
-from rpd.views import shown_to
-from students import pretrained
-from students.locate import resolve_policy
-from teachers import registry as teachers
-from teachers.base import Teacher
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.rebuild import config_for
+from rpd.envs.vector_env import VectorEnv
+from rpd.policies.cameras import with_teacher_cameras
+from rpd.policies.made_for import made_for
+from rpd.runs.paths import is_generalist_run
+from rpd.runs.reader import read_json
+from rpd.teachers import registry as teachers
+from rpd.teachers.adapters.student import base_of
+from rpd.teachers.base import Teacher
+from rpd.teachers.refs import trained_path
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A robot at a task, with the specialist who knows how."""
+    """A task and a robot, with the specialist trained on them."""
 
     task: str
     robot: str
     run: Path
     env: VectorEnv
     teacher: Teacher
+    identity: str | None
+    """Identity of the specialist, see `rpd.policies.identity`."""
 
     @property
     def name(self) -> str:
-        """Of files and metrics."""
+        """Name in files and metrics."""
         return f"{self.task.rsplit('/', 1)[-1]}-{self.robot}"
 
     def result(self) -> dict[str, Any]:
-        """What the specialist's own run says, empty where it is not complete."""
+        """Return the result.json of the specialist's run; empty if the run is not complete."""
         return read_json(self.run / "result.json")
 
 
 @contextmanager
 def opened(runs: Sequence[Path], num_envs: int, device: torch.device, threads: int | None) -> Iterator[list[Cell]]:
-    """Build the environments and specialists of runs; they are closed in the end.
+    """Build the environments and specialists of runs; the environments are closed on exit.
 
     Raises:
-        ConfigError: none, something that is not a specialist's run, or two of one robot and task.
-        SpecMismatch: a specialist does not fit its environment any more; names both sides.
+        ConfigError: no runs, a folder that is not a specialist's run, or two specialists of the same robot and task.
+        SpecMismatch: a specialist no longer fits its environment; names both sides.
     """
     if not runs:
-        raise ConfigError("no specialists: name their runs, e.g. rpd distill runs/compass/PickCube-*-seed0")
+        raise ConfigError("no specialists: list their runs, e.g. rpd generalist runs/compass/PickCube-*-seed0")
     with ExitStack() as stack:
         cells: dict[tuple[str, str], Cell] = {}
         for run in runs:
@@ -62,9 +66,11 @@ def opened(runs: Sequence[Path], num_envs: int, device: torch.device, threads: i
             )
             robot = env.spec.embodiment.name
             if (task, robot) in cells:
-                raise ConfigError(f"two specialists of {task} on {robot}, {cells[task, robot].run} and {run}: name one of them")
-            teacher = teachers.make(f"policy:{run}", env.spec, device)
-            cells[task, robot] = Cell(task, robot, run, env, teacher)
+                raise ConfigError(
+                    f"two specialists of {task} on {robot}, {cells[task, robot].run} and {run}: leave out one of them"
+                )
+            teacher = teachers.make(run, env.spec, device)
+            cells[task, robot] = Cell(task, robot, run, env, teacher, teachers.identity(run))
         yield list(cells.values())
 
 
@@ -75,32 +81,30 @@ def held_out(
     """Build environments of robots without a specialist, one per robot and task of the specialists.
 
     Raises:
-        ConfigError: there is no such robot, or a specialist has it.
+        ConfigError: no such robot, or a specialist exists for it.
     """
     known = {cell.robot for cell in cells}
     if taken := [robot for robot in robots if robot in known]:
-        raise ConfigError(f"held out {', '.join(taken)}: the specialists have it ({', '.join(sorted(known))}): leave it out")
+        raise ConfigError(f"held out {', '.join(taken)}: the specialists include it ({', '.join(sorted(known))}): leave it out")
     with ExitStack() as stack:
         made = []
         for task in dict.fromkeys(cell.task for cell in cells):
             cell = next(cell for cell in cells if cell.task == task)
-            _, config = home(cell.run)
             for robot in robots:
-                own = config.model_copy(update={"robot": robot, "num_envs": cell.env.num_envs})
+                own = home(cell.run, robot)[1].model_copy(update={"num_envs": cell.env.num_envs})
                 made.append(stack.enter_context(closing(envs.make(task, own, device, threads))))
         yield made
 
 
-def home(run: Path) -> tuple[str, EnvConfig]:
-    """Task and environment of a specialist's run.
+def home(run: Path, robot: str | None = None) -> tuple[str, EnvConfig]:
+    """Return the task and environment of a specialist's run, for its own robot or another.
 
     Raises:
-        ConfigError: it is no run, or one without a policy of one robot.
+        ConfigError: the folder is not a run, or is the run of a generalist.
     """
-    if trained(str(run)) is None or not (run / "config.yaml").is_file():
+    if trained_path(run) is None or not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} is not a specialist's run: it has no config.yaml")
-    if distilled(run):
-        raise ConfigError(f"{run} is itself distilled from specialists: name their runs")
-    config = validate(file_settings(run / "config.yaml"), str(run / "config.yaml"))
-    base = pretrained.describe(resolve_policy(run)).base
-    return config.task, shown_to(config.env, base if isinstance(base, str) else None)
+    if is_generalist_run(run):
+        raise ConfigError(f"{run} is the run of a generalist: use the runs of its specialists")
+    spec = made_for(run)
+    return spec.task, with_teacher_cameras(config_for(spec, robot=robot), base_of(run))

@@ -1,58 +1,65 @@
-"""The loop of behaviour cloning: draw, loss, step, log, check, save; in the end the model plays."""
+"""Fine-tuning of a vision-language-action model on demonstrations, followed by an evaluation on their tasks."""
 
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 
-from envs import registry as envs
-from envs.base import EnvConfig
-from envs.errors import ConfigError, NonFiniteError
-from rpd import checkpoint
-from rpd.atomic import write_json
-from rpd.cloning.config import CloneConfig
-from rpd.cloning.data import CloneData, action_space, camera_of
-from rpd.cloning.learners import build, learning_rate
-from rpd.demos.reader import open_demos
-from rpd.evaluate import evaluate
-from rpd.interrupt import Interrupt
-from rpd.track import Tracker, record_settings
-from rpd.trainer import FINAL_SEED, MAX_EVAL_ENVS, resolve_device
-from rpd.views import shown_to
-from students import flat
-from students.files import write_bytes
-from teachers import registry as teachers
-from teachers.learner import Learner
+from rpd.config.vla_finetuning import CloneConfig
+from rpd.core import memory
+from rpd.core.device import resolve_device
+from rpd.core.files import write_json
+from rpd.core.memory import Item
+from rpd.core.seeds import FINAL_SEED
+from rpd.datasets.reader import open_demos
+from rpd.datasets.vla import CloneData, action_space, camera_of
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError, NonFiniteError
+from rpd.evaluation.environments import MAX_EVAL_ENVS
+from rpd.evaluation.evaluate import evaluate
+from rpd.policies.cameras import with_teacher_cameras
+from rpd.policies.identity import check_same
+from rpd.runs import checkpoint
+from rpd.runs.progress import report_progress
+from rpd.students.io import state_dict
+from rpd.students.io.files import write_bytes
+from rpd.teachers import registry as teachers
+from rpd.teachers.vla.trainable import Minibatch, TrainableVLA
+from rpd.training.loop import TrainingLoop
+from rpd.training.lr_schedules import progress_rate
+from rpd.training.vla_models import build, check_init, init_identity, is_new, learning_rate
 
 LOG_EVERY = 20
-"""Gradient steps whose mean is one entry of the record: one wait for the device."""
+"""Gradient steps per log entry, which holds their means: one wait for the device."""
 CHECKED, PLAYED = 1024, 256
-"""Rows held out whose loss is taken at most, and on which the model answers."""
+"""Maximum numbers of held-out rows for the loss, and for the error of the model's actions."""
 MAX_GRAD_NORM = 1.0
-FINAL_RATE = 0.01
 MODEL = "model"
 TRAINED = "trained.safetensors"
 
 
-class Cloner:
-    """One run, from a configuration and a folder.
+class VLATrainer(TrainingLoop):
+    """One fine-tuning run.
 
     Args:
         config: the configuration.
-        run_dir: the run's folder.
-        resume: checkpoint to continue from; None starts.
+        run_dir: run folder.
+        resume: checkpoint to continue from; None: start a run.
 
     Raises:
-        ConfigError: anything that cannot work, before training starts.
+        ConfigError: an invalid setting, before training starts.
     """
 
+    config: CloneConfig
+
     def __init__(self, config: CloneConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
-        self.config, self.run_dir = config, run_dir
+        check_init(config)
+        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq)
         self.device = torch.device(resolve_device(config.device))
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
@@ -60,12 +67,18 @@ class Cloner:
         self.generator = torch.Generator().manual_seed(config.seed)
         demos = open_demos(*config.data, understand=True)
         camera = camera_of(demos, config.camera)
+        images = 4 * config.batch_size * demos.read(0, camera, [0]).nbytes  # float32
+        what = f"a minibatch of {config.batch_size:,} images"
+        memory.check([Item("model", "pixels", images, self.device)], what, "lower batch_size")
         if config.scene_steps and not config.scene_weight:
-            raise ConfigError(f"--scene-steps {config.scene_steps} has nothing to learn: give --scene-weight, e.g. 1")
+            raise ConfigError(f"--scene-steps {config.scene_steps} needs a scene loss: set --scene-weight, e.g. 1")
         if config.scene_weight and "privileged" not in demos.keys:
-            raise ConfigError("--scene-weight needs the scenes, which were not recorded: collect with --privileged True")
+            raise ConfigError("--scene-weight needs scene states, which were not recorded: collect with --privileged True")
         self.space = action_space(demos)
         self.learner = build(config, demos, camera, self.space, self.device)
+        self.sources = {"init": init_identity(config)}
+        if resume is not None and not is_new(config):
+            check_same(str(run_dir), {"init": config.init}, resume.meta["sources"], self.sources)
         self.demos = demos
         self.data = CloneData(demos, camera, self.learner.needs_scene, config, self.learner.horizon)
         self.data.prepare(self.learner.prepare)
@@ -73,78 +86,58 @@ class Cloner:
         self.optimizer = torch.optim.AdamW(
             list(self.trainable.values()), lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
-        self.step, self.wall = 0, 0.0
+        self.batch: Minibatch | None = None  # the newest batch
         if resume is not None:
             self._load(resume)
-        self.resume_step = None if resume is None else self.step
 
-    def run(self) -> bool:
-        """Train to the end, or until interrupted; returns whether the run is complete.
+    @property
+    def total_steps(self) -> int:
+        """Gradient steps of both stages."""
+        return self.config.total_steps
 
-        Raises:
-            NonFiniteError: the loss became NaN or infinite.
-            OSError: the run's folder cannot be written; the last good checkpoint is intact.
-        """
-        config = self.config
-        record_settings(self.run_dir, config)
-        with Interrupt() as interrupt, Tracker(self.run_dir, config.total_steps, self.resume_step) as tracker:
-            while self.step < config.total_steps and not interrupt.requested:
-                stage_end = config.scene_steps if self.step < config.scene_steps else config.total_steps
-                metrics = self.advance(min(LOG_EVERY - self.step % LOG_EVERY, stage_end - self.step))
-                if self._due(config.eval_every):
-                    metrics |= self.check()
-                tracker.log(self.step, metrics)
-                if self._due(config.checkpoint_every):
-                    self._save()
-            complete = self.step >= config.total_steps
-            if not complete:
-                self._save()
-        if complete:
-            self._finish()
-        return complete
-
-    def advance(self, count: int) -> dict[str, float]:
-        """Take gradient steps of one stage; returns means over them."""
-        config, began, rows = self.config, time.perf_counter(), []
-        seeing = self.step < config.scene_steps
-        start, steps = (0, config.scene_steps) if seeing else (config.scene_steps, config.steps)
+    def iterate(self) -> dict[str, float]:
+        """Take gradient steps of one stage, up to the next log entry; returns mean metrics."""
+        config, rows = self.config, []
+        scene_stage = self.step < config.scene_steps
+        stage_end = config.scene_steps if scene_stage else config.total_steps
+        count = min(LOG_EVERY - self.step % LOG_EVERY, stage_end - self.step)
+        start, steps = (0, config.scene_steps) if scene_stage else (config.scene_steps, config.train_steps)
         for _ in range(count):
-            rate = learning_rate(config) * progress_rate(self.step - start, steps, config.warmup)
+            rate = learning_rate(config) * progress_rate(self.step - start, steps, config.warmup_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            batch = self.data.sample(config.batch_size, self.generator)
+            batch = self.batch = self.data.sample(config.batch_size, self.generator)
             self.optimizer.zero_grad(set_to_none=True)
-            losses = self.learner.scene_loss(batch) if seeing else self.learner.loss(batch)
+            losses = self.learner.scene_loss(batch) if scene_stage else self.learner.loss(batch)
             torch.stack(list(losses.values())).sum().backward()
             torch.nn.utils.clip_grad_norm_(self.trainable.values(), MAX_GRAD_NORM, foreach=True)
             self.optimizer.step()
             rows.append({name: value.detach() for name, value in losses.items()})
             self.step += 1
+            report_progress("learning", len(rows), count)
         metrics = {f"clone/{name}": torch.stack([row[name] for row in rows]).mean().item() for name in rows[0]}
         if not all(map(math.isfinite, metrics.values())):
             raise NonFiniteError("loss", ", ".join(name for name, value in metrics.items() if not math.isfinite(value)))
-        seconds = time.perf_counter() - began
-        self.wall += seconds
-        return metrics | {"clone/lr": rate, "time/sps": count * config.batch_size / seconds, "time/wall": self.wall}
+        return metrics | {"clone/learning_rate": rate}
 
     @torch.no_grad()
-    def check(self) -> dict[str, float]:
-        """Look at episodes that are not learnt from: the loss, and how far answers are from the labels."""
+    def evaluate(self) -> dict[str, float]:
+        """Compute the loss and the action error on held-out episodes; returns metrics."""
         held = self.data.held_out
         some = held[torch.linspace(0, len(held) - 1, min(CHECKED, len(held))).long()]
-        with torch.random.fork_rng():  # what is drawn to look moves nothing that is learnt
+        with torch.random.fork_rng():  # evaluation must not change the random numbers of training
             torch.manual_seed(0)
             losses = [self.learner.loss(self.data.batch(i))["action"] for i in some.split(self.config.batch_size)]
             batch = self.data.batch(some[:: max(1, len(some) // PLAYED)][:PLAYED])
             gap = self.learner.act(batch.images, batch.instructions).cpu() - batch.actions[:, 0]
         discrete = torch.tensor(self.space.discrete)
         metrics = {"check/loss": torch.stack(losses).mean().item(), "check/error": gap[:, ~discrete].abs().mean().item()}
-        if discrete.any():  # the wrong side of a gripper
+        if discrete.any():  # wrong gripper commands
             metrics["check/gripper"] = (gap[:, discrete].abs() > 1).float().mean().item()
         return metrics
 
-    def _finish(self) -> None:
-        """Write the model, play the tasks with what was written, and record how it went."""
+    def finish(self) -> None:
+        """Export the model, evaluate the exported model on the tasks, and write result.json."""
         folder = self.run_dir / MODEL
         if not folder.exists():
             self.learner.export(folder)
@@ -152,7 +145,9 @@ class Cloner:
         name = f"{config.family}:{folder}"
         for task in self.demos.tasks if config.eval_episodes else []:
             robot, count = self.demos.specs[task].embodiment.name, min(config.eval_episodes, MAX_EVAL_ENVS)
-            env = envs.make(task, shown_to(EnvConfig(robot=robot, num_envs=count), name), self.device, config.num_threads)
+            env = envs.make(
+                task, with_teacher_cameras(EnvConfig(robot=robot, num_envs=count), name), self.device, config.num_threads
+            )
             try:
                 teacher = teachers.make(name, env.spec, self.device)
                 played.append(evaluate(env, teacher, config.eval_episodes, FINAL_SEED).to_dict())
@@ -167,40 +162,36 @@ class Cloner:
             },
         )  # fmt: skip
 
-    def _due(self, every: int) -> bool:
-        """Whether the step count is a multiple of `every` within the last entry, or the run is complete."""
-        return self.step // every > (self.step - LOG_EVERY) // every or self.step >= self.config.total_steps
+    def evidence(self) -> dict[str, torch.Tensor]:
+        """See `TrainingLoop.evidence`: the trained parameters and the newest batch."""
+        batch = {} if self.batch is None else {"images": self.batch.images, "actions": self.batch.actions}
+        return state_dict.join({"batch": batch, "trainable": dict(self.trainable)})
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """See `TrainingLoop.save`."""
         optimizer, rng = checkpoint.optimizer_tensors(self.optimizer), checkpoint.rng_tensors(self.generator)
-        tensors = flat.join({"optimizer": optimizer, "rng": rng})
-        checkpoint.save(self.run_dir, self.step, _Trained(self.learner), tensors, {"wall": self.wall}, keep=1)
+        tensors = state_dict.join({"optimizer": optimizer, "rng": rng})
+        meta = {"wall": self.wall, "sources": self.sources, "config": self.config.model_dump(mode="json")}
+        checkpoint.save(self.run_dir, self.step, _Trained(self.learner), tensors, meta, keep=1)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
-        self.step, self.wall = saved.step, saved.meta["wall"]
         stored = load_file(saved.policy_dir / TRAINED)
         if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in self.trainable.items()}:
-            raise ConfigError(f"{saved.policy_dir}: not of this model: made with other settings, or from other demonstrations?")
+            raise ConfigError(f"{saved.policy_dir} does not fit this model: were the settings or the demonstrations changed?")
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(stored[name])
-        checkpoint.load_optimizer(self.optimizer, flat.part(saved.tensors, "optimizer"))
-        checkpoint.load_rng(flat.part(saved.tensors, "rng"), self.generator)
+        checkpoint.load_optimizer(self.optimizer, state_dict.part(saved.tensors, "optimizer"))
+        checkpoint.load_rng(state_dict.part(saved.tensors, "rng"), self.generator)
 
 
 class _Trained:
-    """What a checkpoint holds of a model: the parameters that learn. A large model's others come from where it did."""
+    """Trained parameters of a model, the part that checkpoints store; frozen ones are reloaded from the initial checkpoint."""
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: TrainableVLA) -> None:
         self.learner = learner
 
     def save_pretrained(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: p.detach().cpu().contiguous() for name, p in self.learner.trainable().items()}
         write_bytes(folder / TRAINED, save_tensors(tensors))
-
-
-def progress_rate(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate at a step: a linear rise over `warmup` steps, and a cosine down to `FINAL_RATE`."""
-    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    return rise * (FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * step / steps)))

@@ -1,1 +1,1 @@
-"""Policies that denoise chunks of actions: Diffusion Policy (arXiv 2303.04137), and the same by flow matching."""
+"""Policies that denoise chunks of actions: Diffusion Policy (arXiv 2303.04137), and its flow-matching variant."""

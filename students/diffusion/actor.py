@@ -1,4 +1,4 @@
-"""A diffusion policy as something that acts, step by step, in N environments."""
+"""Act with a diffusion policy, step by step, in N environments."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from students import flat
-from students.chunks import Chunks
-from students.diffusion import samplers
-from students.diffusion.policy import DiffusionPolicy
-from students.diffusion.samplers.base import Sampler
-from students.history import History
+from rpd.students.action_chunking import Chunks
+from rpd.students.diffusion import samplers
+from rpd.students.diffusion.policy import DiffusionPolicy
+from rpd.students.diffusion.samplers.base import Sampler
+from rpd.students.io import state_dict
+from rpd.students.obs_history import History
 
 
 class DiffusionActor:
-    """Remembers what was seen, draws chunks through a sampler where they are due, and executes them.
+    """Keeps a window of observations, draws chunks through a sampler when they are due, and executes them.
 
-    It satisfies `rpd.policies.Policy`.
+    Implements `rpd.policies.loading.Policy`.
 
     Args:
-        policy: the network; it is fitted to the environment (`DiffusionPolicy.fit`).
+        policy: the network, adapted to the environment (`DiffusionPolicy.adapt_to`).
         sampler: see `samplers`; None: the policy's default.
-        name: how it is called in results.
+        name: name in results.
 
     Raises:
         ConfigError: see `samplers.make`.
 
     Attributes:
-        actions: that it has chosen so far, all environments together.
+        actions: number of actions chosen so far, over all environments.
     """
 
-    looks = False
+    needs_teacher_images = False
 
     def __init__(self, policy: DiffusionPolicy, sampler: str | None = None, name: str = "student") -> None:
         self.policy, self.name = policy.eval(), name
         self.sampler, self.chunks = samplers.make(sampler, policy)
-        self.history = History(policy.config.n_obs, name)
+        self.history = History(policy.config.n_obs_steps, name)
         self._memories: dict[str, History | Chunks | Sampler] = {
             "history": self.history, "chunks": self.chunks, "sampler": self.sampler
         }  # fmt: skip
@@ -50,34 +50,34 @@ class DiffusionActor:
 
         def draw(due: Tensor) -> Tensor:
             context = policy.encode_window({key: frames[due] for key, frames in window.items()})
-            return policy.denormalize(self.sampler.plan(context, due, rows))
+            return policy.denormalize(self.sampler.sample(context, due, rows))
 
         self.actions += rows
         return policy.executed(self.chunks.next(rows, policy.device, draw)).to(obs.device or "cpu")
 
     def look(self, obs: TensorDict) -> dict[str, Tensor]:
-        """Remember observations [N]; returns the last ones [N, n_obs, ...] by key."""
+        """Append observations [N]; return the window [N, n_obs, ...] by key."""
         keys = ("state", *self.policy.spec.cameras)
         return self.history.push({key: obs[key].to(self.policy.device) for key in keys})[0]
 
     def reset(self, mask: Tensor) -> None:
-        """Forget what was seen and planned in episodes that ended: a guess from one is of no use in the next."""
+        """Clear window and chunks of episodes that ended: chunks of an old episode must not warm-start the next."""
         mask = mask.to(self.policy.device)
         for memory in self._memories.values():
-            memory.forget(mask)
+            memory.reset(mask)
 
     def seed(self, seed: int) -> None:
-        """Restart the noise."""
+        """Reset the noise generator."""
         self.sampler.seed(seed)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is remembered, and the state of the noise."""
-        return flat.join({name: memory.state_dict() for name, memory in self._memories.items()})
+        """Window, chunks and state of the noise generator."""
+        return state_dict.join({name: memory.state_dict() for name, memory in self._memories.items()})
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict`."""
         for name, memory in self._memories.items():
-            memory.load_state_dict(flat.part(state, name))
+            memory.load_state_dict(state_dict.part(state, name))
 
     @property
     def evaluations_per_action(self) -> float:

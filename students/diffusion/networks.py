@@ -1,4 +1,4 @@
-"""What denoises: from noisy chunks, their levels of noise and what was seen to the process' prediction.
+"""Denoising networks: from noisy chunks, noise levels and context features to the prediction of the process.
 
 Both take (x [N, H, A], level [N, H] int64, context [N, T, F]) and return [N, H, A].
 """
@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
-from students.diffusion.config import DiffusionConfig
+from rpd.envs.errors import ConfigError
+from rpd.students.diffusion.config import DiffusionConfig
 
 KERNEL, GROUPS, HEADS = 5, 8, 4
 
 
-class LevelCode(nn.Module):
-    """Sines and cosines of a level, as of a position in a text (Vaswani et al., 2017), and two layers."""
+class LevelEmbedding(nn.Module):
+    """Sinusoidal embedding of a level (Vaswani et al., 2017), followed by two layers."""
 
     rates: Tensor
 
@@ -34,7 +34,7 @@ class LevelCode(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions with a residual; in between, what was seen scales and shifts each channel (FiLM, arXiv 1709.07871)."""
+    """Two convolutions with a residual connection, and FiLM conditioning in between (arXiv 1709.07871)."""
 
     def __init__(self, inputs: int, outputs: int, condition: int) -> None:
         super().__init__()
@@ -51,9 +51,9 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Diffusion Policy's conditional U-Net over the chunk, with one block where that has two.
+    """Diffusion Policy's conditional U-Net over the chunk, with one block per resolution instead of two.
 
-    The level of each action is added to the action; their mean conditions the blocks, beside what was seen.
+    The level embedding of each action is added to the action; their mean, with the context, conditions the blocks.
     """
 
     def __init__(self, config: DiffusionConfig, action_dim: int, features: int) -> None:
@@ -66,8 +66,8 @@ class UNet(nn.Module):
                 f"diffusion.horizon {config.horizon}: a U-Net of {depth} resolutions needs a multiple of {2 ** (depth - 1)}"
             )
         widths = [width * 2**i for i in range(depth)]
-        condition = width + config.n_obs * features
-        self.code = LevelCode(width)
+        condition = width + config.n_obs_steps * features
+        self.code = LevelEmbedding(width)
         self.inputs = nn.Linear(action_dim, width)
         self.down = nn.ModuleList(Block(a, b, condition) for a, b in zip([width, *widths], widths, strict=False))
         self.shorter = nn.ModuleList(nn.Conv1d(w, w, 3, 2, 1) for w in widths[:-1])
@@ -78,7 +78,7 @@ class UNet(nn.Module):
         self.outputs = nn.Linear(width, action_dim)
 
     def forward(self, x: Tensor, level: Tensor, context: Tensor) -> Tensor:
-        """See the module."""
+        """Predict from noisy chunks; shapes in the module docstring."""
         code = self.code(level)
         condition = torch.cat([code.mean(1), context.flatten(1)], -1)
         h, kept = (self.inputs(x) + code).transpose(1, 2), []
@@ -92,15 +92,19 @@ class UNet(nn.Module):
 
 
 class Transformer(nn.Module):
-    """One token per observation and one per noisy action; every token attends to all."""
+    """One token per observation and per noisy action; every token attends to all tokens."""
 
     def __init__(self, config: DiffusionConfig, action_dim: int, features: int) -> None:
         super().__init__()
         width, depth = config.width or 128, config.depth or 4
         if width % HEADS:
             raise ConfigError(f"diffusion.width {width}: a transformer of {HEADS} heads needs a multiple of {HEADS}")
-        self.code, self.inputs, self.sees = LevelCode(width), nn.Linear(action_dim, width), nn.Linear(features, width)
-        self.places = nn.Parameter(0.02 * torch.randn(config.n_obs + config.horizon, width))
+        self.code, self.inputs, self.context_in = (
+            LevelEmbedding(width),
+            nn.Linear(action_dim, width),
+            nn.Linear(features, width),
+        )
+        self.places = nn.Parameter(0.02 * torch.randn(config.n_obs_steps + config.horizon, width))
         layer = nn.TransformerEncoderLayer(
             width, HEADS, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
@@ -108,8 +112,8 @@ class Transformer(nn.Module):
         self.outputs = nn.Linear(width, action_dim)
 
     def forward(self, x: Tensor, level: Tensor, context: Tensor) -> Tensor:
-        """See the module."""
-        tokens = torch.cat([self.sees(context), self.inputs(x) + self.code(level)], 1) + self.places
+        """Predict from noisy chunks; shapes in the module docstring."""
+        tokens = torch.cat([self.context_in(context), self.inputs(x) + self.code(level)], 1) + self.places
         return self.outputs(self.layers(tokens)[:, -x.shape[1] :])
 
 

@@ -1,33 +1,35 @@
-"""The network of a diffusion policy with all that it needs to be used: encoders, normalisation, noise, spec."""
+"""Diffusion policy: encoders, normalization, noise process, network and spec."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from envs.errors import ConfigError
-from envs.specs import EnvSpec
-from students import pretrained
-from students.config import StudentConfig
-from students.diffusion.config import DiffusionConfig
-from students.diffusion.networks import NETWORKS
-from students.diffusion.process import Diffusion, Flow, Process
-from students.fitting import fit
-from students.normalizer import Normalizer
-from students.perception import Cameras, Obs
+from rpd.envs.errors import ConfigError
+from rpd.envs.finite import nan_where_invalid
+from rpd.envs.specs import EnvSpec
+from rpd.students.config import StudentConfig
+from rpd.students.diffusion.config import DiffusionConfig
+from rpd.students.diffusion.networks import NETWORKS
+from rpd.students.diffusion.process import Diffusion, Flow, Process
+from rpd.students.io import pretrained
+from rpd.students.networks.distribution import executed
+from rpd.students.networks.normalizer import Normalizer
+from rpd.students.networks.state_estimator import Cameras, Obs
+from rpd.students.spec_adapter import adapt_spec
 
 MIN_HALF_RANGE = 0.05
-"""Smallest half range of an action that is stretched to [-1, 1]: one that hardly moves is not blown up to noise."""
+"""Smallest half range of an action dimension for the scaling to [-1, 1]: avoids amplifying nearly constant dimensions."""
 
 
-class DiffusionPolicy(nn.Module):
-    """p(chunk of actions | last observations), by denoising. It draws through a sampler: see `actor`.
+class DiffusionPolicy(pretrained.PretrainedPolicy):
+    """p(chunk of actions | last observations), by denoising. Actions are drawn through a sampler: see `actor`.
 
-    It reads what an `ActorCritic` reads: the whitened ``state`` (`StudentConfig.reads`) and an encoder's features per camera.
-    Chunks are normalised here to [-1, 1] per dimension by the range of the demonstrations, discrete dimensions to
-    ±`DiffusionConfig.gripper_scale`; the chunk begins at the newest observation.
+    Inputs are those of an `ActorCritic`: the whitened ``state`` (`StudentConfig.state_keys`) and encoder features per camera.
+    Chunks are normalized to [-1, 1] per dimension by the range of the demonstrations, discrete dimensions to
+    ±`DiffusionConfig.gripper_scale`; a chunk starts at the newest observation.
     """
 
     discrete: Tensor
@@ -37,40 +39,42 @@ class DiffusionPolicy(nn.Module):
     rescale: Tensor
 
     def __init__(self, spec: EnvSpec, student: StudentConfig, config: DiffusionConfig) -> None:
-        """Build for an environment; for a new policy, `prepare` follows.
+        """Build for an environment; call `prepare` on a new policy.
 
         Raises:
-            ConfigError: the environment does not offer what the configuration asks for, or parts of it do not go together.
+            ConfigError: the environment lacks something that the configuration needs, or options are incompatible.
         """
         super().__init__()
         if "state" not in spec.observations:
             raise ConfigError(
                 f"{spec.task} offers no 'state' observation ({', '.join(spec.observations)}): a student needs one"
             )
-        for name in ("perceive", "asymmetric_critic"):
+        for name in ("state_estimator", "asymmetric_critic"):
             if getattr(student, name):
-                raise ConfigError(f"student.{name} is of students that act and judge at once: student.kind diffusion has none")
+                raise ConfigError(f"student.{name} needs an actor-critic: student.type diffusion does not have it")
         self.spec, self.student, self.config = spec, student, config
-        names = spec.entries(student.reads)
+        names = spec.entries(student.state_keys)
         scaled = tuple(s for name, s in zip(spec.state_names, spec.state_scaled, strict=False) if name in names)
         self.cameras = Cameras(spec, student) if spec.cameras else None
         self.state_normalizer = Normalizer(len(names), scaled) if student.normalize_state else None
         features = len(names) + (self.cameras.dim if self.cameras else 0)
-        self.process: Process = Diffusion(config.levels) if config.process == "ddpm" else Flow(config.levels)
+        self.process: Process = (
+            Diffusion(config.num_train_timesteps) if config.process == "ddpm" else Flow(config.num_train_timesteps)
+        )
         self.network = NETWORKS[config.network](config, spec.action.dim, features)
         self.register_buffer("discrete", torch.tensor(spec.action.discrete, dtype=torch.bool), persistent=False)
         self.register_buffer("action_center", torch.zeros(spec.action.dim))
         self.register_buffer("action_half", torch.ones(spec.action.dim))
         self.register_buffer("columns", torch.arange(len(spec.state_names)), persistent=False)
         self.register_buffer("rescale", torch.ones(spec.action.dim), persistent=False)
-        self.fit(spec)
+        self.adapt_to(spec)
 
     def prepare(self, states: Tensor, actions: Tensor) -> None:
-        """Take over the ranges of demonstrations, before training.
+        """Set the normalization from demonstrations, before training.
 
         Args:
-            states: [R, S] of the environment.
-            actions: [R, A] in [-1, 1].
+            states: [R, S] states of the environment.
+            actions: [R, A] actions in [-1, 1].
 
         Raises:
             ConfigError: diffusers is not installed.
@@ -84,36 +88,36 @@ class DiffusionPolicy(nn.Module):
         half = ((high - low) / 2).clamp_min(MIN_HALF_RANGE)
         self.action_half.copy_(half.masked_fill(self.discrete, 1 / self.config.gripper_scale))
 
-    def fit(self, spec: EnvSpec) -> None:
-        """Prepare to act in an environment, perhaps another than that of the training: see `ActorCritic.fit`.
+    def adapt_to(self, spec: EnvSpec) -> None:
+        """Prepare to act in an environment, which may differ from the training environment: see `ActorCritic.adapt_to`.
 
         Raises:
             SpecMismatch: the policy does not fit; names both sides.
         """
-        columns, rescale = fit(self.spec, spec, self.student.reads)
+        columns, rescale = adapt_spec(self.spec, spec, self.student.state_keys)
         self.columns = torch.tensor(columns, device=self.device)
         self.rescale = torch.tensor(rescale, device=self.device)
 
     def encode(self, obs: Obs) -> Tensor:
-        """Features [N, F] of one observation each."""
-        state = obs["state"][:, self.columns]
+        """Features [N, F] of single observations."""
+        state = nan_where_invalid(obs["state"][:, self.columns])
         seen = [state if self.state_normalizer is None else self.state_normalizer(state)]
         if self.cameras is not None:
             seen.append(self.cameras(obs))
         return torch.cat(seen, -1)
 
     def encode_window(self, window: dict[str, Tensor]) -> Tensor:
-        """Context [N, n_obs, F] from the last observations [N, n_obs, ...], the newest last."""
+        """Context [N, n_obs, F] from a window of observations [N, n_obs, ...], newest last."""
         rows = next(iter(window.values())).shape[0]
         flat = {key: value.flatten(0, 1) for key, value in window.items()}
-        return self.encode(flat).unflatten(0, (rows, self.config.n_obs))
+        return self.encode(flat).unflatten(0, (rows, self.config.n_obs_steps))
 
     def predict(self, x: Tensor, level: Tensor, context: Tensor) -> Tensor:
-        """What the network says of noisy chunks x [N, H, A] at levels that broadcast to [N, H, 1]."""
-        return self.network(x, level.expand(*x.shape[:2], 1)[..., 0], context)
+        """Predict from noisy chunks x [N, H, A] at levels that broadcast to [N, H, 1]."""
+        return nan_where_invalid(self.network(x, level.expand(*x.shape[:2], 1)[..., 0], context))
 
     def loss(self, context: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the prediction, for chunks of executed actions [N, H, A] at random levels."""
+        """Mean squared error of the prediction, for executed actions [N, H, A] at random levels."""
         clean = self.normalize(actions)
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         level = self._levels(clean.shape[0], generator)
@@ -121,37 +125,33 @@ class DiffusionPolicy(nn.Module):
         return (predicted - self.process.target(clean, noise)).square().mean()
 
     def normalize(self, actions: Tensor) -> Tensor:
-        """Actions [..., A] of the training environment, as the network has them."""
+        """Normalize actions [..., A] of the training environment for the network."""
         return (actions - self.action_center) / self.action_half
 
     def denormalize(self, chunk: Tensor) -> Tensor:
-        """The network's actions [..., A] in the environment that it acts in (see `fit`), as they are: not clipped."""
+        """Convert network outputs [..., A] to actions of the current environment (see `adapt_to`), without clipping."""
         return (chunk * self.action_half + self.action_center) * self.rescale
 
     def executed(self, action: Tensor) -> Tensor:
-        """What an environment makes of actions [..., A]: clipped, discrete ones by sign."""
-        return torch.where(self.discrete, torch.where(action >= 0, 1.0, -1.0), action.clamp(-1, 1))
+        """Actions [..., A] as an environment executes them: clipped, discrete dimensions by sign."""
+        return executed(action, self.discrete)
 
     @property
     def device(self) -> torch.device:
-        """Where the policy computes."""
+        """Device of the parameters."""
         return self.action_half.device
 
     @property
     def num_parameters(self) -> int:
-        """Number of trained numbers."""
+        """Number of parameters."""
         return sum(p.numel() for p in self.parameters())
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into `folder`."""
-        pretrained.save(self, Path(folder))
 
     @staticmethod
     def from_pretrained(folder: str | Path, device: torch.device | str = "cpu") -> DiffusionPolicy:
         """Load a policy saved by `save_pretrained`.
 
         Raises:
-            ConfigError: one line that names the file that is missing, damaged or of another kind.
+            ConfigError: a file is missing, damaged, or holds another kind of policy; names the file.
         """
         policy = pretrained.load(Path(folder), device)
         if not isinstance(policy, DiffusionPolicy):
@@ -159,22 +159,22 @@ class DiffusionPolicy(nn.Module):
         return policy
 
     def describe(self) -> pretrained.Description:
-        """Say what the policy is, without its numbers."""
+        """Describe the policy without its weights."""
         return pretrained.Description(
             class_name=type(self).__name__, spec=self.spec, student=self.student, diffusion=self.config
         )
 
     @classmethod
     def build(cls, description: pretrained.Description) -> DiffusionPolicy:
-        """Make the network that `describe` described, with new numbers."""
+        """Build the network of a description with new weights."""
         assert description.diffusion is not None
         return cls(description.spec, description.student, description.diffusion)
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Random levels [N, H, 1]: the same for all actions of a chunk, or for half of them rising along it."""
+        """Random levels [N, H, 1]: one per chunk, or, for noise "action", increasing along half of the chunks."""
         shape, device = (count, self.config.horizon, 1), generator.device
-        same = torch.randint(self.config.levels, (count, 1, 1), generator=generator, device=device).expand(shape)
+        same = torch.randint(self.config.num_train_timesteps, (count, 1, 1), generator=generator, device=device).expand(shape)
         if self.config.noise == "chunk":
             return same
-        rising = torch.randint(self.config.levels, shape, generator=generator, device=device).sort(1).values
+        rising = torch.randint(self.config.num_train_timesteps, shape, generator=generator, device=device).sort(1).values
         return torch.where(torch.rand(count, 1, 1, generator=generator, device=device) < 0.5, same, rising)

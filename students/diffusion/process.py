@@ -1,7 +1,7 @@
-"""How actions become noise, level by level, and the steps back. A level is 0 (least noise) to K - 1; -1 is none.
+"""Noise processes: add noise to actions level by level, and step back. Levels run from 0 (least noise) to K - 1; -1 is clean.
 
-Levels are int64 tensors that broadcast against chunks: rows, and even the actions of one chunk, may be at different ones.
-`diffusers`' schedulers know one level for all and steps of one stride; where they apply, these steps equal theirs (tested).
+Levels are int64 tensors that broadcast against chunks: rows, and even the actions of one chunk, may have different levels.
+The schedulers of `diffusers` support one level for all and a fixed stride; where they apply, these steps equal theirs (tested).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
+from rpd.envs.errors import missing_package
 
 CLIP = 1.0
-"""Largest absolute value of a clean action, normalised."""
+"""Largest absolute value of a clean action, normalized."""
 
 
 class Factors(NamedTuple):
-    """A step back: x' = clean c + x x + predicted p + noise z, with what a prediction p says that the clean actions c are.
+    """Coefficients of a step x' = clean * c + x * x + predicted * p + noise * z, with c as implied by the prediction p.
 
-    None: the term is absent.
+    None: the term is zero.
     """
 
     clean: Tensor | None
@@ -32,11 +32,11 @@ class Factors(NamedTuple):
 
 
 class Process(nn.Module, ABC):
-    """A way to add noise. Chunks are [N, H, A] with clean actions in [-1, 1]; noise is standard normal.
+    """A noise process. Chunks are [N, H, A] with clean actions in [-1, 1]; noise is standard normal.
 
     Attributes:
-        levels: K.
-        is_random: whether its steps back can add noise.
+        levels: number of levels, K.
+        is_random: whether its steps can add noise.
     """
 
     levels: int
@@ -48,29 +48,29 @@ class Process(nn.Module, ABC):
 
     @abstractmethod
     def target(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """What the network shall say of a clean + s noise."""
+        """Training target of the network for a clean + s noise."""
 
     @abstractmethod
     def clean(self, x: Tensor, predicted: Tensor, level: Tensor) -> Tensor:
-        """What a prediction says that the clean actions are."""
+        """Clean actions implied by a prediction."""
 
     @abstractmethod
     def prediction(self, x: Tensor, clean: Tensor, level: Tensor) -> Tensor:
-        """The prediction by which `clean` would be the clean actions: the inverse of `clean`."""
+        """Prediction that implies the given clean actions: the inverse of `clean`."""
 
     @abstractmethod
     def factors(self, now: Tensor, then: Tensor, random: bool) -> Factors:
-        """The step from one level to a lower or equal one, see `step`; `random`: with noise."""
+        """Coefficients of the step from one level to a lower or equal one, see `step`; `random`: with noise."""
 
     def step(self, x: Tensor, predicted: Tensor, now: Tensor, then: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Go from one level to a lower or equal one.
+        """Step from one level to a lower or equal one.
 
         Args:
-            x: at level `now`.
-            predicted: by the network, of x.
-            now: levels.
-            then: levels, -1 for clean; any that are lower, not just now - 1.
-            noise: as x; None: without chance.
+            x: chunks at level `now`.
+            predicted: prediction of the network for x.
+            now: current levels.
+            then: target levels, -1 for clean; may skip levels.
+            noise: shape of x; None: deterministic step.
         """
         of = self.factors(now, then, noise is not None)
         clean = None if of.clean is None else self.clean(x, predicted, now)
@@ -78,16 +78,16 @@ class Process(nn.Module, ABC):
         return functools.reduce(torch.add, (factor * term for factor, term in terms if factor is not None and term is not None))
 
     def noisy(self, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-        """Add noise."""
+        """Add noise at a level."""
         a, s = self.parts(level)
         return a * clean + s * noise
 
 
 class Diffusion(Process):
-    """The network predicts the noise; steps with noise are DDPM's (Ho et al., 2020), those without DDIM's (Song et al., 2021).
+    """The network predicts the noise. Steps with noise are DDPM's (Ho et al., 2020), without noise DDIM's (Song et al., 2021).
 
-    As in Diffusion Policy: what the network takes for the clean actions is clipped to [-1, 1], the variance is the smaller
-    one ("fixed_small").
+    As in Diffusion Policy, the implied clean actions are clipped to [-1, 1] and the variance is the smaller one
+    ("fixed_small").
     """
 
     is_random = True
@@ -99,7 +99,7 @@ class Diffusion(Process):
         self.register_buffer("alpha_bar", torch.ones(levels + 1))  # from level -1, which is clean
 
     def schedule(self) -> None:
-        """Fill in the schedule, as a new policy needs it; a saved one has it among its numbers.
+        """Compute the schedule for a new policy; a saved policy stores it with its weights.
 
         Raises:
             ConfigError: diffusers is not installed.
@@ -107,7 +107,7 @@ class Diffusion(Process):
         try:
             from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
         except ImportError:
-            raise ConfigError("a new diffusion policy needs diffusers: pip install 'rpd[diffusion]'") from None
+            raise missing_package("a new diffusion policy", "diffusers", "diffusion") from None
         made = DDPMScheduler(num_train_timesteps=self.levels, beta_schedule="squaredcos_cap_v2")
         self.alpha_bar[1:] = made.alphas_cumprod
 
@@ -135,7 +135,7 @@ class Diffusion(Process):
         if not random:  # DDIM, eq. 12 with sigma = 0: sqrt(abar') x0 + sqrt(1 - abar') eps
             (a, s), stays = self.parts(then), (now == then).float()
             return Factors(a * (1 - stays), stays, s * (1 - stays), None)
-        # DDPM, eq. 7, with alpha and beta of the whole way from `now` to `then`:
+        # DDPM, eq. 7, with alpha and beta of the whole step from `now` to `then`:
         # mean = sqrt(abar') beta / (1 - abar) x0 + sqrt(alpha) (1 - abar') / (1 - abar) x,
         # variance = (1 - abar') / (1 - abar) beta
         before, after = self.alpha_bar[now + 1], self.alpha_bar[then + 1]
@@ -147,7 +147,7 @@ class Diffusion(Process):
 
 
 class Flow(Process):
-    """x = (1 - u) clean + u noise with u = (level + 1) / K; the network predicts dx/du, and Euler's method walks back."""
+    """x = (1 - u) clean + u noise with u = (level + 1) / K; the network predicts dx/du, and steps are Euler's."""
 
     is_random = False
 
@@ -173,5 +173,5 @@ class Flow(Process):
         return (x - clean) / self.parts(level)[1]
 
     def factors(self, now: Tensor, then: Tensor, random: bool) -> Factors:
-        """See `Process`: Euler's step; there is never noise to add."""
+        """See `Process`: Euler's step, always without noise."""
         return Factors(None, torch.ones(()), -(now - then) / self.levels, None)

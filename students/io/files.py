@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and that say when they were altered."""
+"""Atomic file writes, and digests that detect altered files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 import os
 from pathlib import Path
 
+from rpd.envs.errors import ConfigError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: a reader, or a crash at any moment, sees the old content or the new one.
+    """Write a file atomically: readers, and a crash at any moment, leave either the old content or the new one.
 
     Raises:
         OSError: e.g. a full disk; the old file is intact.
@@ -24,12 +26,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # a write or an fsync does not say of which file
+            error.filename = str(path)  # errors of write and fsync do not name the file
         raise
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder survive a power cut."""
+    """Make renames in a folder durable across a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -37,13 +39,27 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def check_inside(folder: Path, path: Path) -> Path:
+    """Check that a path named by a file of a folder lies in that folder, following links, and return it.
+
+    Raises:
+        ConfigError: it lies outside of the folder; names both.
+    """
+    home, real = folder.resolve(), path.resolve()
+    if home.parent.name == "snapshots":  # hub cache: files are links to ../../blobs
+        home = home.parents[1]
+    if not real.is_relative_to(home):
+        raise ConfigError(f"{path} leads out of {folder}, to {real}: files that are read must lie in the folder")
+    return path
+
+
 def digest(data: bytes) -> dict[str, int | str]:
-    """Size in bytes and SHA-256 of a file's content, to be kept beside it."""
+    """Size in bytes and SHA-256 of a file's content."""
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def file_digest(path: Path) -> dict[str, int | str]:
-    """The `digest` of a file, which need not fit into memory."""
+    """The `digest` of a file, read in blocks."""
     total = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -52,7 +68,7 @@ def file_digest(path: Path) -> dict[str, int | str]:
 
 
 def mismatch(actual: dict[str, int | str], expected: object) -> str | None:
-    """Say in a few words how a `digest` differs from the one that was kept, or None."""
+    """Describe how a `digest` differs from the recorded one; None if they are equal."""
     if actual == expected:
         return None
     size = expected.get("size") if isinstance(expected, dict) else None

@@ -1,4 +1,4 @@
-"""Several state dicts as one, as a safetensors file needs them: ``<part>.<name>``."""
+"""Combine several state dicts into one flat dict for safetensors: ``<part>.<name>``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def join(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Put parts together, each under its name, which has no dot."""
+    """Combine parts; their names have no dots."""
     return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
 def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Take one part of what `join` made; one that is not there is empty."""
+    """Extract one part from a combined dict; empty if missing."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from rpd.envs.finite import nan_where_invalid
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -18,24 +20,25 @@ class ActionDistribution:
 
     The Gaussian is unbounded here and clipped by the environment, so densities are those of the unclipped sample.
     Both families are computed for all A dimensions and one is selected: cheaper than gathering for A ~ 7, and it
-    never synchronises with a GPU.
+    avoids synchronization with a GPU.
     """
 
     raw: Tensor
     """[N, A] network output: the Gaussian's mean, or the logit of +1."""
     log_std: Tensor
-    """[N, A] or [A]; without meaning in discrete dimensions."""
+    """[N, A] or [A]; unused in discrete dimensions."""
     discrete: Tensor
     """[A] bool."""
     own: Tensor | None = None
-    """[N, A] bool: dimensions that a row's robot has, where rows of several robots are padded to the same A. None: all."""
-    taught: ActionDistribution | None = None
-    """What a teacher's divergence is of, where the network has a head of its own for that."""
+    """[N, A] bool: dimensions of each row's robot, if rows of several robots are padded to the same A. None: all."""
+    imitation: ActionDistribution | None = None
+    """Distribution for the teacher divergence, if the network has a separate head for it (dual-head). None: this one."""
 
     @property
     def mean(self) -> Tensor:
         """[N, A] expectation; discrete dimensions: 2p - 1 = tanh(logit / 2)."""
-        return torch.where(self.discrete, torch.tanh(self.raw / 2), self.raw)
+        raw = nan_where_invalid(self.raw)
+        return torch.where(self.discrete, torch.tanh(raw / 2), raw)
 
     @property
     def std(self) -> Tensor:
@@ -48,22 +51,23 @@ class ActionDistribution:
         return self.raw
 
     def mode(self) -> Tensor:
-        """[N, A] the most likely action; discrete dimensions are -1 or +1."""
-        return torch.where(self.discrete, _sign(self.raw), self.raw)
+        """[N, A] the most likely action; discrete dimensions are -1 or +1. NaN where the network output is NaN."""
+        raw = nan_where_invalid(self.raw)
+        return torch.where(self.discrete, sign(raw), raw)
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one action [N, A] for each row; no gradient flows through it."""
+        """Draw one action [N, A] per row, without gradient."""
         shape, device = self.raw.shape, self.raw.device
         gaussian = self.raw + self.log_std.exp() * torch.randn(shape, generator=generator, device=device)
         uniform = torch.rand(shape, generator=generator, device=device)
-        return torch.where(self.discrete, _sign(torch.sigmoid(self.raw) - uniform), gaussian)
+        return torch.where(self.discrete, sign(torch.sigmoid(self.raw) - uniform), gaussian)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Log-density of actions [N, A], summed over dimensions: [N]. Discrete dimensions count by their sign."""
+        """Log-density of actions [N, A], summed over dimensions: [N]. Discrete dimensions use the sign of the action."""
         z = (action - self.raw) * torch.exp(-self.log_std)
         gaussian = -0.5 * z.square() - self.log_std - 0.5 * LOG_2PI
-        bernoulli = logsigmoid(_sign(action) * self.raw)  # p(+1) = sigmoid(l), p(-1) = sigmoid(-l)
+        bernoulli = logsigmoid(sign(action) * self.raw)  # p(+1) = sigmoid(l), p(-1) = sigmoid(-l)
         return self.total(gaussian, bernoulli)
 
     def entropy(self) -> Tensor:
@@ -73,7 +77,7 @@ class ActionDistribution:
         return self.total(gaussian, bernoulli)
 
     def total(self, continuous: Tensor, discrete: Tensor) -> Tensor:
-        """Take each dimension's own kind [N, A], and sum over those that a row's robot has [N]."""
+        """Select the continuous or discrete term per dimension [N, A] and sum over the dimensions of each row's robot: [N]."""
         terms = torch.where(self.discrete, discrete, continuous)
         return (terms if self.own is None else terms.masked_fill(~self.own, 0.0)).sum(-1)
 
@@ -86,10 +90,16 @@ class ActionDistribution:
         return torch.where(self.discrete, bernoulli, gaussian).sum(-1)
 
     def detach(self) -> ActionDistribution:
-        """The same, without a gradient."""
+        """Copy without gradient."""
         return ActionDistribution(self.raw.detach(), self.log_std.detach(), self.discrete)
 
 
-def _sign(x: Tensor) -> Tensor:
-    """-1 or +1, never 0."""
-    return torch.where(x >= 0, 1.0, -1.0)
+def executed(action: Tensor, discrete: Tensor) -> Tensor:
+    """Action [..., A] as an environment executes it: clipped, `discrete` dimensions [A] by sign. NaN stays NaN."""
+    action = nan_where_invalid(action)
+    return torch.where(discrete, sign(action), action.clamp(-1, 1))
+
+
+def sign(x: Tensor) -> Tensor:
+    """Sign as -1 or +1, never 0. NaN stays NaN: otherwise a gripper would close on it."""
+    return torch.where(x >= 0, 1.0, -1.0) + 0 * x

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-MIN_STD = 1e-3  # entries that hardly move (an arm at rest) are not blown up to noise
+MIN_STD = 1e-3  # keeps nearly constant entries (an arm at rest) from being amplified to noise
 CLIP = 10.0
 
 
 class Normalizer(nn.Module):
-    """(x - mean) / std, clipped to ±10, with the mean and variance of everything seen by `update`.
+    """(x - mean) / std, clipped to ±10, with the mean and variance of all observations passed to `update`.
 
     Statistics are merged batch by batch (Chan, Golub and LeVeque, 1983) in double precision and on the device.
-    Before the first update it is the identity, and for `scaled` entries always.
+    Before the first update it is the identity; for `scaled` entries it always is.
     """
 
     mean: Tensor
@@ -24,7 +24,7 @@ class Normalizer(nn.Module):
     scaled: Tensor
 
     def __init__(self, dim: int, scaled: Sequence[bool] = ()) -> None:
-        """For rows of `dim` entries; `scaled` marks those that need no whitening, none where empty."""
+        """Build for rows of `dim` entries; `scaled` marks entries that are not whitened (empty: none)."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim, dtype=torch.float64))
         self.register_buffer("var", torch.ones(dim, dtype=torch.float64))
@@ -33,7 +33,7 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Take in observations [N, dim]; call it once per observation that is collected, never in the epochs."""
+        """Update the statistics with observations [N, dim]; call once per collected observation, not in the update epochs."""
         x = x.double()
         n = x.shape[0]
         total = self.count + n

@@ -1,94 +1,50 @@
-"""A stable-baselines3 policy on vector states as a teacher: PPO, A2C, SAC, TD3 and DDPG, with their MLPs.
+"""Use a stable-baselines3 policy on vector states as a teacher: PPO, A2C, SAC, TD3 and DDPG with MLPs; also TRPO and TQC.
 
-Neither stable-baselines3 nor pickle is needed: the ``.zip`` holds ``policy.pth``, read with ``weights_only``, and the
-network follows from its names and shapes. VecNormalize statistics are a pickle of their own and are not read: train
-on `envs.sb3.SB3VecEnv` without VecNormalize.
+Needs neither stable-baselines3 nor pickle: the ``.zip`` contains ``policy.pth``, which is read with ``weights_only``, and the
+network is derived from names and shapes of its tensors, each of which must be used or belong to a critic. VecNormalize
+statistics are read from their own file, see `rpd.teachers.adapters.sb3_normalize`.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import pickle
-import re
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from envs.errors import ConfigError, SpecMismatch
-from envs.specs import EnvSpec
-from teachers.base import Teacher, TeacherOutput
-from teachers.registry import Options, parse_options
+from rpd.envs.errors import ConfigError, SpecMismatch
+from rpd.envs.specs import EnvSpec
+from rpd.students.identity import combine, file_identity
+from rpd.students.networks.distribution import executed
+from rpd.teachers import inputs
+from rpd.teachers.adapters import sb3_files, sb3_normalize
+from rpd.teachers.adapters.sb3_policy import SB3Policy
+from rpd.teachers.base import Description, Teacher, TeacherOutput
+from rpd.teachers.registry import Options, parse_options
+from rpd.teachers.vla.action_table import describe_own_actions
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "ELU": nn.ELU, "LeakyReLU": nn.LeakyReLU}
-MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0  # of SAC, as in stable_baselines3/sac/policies.py
 
+class SB3Options(Options):
+    """Options of ``sb3:FILE.zip``."""
 
-class SB3Policy(nn.Module):
-    """The actor: state [N, S] -> mean [N, A] before any squashing, and log std ([N, A], [A], or None: deterministic)."""
-
-    def __init__(self, weights: dict[str, Tensor], activation: type[nn.Module] | None) -> None:
-        """Rebuild the actor from a policy's state dict.
-
-        Args:
-            weights: ``policy.pth``.
-            activation: between layers; None: the algorithm's default.
-
-        Raises:
-            ValueError: saying what about the policy is not supported.
-        """
-        super().__init__()
-        if any("features_extractor" in name for name in weights):
-            raise ValueError("it has a features extractor; only policies on vector states are supported")
-        on_policy = "action_net.weight" in weights
-        if not on_policy and not any(name.startswith("actor.mu.") for name in weights):
-            raise ValueError("it is not a PPO, A2C, SAC, TD3 or DDPG policy")
-        self.squash = not on_policy
-        activation = activation or (nn.Tanh if on_policy else nn.ReLU)
-
-        hidden = _linears(weights, "mlp_extractor.policy_net" if on_policy else "actor.latent_pi")
-        head = _linears(weights, "action_net" if on_policy else "actor.mu")  # TD3 keeps its whole network in actor.mu
-        *body, self.mean = hidden + head
-        self.state_dim = (hidden + head)[0].in_features
-        self.body = nn.Sequential(*(module for layer in body for module in (layer, activation())))
-
-        name = "log_std" if on_policy else "actor.log_std"
-        if name in weights and weights[name].ndim == 1:
-            self.log_std: nn.Module | nn.Parameter | None = nn.Parameter(weights[name])
-        elif f"{name}.weight" in weights:
-            (self.log_std,) = _linears(weights, name)
-        elif name in weights:
-            raise ValueError("it explores with gSDE (use_sde=True), which is not supported")
-        else:
-            self.log_std = None
-        self.requires_grad_(False)
-
-    def forward(self, state: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the mean and the log std of the Gaussian, before any squashing."""
-        features = self.body(state)
-        mean = self.mean(features)
-        if isinstance(self.log_std, nn.Module):
-            return mean, self.log_std(features).clamp(MIN_LOG_STD, MAX_LOG_STD)
-        return mean, self.log_std
+    normalize: str | None = None
+    """File written by VecNormalize.save, or none; default: vecnormalize.pkl in the model's folder, if it exists."""
 
 
 class SB3Teacher(Teacher):
     """Labels with an SB3 policy's action distribution."""
 
     def __init__(self, policy: SB3Policy, discrete: tuple[bool, ...], device: torch.device) -> None:
-        """Wrap a policy for an action space whose `discrete` dimensions only mean their sign."""
+        """Wrap a policy for an action space; `discrete` dimensions use the sign of the action."""
         self.policy = policy.to(device).eval()
         self.discrete = torch.tensor(discrete, device=device)
-        self.provides = frozenset({"mean"} if policy.log_std is None else {"mean", "std"})
+        self.output_fields = frozenset({"mean"} if policy.log_std is None else {"mean", "std"})
         self.name = "sb3"
 
     def check_env(self, spec: EnvSpec) -> None:
-        """An SB3 policy says nothing but the sizes that it reads and writes."""
+        """Refuse an environment with other sizes of state or action; SB3 policies store nothing else."""
         states = spec.observations["state"].shape[0] if "state" in spec.observations else 0
         for what, theirs, ours in (
             ("state entries", self.policy.state_dim, states),
@@ -102,7 +58,7 @@ class SB3Teacher(Teacher):
 
     @torch.no_grad()
     def label(self, obs: TensorDict, instructions: list[str], student_action: Tensor | None = None) -> TeacherOutput:
-        """Return the mean action and, where the policy is stochastic, its standard deviation."""
+        """Return the mean action and, if the policy is stochastic, its standard deviation."""
         raw, log_std = self.policy(obs["state"])
         mean = torch.tanh(raw) if self.policy.squash else raw.clamp(-1, 1)
         valid = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
@@ -112,8 +68,14 @@ class SB3Teacher(Teacher):
         # p(a > 0) = Phi(raw / std), so 2p - 1 = erf(raw / (sqrt(2) std)); squashing and clipping keep the sign
         mean = torch.where(self.discrete, torch.erf(raw / (math.sqrt(2) * std)), mean)
         if self.policy.squash:
-            std = std * (1 - torch.tanh(raw).square())  # to first order, through the tanh
+            std = std * (1 - torch.tanh(raw).square())  # first-order propagation through the tanh
         return TeacherOutput(mean, valid, std=std)
+
+    @torch.no_grad()
+    def act(self, obs: TensorDict, instructions: list[str]) -> Tensor:
+        """Return the deterministic prediction [N, A], with -1 or +1 in discrete dimensions."""
+        raw, _ = self.policy(obs["state"])
+        return executed(torch.tanh(raw) if self.policy.squash else raw, self.discrete)
 
     def weights(self) -> dict[str, Tensor]:
         """The actor's parameters."""
@@ -121,50 +83,96 @@ class SB3Teacher(Teacher):
 
     @property
     def device(self) -> torch.device:
-        """Where the policy computes."""
+        """Device of the parameters."""
         return self.discrete.device
 
 
-def load(path: str | Path) -> SB3Policy:
+def load(path: str | Path, normalize: str | None = None) -> SB3Policy:
     """Read the actor of a model saved by ``model.save(path)``.
 
+    Args:
+        path: the zip.
+        normalize: see `SB3Options`.
+
     Raises:
-        ConfigError: a missing or damaged file, or an unsupported policy.
+        ConfigError: a missing or damaged file, an unsupported policy, or statistics that are missing or do not fit.
     """
+    saved = sb3_files.read(Path(path))
+    file = _statistics(Path(path), saved.normalized, normalize)
+    normalizer = None if file is None else sb3_normalize.load(file)
     try:
-        with zipfile.ZipFile(path) as file:
-            data: dict[str, Any] = json.loads(file.read("data"))
-            weights = torch.load(io.BytesIO(file.read("policy.pth")), map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, pickle.UnpicklingError, EOFError):
-        raise ConfigError(f"{path}: not a model saved by stable-baselines3, or a damaged one") from None
-    # SB3 writes options that are classes as text: "<class 'torch.nn.modules.activation.ReLU'>"
-    named = re.search(r"(\w+)'>$", str((data.get("policy_kwargs") or {}).get("activation_fn", "")))
-    if named and named[1] not in ACTIVATIONS:
-        raise ConfigError(f"{path}: activation {named[1]} is not supported; supported: {', '.join(ACTIVATIONS)}")
-    try:
-        return SB3Policy(weights, ACTIVATIONS[named[1]] if named else None)
+        policy = SB3Policy(saved.weights, getattr(nn, saved.activation) if saved.activation else None, normalizer)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
+    if normalizer is not None and len(normalizer.mean) != policy.state_dim:
+        raise ConfigError(f"{file} has statistics of {len(normalizer.mean)} entries, and {path} reads {policy.state_dim}")
+    return policy
+
+
+def _statistics(model: Path, normalized: bool | None, asked: str | None) -> Path | None:
+    """File with the VecNormalize statistics; None: not normalized.
+
+    Raises:
+        ConfigError: the model, the files next to it and the option are ambiguous or contradict each other.
+    """
+    if asked is not None:
+        if asked == "none" and normalized:
+            raise ConfigError(f"{model} was trained behind VecNormalize: normalize=none would change its inputs")
+        return None if asked == "none" else Path(asked)
+    found = sb3_normalize.find(model)
+    how = "normalize=FILE, as written by VecNormalize.save, or normalize=none"
+    if normalized is False and found:
+        raise ConfigError(f"{model} was trained without VecNormalize, but {found[0]} exists: add {how}")
+    if len(found) > 1:
+        raise ConfigError(f"{model}: {' and '.join(map(str, found))} may be its statistics: add normalize=FILE")
+    if found or normalized is False:
+        return found[0] if found else None
+    if normalized:
+        raise ConfigError(
+            f"{model} was trained behind VecNormalize, and its statistics are in another file: add normalize=FILE, as "
+            "written by VecNormalize.save"
+        )
+    raise ConfigError(f"{model} does not store whether it was trained behind VecNormalize: add {how}")
 
 
 def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, device: torch.device) -> SB3Teacher:
-    """Build ``sb3:FILE.zip``; see `teachers.registry`."""
+    """Build ``sb3:FILE.zip``; see `rpd.teachers.registry`."""
     if argument is None:
         raise ConfigError("teacher 'sb3' needs a file, e.g. sb3:model.zip")
-    parse_options(Options, options, "sb3")
-    return SB3Teacher(load(argument), spec.action.discrete, device)
+    chosen = parse_options(SB3Options, options, "sb3")
+    return SB3Teacher(load(argument, chosen.normalize), spec.action.discrete, device)
 
 
-def _linears(weights: dict[str, Tensor], prefix: str) -> list[nn.Linear]:
-    """Return the linear layers under a prefix, in order: ``prefix.weight``, or ``prefix.0.weight``, ``prefix.2.weight``..."""
-    pattern = re.compile(re.escape(prefix) + r"\.(?:(\d+)\.)?weight")
-    found = sorted((int(m[1] or 0), m[0]) for m in map(pattern.fullmatch, weights) if m)
-    layers = []
-    for _, name in found:
-        weight, bias = weights[name], weights[name.removesuffix("weight") + "bias"]
-        layer = nn.Linear(weight.shape[1], weight.shape[0])
-        layer.load_state_dict({"weight": weight, "bias": bias})
-        layers.append(layer)
-    return layers
+def identity(argument: str | None, options: dict[str, str]) -> str:
+    """See `rpd.teachers.registry.identity`: digest of the policy and its statistics."""
+    if argument is None:
+        raise ConfigError("teacher 'sb3' needs a file, e.g. sb3:model.zip")
+    if not Path(argument).is_file():
+        raise ConfigError(f"teacher sb3:{argument}: no such file")
+    return combine([file_identity(path) for path in (Path(argument), *sb3_normalize.find(Path(argument)))])
+
+
+def describe(argument: str | None, options: dict[str, str], spec: EnvSpec, instruction: str) -> Description:
+    """See `rpd.teachers.registry.describe`.
+
+    Raises:
+        ConfigError, SpecMismatch: see `from_string` and `SB3Teacher.check_env`.
+    """
+    teacher = from_string(argument, options, spec, torch.device("cpu"))
+    teacher.check_env(spec)
+    layers = [str(m.out_features) for m in (*teacher.policy.body, teacher.policy.mean) if isinstance(m, nn.Linear)]
+    facts = {
+        "policy": "squashed by tanh, as of SAC, TD3 and DDPG" if teacher.policy.squash else "clipped, as of PPO and A2C",
+        "layers": " ".join(layers),
+        "output fields": ", ".join(sorted(teacher.output_fields)),
+        "assumed": "this environment's state entries and actions: the file holds no names or units, only their number",
+    }
+    given = [inputs.state("state", spec.state_names, _shown(teacher.policy))]
+    return describe_own_actions(facts, given, spec, f"sb3:{argument}")
+
+
+def _shown(policy: SB3Policy) -> str:
+    """Processing of the state, as text."""
+    if policy.normalizer is None:
+        return "unchanged"
+    return f"normalized by the statistics of VecNormalize, clipped to ±{policy.normalizer.limit:g}"

@@ -1,30 +1,41 @@
-"""What an Octo checkpoint says about itself: config.json. What it leaves out has the original code's defaults."""
+"""config.json of an Octo checkpoint; missing fields have the defaults of the original code."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
+from rpd.students.io.untrusted import read_object
 
 CONFIG = "config.json"
 ArgumentsT = TypeVar("ArgumentsT", bound="Arguments")
 
 
 class Arguments(BaseModel):
-    """Keyword arguments of one of Octo's classes. What is not listed, or has another value than a literal, is not supported."""
+    """Keyword arguments of one of Octo's classes. Unlisted arguments, and values other than a field's literals, are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+Width = Annotated[int, Field(ge=1, le=2**16)]
+"""Width of a token or a layer."""
+Channels = Annotated[int, Field(ge=32, le=2**13, multiple_of=32)]
+"""Channels, in groups of 32."""
+Count = Annotated[int, Field(ge=1, le=1024)]
+"""Number of time steps, tokens of a group, or actions."""
+Tokenizer = Annotated[str, Field(pattern=r"^(google-t5/|google/)?t5-[\w.-]+$")]
+MAP_HEADS = 8
+Positive = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Stem(Arguments):
     """SmallStem16: four strided convolutions, then patches of 16 pixels."""
 
-    features: tuple[int, int, int, int] = (32, 96, 192, 384)
-    num_features: int = 512
+    features: tuple[Channels, Channels, Channels, Channels] = (32, 96, 192, 384)
+    num_features: Width = 512
     """Width of a token."""
     use_film: Literal[False] = False
     patch_size: Literal[16] = 16
@@ -35,22 +46,22 @@ class Stem(Arguments):
 
 
 class ImageTokenizer(Arguments):
-    """Images to tokens; several cameras share one stem by their channels."""
+    """Convert images to tokens; several cameras share one stem as its channels."""
 
     obs_stack_keys: tuple[str, ...]
-    """Regular expressions: which observations it sees, by how their names begin."""
+    """Regular expressions for its observations, matched at the beginning of their names."""
     task_stack_keys: tuple[str, ...] = ()
-    """Which goal images; each camera in use needs its own, or none has one."""
+    """Regular expressions for its goal images; each camera in use needs its own, or none has one."""
     task_film_keys: tuple[()] = ()
     use_token_learner: Literal[False] = False
     num_tokens: int = 8
-    """Of the token learner."""
+    """Tokens of the token learner."""
     conditioning_type: str = "none"
     proper_pad_mask: Literal[True] = True
 
 
 class LanguageTokenizer(Arguments):
-    """A T5 encoder. Its sizes are read off its weights: `encoder` is only a name."""
+    """A T5 encoder. Its sizes are derived from its weights: `encoder` is only a name."""
 
     encoder: str
     finetune_encoder: bool = False
@@ -58,21 +69,21 @@ class LanguageTokenizer(Arguments):
 
 
 class Head(Arguments):
-    """What every action head is told."""
+    """Arguments of every action head."""
 
     readout_key: str
     use_map: bool = False
-    """Pool readouts with attention; else by their mean."""
-    action_horizon: int = Field(1, ge=1, validation_alias=AliasChoices("action_horizon", "pred_horizon"))
-    """Actions of a chunk, H."""
-    action_dim: int = Field(7, ge=1)
-    """A."""
+    """Pool readout tokens with attention; otherwise by their mean."""
+    action_horizon: int = Field(1, ge=1, le=1024, validation_alias=AliasChoices("action_horizon", "pred_horizon"))
+    """Actions per chunk, H."""
+    action_dim: Count = 7
+    """Action dimensions, A."""
 
 
 class ContinuousHead(Head):
     """ContinuousActionHead: one action, squashed to `max_action`."""
 
-    max_action: float = 5.0
+    max_action: Positive = 5.0
     loss_type: Literal["mse", "l1"] = "mse"
 
 
@@ -93,12 +104,12 @@ class DiscreteHead(Head):
     """DiscreteActionHead: a distribution over bins per number."""
 
     token_per: Literal["", "action_horizon", "action_dim_and_action_horizon"] = "action_dim_and_action_horizon"
-    vocab_size: int = Field(256, ge=2)
+    vocab_size: int = Field(256, ge=2, le=2**16)
     normalization_type: Literal["uniform", "normal"] = "uniform"
 
     @property
     def num_tokens(self) -> int:
-        """Readout tokens that it needs."""
+        """Number of readout tokens it needs."""
         whole = self.action_horizon * self.action_dim
         return {"": 1, "action_horizon": self.action_horizon, "action_dim_and_action_horizon": whole}[self.token_per]
 
@@ -106,17 +117,17 @@ class DiscreteHead(Head):
 class DiffusionHead(Head):
     """DiffusionActionHead: denoises a whole chunk."""
 
-    max_action: float = 5.0
+    max_action: Positive = 5.0
     loss_type: Literal["mse", "l1"] = "mse"
-    time_dim: int = 32
-    num_blocks: int = 3
+    time_dim: int = Field(32, ge=2, le=2**13, multiple_of=2)
+    num_blocks: int = Field(3, ge=0, le=512)
     dropout_rate: float = 0.0
-    """Only of training."""
-    hidden_dim: int = 256
+    """Training only."""
+    hidden_dim: Width = 256
     use_layer_norm: Literal[True] = True
-    diffusion_steps: int = Field(20, ge=1)
-    n_diffusion_samples: int = 1
-    """Noises per action in training."""
+    diffusion_steps: int = Field(20, ge=1, le=1000)
+    n_diffusion_samples: Count = 1
+    """Noise samples per action in training."""
 
 
 HEADS: dict[str, type[Head]] = {
@@ -128,68 +139,80 @@ HEADS: dict[str, type[Head]] = {
 class Transformer(Arguments):
     """The block-wise transformer."""
 
-    num_layers: int
-    num_attention_heads: int
-    mlp_dim: int
+    num_layers: int = Field(ge=1, le=512)
+    num_attention_heads: Count
+    mlp_dim: Width
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
-    """Dropout is only of training."""
+    """Training only."""
     add_position_embedding: Literal[False] = False
 
 
 class OctoConfig(BaseModel):
-    """The model, in the original order of tokenizers: it is the order of tokens."""
+    """Model configuration; tokenizers are in the original order, which determines the order of tokens."""
 
     model_config = ConfigDict(frozen=True)
 
     images: dict[str, ImageTokenizer]
     stems: dict[str, Stem]
-    """One per entry of `images`."""
+    """One stem per entry of `images`."""
     head_name: str
     head: Head
-    width: int
-    """Of a token in the transformer, D."""
+    width: Width
+    """Width of the transformer's tokens, D."""
     transformer: Transformer
-    readouts: dict[str, int]
+    readouts: dict[str, Count]
     """Tokens per readout and time step."""
-    max_horizon: int
-    """Longest window, time steps."""
+    max_horizon: Count
+    """Maximum window, time steps."""
     repeat_task_tokens: bool
-    tokenizer: str = "t5-base"
-    """Name of the text tokenizer."""
-    max_tokens: int = 16
-    """Tokens of an instruction."""
+    tokenizer: Tokenizer = "t5-base"
+    """Name of the text tokenizer; restricted, as it is looked up on the hub and a path would be read."""
+    max_tokens: Count = 16
+    """Maximum number of tokens per instruction."""
     finetune_encoder: bool = False
-    """Whether T5 learns with the rest."""
+    """Whether T5 is trained with the rest of the model."""
     source: dict[str, Any] = Field(repr=False)
-    """The whole file, to be written again."""
+    """Content of the file, for writing it again."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> OctoConfig:
+        if self.width % self.transformer.num_attention_heads:
+            raise ValueError(
+                f"token_embedding_size {self.width} is not a multiple of "
+                f"num_attention_heads {self.transformer.num_attention_heads}"
+            )
+        if self.head.use_map and self.width % MAP_HEADS:
+            raise ValueError(f"token_embedding_size {self.width} is not a multiple of the {MAP_HEADS} heads of use_map")
+        return self
 
 
 def read_config(path: Path) -> OctoConfig:
     """Read config.json.
 
     Raises:
-        ConfigError: it cannot be read, or describes what is not supported; names the field and what would be.
+        ConfigError: the file cannot be read, or has unsupported content; names the field and supported values.
     """
+    values = read_object(path)
     try:
-        values = json.loads(path.read_bytes())
         return parse_config(values, str(path))
-    except OSError as error:
-        raise ConfigError(f"{path.parent}: not an Octo checkpoint: {path.name} cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not valid JSON of an Octo checkpoint ({error}): truncated or altered?") from None
 
 
 def parse_config(values: dict[str, Any], where: str) -> OctoConfig:
-    """As `read_config`, of the parsed file.
+    """Like `read_config`, for the parsed file.
 
     Raises:
         ConfigError: see `read_config`.
     """
     try:
         model = values["model"]
-        if not model["use_correct_attention"]:
-            raise ConfigError(f"{where}: use_correct_attention is false, as in Octo 1.0, which is not supported: use Octo 1.5")
+        if not model.get("use_correct_attention"):
+            raise ConfigError(
+                f"{where}: use_correct_attention is not true, as in Octo 1.0 (octo-small, octo-base), which is not supported: "
+                "use Octo 1.5, e.g. hf://rail-berkeley/octo-small-1.5"
+            )
         tokenizers = {
             name: _find(record, f"{where}: tokenizer {name}") for name, record in model["observation_tokenizers"].items()
         }
@@ -227,11 +250,12 @@ def parse_config(values: dict[str, Any], where: str) -> OctoConfig:
         raise ConfigError(f"{where}: field {error} is missing") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        what = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))))
+        raise ConfigError(f"{where}: {what}") from None
 
 
 def _find(record: dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Class and keyword arguments of a ``{module, name, args, kwargs}`` record."""
+    """Return class and keyword arguments of a ``{module, name, args, kwargs}`` record."""
     if record.get("args"):
         raise ConfigError(f"{where}: positional arguments {record['args']} are not supported")
     return record["name"], record["kwargs"]

@@ -1,49 +1,52 @@
-"""What an Octo teacher is and what its actions mean in an environment, in words; reads no weights."""
+"""Describe an Octo teacher and the units of its actions in an environment; reads no weights."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.specs import EnvSpec
-from teachers.base import Description
-from teachers.meaning import action_rows
-from teachers.octo.checkpoint import CONVERTED, weights_file
-from teachers.octo.config import ContinuousHead, DiffusionHead
-from teachers.octo.setup import PRIMARY, Setup
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import EnvSpec
+from rpd.teachers import inputs
+from rpd.teachers.base import Description, Input
+from rpd.teachers.octo.checkpoint import CONVERTED, weights_file
+from rpd.teachers.octo.config import ContinuousHead, DiffusionHead
+from rpd.teachers.octo.setup import PRIMARY, Setup
+from rpd.teachers.vla.action_table import LEVELS, describe_teacher
+from rpd.teachers.vla.images import describe_crop
 
 
-def explain(setup: Setup, spec: EnvSpec, instruction: str) -> Description:
+def describe_setup(setup: Setup, spec: EnvSpec, instruction: str) -> Description:
     """Describe a teacher in an environment.
 
     Args:
         setup: the teacher.
         spec: the environment.
-        instruction: an example.
+        instruction: an example instruction.
 
     Raises:
         ConfigError: its actions do not fit the environment.
     """
     config, options = setup.checkpoint.config, setup.options
     t, head = config.transformer, config.head
+    said = _instruction_input(setup, instruction)
     facts = {
         "checkpoint": setup.checkpoint.name,
         "weights": _weights(setup),
         "dtype": options.dtype,
         "transformer": f"{t.num_layers} layers, {config.width} wide, {t.num_attention_heads} heads",
         "head": f"{type(head).__name__}, {head.action_horizon} actions of {head.action_dim} numbers" + _steps(setup),
-        "images": "; ".join(_image(setup, key) for key in setup.checkpoint.cameras),
         "window": f"{options.window} of at most {config.max_horizon} time steps",
-        "instruction": _said(setup, options.instruction or instruction),
+        "instruction": said.sent,
         "label": "one action" if isinstance(head, ContinuousHead) else f"{options.samples} samples",
-        "as a policy": f"executes {options.execute} of a chunk's {head.action_horizon} actions"
+        "as a policy": f"executes {options.n_action_steps} of a chunk's {head.action_horizon} actions"
         if options.ensemble is None
         else f"averages the last {head.action_horizon} chunks, weights exp(-{options.ensemble:g} i)",
-        "statistics": f"{setup.unnorm_key}, {options.normalization}",
-        "control rate": "any" if setup.bridge.control_hz is None else f"{setup.bridge.control_hz:g} Hz",
+        "statistics": f"{setup.unnorm_key}, {setup.normalization}",
+        "control rate": "any" if setup.action_mapping.control_hz is None else f"{setup.action_mapping.control_hz:g} Hz",
     }
-    gain, offset = setup.statistics.affine(options.normalization)
-    return Description(facts, action_rows(setup.bridge, np.stack([offset - gain, offset + gain]), spec, setup.name))
+    gain, offset = setup.statistics.affine(setup.normalization)
+    given = [*(_image(setup, key) for key in setup.checkpoint.cameras), said]
+    return describe_teacher(facts, given, setup.action_mapping, offset + np.outer(LEVELS, gain), spec, setup.name, setup.reach)
 
 
 def _weights(setup: Setup) -> str:
@@ -51,7 +54,7 @@ def _weights(setup: Setup) -> str:
         file = weights_file(setup.folder, setup.options.step)
     except ConfigError:
         return "on the hub, not downloaded yet"
-    kind = "" if file.name == CONVERTED else " of msgpack; `rpd convert octo` makes it load faster"
+    kind = "" if file.name == CONVERTED else " of msgpack; `rpd teacher convert octo` makes it load faster"
     return f"{file.relative_to(setup.folder)}, {file.stat().st_size / 1e6:.0f} MB{kind}"
 
 
@@ -63,20 +66,22 @@ def _steps(setup: Setup) -> str:
     return f", denoised {how}"
 
 
-def _image(setup: Setup, key: str) -> str:
+def _image(setup: Setup, key: str) -> Input:
     height, width = setup.checkpoint.cameras[key]
     if key not in setup.cameras:
-        return f"{key} ({height} x {width}): not shown"
-    camera = setup.cameras[key]
-    crop = f", middle {setup.crop:.0%} of the area" if setup.crop is not None and key == PRIMARY else ""
-    return f"{key} ({height} x {width}): view.{camera} or image.{camera}, rendered at {setup.image_size} pixels{crop}"
+        return Input(key, "none", f"not shown, as in parts of its training ({height} x {width})")
+    crop = f"{describe_crop(setup.crop)}, " if key == PRIMARY else ""
+    steps = "" if setup.options.window == 1 else f", {setup.options.window} time steps"
+    return inputs.image(key, setup.cameras[key], setup.image_size, f"{crop}resized to {height} x {width}{steps}")
 
 
-def _said(setup: Setup, instruction: str) -> str:
-    words = setup.words()
-    if instruction in words.embeddings:
-        return f"{instruction!r}, embedding of its own"
-    try:
-        return f"{instruction!r}, {len(words.ids(instruction))} tokens of at most {setup.checkpoint.config.max_tokens}"
-    except ConfigError as error:
-        return f"{instruction!r}: {error}"
+def _instruction_input(setup: Setup, instruction: str) -> Input:
+    words, text = setup.words(), (setup.options.instruction or instruction).strip()
+    if text in words.embeddings:
+        about = "its own embedding"
+    else:
+        try:
+            about = f"{len(words.ids(text))} tokens of at most {setup.checkpoint.config.max_tokens}"
+        except ConfigError as error:
+            about = str(error)
+    return inputs.prompt("language_instruction", text, about, setup.options.instruction is not None)

@@ -1,4 +1,4 @@
-"""The action head of the released models: a small network that denoises a chunk of actions."""
+"""Diffusion action head of the released models: a small network that denoises a chunk of actions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.octo.config import DiffusionHead
-from teachers.octo.heads import PooledHead, error
-from teachers.octo.schedule import Schedule, cosine, ddim, ddpm
-from teachers.octo.transformer import EPSILON
+from rpd.envs.finite import nan_where_invalid
+from rpd.teachers.octo.config import DiffusionHead
+from rpd.teachers.octo.heads import PooledHead, error
+from rpd.teachers.octo.schedule import Schedule, cosine, ddim, ddpm
+from rpd.teachers.octo.transformer import EPSILON
 
 
 class ResidualBlock(nn.Module):
-    """Norm, four times wider, swish, back, plus the input."""
+    """Residual block: norm, layer of four times the width, swish, layer back to the width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -28,11 +29,11 @@ class ResidualBlock(nn.Module):
 
 
 class DiffusionActionHead(PooledHead):
-    """DiffusionActionHead. The chunk is one vector of H * A numbers, step by step.
+    """DiffusionActionHead. A chunk is one vector of H * A numbers.
 
     Attributes:
-        ddim_steps: walk back in so many deterministic steps (DDIM) instead of in all of them as the original does.
-        embodiment_dim: action dimensions that the embodiment has; the others are kept as noise. None: all.
+        ddim_steps: number of deterministic steps (DDIM); None: all steps with noise, as in the original.
+        embodiment_dim: action dimensions of the embodiment; the others are kept as noise. None: all.
     """
 
     config: DiffusionHead
@@ -51,7 +52,7 @@ class DiffusionActionHead(PooledHead):
 
     @property
     def schedule(self) -> Schedule:
-        """The noise that it was trained on."""
+        """Noise schedule of its training."""
         return cosine(self.config.diffusion_steps)
 
     def forward(self, embedding: Tensor, x: Tensor, time: Tensor) -> Tensor:
@@ -71,10 +72,10 @@ class DiffusionActionHead(PooledHead):
         h = self.inputs(torch.cat([code.expand(*shape, -1), embedding.expand(*shape, -1), x], -1))
         for block in self.blocks:
             h = block(h)
-        return self.outputs(F.silu(h))
+        return nan_where_invalid(self.outputs(F.silu(h)))  # the denoising loop would clip unsound values
 
     def denoise(self, tokens: Tensor, x: Tensor, noise: Tensor) -> Tensor:
-        """Turn noise into chunks.
+        """Denoise standard normal noise to chunks.
 
         Args:
             tokens: [N, n, D] readout tokens of the last time step.
@@ -97,7 +98,7 @@ class DiffusionActionHead(PooledHead):
         return x.unflatten(-1, (self.config.action_horizon, self.config.action_dim))
 
     def sample(self, tokens: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """See `ActionHead`: all samples of all rows are denoised together."""
+        """See `ActionHead`: all samples of all rows are denoised in one batch."""
         whole = (*shape, len(tokens), self.size)
         x = torch.randn(whole, generator=generator, device=generator.device)
         steps = self.ddim_steps or self.config.diffusion_steps
@@ -105,7 +106,7 @@ class DiffusionActionHead(PooledHead):
         return self.denoise(tokens, x, noise)
 
     def loss(self, tokens: Tensor, actions: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """See `ActionHead`: the error of the predicted noise (Ho et al., 2020, eq. 14), at a random step per time step."""
+        """See `ActionHead`: error of the predicted noise (Ho et al., 2020, eq. 14), at a random step per time step."""
         clean = actions.flatten(-2).clamp(-self.config.max_action, self.config.max_action)
         shape, device = (self.config.n_diffusion_samples, *clean.shape), generator.device
         time = torch.randint(self.config.diffusion_steps, (*shape[:-1], 1), generator=generator, device=device)

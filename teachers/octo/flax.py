@@ -1,6 +1,6 @@
-"""Flax's msgpack files, read and written with msgpack and torch alone.
+"""Read and write flax's msgpack files with msgpack and torch only.
 
-A map of maps with string keys; leaves are extension types whose payload is msgpack again: (shape, dtype name, raw C-order
+A file is a map of maps with string keys; leaves are extension types with a msgpack payload: (shape, dtype name, raw C-order
 little-endian bytes) [flax/serialization.py].
 """
 
@@ -15,42 +15,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError, missing_package
+from rpd.students.io.untrusted import check_not_pointer
 
 try:
     import msgpack
 except ImportError:
-    raise ConfigError("teacher octo needs msgpack, which is not installed: pip install 'rpd[vla]'") from None
+    raise missing_package("teacher octo", "msgpack", "vla") from None
 
 ARRAY, SCALAR = 1, 3
 """Codes of the extension types."""
 PLACEHOLDER = "PLACEHOLDER://"
-"""What orbax writes for an array that it keeps in a folder of its own."""
+"""Prefix that orbax writes for arrays stored in separate folders."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Read all arrays of a file, by their path with slashes.
+    """Read all arrays of a file, by path with slashes.
 
-    The file is mapped, not loaded: the arrays are the only copy.
+    The file is memory-mapped: the arrays are the only copy.
 
     Raises:
-        ConfigError: it cannot be read, is truncated, or its arrays lie elsewhere; names it.
+        ConfigError: the file cannot be read, is truncated, or refers to arrays in other files; names it.
     """
     try:
+        check_not_pointer(path)
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             tree = msgpack.unpackb(content, ext_hook=_leaf, strict_map_key=True)
         return dict(_flat(tree, ""))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except _ElsewhereError:
-        raise elsewhere(path.parent) from None
-    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+    except _SeparateArraysError:
+        raise newer_orbax_error(path.parent) from None
+    except (ValueError, TypeError, AttributeError, RecursionError, msgpack.UnpackException) as error:
         reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"{path}: not a whole msgpack file of flax ({reason}): truncated or altered?") from None
+        raise ConfigError(f"{path}: not a complete msgpack file of flax ({reason}): truncated or altered?") from None
 
 
 def write(tensors: dict[str, Tensor]) -> bytes:
-    """The content of a file that `read` reads, from arrays by their path with slashes."""
+    """Encode arrays by path with slashes as the content of a file for `read`."""
     tree: dict[str, Any] = {}
     for path, tensor in tensors.items():
         *folders, leaf = path.split("/")
@@ -61,15 +63,15 @@ def write(tensors: dict[str, Tensor]) -> bytes:
     return msgpack.packb(tree, default=_pack)
 
 
-def elsewhere(folder: Path) -> ConfigError:
-    """The error for a folder in which a newer orbax has put every array in files of its own."""
+def newer_orbax_error(folder: Path) -> ConfigError:
+    """Error for a folder whose arrays are in separate files, as written by a newer orbax."""
     return ConfigError(
-        f"{folder}: written by a newer orbax as OCDBT or zarr, which cannot be read here: what is needed is the one msgpack "
-        "file 'checkpoint' that Octo's own versions write (orbax-checkpoint 0.4.4 with jax 0.4.20); load and save it with those"
+        f"{folder}: written by a newer orbax as OCDBT or zarr, which is not supported: needs the msgpack file 'checkpoint' "
+        "of Octo's own versions (orbax-checkpoint 0.4.4 with jax 0.4.20); load and save it with those"
     )
 
 
-class _ElsewhereError(Exception):
+class _SeparateArraysError(Exception):
     pass
 
 
@@ -81,9 +83,9 @@ def _flat(tree: dict[str, Any], prefix: str) -> list[tuple[str, Tensor]]:
         elif isinstance(value, Tensor):
             found.append((prefix + key, value))
         elif isinstance(value, str) and value.startswith(PLACEHOLDER):
-            raise _ElsewhereError
+            raise _SeparateArraysError
         else:
-            raise ValueError(f"{prefix}{key} is no array")
+            raise ValueError(f"{prefix}{key} is not an array")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Action heads that answer at once: one action, or a distribution over bins for each number."""
+"""Action heads without denoising: a single action, or a distribution over bins per number."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.octo.config import ContinuousHead, DiffusionHead, DiscreteHead, Head
-from teachers.octo.transformer import Pool
+from rpd.envs.finite import nan_unless_distribution, nan_where_invalid
+from rpd.teachers.octo.config import ContinuousHead, DiffusionHead, DiscreteHead, Head
+from rpd.teachers.octo.transformer import Pool
 
 EDGE = 1e-6
-"""How far a bin stays from the end of its range, and a quantile from 0 and 1."""
+"""Margin of the outermost bins to the end of their range, and of quantiles to 0 and 1."""
 
 
 class ActionHead(nn.Module, ABC):
-    """From readout tokens [..., n, D] to a chunk of actions [..., H, A], normalised as in the training data."""
+    """Maps readout tokens [..., n, D] to a chunk of actions [..., H, A], normalized as in the training data."""
 
     config: Head
     is_random: bool
-    """Whether two samples differ."""
+    """Whether samples differ from each other."""
 
     @abstractmethod
     def sample(self, tokens: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -29,18 +30,18 @@ class ActionHead(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, tokens: Tensor, actions: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """The original's training loss, a scalar.
+        """Training loss of the original, a scalar.
 
         Args:
             tokens: [B, W, n, D] readout tokens.
             actions: [B, W, H, A] labels.
-            mask: [B, W, H, A] bool: labels that count.
-            generator: for what is drawn in training.
+            mask: [B, W, H, A] bool: labels to include.
+            generator: random numbers in training.
         """
 
 
 class PooledHead(ActionHead):
-    """A head that reads one embedding: the mean of the readout tokens, or an attention pool of them."""
+    """A head on one embedding: the mean of the readout tokens, or an attention pool."""
 
     def __init__(self, config: ContinuousHead | DiffusionHead, width: int) -> None:
         super().__init__()
@@ -48,12 +49,12 @@ class PooledHead(ActionHead):
         self.pool = Pool(width, 1) if config.use_map else None
 
     def embedding(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
-        """[..., n, D] -> [..., D]; the pool looks at those that are `valid` [..., n], the mean is over all."""
+        """[..., n, D] -> [..., D]; the attention pool uses the `valid` tokens [..., n], the mean uses all."""
         return tokens.mean(-2) if self.pool is None else self.pool(tokens, valid)[..., 0, :]
 
 
 class ContinuousActionHead(PooledHead):
-    """Also MSEActionHead and L1ActionHead: one action, the same however often it is asked."""
+    """Also MSEActionHead and L1ActionHead: one deterministic action."""
 
     config: ContinuousHead
     is_random = False
@@ -65,7 +66,7 @@ class ContinuousActionHead(PooledHead):
     def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """[..., n, D] -> [..., H, A]."""
         y = self.mean(self.embedding(tokens, valid)).unflatten(-1, (self.config.action_horizon, self.config.action_dim))
-        return self.config.max_action * torch.tanh(y / self.config.max_action)
+        return self.config.max_action * torch.tanh(nan_where_invalid(y) / self.config.max_action)
 
     def sample(self, tokens: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """See `ActionHead`."""
@@ -77,7 +78,7 @@ class ContinuousActionHead(PooledHead):
 
 
 class DiscreteActionHead(ActionHead):
-    """Also TokenPerDimActionHead: logits over bins, one readout token per number, per action or per chunk."""
+    """Also TokenPerDimActionHead: logits over bins, with one readout token per number, per action or per chunk."""
 
     config: DiscreteHead
     is_random = True
@@ -91,7 +92,7 @@ class DiscreteActionHead(ActionHead):
 
     @property
     def edges(self) -> Tensor:
-        """[bins + 1]."""
+        """Edges of the bins [bins + 1]."""
         return bin_edges(self.config).to(self.vocab.weight.device)
 
     def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -104,7 +105,8 @@ class DiscreteActionHead(ActionHead):
     def sample(self, tokens: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """See `ActionHead`; at temperature 1."""
         logits = self(tokens)
-        return self.decode(draw(logits, exponential((*shape, *logits.shape), generator).log().neg()))
+        bins = draw(logits, exponential((*shape, *logits.shape), generator).log().neg())
+        return nan_unless_distribution(self.decode(bins), logits)
 
     def loss(self, tokens: Tensor, actions: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """See `ActionHead`."""
@@ -112,54 +114,52 @@ class DiscreteActionHead(ActionHead):
         return masked_mean(nll.view_as(actions), mask)
 
     def encode(self, actions: Tensor) -> Tensor:
-        """Bins [...] of actions [...]; what no bin holds is in the first, as in the original."""
+        """Bins [...] of actions [...]; actions outside of all bins get the first one, as in the original."""
         if self.config.normalization_type == "uniform":
             actions = actions.clamp(EDGE, 1 - EDGE)
         bins = torch.searchsorted(self.edges, actions.contiguous(), right=True) - 1
         return torch.where((bins < 0) | (bins >= self.config.vocab_size), 0, bins)
 
     def decode(self, bins: Tensor) -> Tensor:
-        """Middles [...] of bins [...]."""
+        """Centers [...] of bins [...]."""
         edges = self.edges
         return ((edges[1:] + edges[:-1]) / 2)[bins]
 
 
 def bin_edges(config: DiscreteHead) -> Tensor:
-    """Edges [bins + 1] float32: even in [0, 1], or with equal mass of a standard normal."""
+    """Bin edges [bins + 1] float32: evenly spaced in [0, 1], or with equal mass under a standard normal."""
     if config.normalization_type == "uniform":
         return torch.linspace(0, 1, config.vocab_size + 1)
     quantiles = torch.linspace(EDGE, 1 - EDGE, config.vocab_size + 1)  # 1 - EDGE rounded to float32, as in the original
     return torch.special.ndtri(quantiles.double()).float()
 
 
+def action_range(config: Head) -> tuple[float, float]:
+    """Smallest and largest normalized action of a head: its clipping limits, or the centers of its outermost bins."""
+    if isinstance(config, DiscreteHead):
+        edges = bin_edges(config).tolist()
+        return (edges[0] + edges[1]) / 2, (edges[-2] + edges[-1]) / 2
+    limit = cast("ContinuousHead | DiffusionHead", config).max_action
+    return -limit, limit
+
+
 def draw(logits: Tensor, gumbel: Tensor, temperature: float = 1.0) -> Tensor:
-    """Sample categories by the Gumbel-max trick: logits [..., bins] and noise of that shape, or with more in front."""
+    """Sample categories by the Gumbel-max trick, from logits [..., bins] and noise of that shape or with leading dimensions."""
     return (logits / temperature + gumbel).argmax(-1)
 
 
 def exponential(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard exponential noise; minus its logarithm is Gumbel noise."""
+    """Standard exponential noise; its negative logarithm is Gumbel noise."""
     return torch.empty(shape, device=generator.device).exponential_(generator=generator)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over what the mask keeps (at least 1e-5 of it)."""
+    """Mean over the masked values (with a mask mean of at least 1e-5)."""
     keep = mask.expand_as(values).float()
     return (values * keep).mean() / keep.mean().clamp_min(1e-5)
 
 
 def error(predicted: Tensor, target: Tensor, mask: Tensor, kind: str) -> Tensor:
-    """Masked mean of squares, or of absolute values."""
+    """Masked mean squared or absolute error."""
     difference = predicted - target
     return masked_mean(difference.square() if kind == "mse" else difference.abs(), mask)
-
-
-def build_head(config: Head, width: int) -> ActionHead:
-    """The head of a configuration, with random weights."""
-    from teachers.octo.diffusion import DiffusionActionHead
-
-    if isinstance(config, DiffusionHead):
-        return DiffusionActionHead(config, width)
-    if isinstance(config, DiscreteHead):
-        return DiscreteActionHead(config, width)
-    return ContinuousActionHead(cast("ContinuousHead", config), width)

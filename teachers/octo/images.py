@@ -1,6 +1,6 @@
-"""Images to the size that the model sees, as Octo's evaluation does it: TensorFlow's Lanczos resize, and a central crop.
+"""Resize images to the model's input size as in Octo's evaluation: TensorFlow's Lanczos resize and a central crop.
 
-Both are linear and act on each axis by itself, so that one matrix per axis does both, with one rounding at the end.
+Both are linear and separable, so that one matrix per axis does both, with a single rounding at the end.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ import torch
 from torch import Tensor
 
 RADIUS = 3
-"""Of the Lanczos kernel, pixels of the smaller image."""
+"""Radius of the Lanczos kernel, pixels of the smaller image."""
 
 
 def resize(images: Tensor, size: tuple[int, int], area: float | None = None) -> Tensor:
-    """Resize, and enlarge the middle.
+    """Crop the center and resize.
 
     Args:
         images: uint8 [N, H, W, 3].
-        size: height and width to make.
-        area: fraction of the area that is looked at; None: all.
+        size: output height and width.
+        area: fraction of the area to keep; None: all.
 
     Returns:
-        uint8 [N, *size, 3]; the images themselves where nothing has to be done.
+        uint8 [N, *size, 3]; the input itself if nothing changes.
     """
     if images.shape[1:3] == size and area is None:
         return images
     rows, columns = (axis(old, new, area).to(images.device) for old, new in zip(images.shape[1:3], size, strict=True))
     done = torch.einsum("yh,nhwc,xw->nyxc", rows, images.float(), columns)
-    return done.round().clamp(0, 255).to(torch.uint8)  # round: half to even
+    return done.round().clamp(0, 255).to(torch.uint8)  # rounds half to even
 
 
 @functools.lru_cache(maxsize=16)
 def axis(old: int, new: int, area: float | None) -> Tensor:
-    """The matrix [new, old] float32 of one axis."""
+    """Matrix [new, old] float32 for one axis."""
     matrix = lanczos(old, new)
     return (matrix if area is None else crop(new, area) @ matrix).float()
 
@@ -51,7 +51,7 @@ def lanczos(old: int, new: int) -> Tensor:
 
 
 def crop(size: int, area: float) -> Tensor:
-    """``tf.image.crop_and_resize`` of the central box back to the same size: bilinear, corners included; float64."""
+    """``tf.image.crop_and_resize`` of the central box to the original size: bilinear with aligned corners, float64."""
     side = math.sqrt(area)
     at = torch.linspace((1 - side) / 2, (1 + side) / 2, size, dtype=torch.float64) * (size - 1)
     low = at.floor().clamp(0, size - 1).long()

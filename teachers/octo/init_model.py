@@ -1,4 +1,4 @@
-"""New models of the released sizes or smaller, with random weights, and checkpoints in the original's layout."""
+"""Create models of the released sizes or smaller, with random weights, and write checkpoints in the original's layout."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from teachers import sizes, vocabulary
-from teachers.octo import flax
-from teachers.octo.checkpoint import EXAMPLE, Checkpoint
-from teachers.octo.config import CONFIG, OctoConfig, parse_config
-from teachers.octo.language import EOS, PAD, TOKENIZER, t5_encoder
-from teachers.octo.model import Octo
-from teachers.octo.names import original, to_original
-from teachers.statistics import FILE as STATISTICS
-from teachers.statistics import write as write_statistics
+from rpd.teachers.octo import flax
+from rpd.teachers.octo.checkpoint import EXAMPLE, Checkpoint
+from rpd.teachers.octo.config import CONFIG, OctoConfig, parse_config
+from rpd.teachers.octo.language import EOS, PAD, TOKENIZER, t5_encoder
+from rpd.teachers.octo.model import Octo
+from rpd.teachers.octo.param_names import original, to_original
+from rpd.teachers.vla import model_sizes
+from rpd.teachers.vla import tokenizer as tokenization
+from rpd.teachers.vla.normalization import FILE as STATISTICS
+from rpd.teachers.vla.normalization import write as write_statistics
 
 T5_VOCABULARY = 32128
 SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -27,16 +28,16 @@ assert (SPECIAL[PAD], SPECIAL[EOS]) == ("<pad>", "</s>")
 
 
 class Size(BaseModel):
-    """A file in sizes/; the defaults are those of the released models."""
+    """A size preset, a file in sizes/; the defaults are those of the released models."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cameras: dict[str, int]
-    """Height and width, pixels, multiples of 16, by the name of the image."""
+    """Height and width in pixels, multiples of 16, by the name of the image."""
     goal_images: bool = True
-    """Whether it can be shown what to attain."""
+    """Whether it accepts goal images."""
     width: int
-    """Of a token in the transformer."""
+    """Width of the transformer's tokens."""
     layers: int
     heads: int
     mlp: int
@@ -44,28 +45,28 @@ class Size(BaseModel):
     """Channels of the stem's convolutions, multiples of 32."""
     stem_width: int
     t5: dict[str, int]
-    """See `language.t5_sizes`; without the vocabulary."""
+    """Sizes of T5, see `language.t5_sizes`; without the vocabulary size."""
     head: dict[str, int | float] = Field(default={"action_horizon": 4})
-    """Of its DiffusionActionHead; see `config.DiffusionHead`."""
+    """Arguments of its DiffusionActionHead; see `config.DiffusionHead`."""
     max_horizon: int = 10
     repeat_task_tokens: bool = True
 
 
 def read_size(name: str) -> Size:
-    """One of the files in sizes/.
+    """Read a size preset.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the preset does not exist.
     """
-    return Size.model_validate(sizes.read("octo", name))
+    return Size.model_validate(model_sizes.read("octo", name))
 
 
 def new_config(size: Size, action_dim: int) -> OctoConfig:
-    """Describe a model with the released ones' kind of head, whose T5 learns with it.
+    """Configuration of a model with the released models' kind of head and a trainable T5.
 
     Args:
-        size: which.
-        action_dim: A.
+        size: the size preset.
+        action_dim: action dimensions, A.
     """
     stem = {"features": list(size.features), "num_features": size.stem_width}
 
@@ -91,7 +92,7 @@ def new_config(size: Size, action_dim: int) -> OctoConfig:
 
 
 def new_model(config: OctoConfig, size: Size, vocabulary_size: int = T5_VOCABULARY) -> Octo:
-    """The network of `new_config`, with random weights."""
+    """Build the network of `new_config` with random weights."""
     channels = 6 if size.goal_images else 3
     images = {key.removeprefix("image_"): (channels, (side // 16) ** 2) for key, side in size.cameras.items()}
     return Octo(config, t5_encoder(**size.t5, vocab_size=vocabulary_size, relative_attention_num_buckets=32), images)
@@ -101,19 +102,19 @@ def new_checkpoint(
     name: str, instructions: Iterable[str], statistics: Mapping[str, Any], size: Size, action_dim: int,
     files: Mapping[str, bytes],
 ) -> tuple[Checkpoint, Octo]:  # fmt: skip
-    """A new model with random weights and a vocabulary of its own: T5's costs more than the rest of a small model.
+    """Create a model with random weights and its own vocabulary: T5's is larger than the rest of a small model.
 
     Args:
-        name: what to call it.
-        instructions: what it will be told, for its vocabulary; others are spelt.
-        statistics: of the actions by data set: ``{key: {"action": {"mean", "std", "mask"}}}``.
-        size: which; of its cameras, the first.
-        action_dim: A.
-        files: more small files to keep with it, e.g. a bridge.yaml.
+        name: name for messages.
+        instructions: instructions for the vocabulary; other text is tokenized to bytes.
+        statistics: action statistics by data set: ``{key: {"action": {"mean", "std", "mask"}}}``.
+        size: the size preset; only its first camera is used.
+        action_dim: action dimensions, A.
+        files: additional small files of the checkpoint, e.g. an action_mapping.yaml.
     """
     size = size.model_copy(update={"cameras": dict([next(iter(size.cameras.items()))])})
     config = new_config(size, action_dim)
-    tokenizer = vocabulary.build(instructions, SPECIAL, "<unk>")
+    tokenizer = tokenization.build(instructions, SPECIAL, "<unk>")
     kept = {
         CONFIG: (json.dumps(config.source, indent=2) + "\n").encode(),
         EXAMPLE: example(size.cameras, size.max_horizon),
@@ -126,12 +127,12 @@ def new_checkpoint(
 
 
 def example(cameras: Mapping[str, int], window: int) -> bytes:
-    """The content of example_batch.msgpack: black images of a window."""
+    """Content of example_batch.msgpack: black images of a window."""
     return flax.write({f"observation/{k}": torch.zeros(1, window, s, s, 3, dtype=torch.uint8) for k, s in cameras.items()})
 
 
 def write_original(model: Octo, cameras: Mapping[str, int], statistics: dict[str, Any], folder: Path, step: int = 0) -> None:
-    """Write a checkpoint as the original code does: flax's msgpack, configuration, statistics, example.
+    """Write a checkpoint in the original's layout: flax's msgpack, configuration, statistics, example.
 
     Raises:
         OSError: e.g. a full disk, or the folder exists.

@@ -1,4 +1,4 @@
-"""Instructions to embeddings: the tokenizer, T5's encoder, and tables of what is known already."""
+"""Convert instructions to embeddings: tokenizer, T5 encoder, and tables of precomputed ids or embeddings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from envs.errors import ConfigError
-from teachers.hub import fetch
+from rpd.envs.errors import ConfigError, missing_package
+from rpd.students.io.untrusted import TensorFile, read_bytes
+from rpd.teachers.vla import tokenizer as tokenization
+from rpd.teachers.vla.hub import fetch
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,11 +26,11 @@ TOKENIZER = "tokenizer.json"
 
 
 def t5_encoder(**sizes: int) -> T5EncoderModel:
-    """A T5 encoder with random weights; `sizes` as of `t5_sizes`."""
+    """Build a T5 encoder with random weights; `sizes` as returned by `t5_sizes`."""
     try:
         from transformers import T5Config, T5EncoderModel
     except ImportError:
-        raise ConfigError("teacher octo needs transformers, which is not installed: pip install 'rpd[vla]'") from None
+        raise missing_package("teacher octo", "transformers", "vla") from None
     fixed = {
         "relative_attention_max_distance": 128,
         "feed_forward_proj": "relu",
@@ -41,11 +41,11 @@ def t5_encoder(**sizes: int) -> T5EncoderModel:
 
 
 def t5_sizes(shape: Callable[[str], list[int]], has: Callable[[str], bool]) -> dict[str, int]:
-    """The sizes of a T5 encoder, read off its tensors (the configuration only names one).
+    """Derive the sizes of a T5 encoder from its tensors (the configuration only has a name).
 
     Args:
-        shape: of a tensor ``t5.<name>``.
-        has: whether there is such a tensor.
+        shape: shape of a tensor ``t5.<name>``.
+        has: whether a tensor exists.
     """
     block = "t5.encoder.block.{}.layer.{}".format
     vocab, width = shape("t5.shared.weight")
@@ -59,7 +59,7 @@ def t5_sizes(shape: Callable[[str], list[int]], has: Callable[[str], bool]) -> d
 
 
 def pad(ids: list[list[int]], length: int) -> tuple[Tensor, Tensor]:
-    """Token ids [N, length], cut so that the end of the text is kept, and which of them are text [N, length]."""
+    """Token ids [N, length], cut at the end with the end-of-text token kept, and a mask of real tokens [N, length]."""
     rows = [row if len(row) <= length else [*row[: length - 1], EOS] for row in ids]
     table = torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
@@ -67,19 +67,19 @@ def pad(ids: list[list[int]], length: int) -> tuple[Tensor, Tensor]:
 
 
 class Words:
-    """Token ids of instructions, or their embeddings where these are known.
+    """Token ids of instructions, or precomputed embeddings.
 
     Args:
-        tokenizer: a T5 tokenizer, see `load_tokenizer`; read when it is first needed.
-        known: a file with what is known beforehand: JSON of token ids by instruction, or safetensors of embeddings
-            [tokens, width] by instruction.
+        tokenizer: a T5 tokenizer, see `load_tokenizer`; loaded when first needed.
+        known: file with precomputed values: JSON of token ids by instruction, or safetensors of embeddings [tokens, width] by
+            instruction.
         where: the teacher, for messages.
 
     Attributes:
-        embeddings: by instruction.
+        embeddings: embeddings by instruction.
 
     Raises:
-        ConfigError: `known` cannot be read, or holds something else.
+        ConfigError: `known` cannot be read or is invalid.
     """
 
     def __init__(self, tokenizer: str | bytes, known: Path | None, where: str) -> None:
@@ -93,51 +93,51 @@ class Words:
             self.ids_of |= _read_ids(known)
 
     def ids(self, instruction: str) -> list[int]:
-        """Token ids of an instruction, with the end of text, not cut.
+        """Token ids of an instruction with the end-of-text token, not cut.
 
         Raises:
-            ConfigError: they are not known, and there is no tokenizer.
+            ConfigError: the instruction is not in the table, and there is no tokenizer.
         """
         if instruction not in self.ids_of:
             if self._tokenizer is None:
                 self._tokenizer = load_tokenizer(self.source, self.where)
-            self.ids_of[instruction] = [*self._tokenizer.encode(instruction, add_special_tokens=False).ids, EOS]
+            # not cached: clients of a server could send any number of instructions
+            return [*self._tokenizer.encode(instruction, add_special_tokens=False).ids, EOS]
         return self.ids_of[instruction]
 
 
 def load_tokenizer(source: str | bytes, where: str) -> Tokenizer:
-    """Read a T5 tokenizer.
+    """Load a T5 tokenizer.
 
     Args:
-        source: the content of tokenizer.json; or where it is: folder, file, or model on the hub.
+        source: content of tokenizer.json, or its location: folder, file, or model on the hub.
         where: the teacher, for messages.
 
     Raises:
-        ConfigError: there is none, or the library is not installed.
+        ConfigError: not found, not a T5 tokenizer, or the library is not installed.
     """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise ConfigError("teacher octo needs tokenizers, which is not installed: pip install 'rpd[vla]'") from None
     if isinstance(source, bytes):
-        content, name = source, f"teacher {where}: {TOKENIZER}"
-    else:
-        file = _find_tokenizer(source, where)
-        content, name = file.read_bytes(), str(file)
-    try:
-        return Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises nothing more specific
-        raise ConfigError(f"{name}: not a tokenizer ({error})") from None
+        return _load(source, f"teacher {where}: {TOKENIZER}")
+    file = _find_tokenizer(source, where)
+    return _load(read_bytes(file), str(file))
+
+
+def _load(content: bytes, where: str) -> Tokenizer:
+    tokenizer = tokenization.load(content, where)
+    for token, expected in (("<pad>", PAD), ("</s>", EOS)):
+        if (found := tokenizer.token_to_id(token)) not in (None, expected):
+            raise ConfigError(f"{where}: '{token}' has id {found}, and T5's has {expected}: the tokenizer of another model")
+    return tokenizer
 
 
 def _find_tokenizer(name: str, where: str) -> Path:
-    """The tokenizer.json of a folder, file, or model on the hub."""
+    """Path of the tokenizer.json in a folder, file, or model on the hub."""
     path = Path(name)
     try:
         file = path if path.is_file() else (path if path.is_dir() else fetch(name, "a T5 tokenizer", [TOKENIZER])) / TOKENIZER
     except ConfigError as error:
         raise ConfigError(
-            f"teacher {where}: the tokenizer is missing ({error}): put the {TOKENIZER} of t5-base beside the weights, or add "
+            f"teacher {where}: the tokenizer is missing ({error}): put the {TOKENIZER} of t5-base next to the weights, or add "
             "tokenizer=FOLDER that has it, or language=FILE.json with the token ids of each instruction"
         ) from None
     if not file.is_file():
@@ -146,22 +146,22 @@ def _find_tokenizer(name: str, where: str) -> Path:
 
 
 def _read_ids(path: Path) -> dict[str, list[int]]:
-    """Token ids by instruction; the end of text is added where it is missing."""
+    """Read token ids by instruction; adds the end-of-text token if it is missing."""
     try:
         table: dict[str, Any] = json.loads(path.read_bytes())
         if not all(isinstance(i, int) and not isinstance(i, bool) for ids in table.values() for i in ids):
             raise ValueError
     except OSError as error:
         raise ConfigError(f"language={path}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
-            f"language={path}: has to be JSON like {{'lift the cube': [3, 7, 1]}}: token ids by instruction"
+            f"language={path}: must be JSON like {{'lift the cube': [3, 7, 1]}}: token ids by instruction"
         ) from None
     return {text: list(ids) if ids[-1:] == [EOS] else [*ids, EOS] for text, ids in table.items()}
 
 
 def _read_embeddings(path: Path) -> dict[str, Tensor]:
-    try:
-        return {text: tensor.float() for text, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"language={path}: not a safetensors file of embeddings by instruction ({error})") from None
+    file = TensorFile(path)
+    for text in file.names:
+        file.shape(text)  # refuses tensors that are not floating point
+    return {text: file.take(text).float() for text in sorted(file.names)}

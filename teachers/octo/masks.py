@@ -1,4 +1,4 @@
-"""Who may look at whom: block-wise attention over time steps."""
+"""Attention masks: block-wise causal attention over time steps."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 
-class Layout(NamedTuple):
-    """The order of tokens: a prefix, and then for each time step the same groups."""
+class TokenLayout(NamedTuple):
+    """Order of tokens: a prefix, then the same groups for each time step."""
 
     prefix: int
-    """Tokens of the task, before all time steps."""
+    """Number of task tokens, before all time steps."""
     step: tuple[tuple[str, int], ...]
     """Name and number of tokens of each group of a step."""
     window: int
     """Time steps, W."""
     readouts: frozenset[str]
-    """Groups of a step that only they themselves see."""
+    """Groups of a step that only attend to, and are attended by, themselves (plus earlier tokens)."""
 
 
 @functools.lru_cache(maxsize=16)
-def allowed(layout: Layout, device: torch.device) -> Tensor:
-    """Which query may look at which key [N, N] bool, all keys being valid; built once.
+def allowed(layout: TokenLayout, device: torch.device) -> Tensor:
+    """Mask [N, N] bool of allowed query-key pairs if all keys are valid; cached.
 
-    A token sees the prefix and all steps up to its own, but no readout: only a readout sees readouts, those of its own name.
+    A token attends to the prefix and to all steps up to its own, but not to readouts; readouts also attend to their own group.
     """
     per_step = sum(size for _, size in layout.step)
     time = torch.arange(layout.window).repeat_interleave(per_step)
@@ -37,16 +37,16 @@ def allowed(layout: Layout, device: torch.device) -> Tensor:
     return (past & ((kind < 0) | (kind == kind[:, None]))).to(device)
 
 
-def attention_mask(layout: Layout, valid: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores: [B, 1, N, N], or [1, 1, N, N] where all rows are alike.
+def attention_mask(layout: TokenLayout, valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask for attention scores: [B, 1, N, N], or [1, 1, N, N] if all rows are equal.
 
-    Forbidden scores become the smallest number, not minus infinity: a query that sees nothing (the prefix without a task)
-    then attends evenly, and nobody looks at it; NaN would spread through 0 * NaN.
+    Masked scores get the smallest finite number, not minus infinity: a query without any key (the prefix without a task) then
+    attends evenly, and no other token attends to it; a NaN would spread through 0 * NaN.
 
     Args:
-        layout: of the N tokens.
+        layout: layout of the N tokens.
         valid: [B, N] bool.
-        dtype: of the scores.
+        dtype: dtype of the scores.
     """
     if bool((valid == valid[:1]).all()):
         valid = valid[:1]

@@ -1,32 +1,34 @@
-"""What an Octo teacher takes of memory, from its configuration and the size of its file; reads no weights."""
+"""Memory estimate of an Octo teacher, from its configuration and file size; reads no weights."""
 
 from __future__ import annotations
 
-import torch
-from safetensors import safe_open
+import math
 
-from envs.specs import EnvSpec
-from teachers.base import Footprint
-from teachers.octo.checkpoint import CONVERTED, weights_file
-from teachers.octo.config import ContinuousHead
-from teachers.octo.setup import Setup
+import torch
+
+from rpd.envs.specs import EnvSpec
+from rpd.students.io.untrusted import TensorFile
+from rpd.teachers.base import Footprint
+from rpd.teachers.octo.checkpoint import CONVERTED, weights_file
+from rpd.teachers.octo.config import ContinuousHead
+from rpd.teachers.octo.setup import Setup
 
 PATCH, CHANNELS = 16, 32
-"""Of an image's tokens, and of the first convolution, which halves the image."""
+"""Pixels per image token, and channels of the first convolution, which halves the image."""
 
 
 def footprint(setup: Setup, spec: EnvSpec, device: torch.device, rows: int) -> Footprint:
-    """See `teachers.registry.footprint`. The activations of a pass are estimated: images in the stems, tokens in a block.
+    """See `rpd.teachers.registry.footprint`. Activations are estimated: images in the stems, tokens in a block.
 
     Raises:
-        ConfigError: there are no weights in the folder.
+        ConfigError: the folder has no weights.
     """
     config, options = setup.checkpoint.config, setup.options
     file = weights_file(setup.folder, options.step)
-    numbers = file.stat().st_size // 4  # msgpack: next to nothing but float32
+    numbers = file.stat().st_size // 4  # msgpack files contain almost only float32
     if file.name == CONVERTED:
-        with safe_open(file, "pt") as tensors:
-            numbers = sum(torch.Size(tensors.get_slice(name).get_shape()).numel() for name in tensors.keys())  # noqa: SIM118
+        tensors = TensorFile(file)
+        numbers = sum(math.prod(tensors.shape(name)) for name in tensors.names)
     size = 2 if options.dtype == "bf16" else 4
     sizes = [setup.checkpoint.cameras[key] for key in setup.cameras]
     batch, pixels = min(rows, options.batch) * options.window, sum(height * width for height, width in sizes)

@@ -1,4 +1,4 @@
-"""Our names and shapes of parameters, and those of the original's parameter tree."""
+"""Map parameter names and shapes between this package and the original's parameter tree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TREE = "octo_transformer"
 BLOCKS = f"{TREE}/BlockTransformer_0/Transformer_0"
 T5 = f"{TREE}/task_tokenizers_language/hf_model"
 
-# Applied in order to our name; dots that are left become slashes.
+# Applied in order to our name; remaining dots become slashes.
 RULES = [
     (r"^transformer\.norm\.", f"{BLOCKS}/encoder_norm."),
     (r"^transformer\.blocks\.(\d+)\.", rf"{BLOCKS}/encoderblock_\1."),
@@ -44,11 +44,11 @@ T5_RULES += [(r"(?<!norm)\.weight$", "/kernel")]
 
 
 def original(name: str, head: str) -> str:
-    """The path in the original's tree, with slashes, of a parameter of ours.
+    """Path in the original's tree, with slashes, of a parameter.
 
     Args:
-        name: ours, as in ``Octo.named_parameters``.
-        head: what the configuration calls the head.
+        name: name in ``Octo.named_parameters``.
+        head: name of the head in the configuration.
     """
     for pattern, replacement in T5_RULES if name.startswith("t5.") else RULES:
         name = re.sub(pattern, replacement, name)
@@ -56,9 +56,9 @@ def original(name: str, head: str) -> str:
 
 
 def from_original(path: str, tensor: Tensor) -> Tensor:
-    """The original's array in our shape, as a view where that is possible.
+    """Convert an original array to our shape, as a view if possible.
 
-    Its dense kernels are (in, out), convolutions (height, width, in, out), attention has axes (heads, head width).
+    Original dense kernels are (in, out), convolutions (height, width, in, out), attention has axes (heads, head width).
     """
     *_, module, leaf = path.split("/")
     if leaf == "bias":
@@ -73,7 +73,7 @@ def from_original(path: str, tensor: Tensor) -> Tensor:
 
 
 def to_original(path: str, tensor: Tensor, heads: int) -> Tensor:
-    """The inverse of `from_original`, for the transformer's number of `heads`."""
+    """Inverse of `from_original`, with the transformer's number of `heads`."""
     *_, module, leaf = path.split("/")
     in_heads = "MultiHeadDotProductAttention" in path
     if leaf == "bias":

@@ -1,4 +1,4 @@
-"""The noise of diffusion: Octo's cosine schedule, and two ways to walk it back."""
+"""Diffusion noise: Octo's cosine schedule, and two samplers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 Denoiser = Callable[[Tensor, int], Tensor]
-"""(x, t) -> the noise in x; shapes alike."""
+"""(x, t) -> predicted noise in x, of the same shape."""
 
 
 class Schedule(NamedTuple):
-    """Of T steps, float32 [T]."""
+    """Noise schedule of T steps, float32 [T]."""
 
     beta: Tensor
     alpha: Tensor
@@ -22,12 +22,12 @@ class Schedule(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """T."""
+        """Number of steps, T."""
         return len(self.beta)
 
 
 def cosine(steps: int) -> Schedule:
-    """Nichol & Dhariwal's schedule (2021, eq. 17) as Octo has it: float32 throughout."""
+    """Nichol & Dhariwal's schedule (2021, eq. 17) as in Octo: float32 throughout."""
     u = torch.arange(steps + 1, dtype=torch.float32) / steps
     f = torch.cos((u + 0.008) / 1.008 * (math.pi / 2)).square()
     f = f / f[0]
@@ -36,15 +36,15 @@ def cosine(steps: int) -> Schedule:
 
 
 def ddpm(denoise: Denoiser, schedule: Schedule, x: Tensor, noise: Tensor, limit: float, free: Tensor | None = None) -> Tensor:
-    """Walk all T steps back (Ho et al., 2020, algorithm 2, with variance beta), clipping each to `limit`.
+    """Denoise through all T steps (Ho et al., 2020, algorithm 2, with variance beta), clipping each to `limit`.
 
     Args:
         denoise: the network.
-        schedule: of T steps.
+        schedule: schedule of T steps.
         x: [..., K] standard normal.
         noise: [T, ..., K] standard normal; entry 0 belongs to the first step, t = T - 1.
         limit: largest absolute value.
-        free: [K] bool: numbers that no data has, which are kept as noisy as the step before; None: none.
+        free: [K] bool: numbers that the data lack, which are kept at the noise level of the previous step; None: none.
     """
     for i, t in enumerate(reversed(range(schedule.steps))):
         beta, alpha, alpha_bar = (float(table[t]) for table in schedule)
@@ -58,10 +58,11 @@ def ddpm(denoise: Denoiser, schedule: Schedule, x: Tensor, noise: Tensor, limit:
 
 
 def ddim(denoise: Denoiser, schedule: Schedule, x: Tensor, noise: Tensor, limit: float, free: Tensor | None = None) -> Tensor:
-    """Walk back in len(noise) <= T steps without adding noise (Song et al., 2021, eq. 12 with sigma = 0).
+    """Denoise in len(noise) <= T deterministic steps (Song et al., 2021, eq. 12 with sigma = 0).
 
-    Arguments as in `ddpm`; `noise` is only used for `free` numbers. What the network takes for the clean action is clipped,
-    and its noise adapted, at every step: the first divides by sqrt(alpha_bar) = 0.001.
+    Arguments as in `ddpm`; `noise` is only used for `free` numbers. The predicted clean action is clipped, and the predicted
+    noise
+    adapted, at every step: the first step divides by sqrt(alpha_bar) = 0.001.
     """
     times = torch.linspace(schedule.steps - 1, 0, len(noise)).round().int().tolist()
     for i, t in enumerate(times):

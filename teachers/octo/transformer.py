@@ -1,4 +1,4 @@
-"""Pre-norm transformer blocks as flax's Octo has them: layer norm with epsilon 1e-6, tanh-GELU, biases everywhere."""
+"""Pre-norm transformer blocks of flax's Octo: layer norm with epsilon 1e-6, tanh-GELU, biases everywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """Let x [B, N, D] look at memory [B, M, D]; `mask` [B or 1, 1, N, M] is added to the scores, or says which count."""
+        """Attend from x [B, N, D] to memory [B, M, D]; `mask` [B or 1, 1, N, M] is additive, or bool of keys to include."""
         query, key, value = (
             project(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, N or M, D / heads]
             for project, tokens in ((self.query, x), (self.key, memory), (self.value, memory))
@@ -28,7 +28,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers."""
+    """Two-layer MLP."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """All blocks, and the norm behind them."""
+    """All blocks, and the final norm."""
 
     def __init__(self, width: int, layers: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -70,19 +70,19 @@ class Transformer(nn.Module):
 
 
 class Pool(nn.Module):
-    """Multi-head attention pooling (Lee et al., 2019): learned probes look at a set of tokens."""
+    """Multi-head attention pooling (Lee et al., 2019): learned probes attend to a set of tokens."""
 
     HEADS = 8
 
     def __init__(self, width: int, probes: int) -> None:
-        """See the class; `width` has to be a multiple of HEADS."""
+        """Build; `width` must be a multiple of HEADS."""
         super().__init__()
         self.probe = nn.Parameter(torch.empty(1, probes, width).normal_(std=width**-0.5))
         self.attention, self.mlp = Attention(width, self.HEADS), MLP(width, 4 * width)
         self.norm = nn.LayerNorm(width, EPSILON)
 
     def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
-        """[..., n, D], of which `valid` [..., n] count (None: all) -> [..., probes, D]."""
+        """[..., n, D] with mask `valid` [..., n] (None: all) -> [..., probes, D]."""
         flat = tokens.flatten(0, -3)
         mask = None if valid is None else valid.reshape(len(flat), 1, 1, -1)
         x = self.attention(self.probe.expand(len(flat), -1, -1), flat, mask)

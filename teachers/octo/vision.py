@@ -1,4 +1,4 @@
-"""Images to tokens: Octo's convolutional stem, which sees observation and goal as channels of one image."""
+"""Octo's convolutional stem: converts images to tokens, with observation and goal as channels of one image."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.octo.config import Stem
+from rpd.teachers.octo.config import Stem
 
 GROUPS = 32
 EPSILON = 1e-6
 
 
 class StandardizedConv(nn.Conv2d):
-    """3 x 3 convolution, stride 2, whose kernel is standardised as it is used (Qiao et al., 2019)."""
+    """3 x 3 convolution with stride 2 and a standardized kernel (Qiao et al., 2019)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, stride=2, padding=1)
@@ -28,8 +28,8 @@ class SmallStem(nn.Module):
     """Four convolutions with group norms, then one token per patch of 16 pixels.
 
     Args:
-        config: its sizes.
-        inputs: channels: 3 per observation and goal image.
+        config: sizes of the stem.
+        inputs: input channels, 3 per observation and goal image.
     """
 
     def __init__(self, config: Stem, inputs: int) -> None:
@@ -41,20 +41,20 @@ class SmallStem(nn.Module):
         self.embedding = nn.Conv2d(config.features[-1], config.num_features, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [B, H, W, channels] -> [B, tokens, num_features], row by row."""
+        """uint8 [B, H, W, channels] -> [B, tokens, num_features], in row-major order."""
         x = (images.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.embedding.weight.dtype)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            # contiguous: torch's group norm on a CPU loses three digits on channels-last memory, all of them in flat pictures
+            # contiguous: torch's CPU group norm loses three digits on channels-last memory, and all of them for uniform images
             x = F.relu(norm(conv(x).contiguous()))
         return self.embedding(x).flatten(2).transpose(1, 2)
 
 
 def stack(observed: list[Tensor], goals: list[Tensor | None]) -> Tensor:
-    """Observations and goals as channels of one image per time step.
+    """Stack observations and goals as channels of one image per time step.
 
     Args:
         observed: uint8 [B, W, H, H, 3] per camera.
-        goals: uint8 [B, H, H, 3] per camera; None: black, which is what the model was shown where there was no goal.
+        goals: uint8 [B, H, H, 3] per camera; None: black, as in training without a goal.
 
     Returns:
         uint8 [B * W, H, H, 3 * (cameras + goals)].

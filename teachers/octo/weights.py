@@ -1,59 +1,59 @@
-"""The weights of a checkpoint: from the original's msgpack file, or from the safetensors that `convert` makes of it."""
+"""Load the weights of a checkpoint, from the original's msgpack file or the safetensors file of `convert`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
-from teachers import folders
-from teachers.octo import flax
-from teachers.octo.checkpoint import CONVERTED, Checkpoint, weights_file
-from teachers.octo.config import OctoConfig
-from teachers.octo.language import t5_encoder, t5_sizes
-from teachers.octo.model import Octo
-from teachers.octo.names import from_original, original
+from rpd.envs.errors import ConfigError
+from rpd.students.io.untrusted import TensorFile
+from rpd.teachers.octo import flax
+from rpd.teachers.octo.checkpoint import CONVERTED, Checkpoint, weights_file
+from rpd.teachers.octo.config import OctoConfig
+from rpd.teachers.octo.language import t5_encoder, t5_sizes
+from rpd.teachers.octo.model import Octo
+from rpd.teachers.octo.param_names import from_original, original
+from rpd.teachers.vla import checkpoint_dir
 
 
 class Source(Protocol):
-    """Tensors by our names."""
+    """Tensors by our parameter names."""
 
     def shape(self, name: str) -> list[int]:
-        """The shape of a tensor.
+        """Return the shape of a tensor.
 
         Raises:
-            ConfigError: there is no such tensor.
+            ConfigError: the tensor does not exist.
         """
 
     def has(self, name: str) -> bool:
-        """Whether there is such a tensor."""
+        """Return whether a tensor exists."""
 
     def take(self, name: str) -> Tensor:
-        """A tensor, which is then forgotten."""
+        """Return a tensor and release it."""
 
     def rest(self) -> list[str]:
-        """Names of what was not taken, as the file has them."""
+        """Names of tensors that were not taken, as in the file."""
 
 
 def load(
     checkpoint: Checkpoint, folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
     step: int | None = None,
 ) -> Octo:  # fmt: skip
-    """Build a frozen model from a folder's weights.
+    """Build a frozen model from the weights in a folder.
 
     Args:
-        checkpoint: what `read_checkpoint` made of the folder.
-        folder: where the weights are.
-        dtype: of all but the head, which is float32.
-        device: where they go.
-        step: of training; None: the last.
+        checkpoint: result of `read_checkpoint`.
+        folder: folder with the weights.
+        dtype: dtype of everything but the head, which is float32.
+        device: target device.
+        step: training step; None: the last.
 
     Raises:
-        ConfigError: a tensor is missing, unexpected or of another shape, or the file damaged; names it.
+        ConfigError: a tensor is missing, unexpected or of another shape, or the file is damaged; names it.
     """
     file = weights_file(folder, step)
     source = _open(file, checkpoint.config.head_name)
@@ -68,15 +68,15 @@ def load(
         setattr(model.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
     if rest := source.rest():
         more = f" (and {len(rest) - 1} more)" if len(rest) > 1 else ""
-        raise ConfigError(f"{file}: unexpected tensor '{rest[0]}'{more}: config.json describes no such thing")
-    model.t5.set_input_embeddings(model.t5.shared)  # the encoder's own reference is still without memory
+        raise ConfigError(f"{file}: unexpected tensor '{rest[0]}'{more}: not part of the model in config.json")
+    model.t5.set_input_embeddings(model.t5.shared)  # the encoder's own reference is still on the meta device
     return model.eval()
 
 
 def build(config: OctoConfig, source: Source, file: Path) -> Octo:
-    """The model that a source has tensors for, without memory.
+    """Build the model on the meta device, with the image tokenizers that have tensors in the source.
 
-    A tokenizer that has none was skipped when the original was made, because its data lacked that camera.
+    The original skipped tokenizers whose camera was missing in its data.
     """
     sizes = {
         name: (source.shape(f"stems.{name}.convs.0.weight")[1], source.shape(f"positions.obs_{name}")[2])
@@ -90,19 +90,19 @@ def build(config: OctoConfig, source: Source, file: Path) -> Octo:
 
 
 def convert(checkpoint: Checkpoint, source: Path, folder: Path, step: int | None = None) -> Octo:
-    """Write a checkpoint anew as one safetensors file with our names, beside its small files. It appears when it is whole.
+    """Convert a checkpoint to one safetensors file with our names and its small files; appears when it is complete.
 
     Raises:
         ConfigError: see `load`; or the folder exists.
         OSError: e.g. a full disk.
     """
     model = load(checkpoint, source, step=step)
-    folders.write(checkpoint.files, model.named_parameters(), folder)
+    checkpoint_dir.write(checkpoint.files, model.named_parameters(), folder)
     return model
 
 
 class _Original:
-    """The original's tree."""
+    """Source for the original's parameter tree."""
 
     def __init__(self, file: Path, head: str) -> None:
         self.file, self.head = file, head
@@ -112,7 +112,10 @@ class _Original:
         return original(name, self.head) in self.tree
 
     def shape(self, name: str) -> list[int]:
-        return list(from_original(*self._find(name)).shape)
+        path, tensor = self._find(name)
+        if not tensor.is_floating_point() or tensor.itemsize < 2:
+            raise ConfigError(f"{self.file}: tensor '{path}' is {tensor.dtype}: weights must be floating point")
+        return list(from_original(path, tensor).shape)
 
     def take(self, name: str) -> Tensor:
         path, tensor = self._find(name)
@@ -130,27 +133,21 @@ class _Original:
 
 
 class _Converted:
-    """A safetensors file, of which each tensor is read when it is taken."""
+    """Source for a safetensors file; tensors are read when they are taken."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        try:
-            self.tensors: Any = safe_open(file, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise ConfigError(f"{file}: not a safetensors file, or a damaged one ({error})") from None
-        self.names = set(self.tensors.keys())
+    def __init__(self, path: Path) -> None:
+        self.file = TensorFile(path)
+        self.names = set(self.file.names)
 
     def has(self, name: str) -> bool:
         return name in self.names
 
     def shape(self, name: str) -> list[int]:
-        if name not in self.tensors.keys():  # noqa: SIM118  (no mapping)
-            raise ConfigError(f"{self.file}: tensor '{name}' is missing")
-        return list(self.tensors.get_slice(name).get_shape())
+        return self.file.shape(name)
 
     def take(self, name: str) -> Tensor:
         self.names.discard(name)
-        return self.tensors.get_tensor(name)
+        return self.file.take(name)
 
     def rest(self) -> list[str]:
         return sorted(self.names)

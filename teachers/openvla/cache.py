@@ -1,8 +1,8 @@
-"""A visual-token cache for static cameras: patches that did not change keep their tokens, and cost nothing.
+"""Visual-token cache for static cameras: unchanged patches keep their tokens and need no computation.
 
-The idea of VLA-Cache (Xu et al., 2025, arXiv 2502.02175), for whole batches and in both halves of the model. In the vision
-backbones and in the language model, only the tokens of changed patches are computed; they attend to the remembered keys
-and values of all others. What the language model remembers is that of [BOS] [patches], which no prompt changes.
+Follows VLA-Cache (Xu et al., 2025, arXiv 2502.02175), for batches and in both halves of the model. In the vision backbones and
+in the language model, only tokens of changed patches are computed; they attend to the cached keys and values of all others. The
+language model's cache covers [BOS] [patches], which does not depend on the prompt.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.openvla.model import DynamicCache, OpenVLA
-from teachers.openvla.vision import KeyValue, Memory
+from rpd.teachers.openvla.model import DynamicCache, OpenVLA
+from rpd.teachers.openvla.vision import KeyValue, Memory
 
-MOST = 0.5
-"""Fraction of changed patches above which an image is computed anew: little would be gained, and the rest is out of date."""
+MAX_CHANGED = 0.5
+"""Fraction of changed patches above which an image is recomputed completely: the cache would save little and be outdated."""
 
 
 class VisualTokenCache:
-    """What N images became, one per environment, from call to call of the same camera.
+    """Cached computations for N images, one per environment, between calls with images of the same camera.
 
-    A token depends on others, so what is kept is out of date by as much as the changed patches say about it. With `eps` = 0
-    nothing is approximated: an image keeps its tokens where none of its pixels changed, and is computed anew where one did.
+    Tokens depend on other tokens, so cached ones are outdated by the influence of changed patches. With `eps` = 0 there is no
+    approximation: an image keeps its tokens if none of its pixels changed, and is recomputed completely otherwise.
 
     Args:
         model: the network.
-        bos: id of the token that every prompt begins with.
-        eps: largest change of any pixel, of its range, at which a patch counts as unchanged.
+        bos: id of the first token of every prompt.
+        eps: largest change of a pixel, relative to its range, at which a patch counts as unchanged.
 
     Attributes:
-        computed: patches that were computed so far, of `asked`.
+        computed: number of patches computed so far, out of `asked`.
     """
 
     def __init__(self, model: OpenVLA, bos: int, eps: float) -> None:
         self.model, self.bos, self.eps = model, bos, eps
         self.computed, self.asked = 0, 0
-        self._images = torch.empty(0)  # [N, S, S, 3] uint8, each patch as it was when its token was computed
+        self._images = torch.empty(0)  # [N, S, S, 3] uint8, each patch as of the computation of its token
         self._known = torch.empty(0)  # [N] bool
-        self._eyes: list[Memory] = []  # one per backbone
+        self._vision_memory: list[Memory] = []  # one per backbone
         self._prefix: list[KeyValue] = []  # one per layer of the language model: [N, heads, 1 + P, width / heads]
 
-    def forget(self, mask: Tensor) -> None:
-        """Compute the images of environments where mask [N] is True anew: another episode is another scene.
+    def reset(self, mask: Tensor) -> None:
+        """Recompute the images of environments where mask [N] is True: a new episode has a new scene.
 
-        Of another number of environments, nothing can be said but that all is forgotten.
+        If the number of environments changed, clear the cache.
         """
         self._known = self._known & ~mask if mask.shape == self._known.shape else torch.zeros_like(self._known)
 
@@ -55,7 +55,7 @@ class VisualTokenCache:
 
         Args:
             images: uint8 [N, S, S, 3].
-            pixels: [N, 3 * backbones, S, S], the same images normalised.
+            pixels: [N, 3 * backbones, S, S], the same images normalized.
         """
         everything = torch.arange(len(images), device=images.device)
         if images.shape != self._images.shape:
@@ -64,12 +64,12 @@ class VisualTokenCache:
         else:
             change = self._change(images)  # [N, P]
             changed = change > self.eps
-            anew = ~self._known | (changed.float().mean(-1) > (MOST if self.eps > 0 else 0))
-            part = ~anew & changed.any(-1)
-            if anew.any():
-                self._compute(everything[anew], images, pixels, None)
+            whole = ~self._known | (changed.float().mean(-1) > (MAX_CHANGED if self.eps > 0 else 0))
+            part = ~whole & changed.any(-1)
+            if whole.any():
+                self._compute(everything[whole], images, pixels, None)
             if part.any():
-                # As many patches in each row as in the one with the most: the others get their next most changed too.
+                # The same number of patches in all rows: rows with fewer changed ones add their next most changed.
                 most = int(changed[part].sum(-1).max())
                 self._compute(everything[part], images, pixels, change[part].topk(most, -1).indices)
         self._known = torch.ones(len(images), dtype=torch.bool, device=images.device)
@@ -85,64 +85,64 @@ class VisualTokenCache:
         return self.model.vision_backbone.vits[0].config.patch
 
     def _compute(self, rows: Tensor, images: Tensor, pixels: Tensor, patches: Tensor | None) -> None:
-        """Compute the images of `rows`, or only their `patches` [rows, K], and remember them."""
-        features, eyes = [], []
+        """Compute and cache the images of `rows`, or only their `patches` [rows, K]."""
+        features, vision_memory = [], []
         for i, (vit, part) in enumerate(zip(self.model.vision_backbone.vits, pixels[rows].split(3, 1), strict=True)):
-            before = None if patches is None else _take(self._eyes[i], rows)
+            before = None if patches is None else _take(self._vision_memory[i], rows)
             now = vit.run(part, before, patches)
-            eyes.append(now)
+            vision_memory.append(now)
             features.append(_at(now.tokens[:, vit.config.prefix :], patches))
         visual = self.model.projector(torch.cat(features, -1))
         prefix = self._read(visual, patches, rows)
         if len(rows) == len(images):
-            self._eyes, self._prefix = eyes, prefix
-        else:  # copies: what was made in inference mode may not be written to outside of it
-            self._eyes = [_put(old, rows, new) for old, new in zip(self._eyes, eyes, strict=True)]
+            self._vision_memory, self._prefix = vision_memory, prefix
+        else:  # copies: tensors created in inference mode cannot be modified outside of it
+            self._vision_memory = [_put(old, rows, new) for old, new in zip(self._vision_memory, vision_memory, strict=True)]
             self._prefix = [_put_pair(old, rows, new) for old, new in zip(self._prefix, prefix, strict=True)]
         seen = images[rows] if patches is None else torch.where(self._pixels(patches), images[rows], self._images[rows])
         self._images = self._images.index_copy(0, rows, seen)
         self.computed += len(rows) * (self._patches if patches is None else patches.shape[1])
 
     def _read(self, visual: Tensor, patches: Tensor | None, rows: Tensor) -> list[KeyValue]:
-        """The language model's keys and values of [BOS] [patches], where visual tokens [rows, K, hidden] are new."""
+        """Language model's keys and values of [BOS] [patches], with new visual tokens [rows, K, hidden]."""
         n, length = len(visual), 1 + self._patches
         if patches is None:
             bos = self.model.embed(torch.full((n, 1), self.bos, device=visual.device))
             cache = DynamicCache(config=self.model.language_model.config)
             places = torch.arange(length, device=visual.device).expand(n, -1)
-            self.model.read(torch.cat([bos, visual], 1), None, places, cache)
+            self.model.run_transformer(torch.cat([bos, visual], 1), None, places, cache)
             return [(layer.keys, layer.values) for layer in cast("list[Any]", cache.layers)]
         places = patches + 1
-        sees = torch.arange(length, device=visual.device) <= places[:, :, None]  # [rows, K, 1 + P]: all before, and itself
+        sees = torch.arange(length, device=visual.device) <= places[:, :, None]  # [rows, K, 1 + P]: causal mask
         mask = torch.zeros(sees.shape, dtype=visual.dtype, device=visual.device)
         mask = mask.masked_fill(~sees, torch.finfo(visual.dtype).min)[:, None]
         cache = Overwriting([(k[rows], v[rows]) for k, v in self._prefix], places)
-        self.model.read(visual, mask, places, cache)
+        self.model.run_transformer(visual, mask, places, cache)
         return cache.memory
 
     def _change(self, images: Tensor) -> Tensor:
-        """Largest change of any pixel of each patch [N, P], of its range."""
+        """Largest change of a pixel in each patch [N, P], relative to its range."""
         difference = (images.int() - self._images.int()).abs().amax(-1).float() / 255  # [N, S, S]
         return F.max_pool2d(difference[:, None], self._patch).flatten(1)
 
     def _pixels(self, patches: Tensor) -> Tensor:
-        """Spread patches [N, K] over their pixels: a mask [N, S, S, 1]."""
+        """Expand patches [N, K] to a pixel mask [N, S, S, 1]."""
         size, side = self._images.shape[1], self._images.shape[1] // self._patch
         mask = torch.zeros(len(patches), side * side, dtype=torch.bool, device=patches.device).scatter(1, patches, True)
         mask = mask.view(-1, side, side).repeat_interleave(self._patch, 1).repeat_interleave(self._patch, 2)
-        rest = size - side * self._patch  # pixels that no patch covers
+        rest = size - side * self._patch  # pixels outside of all patches
         return F.pad(mask, (0, rest, 0, rest))[..., None]
 
 
 class Overwriting(DynamicCache):
-    """Keys and values of a whole sequence, of which those at `places` [N, K] are computed again."""
+    """Keys and values of a whole sequence, in which those at `places` [N, K] are overwritten."""
 
     def __init__(self, memory: list[KeyValue], places: Tensor) -> None:
         super().__init__()
         self.memory, self.places = memory, places
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> KeyValue:
-        """Put a layer's new keys and values in their places, and return all of them."""
+        """Write a layer's new keys and values to their places, and return all of them."""
         at = self.places[:, None, :, None].expand_as(key_states)
         keys, values = self.memory[layer_idx]
         self.memory[layer_idx] = keys.scatter(2, at, key_states), values.scatter(2, at, value_states)

@@ -1,22 +1,26 @@
-"""What an OpenVLA checkpoint says about itself: config.json, preprocessor_config.json, dataset_statistics.json."""
+"""Configuration files of an OpenVLA checkpoint: config.json and preprocessor_config.json."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
+from rpd.students.io.untrusted import read_object
+from rpd.teachers.openvla.llama import LlamaText, parse
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+CONFIG, PREPROCESSOR, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
+ARCHITECTURE = "OpenVLAForActionPrediction"
 FileT = TypeVar("FileT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """A vision transformer in timm's terms. The last of its `depth` blocks is never run: features leave the one before."""
+    """A vision transformer in timm's terms. The last of its `depth` blocks is not run: features are the previous block's."""
 
     depth: int
     width: int
@@ -26,15 +30,15 @@ class ViTConfig:
     registers: int = 0
     class_token: bool = False
     layer_scale: float | None = None
-    """Initial value of LayerScale; None: the blocks have none."""
+    """Initial value of LayerScale; None: no LayerScale."""
 
     @property
     def prefix(self) -> int:
-        """Tokens before those of the patches."""
+        """Number of tokens before those of the patches."""
         return self.class_token + self.registers
 
 
-# The number of heads cannot be read off the weights; the rest is here so that a wrong checkpoint is refused by name.
+# The number of heads cannot be derived from the weights; the other fields allow naming the mismatch of a wrong checkpoint.
 VITS = {
     "vit_large_patch14_reg4_dinov2.lvd142m": ViTConfig(24, 1024, 16, 4096, registers=4, class_token=True, layer_scale=1e-5),
     "vit_so400m_patch14_siglip_224": ViTConfig(27, 1152, 16, 4304),
@@ -43,30 +47,34 @@ VITS = {
 
 
 class TinyViT(BaseModel):
-    """timm's keyword arguments for a vision transformer of any size: one entry of ``tiny_vit_kwargs``."""
+    """timm's keyword arguments of a vision transformer of any size: one entry of ``tiny_vit_kwargs``."""
 
     model_config = ConfigDict(extra="forbid")
 
-    depth: int = Field(ge=2)
-    embed_dim: int = Field(ge=1)
-    num_heads: int = Field(ge=1)
-    patch_size: int = Field(14, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-    reg_tokens: int = Field(0, ge=0)
+    depth: int = Field(ge=2, le=512)
+    embed_dim: int = Field(ge=1, le=2**16)
+    num_heads: int = Field(ge=1, le=1024)
+    patch_size: int = Field(14, ge=1, le=1024)
+    mlp_ratio: float = Field(4.0, gt=0, le=64)
+    reg_tokens: int = Field(0, ge=0, le=1024)
     class_token: bool = True
     no_embed_class: bool = False
     init_values: float | None = None
     global_pool: str = "token"
-    """Says how timm pools; nothing here does."""
+    """Pooling in timm; not used here."""
 
     def vit(self) -> ViTConfig:
-        """In our terms.
+        """Convert to `ViTConfig`.
 
         Raises:
-            ValueError: position embeddings of prefix tokens, which none of OpenVLA's backbones has.
+            ValueError: position embeddings of prefix tokens, which no backbone of OpenVLA has; or a width that is not a
+            multiple of
+                the number of heads.
         """
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
         if self.class_token and not self.no_embed_class:
-            raise ValueError("a class token with a position of its own (no_embed_class: false) is not supported")
+            raise ValueError("a class token with a position embedding (no_embed_class: false) is not supported")
         return ViTConfig(
             self.depth, self.embed_dim, self.num_heads, int(self.embed_dim * self.mlp_ratio), self.patch_size,
             self.reg_tokens, self.class_token, self.init_values,
@@ -74,47 +82,58 @@ class TinyViT(BaseModel):
 
 
 class OpenVLAConfig(BaseModel):
-    """config.json. Fields that inference does not need are kept as they are."""
+    """config.json. Fields that inference does not need are kept unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
     model_type: Literal["openvla"] = "openvla"
-    architectures: list[str] = ["OpenVLAForActionPrediction"]
+    architectures: list[str] = [ARCHITECTURE]
     timm_model_ids: list[str] = Field(min_length=1, max_length=2)
-    """One backbone or two that are fused, in the order of their channels and features."""
+    """One backbone, or two fused ones, in the order of their channels and features."""
     timm_override_act_layers: list[str | None] = [None, None]
-    image_sizes: list[int] = Field(min_length=1, max_length=2)
+    image_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1, max_length=2)
     """Input size in pixels, one per backbone."""
     use_fused_vision_backbone: bool
     text_config: dict[str, Any]
-    """transformers' LlamaConfig; what it leaves out has that class's defaults (rms_norm_eps 1e-6, not Llama-2's 1e-5)."""
-    llm_backbone_id: str = "llama2-7b-pure"
-    llm_max_length: int = 2048
-    pad_token_id: int = 32000
-    pad_to_multiple_of: int = 64
-    n_action_bins: int = Field(256, ge=2)
+    """Content of the file; `llama` parses it."""
+    llm_backbone_id: str | None = None
+    """Prismatic's name of the language model, which determines the prompt style of its training."""
+    llm_max_length: int = Field(2048, ge=1, le=2**24)
+    pad_token_id: int = Field(32000, ge=0)
+    pad_to_multiple_of: int = Field(64, ge=0, le=2**16)
+    n_action_bins: int = Field(256, ge=2, le=2**16)
     norm_stats: dict[str, Any] | None = None
     tiny_vit_kwargs: list[TinyViT] | None = None
-    """Extension: backbones that timm has no name for, in the order of `timm_model_ids`."""
+    """Extension: backbones without a name in timm, in the order of `timm_model_ids`."""
+    quantization_config: None = None
+
+    @cached_property
+    def llama(self) -> LlamaText:
+        """The language model's configuration.
+
+        Raises:
+            ConfigError: see `llama.parse`.
+        """
+        return parse(self.text_config)
 
     def to_json(self) -> dict[str, Any]:
-        """What to write as config.json; what timm is not told keeps timm's defaults."""
+        """Content of config.json; omitted timm arguments keep timm's defaults."""
         values = self.model_dump(mode="json")
         if self.tiny_vit_kwargs is not None:
             values["tiny_vit_kwargs"] = [tiny.model_dump(mode="json", exclude_unset=True) for tiny in self.tiny_vit_kwargs]
         return {k: v for k, v in values.items() if v is not None}
 
     def vits(self) -> list[ViTConfig]:
-        """The vision backbones.
+        """Configurations of the vision backbones.
 
         Raises:
-            ConfigError: one that is not supported, by name.
+            ConfigError: an unsupported backbone; names it.
         """
         if self.tiny_vit_kwargs is not None:
             if len(self.tiny_vit_kwargs) != len(self.timm_model_ids):
                 raise ConfigError(
                     f"tiny_vit_kwargs describes {len(self.tiny_vit_kwargs)} backbones, timm_model_ids names "
-                    f"{len(self.timm_model_ids)}: they have to go together"
+                    f"{len(self.timm_model_ids)}: the numbers must be equal"
                 )
             try:
                 return [tiny.vit() for tiny in self.tiny_vit_kwargs]
@@ -127,30 +146,31 @@ class OpenVLAConfig(BaseModel):
 
     @property
     def image_size(self) -> int:
-        """Height and width of what the backbones see, pixels."""
+        """Input height and width of the backbones, pixels."""
         return self.image_sizes[0]
 
     @property
     def num_patches(self) -> int:
-        """Visual tokens of an image, P."""
+        """Number of visual tokens of an image, P."""
         return (self.image_size // self.vits()[0].patch) ** 2
 
     @property
     def vocab(self) -> int:
-        """Entries of the tokenizer, V; action tokens are the last `n_action_bins` of them. Padding rows do not count."""
-        return int(self.text_config["vocab_size"]) - self.pad_to_multiple_of
+        """Vocabulary size V without padding rows; action tokens are the last `n_action_bins` entries."""
+        return self.llama.vocab_size - self.pad_to_multiple_of
 
     def check(self) -> None:
-        """Refuse what this reader does not know.
+        """Refuse unsupported configurations.
 
         Raises:
-            ConfigError: naming the field and what would be right.
+            ConfigError: names the field and supported values.
         """
-        language_model = self.text_config.get("model_type")
-        if language_model != "llama":
-            raise ConfigError(f"language model '{language_model}' is not supported; supported: llama")
-        if not isinstance(self.text_config.get("vocab_size"), int) or self.vocab < self.n_action_bins:
-            raise ConfigError(f"text_config.vocab_size {self.text_config.get('vocab_size')} leaves no room for action tokens")
+        if ARCHITECTURE not in self.architectures:
+            raise ConfigError(f"architectures {self.architectures} are not supported; supported: {ARCHITECTURE}")
+        if self.vocab < self.n_action_bins:
+            raise ConfigError(f"text_config.vocab_size {self.llama.vocab_size} leaves no room for action tokens")
+        if self.pad_token_id >= self.llama.vocab_size:
+            raise ConfigError(f"pad_token_id {self.pad_token_id} is not below text_config.vocab_size {self.llama.vocab_size}")
         if self.use_fused_vision_backbone != (len(self.timm_model_ids) == 2):
             raise ConfigError(
                 f"use_fused_vision_backbone is {self.use_fused_vision_backbone}, "
@@ -165,14 +185,21 @@ class OpenVLAConfig(BaseModel):
             raise ConfigError(f"timm_override_act_layers {self.timm_override_act_layers} is not supported; supported: null")
 
 
+Positive = Annotated[float, Field(gt=0)]
+Color = Annotated[int, Field(ge=0, le=255)]
+
+
 class Resize(BaseModel):
     """torchvision's Resize: to exactly [height, width], or the shorter side to a number of pixels."""
 
     model_config = ConfigDict(extra="allow")
 
     size: int | tuple[int, int] | tuple[int]
-    interpolation: int = 3
-    """Of PIL; 3 is bicubic."""
+    interpolation: int = Field(3, ge=0, le=5)
+    """PIL's code; 3 is bicubic."""
+    antialias: Literal[True, None] = None
+    """PIL always uses antialiasing."""
+    max_size: None = None
 
 
 class Crop(BaseModel):
@@ -186,16 +213,16 @@ class Crop(BaseModel):
 class Normalize(BaseModel):
     """torchvision's Normalize."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
 
 
 class ProcessorConfig(BaseModel):
-    """preprocessor_config.json. The ``tvf_*`` fields count, not ``means`` and ``stds``: the official converter rounded them.
+    """preprocessor_config.json. Uses the ``tvf_*`` fields, not ``means`` and ``stds``, which the official converter rounded.
 
-    One list entry per backbone. Resize and crop of two backbones must agree: they see one image.
+    Lists have one entry per backbone. Resize and crop of two backbones must agree, as they have the same input image.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -205,13 +232,13 @@ class ProcessorConfig(BaseModel):
     tvf_crop_params: list[Crop] = Field(min_length=1)
     tvf_normalize_params: list[Normalize] = Field(min_length=1)
     tvf_do_letterbox: bool = False
-    tvf_letterbox_fill: tuple[int, int, int] | None = None
+    tvf_letterbox_fill: tuple[Color, Color, Color] | None = None
 
     def check(self, config: OpenVLAConfig) -> None:
         """Refuse a processor that does not fit its model.
 
         Raises:
-            ConfigError: naming the field and what would be right.
+            ConfigError: names the field and the expected value.
         """
         count, size = len(config.timm_model_ids), config.image_size
         for field in ("tvf_resize_params", "tvf_crop_params", "tvf_normalize_params"):
@@ -219,16 +246,16 @@ class ProcessorConfig(BaseModel):
             if len(values) != count:
                 raise ConfigError(f"{field} has {len(values)} entries, but the model has {count} vision backbones")
             if field != "tvf_normalize_params" and values[0] != values[-1]:
-                raise ConfigError(f"{field} differs between the backbones, which see one image")
+                raise ConfigError(f"{field} differs between the backbones, which share one image")
         resized, cropped = self.tvf_resize_params[0].size, self.tvf_crop_params[0].output_size
         if cropped != (size, size) or resized not in (size, (size,), (size, size)):
-            raise ConfigError(f"images are resized to {resized} and cropped to {cropped}, but the model sees {size} pixels")
+            raise ConfigError(f"images are resized to {resized} and cropped to {cropped}, but the model needs {size} pixels")
         if self.tvf_do_letterbox and self.tvf_letterbox_fill is None:
             raise ConfigError("tvf_do_letterbox is true, but tvf_letterbox_fill is missing")
 
     @classmethod
     def of(cls, config: OpenVLAConfig, normalize: list[Normalize]) -> ProcessorConfig:
-        """Describe the processor of a new model: resize-naive, bicubic, in the official layout.
+        """Build the processor of a new model: resize-naive, bicubic, in the official layout.
 
         Args:
             config: the model.
@@ -256,17 +283,47 @@ class ProcessorConfig(BaseModel):
         )  # fmt: skip
 
 
-def read(model: type[FileT], path: Path) -> FileT:
-    """Read one JSON file of a checkpoint.
+def read_model(path: Path) -> OpenVLAConfig:
+    """Read config.json.
 
     Raises:
-        ConfigError: it is missing, not JSON, or a field is missing or wrong; names file and field.
+        ConfigError: invalid JSON, or unsupported content; names file and field.
     """
+    config = _validate(OpenVLAConfig, read_object(path), str(path))
     try:
-        return model.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path.parent}: not an OpenVLA checkpoint: {path.name} cannot be read ({error.strerror})") from None
+        config.check()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def read_processor(folder: Path, config: OpenVLAConfig) -> ProcessorConfig:
+    """Read the image processing of a checkpoint.
+
+    Follows transformers 5: processor_config.json takes precedence (where versions from 5.0 on save it) over
+    preprocessor_config.json.
+
+    Raises:
+        ConfigError: neither file has it, or it does not fit the model; names file and field.
+    """
+    path = folder / PREPROCESSOR
+    values = read_object(folder / PROCESSOR).get("image_processor") if (folder / PROCESSOR).is_file() else None
+    if values is not None:
+        path = folder / PROCESSOR
+    elif not path.is_file():
+        raise ConfigError(f"{folder}: not an OpenVLA checkpoint: no {PREPROCESSOR}, and no image_processor in {PROCESSOR}")
+    processor = _validate(ProcessorConfig, read_object(path) if values is None else values, str(path))
+    try:
+        processor.check(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return processor
+
+
+def _validate(model: type[FileT], values: object, where: str) -> FileT:
+    try:
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{path}: {f'{field}: ' if field else ''}{first['msg']}") from None
+        raise ConfigError(f"{where}: {f'{field}: ' if field else ''}{first['msg']}") from None

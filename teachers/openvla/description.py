@@ -1,52 +1,63 @@
-"""What an OpenVLA teacher is and what its actions mean in an environment, in words; reads no weights."""
+"""Describe an OpenVLA teacher and the units of its actions in an environment; reads no weights."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from envs.specs import EnvSpec
-from teachers.base import Description
-from teachers.meaning import action_rows
-from teachers.openvla.config import ProcessorConfig
-from teachers.openvla.model import OpenVLA
-from teachers.openvla.setup import Setup
+from rpd.envs.specs import EnvSpec
+from rpd.teachers import inputs
+from rpd.teachers.base import Description
+from rpd.teachers.openvla.config import ProcessorConfig
+from rpd.teachers.openvla.model import OpenVLA
+from rpd.teachers.openvla.setup import Setup
+from rpd.teachers.vla.action_table import LEVELS, describe_teacher
+from rpd.teachers.vla.images import describe_crop
 
 
-def explain(setup: Setup, spec: EnvSpec, instruction: str) -> Description:
+def describe_setup(setup: Setup, spec: EnvSpec, instruction: str) -> Description:
     """Describe a teacher in an environment.
 
     Args:
         setup: the teacher.
         spec: the environment.
-        instruction: an example.
+        instruction: an example instruction.
 
     Raises:
-        ConfigError: its actions do not fit the environment, or its prompts do not work.
+        ConfigError: its actions do not fit the environment, or its prompts are invalid.
     """
     config, options = setup.checkpoint.config, setup.options
-    prompter = setup.checkpoint.prompter(setup.statistics.dim)
+    prompter = setup.prompter()
     said = options.instruction or instruction
+    processing = _processing(setup.checkpoint.processor, config.image_size, setup.crop)
+    count = f"{len(prompter.ids(said))} tokens" + _style(setup)
+    given = [
+        inputs.image("pixel_values", setup.camera, setup.image_size, processing),
+        inputs.prompt("input_ids", prompter.text(said), count, options.instruction is not None),
+    ]
     with torch.device("meta"):
         parameters = OpenVLA(config).num_parameters
     facts = {
         "checkpoint": setup.checkpoint.name,
-        "parameters": f"{parameters:,} that are used",
+        "parameters": f"{parameters:,} in use",
         "dtype": options.dtype if options.dtype != "auto" else "bf16 on a GPU, fp32 on a CPU",
         "vision": ", ".join(config.timm_model_ids),
-        "image": f"view.{setup.camera} or image.{setup.camera}, rendered at {setup.image_size} pixels",
-        "processing": _processing(setup.checkpoint.processor, config.image_size, setup.crop),
+        "processing": processing,
         "visual tokens": f"{config.num_patches} per image"
         + ("" if options.cache is None else f", kept where no pixel changes by more than {options.cache:g}"),
-        "prompt": f"{prompter.text(said)!r}, {len(prompter.ids(said))} tokens",
+        "prompt": given[1].sent,
         "statistics": f"{setup.unnorm_key} (of {len(setup.checkpoint.statistics)})",
-        "control rate": "any" if setup.bridge.control_hz is None else f"{setup.bridge.control_hz:g} Hz",
+        "control rate": "any" if setup.action_mapping.control_hz is None else f"{setup.action_mapping.control_hz:g} Hz",
     }
-    ends = setup.statistics.unnormalize(np.repeat([[-1.0], [1.0]], setup.statistics.dim, 1))
-    return Description(facts, action_rows(setup.bridge, ends, spec, setup.name))
+    meaning = setup.statistics.unnormalize(np.repeat(LEVELS[:, None], setup.statistics.dim, 1))
+    return describe_teacher(facts, given, setup.action_mapping, meaning, spec, setup.name, setup.reach)
+
+
+def _style(setup: Setup) -> str:
+    asked, backbone = setup.options.prompt, setup.checkpoint.config.llm_backbone_id
+    return f", as {setup.checkpoint.style(asked)} prompts ({'prompt=' if asked else f'llm_backbone_id {backbone}'})"
 
 
 def _processing(processor: ProcessorConfig, size: int, crop: float | None) -> str:
-    middle = "" if crop is None else f"middle {crop:.0%} of the area, "
     means = "; ".join(" ".join(f"{m:.4g}" for m in n.mean) for n in processor.tvf_normalize_params)
-    return f"{middle}{processor.image_resize_strategy} to {size} pixels, normalised about {means}"
+    return f"{describe_crop(crop)}, {processor.image_resize_strategy} to {size} pixels, normalized about {means}"

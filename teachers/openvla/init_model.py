@@ -1,7 +1,7 @@
-"""A new OpenVLA of any size, untrained: its configuration, its processor and a tokenizer for its instructions.
+"""Create an untrained OpenVLA of any size: configuration, processor and a tokenizer for its instructions.
 
-Llama's 32,000 tokens cost a small model most of its parameters, so that a new one gets a vocabulary of its own. Its ids are
-not Llama's: this package reads them from tokenizer.json, the original code does not.
+Llama's 32,000 tokens would take most of a small model's parameters, so new models have their own vocabulary. Its ids differ
+from Llama's: this package reads them from tokenizer.json, the original code does not.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from teachers import vocabulary
-from teachers.openvla.checkpoint import Checkpoint
-from teachers.openvla.config import Normalize, OpenVLAConfig, ProcessorConfig, TinyViT
-from teachers.openvla.prompt import BOS, TEMPLATE, TOKENIZER
+from rpd.teachers.openvla.checkpoint import Checkpoint
+from rpd.teachers.openvla.config import Normalize, OpenVLAConfig, ProcessorConfig, TinyViT
+from rpd.teachers.openvla.prompt import BOS, TEMPLATE, TOKENIZER
+from rpd.teachers.vla import tokenizer as tokenization
 
 UNK, EOS, PAD = "<unk>", "</s>", "<PAD>"
 IMAGENET = Normalize(mean=(0.484375, 0.455078125, 0.40625), std=(0.228515625, 0.2236328125, 0.224609375))
-"""Of DINOv2 backbones, rounded to bfloat16 as in the official checkpoints."""
+"""Normalization of DINOv2 backbones, rounded to bfloat16 as in the official checkpoints."""
 HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-"""Of SigLIP backbones."""
+"""Normalization of SigLIP backbones."""
 PADDING_ROWS = 64
 
 
@@ -33,17 +33,17 @@ def new_checkpoint(
     bins: int = 256,
     files: Mapping[str, bytes] | None = None,
 ) -> Checkpoint:
-    """Describe a new model. `model.OpenVLA(checkpoint.config)` builds it with random weights; `weights.save` writes both.
+    """Create the files of a new model. `model.OpenVLA(checkpoint.config)` builds its network; `weights.save` writes both.
 
     Args:
-        name: what to call it.
-        instructions: what it will be told, for its vocabulary; others are spelt.
-        statistics: of the actions by data set, as in dataset_statistics.json: ``{key: {"action": {"q01", "q99", "mask"}}}``.
-        image_size: height and width of what it sees, pixels; a multiple of the patch size.
-        vits: one vision backbone, or two that are fused. One with registers is normalised like DINOv2, another like SigLIP.
+        name: name for messages.
+        instructions: instructions for the vocabulary; other text is tokenized to bytes.
+        statistics: action statistics by data set, as in dataset_statistics.json: ``{key: {"action": {"q01", "q99", "mask"}}}``.
+        image_size: input height and width, pixels; a multiple of the patch size.
+        vits: one vision backbone, or two fused ones. Backbones with registers are normalized like DINOv2, others like SigLIP.
         llama: transformers' LlamaConfig, without the vocabulary: hidden_size, num_hidden_layers, ...
         bins: action tokens per dimension.
-        files: more small files to keep with it, e.g. a bridge.yaml.
+        files: additional small files of the checkpoint, e.g. an action_mapping.yaml.
     """
     content = build_tokenizer(instructions, bins)
     vocab = len(json.loads(content)["model"]["vocab"])
@@ -67,26 +67,26 @@ def new_checkpoint(
 
 
 def build_tokenizer(instructions: Iterable[str], bins: int = 256, pieces: int = 1000) -> bytes:
-    """Make a Llama-like tokenizer.json from instructions: byte-pair pieces of whole prompts, with bytes to fall back on.
+    """Build a Llama-like tokenizer.json from instructions: byte-pair pieces of whole prompts, with byte fallback.
 
     Ids: the special tokens, 256 bytes, the pieces, and the action tokens at the end.
 
     Args:
-        instructions: texts; a word of theirs is seldom more than one token.
-        bins: action tokens.
-        pieces: most pieces to learn.
+        instructions: training texts; their words are seldom more than one token.
+        bins: number of action tokens.
+        pieces: maximum number of pieces.
 
     Raises:
         ConfigError: tokenizers is not installed.
     """
     prompts = [TEMPLATE.format(text.lower()).replace("\n", "") for text in instructions]
     actions = [f"<action_{i}>" for i in reversed(range(bins))]
-    tokenizer = vocabulary.build(prompts, (UNK, BOS, EOS), UNK, actions, pieces)
+    tokenizer = tokenization.build(prompts, (UNK, BOS, EOS), UNK, actions, pieces)
     from tokenizers import processors
 
     vocab = tokenizer.get_vocab()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, vocab[BOS])])
-    tokenizer.add_special_tokens([PAD])  # <PAD> gets the first id behind the vocabulary
+    tokenizer.add_special_tokens([PAD])  # <PAD> gets the first id after the vocabulary
     return tokenizer.to_str(pretty=True).encode()
 
 

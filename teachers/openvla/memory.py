@@ -1,23 +1,23 @@
-"""What an OpenVLA teacher takes of memory, from its configuration; reads no weights."""
+"""Memory estimate of an OpenVLA teacher, from its configuration; reads no weights."""
 
 from __future__ import annotations
 
 import torch
 
-from envs.specs import EnvSpec
-from teachers.base import Footprint
-from teachers.openvla.model import OpenVLA
-from teachers.openvla.setup import Setup
-from teachers.openvla.teacher import precision
+from rpd.envs.specs import EnvSpec
+from rpd.teachers.base import Footprint
+from rpd.teachers.openvla.model import OpenVLA
+from rpd.teachers.openvla.setup import Setup
+from rpd.teachers.openvla.teacher import precision
 
 PROMPT = 32
-"""Tokens of an instruction in its prompt, about."""
+"""Approximate number of instruction tokens in a prompt."""
 QUANTIZED = {"int8": 1.0, "nf4": 0.5}
-"""Bytes per parameter of the language model's layers."""
+"""Bytes per parameter in the language model's layers."""
 
 
 def footprint(setup: Setup, spec: EnvSpec, device: torch.device, rows: int) -> Footprint:
-    """See `teachers.registry.footprint`. Keys and values are counted, the activations of a pass estimated."""
+    """See `rpd.teachers.registry.footprint`. Keys and values are exact, activations of a forward pass are estimated."""
     config, options = setup.checkpoint.config, setup.options
     dtype, bits = precision(options.dtype, device)
     with torch.device("meta"):
@@ -28,7 +28,7 @@ def footprint(setup: Setup, spec: EnvSpec, device: torch.device, rows: int) -> F
     batch, tokens = min(rows, options.batch), config.num_patches + PROMPT + setup.statistics.dim
     heads = llama.num_key_value_heads or llama.num_attention_heads
     kept = 2 * llama.num_hidden_layers * heads * (llama.hidden_size // llama.num_attention_heads) * dtype.itemsize  # per token
-    # Of one layer, in a pass over image and prompt: residual stream, queries, keys, values; gate, up and their product.
+    # One layer, in a pass over image and prompt: residual stream, queries, keys, values; gate, up and their product.
     layer = batch * tokens * (4 * llama.hidden_size + 3 * llama.intermediate_size) * dtype.itemsize
     cache = 0 if options.cache is None else rows * config.num_patches * kept
     bins = (spec.action.dim, config.n_action_bins - 1)

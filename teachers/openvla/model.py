@@ -1,4 +1,4 @@
-"""OpenVLA as a network: eyes, a projector, and a Llama that reads [BOS] [patches] [prompt] and answers with action tokens."""
+"""OpenVLA's network: vision backbones, a projector, and a Llama over [BOS] [patches] [prompt] with action tokens as output."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
-from teachers.openvla.config import OpenVLAConfig
-from teachers.openvla.vision import VisionBackbone
+from rpd.envs.errors import missing_package
+from rpd.teachers.openvla.config import OpenVLAConfig
+from rpd.teachers.openvla.vision import VisionBackbone
 
 try:
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 except ImportError:
-    raise ConfigError("teacher openvla needs transformers, which is not installed: pip install 'rpd[vla]'") from None
+    raise missing_package("teacher openvla", "transformers", "vla") from None
 
 
 class Projector(nn.Module):
-    """Visual features to the language model's embeddings: two layers behind one backbone, three behind two."""
+    """Projects visual features to the language model's embeddings: two layers for one backbone, three for two."""
 
     def __init__(self, width: int, hidden: int, fused: bool) -> None:
         super().__init__()
@@ -34,45 +34,46 @@ class Projector(nn.Module):
 
 
 class OpenVLA(nn.Module):
-    """The network of a configuration, with random weights; `teachers.openvla.load` fills them."""
+    """The network of a configuration, with random weights; `rpd.teachers.openvla.weights` loads them."""
 
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
         config.check()
         self.config = config
-        llama = LlamaConfig(**{k: v for k, v in config.text_config.items() if k not in ("model_type", "torch_dtype", "dtype")})
+        llama = LlamaConfig(**config.llama.arguments())
         self.vision_backbone = VisionBackbone(config)
         self.projector = Projector(self.vision_backbone.width, llama.hidden_size, config.use_fused_vision_backbone)
         self.language_model = LlamaForCausalLM(llama)
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """Device of the parameters."""
         return self.projector.fc1.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its activations."""
+        """Dtype of the activations."""
         return self.projector.fc1.weight.dtype
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of what inference uses."""
+        """Number of parameters used in inference."""
         return sum(p.numel() for p in self.parameters())
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor) -> Tensor:
         """Visual tokens of images: [N, 3 * backbones, S, S] -> [N, P, hidden]."""
         return self.projector(self.vision_backbone(pixels.to(self.dtype)))
 
-    def read(self, embeddings: Tensor, mask: Tensor | None, positions: Tensor, cache: DynamicCache | None = None) -> Tensor:
+    def run_transformer(
+        self, embeddings: Tensor, mask: Tensor | None, positions: Tensor, cache: DynamicCache | None = None
+    ) -> Tensor:
         """Run the language model's blocks.
 
         Args:
-            embeddings: [N, K, hidden] of what follows on the cache.
-            mask: [N, all so far] bool, False at padding; None: there is none. Or in full, [N, 1, K, all so far], to be added
-                to attention scores.
+            embeddings: [N, K, hidden] of the tokens after the cached ones.
+            mask: [N, all so far] bool, False at padding; None: no padding. Or a complete additive mask [N, 1, K, all so far].
             positions: [N, K] of each token in its row, without padding.
-            cache: keys and values of what came before; it grows.
+            cache: keys and values of the previous tokens; extended in place.
 
         Returns:
             [N, K, hidden] after the final norm.
@@ -93,15 +94,15 @@ class OpenVLA(nn.Module):
 
     @property
     def action_tokens(self) -> slice:
-        """Ids of the action tokens, the highest action first."""
+        """Ids of the action tokens, in descending order of actions."""
         return slice(self.config.vocab - self.config.n_action_bins, self.config.vocab)
 
     def action_logits(self, hidden: Tensor) -> Tensor:
-        """Logits of the action tokens alone, float32: [..., hidden] -> [..., bins]."""
+        """Logits of the action tokens only, float32: [..., hidden] -> [..., bins]."""
         return F.linear(hidden, self.language_model.lm_head.weight[self.action_tokens]).float()
 
     def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor, actions: Tensor) -> Tensor:
-        """Predict each action token from the image, the prompt and the action tokens before it: what training needs.
+        """Predict each action token from the image, the prompt and the previous action tokens; used in training.
 
         Args:
             pixels: [N, 3 * backbones, S, S], see `processing.normalize`.
@@ -112,27 +113,27 @@ class OpenVLA(nn.Module):
         Returns:
             [N, D, V + padding] logits: entry d is the distribution of ``actions[:, d]``.
         """
-        return self.predict(self.see(pixels), input_ids, attention_mask, actions)
+        return self.predict(self.encode_images(pixels), input_ids, attention_mask, actions)
 
     def predict(self, visual: Tensor, input_ids: Tensor, attention_mask: Tensor, actions: Tensor) -> Tensor:
-        """As `forward`, from visual tokens [N, P, hidden]."""
+        """Like `forward`, from visual tokens [N, P, hidden]."""
         prompt, mask = interleave(self.embed(input_ids), attention_mask, visual)
         earlier = self.embed(actions[:, :-1])
         mask = torch.cat([mask, mask.new_ones(earlier.shape[:2])], 1)
-        hidden = self.read(torch.cat([prompt, earlier], 1), mask, positions(mask))
+        hidden = self.run_transformer(torch.cat([prompt, earlier], 1), mask, positions(mask))
         last = last_column(mask[:, : prompt.shape[1]])
         read_out = torch.cat([hidden[torch.arange(len(last)), last][:, None], hidden[:, prompt.shape[1] :]], 1)
         return self.logits(read_out)
 
     def rebuild_rotary(self, device: torch.device) -> None:
-        """Compute the rotary frequencies, which no checkpoint holds: left on meta they would be garbage, not an error."""
+        """Compute the rotary frequencies, which checkpoints lack: on the meta device they would be garbage without an error."""
         self.language_model.model.rotary_emb = LlamaRotaryEmbedding(self.language_model.config).to(device)
 
 
 def interleave(text: Tensor, mask: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the patches behind the first token of each row, wherever its padding is.
+    """Insert the patches after the first token of each row, for padding on either side.
 
-    Padding happens here, among embeddings: a tokenizer that pads first would put the patches behind a pad.
+    Rows are padded here, as embeddings: with left-padded token ids, the patches would follow a pad token.
 
     Args:
         text: [N, L, hidden] embedded prompts, padded left or right.
@@ -144,7 +145,7 @@ def interleave(text: Tensor, mask: Tensor, visual: Tensor) -> tuple[Tensor, Tens
     """
     (n, length, _), patches = text.shape, visual.shape[1]
     column = torch.arange(length + patches, device=text.device).expand(n, -1)
-    first = mask.int().argmax(1, keepdim=True)  # of the row's own tokens
+    first = mask.int().argmax(1, keepdim=True)  # first real token of the row
     is_text_before, is_text_after = column <= first, column > first + patches
     source = torch.where(is_text_before, column, torch.where(is_text_after, column - patches, length + column - first - 1))
     padded = torch.cat([mask, mask.new_ones(n, patches)], 1).gather(1, source)
@@ -153,7 +154,7 @@ def interleave(text: Tensor, mask: Tensor, visual: Tensor) -> tuple[Tensor, Tens
 
 
 def positions(mask: Tensor) -> Tensor:
-    """Position of each token in its own row, counted without padding: [N, L] bool -> [N, L] int64."""
+    """Position of each token in its row, counted without padding: [N, L] bool -> [N, L] int64."""
     return (mask.cumsum(1) - 1).clamp_min(0)
 
 

@@ -1,7 +1,7 @@
-"""Images to pixel values, exactly as PrismaticImageProcessor makes them: resized by PIL on uint8, then normalised.
+"""Convert images to pixel values exactly like PrismaticImageProcessor: resize with PIL on uint8, then normalize.
 
-PIL rounds to 8 bits between resizing and normalising, and filters by its own rules when it shrinks: interpolating tensors
-instead moves pixel values by more than a network forgives.
+PIL rounds to 8 bits between resizing and normalizing and has its own downscaling filters: interpolation of tensors would change
+pixel values enough to affect the network.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from teachers.openvla.config import ProcessorConfig
+from rpd.teachers.openvla.config import ProcessorConfig
 
 
 def resize(images: Tensor, config: ProcessorConfig) -> Tensor:
-    """Letterbox, resize and crop as the checkpoint says.
+    """Letterbox, resize and crop with the checkpoint's settings.
 
     Args:
         images: uint8 [N, H, W, 3], any H and W.
         config: the checkpoint's processor.
 
     Returns:
-        uint8 [N, S, S, 3] on the same device; the images themselves where nothing has to be done.
+        uint8 [N, S, S, 3] on the same device; the input itself if nothing changes.
     """
     size = config.tvf_crop_params[0].output_size
-    if images.shape[1:3] == size:  # every strategy leaves it alone
+    if images.shape[1:3] == size:  # unchanged by every strategy
         return images
     done = [_resize_one(Image.fromarray(image), config) for image in images.cpu().numpy()]
     return torch.from_numpy(np.stack([np.asarray(image) for image in done])).to(images.device)
 
 
 def normalize(images: Tensor, config: ProcessorConfig) -> Tensor:
-    """Scale to [0, 1] and normalise for each backbone: uint8 [N, S, S, 3] -> float32 [N, 3 * backbones, S, S]."""
+    """Scale to [0, 1] and normalize for each backbone: uint8 [N, S, S, 3] -> float32 [N, 3 * backbones, S, S]."""
     planes = images.permute(0, 3, 1, 2).float() / 255
     channels = []
     for params in config.tvf_normalize_params:
@@ -45,14 +45,14 @@ def normalize(images: Tensor, config: ProcessorConfig) -> Tensor:
 
 
 def crop_area(images: Tensor, area: float) -> Tensor:
-    """Cut out the middle and enlarge it again: what a fine-tune with image augmentation expects (OpenVLA: area 0.9).
+    """Crop the center and resize it to the original size, as needed by fine-tunes with image augmentation (OpenVLA: area 0.9).
 
-    Follows ``tf.image.crop_and_resize`` between conversions to and from float, as in OpenVLA's evaluation scripts:
-    bilinear between the centres of the corner pixels, no antialiasing, floor(255.5 x) at the end.
+    Follows ``tf.image.crop_and_resize`` with conversions from and to uint8, as in OpenVLA's evaluation scripts: bilinear
+    between the centers of the corner pixels, no antialiasing, floor(255.5 x) at the end.
 
     Args:
         images: uint8 [N, H, W, 3].
-        area: fraction of the area that is kept.
+        area: fraction of the area to keep.
     """
     scale = math.sqrt(area)
     planes = images.permute(0, 3, 1, 2).float() / 255
@@ -77,7 +77,7 @@ def _resize_one(image: Image.Image, config: ProcessorConfig) -> Image.Image:
 
 
 def _letterbox(image: Image.Image, fill: tuple[int, int, int] | None) -> Image.Image:
-    """Pad both sides of the shorter edge; an odd difference leaves one pixel, which the crop removes."""
+    """Pad both sides of the shorter edge; with an odd difference one pixel remains, which the crop removes."""
     width, height = image.size
     x, y = (int((max(width, height) - edge) / 2) for edge in (width, height))
     square = Image.new("RGB", (width + 2 * x, height + 2 * y), fill or 0)

@@ -1,4 +1,4 @@
-"""Instructions to token ids, as OpenVLA was trained on them."""
+"""Convert instructions to token ids, in the format of OpenVLA's training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from envs.errors import ConfigError
-from teachers.vocabulary import SPACE
+from rpd.envs.errors import ConfigError
+from rpd.teachers.vla.tokenizer import SPACE
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,24 +19,26 @@ TEMPLATE_V01 = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
     "polite answers to the user's questions. USER: What action should the robot take to {}? ASSISTANT:"
 )
-"""Of the models before openvla-7b, whose language model is Vicuna."""
+"""Prompt of the models before openvla-7b, with Vicuna as language model."""
+STYLES = {"openvla": TEMPLATE, "v01": TEMPLATE_V01}
+"""Prompt templates by the value of option ``prompt``."""
 BOS = "<s>"
 TOKENIZER = "tokenizer.json"
 
 
 class Prompter:
-    """The prompt of an instruction, as token ids.
+    """Converts instructions to prompts as token ids.
 
     Args:
-        tokenizer: the checkpoint's.
+        tokenizer: the checkpoint's tokenizer.
         template: `TEMPLATE` or `TEMPLATE_V01`.
-        max_tokens: longest prompt, tokens.
+        max_tokens: maximum length of a prompt, tokens.
 
     Attributes:
-        bos: id of the token that every prompt begins with.
+        bos: id of the first token of every prompt.
 
     Raises:
-        ConfigError: a tokenizer without the tokens that prompts begin and end with.
+        ConfigError: the tokenizer lacks the tokens at the beginning and end of prompts.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: str, max_tokens: int) -> None:
@@ -51,28 +53,27 @@ class Prompter:
             ConfigError: an empty instruction.
         """
         if not instruction.strip():
-            raise ConfigError("the instruction is empty: a VLA has to be told what to do, e.g. 'pick up the cube'")
+            raise ConfigError("the instruction is empty: a VLA needs one, e.g. 'pick up the cube'")
         return self.template.format(instruction.lower())
 
     def ids(self, instruction: str) -> list[int]:
         """The prompt as token ids, from BOS to the space before the action.
 
-        That space belongs to the first action token's text in training, so no tokenizer puts it at the end by itself; without
-        it the model is lost.
+        In training, that space belongs to the text of the first action token, so tokenizers do not add it; without it the model
+        fails.
 
         Raises:
             ConfigError: an instruction that is empty or too long.
         """
         if instruction not in self._known:
-            ids = list(self.tokenizer.encode(self.text(instruction)).ids)
-            if ids[0] != self.bos:
-                ids.insert(0, self.bos)
+            # without special tokens: those that a tokenizer.json adds depend on the settings when it was saved
+            ids = [self.bos, *self.tokenizer.encode(self.text(instruction), add_special_tokens=False).ids]
             if ids[-1] != self._space:
                 ids.append(self._space)
             if len(ids) > self.max_tokens:
                 raise ConfigError(
                     f"the instruction '{instruction[:60]}…' makes a prompt of {len(ids)} tokens; "
-                    f"the model reads at most {self.max_tokens} beside the image"
+                    f"the model reads at most {self.max_tokens} besides the image"
                 )
             self._known[instruction] = ids
         return self._known[instruction]
@@ -86,10 +87,10 @@ def _token(tokenizer: Tokenizer, token: str) -> int:
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right") -> tuple[Tensor, Tensor]:
-    """Prompts of different length as one tensor [N, L], and its mask [N, L] bool, False at padding.
+    """Pad prompts to one tensor [N, L], with its mask [N, L] bool, False at padding.
 
-    Everything here takes padding on either side. On the right, every token has something to attend to; on the left, a pad
-    has nothing, and it is up to the attention kernel what comes of that.
+    The model supports padding on either side. On the right, every token can attend to some other; on the left, a pad token
+    cannot, and its result depends on the attention kernel.
     """
     length = max(len(row) for row in rows)
     ids = torch.full((len(rows), length), pad_id)
@@ -100,17 +101,14 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right
     return ids, mask
 
 
-def load_tokenizer(content: bytes, where: str) -> Tokenizer:
-    """Read a tokenizer.json with the tokenizers library: transformers' Auto classes would offer to run a checkpoint's code.
+def style_of(backbone: str | None) -> str | None:
+    """Prompt style (key of `STYLES`) in which OpenVLA's code trains a language model; None: unknown.
 
-    Raises:
-        ConfigError: it is damaged, or the library is not installed.
+    Args:
+        backbone: ``llm_backbone_id`` of config.json, e.g. ``llama2-7b-pure`` or ``vicuna-v15-7b``; ``llama``: created by rpd.
+
+    Source: prismatic/models/backbones/llm/*.py and vla-scripts/finetune.py of openvla/openvla.
     """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise ConfigError("teacher openvla needs tokenizers, which is not installed: pip install 'rpd[vla]'") from None
-    try:
-        return Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises nothing more specific
-        raise ConfigError(f"{where}: {TOKENIZER} is not a tokenizer ({error})") from None
+    if backbone is None:
+        return None
+    return "v01" if backbone.startswith("vicuna") else "openvla" if backbone == "llama" or backbone.endswith("-pure") else None

@@ -1,6 +1,6 @@
-"""4- and 8-bit weights through bitsandbytes, for the language model's linear layers alone.
+"""4- and 8-bit weights through bitsandbytes, for the linear layers of the language model only.
 
-Embeddings, the output layer, projector and vision stay as they are: they are small, and suffer most.
+Embeddings, output layer, projector and vision backbones are not quantized: they are small and most sensitive.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
 
 Bits = Literal["int8", "nf4"]
 
 
 def prepare(module: nn.Module, bits: Bits, dtype: torch.dtype) -> None:
-    """Replace every linear layer inside a module by one without memory that will hold `bits` and compute in `dtype`.
+    """Replace every linear layer of a module by a `bits` one on the meta device that computes in `dtype`.
 
     Raises:
         ConfigError: bitsandbytes is not installed.
@@ -35,12 +35,12 @@ def prepare(module: nn.Module, bits: Bits, dtype: torch.dtype) -> None:
 
 
 def prepared(module: nn.Module) -> bool:
-    """Whether `prepare` made a layer."""
+    """Return whether a layer was created by `prepare`."""
     return type(module).__name__ in ("Linear8bitLt", "Linear4bit")
 
 
 def parameter(module: nn.Module, tensor: Tensor) -> nn.Parameter:
-    """The weight of a layer that `prepare` made, quantised where `tensor` is."""
+    """Weight of a layer created by `prepare`, quantized on the device of `tensor`."""
     library = _library()
     if type(module).__name__ == "Linear8bitLt":
         return library.nn.Int8Params(tensor.cpu(), requires_grad=False, has_fp16_weights=False).to(tensor.device)

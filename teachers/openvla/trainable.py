@@ -1,4 +1,4 @@
-"""An OpenVLA that learns: behaviour cloning with the cross-entropy of action tokens (arXiv 2406.09246, section 3.2)."""
+"""Train an OpenVLA: behavior cloning with the cross-entropy of action tokens (arXiv 2406.09246, section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers import lora
-from teachers.learner import Learner, Minibatch
-from teachers.openvla import decode, processing, weights
-from teachers.openvla.actions import ActionBins, ActionStatistics
-from teachers.openvla.checkpoint import Checkpoint
-from teachers.openvla.model import OpenVLA
-from teachers.openvla.prompt import pad
+from rpd.teachers.openvla import decode, processing, weights
+from rpd.teachers.openvla.actions import ActionBins, ActionStatistics
+from rpd.teachers.openvla.checkpoint import Checkpoint
+from rpd.teachers.openvla.model import OpenVLA
+from rpd.teachers.openvla.prompt import pad
+from rpd.teachers.vla import lora
+from rpd.teachers.vla.trainable import Minibatch, TrainableVLA
 
 
-class OpenVLALearner(Learner):
-    """A network of any size, new or given, all of it or low-rank adapters of it.
+class TrainableOpenVLA(TrainableVLA):
+    """Trains a new or pretrained network of any size, completely or by low-rank adapters.
 
     Args:
-        checkpoint: everything about it but the weights.
+        checkpoint: the checkpoint without its weights.
         model: the network.
-        key: the statistics that normalise the actions, of `checkpoint.statistics`.
-        smoothing: standard deviation of the targets over neighbouring bins. 0 is the plain cross-entropy, to which the next
-            bin is as wrong as any other; a model that starts from nothing learns much sooner with some.
-        scene_weight: see `Learner`.
-        rank: of the adapters (LoRA); 0 trains every weight.
-        dtype: of the weights that `export` writes.
+        key: key of the action statistics in `checkpoint.statistics`.
+        smoothing: standard deviation of the targets over neighboring bins. 0 is the plain cross-entropy, which treats
+            neighboring bins like all others; smoothing speeds up training from scratch considerably.
+        scene_weight: see `TrainableVLA`.
+        rank: rank of the adapters (LoRA); 0 trains all weights.
+        dtype: dtype of the weights that `export` writes.
     """
 
     def __init__(
@@ -55,39 +55,39 @@ class OpenVLALearner(Learner):
         super().__init__(model, width, scene_weight, model.device)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """See `Learner.prepare`."""
+        """See `TrainableVLA.prepare`."""
         return processing.resize(images, self.checkpoint.processor)
 
     def loss(self, batch: Minibatch) -> dict[str, Tensor]:
-        """See `Learner.loss`."""
+        """See `TrainableVLA.loss`."""
         normalized = self.statistics.normalize(batch.actions[:, 0].cpu().double().numpy())
         tokens = torch.from_numpy(self.bins.encode(normalized)).to(self.model.device)
         ids, mask = self._prompts(batch.instructions)
         visual = self._see(batch.images)
         logits = self.model.predict(visual, ids, mask, tokens)
         losses = {"action": cross_entropy(logits, tokens, self.bins, self.smoothing)}
-        return losses | self.tell(visual, batch.scene)
+        return losses | self.auxiliary_loss(visual, batch.scene)
 
     def scene_loss(self, batch: Minibatch) -> dict[str, Tensor]:
-        """See `Learner.scene_loss`."""
-        return self.tell(self._see(batch.images), batch.scene)
+        """See `TrainableVLA.scene_loss`."""
+        return self.auxiliary_loss(self._see(batch.images), batch.scene)
 
     @torch.no_grad()
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:
-        """See `Learner.act`: greedy."""
+        """See `TrainableVLA.act`: greedy action."""
         context = decode.prefill(self.model, self._see(images), *self._prompts(instructions))
         tokens = decode.greedy(self.model, context, self.statistics.dim).tokens
         values = self.statistics.unnormalize(self.bins.decode(tokens.cpu().numpy()))
         return torch.from_numpy(values.astype(np.float32))
 
     def export(self, folder: Path) -> None:
-        """See `Learner.export`: the official layout; adapters are merged into the weights."""
+        """See `TrainableVLA.export`: in the official layout; adapters are merged into the weights."""
         tensors = ((name, tensor.to(self.dtype)) for name, tensor in lora.merged(self.model))
         config = self.checkpoint.config.model_copy(update={"torch_dtype": str(self.dtype).removeprefix("torch.")})
         weights.save(replace(self.checkpoint, config=config), tensors, folder)
 
     def _see(self, images: Tensor) -> Tensor:
-        return self.model.see(processing.normalize(images.to(self.model.device), self.checkpoint.processor))
+        return self.model.encode_images(processing.normalize(images.to(self.model.device), self.checkpoint.processor))
 
     def _prompts(self, instructions: list[str]) -> tuple[Tensor, Tensor]:
         ids, mask = pad([self.prompter.ids(text) for text in instructions], self.checkpoint.config.pad_token_id)
@@ -97,12 +97,12 @@ class OpenVLALearner(Learner):
 def cross_entropy(logits: Tensor, tokens: Tensor, bins: ActionBins, smoothing: float) -> Tensor:
     """-sum_k q_k log p_k over the vocabulary, mean over tokens.
 
-    q is all on the token, or with `smoothing` a discretised Gaussian around it over the action tokens.
+    q is one-hot, or with `smoothing` a discretized Gaussian around the token over the action tokens.
 
     Args:
         logits: [N, D, V + padding].
         tokens: [N, D] ids of action tokens.
-        bins: which tokens are actions.
+        bins: the action tokens.
         smoothing: standard deviation of q, bins.
     """
     if smoothing == 0:

@@ -1,7 +1,7 @@
-"""OpenVLA's eyes: vision transformers as timm builds them (DINOv2 with registers, SigLIP), without timm.
+"""OpenVLA's vision backbones: vision transformers as built by timm (DINOv2 with registers, SigLIP), without timm.
 
-Parameters have the names of the checkpoint. Features are those of the block before the last, without a final norm, so the
-last block, that norm and SigLIP's pooling do not exist here (`UNUSED` in `teachers.openvla.load`).
+Parameters have the names of the checkpoint. Features are those of the second-last block without a final norm, so the last
+block, that norm and SigLIP's pooling do not exist here (see `unused` in `rpd.teachers.openvla.weights`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.openvla.config import OpenVLAConfig, ViTConfig
+from rpd.teachers.openvla.config import OpenVLAConfig, ViTConfig
 
 EPS = 1e-6
-"""Of timm's LayerNorm; torch's default is 1e-5."""
+"""Epsilon of timm's LayerNorm; torch's default is 1e-5."""
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one block, [N, heads, T, width / heads] each."""
@@ -23,11 +23,11 @@ KeyValue = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Memory:
-    """What a ViT computed for N images, so that some of their tokens can be computed anew."""
+    """Computations of a ViT for N images, so that some of their tokens can be recomputed."""
 
     blocks: list[KeyValue]
     tokens: Tensor
-    """[N, T, width] after the last block that is run."""
+    """[N, T, width] after the last executed block."""
 
 
 class Attention(nn.Module):
@@ -51,7 +51,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with the exact GELU, also in SigLIP."""
+    """Two-layer MLP with the exact GELU, also in SigLIP."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt factor per channel (Touvron et al., 2021, arXiv 2103.17239), under the name that HF gives it."""
+    """A learned factor per channel (Touvron et al., 2021, arXiv 2103.17239), with HF's parameter name."""
 
     def __init__(self, width: int, value: float) -> None:
         super().__init__()
@@ -88,14 +88,14 @@ class Block(nn.Module):
         self.ls2 = _layer_scale(config)
 
     def forward(self, x: Tensor, past: KeyValue | None = None, index: Tensor | None = None) -> tuple[Tensor, KeyValue]:
-        """[N, K, width] -> the same, and this block's keys and values; see `Attention`."""
+        """[N, K, width] -> [N, K, width], and this block's keys and values; see `Attention`."""
         mixed, memory = self.attn(self.norm1(x), past, index)
         x = x + self.ls1(mixed)
         return x + self.ls2(self.mlp(self.norm2(x))), memory
 
 
 class PatchEmbed(nn.Module):
-    """Patches to tokens: a convolution whose stride is its size."""
+    """Convert patches to tokens: a convolution with stride equal to its kernel size."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(nn.Module):
-    """One backbone: [N, 3, S, S] -> [N, P, width], the tokens of the patches after block depth - 2 (counted from 0)."""
+    """One backbone: [N, 3, S, S] -> [N, P, width], the patch tokens after block depth - 2 (counted from 0)."""
 
     def __init__(self, config: ViTConfig, image_size: int) -> None:
         super().__init__()
@@ -125,12 +125,12 @@ class ViT(nn.Module):
         return self.run(pixels).tokens[:, self.config.prefix :]
 
     def run(self, pixels: Tensor, memory: Memory | None = None, patches: Tensor | None = None) -> Memory:
-        """Compute all tokens, or with a `memory` only those of `patches` [N, K] and the prefix; the others stay as they were.
+        """Compute all tokens, or with a `memory` only those of `patches` [N, K] and the prefix; the others are kept.
 
-        A token looks at all others, so that one which stays is a little out of date wherever another has changed.
+        Tokens attend to all others, so that kept tokens are slightly outdated if another token changed.
         """
         config = self.config
-        x = self.patch_embed(pixels) + self.pos_embed  # the prefix tokens have no position
+        x = self.patch_embed(pixels) + self.pos_embed  # prefix tokens have no position embedding
         x = torch.cat([*(token.expand(len(x), -1, -1) for token in self._prefix()), x], 1)
         if memory is None or patches is None:
             index = None
@@ -152,7 +152,7 @@ class ViT(nn.Module):
 
 
 class VisionBackbone(nn.Module):
-    """One ViT, or two whose features are concatenated."""
+    """One ViT, or two with concatenated features."""
 
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()

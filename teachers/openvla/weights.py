@@ -1,25 +1,20 @@
-"""The weights of a checkpoint: streamed in shard by shard, and written back in the official layout."""
+"""Load the weights of a checkpoint shard by shard, and write them in the official layout."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
-from teachers import folders
-from teachers.folders import INDEX, MODEL
-from teachers.openvla import quantize
-from teachers.openvla.checkpoint import Checkpoint
-from teachers.openvla.config import OpenVLAConfig
-from teachers.openvla.model import OpenVLA
+from rpd.envs.errors import ConfigError
+from rpd.teachers.openvla import quantize
+from rpd.teachers.openvla.checkpoint import Checkpoint
+from rpd.teachers.openvla.config import OpenVLAConfig
+from rpd.teachers.openvla.model import OpenVLA
+from rpd.teachers.vla import checkpoint_dir, weight_files
 
 
 def load(
@@ -29,17 +24,17 @@ def load(
     device: torch.device | str = "cpu",
     bits: quantize.Bits | None = None,
 ) -> OpenVLA:
-    """Build a frozen model from a folder's safetensors.
+    """Build a frozen model from the safetensors in a folder.
 
-    The network is made without memory, and each tensor goes from its file to the device by itself: never are there two
-    copies of the model.
+    The network is built on the meta device, and each tensor is moved from its file to the device separately: there are never
+    two copies of the model.
 
     Args:
-        checkpoint: what `read_checkpoint` made of the folder.
-        folder: where the weights are.
-        dtype: of the weights and of the arithmetic; 4- or 8-bit weights compute in it too.
-        device: where they go.
-        bits: store the language model's linear layers in 8 or 4 bits.
+        checkpoint: result of `read_checkpoint`.
+        folder: folder with the weights.
+        dtype: dtype of weights and activations, also for 4- or 8-bit weights.
+        device: target device.
+        bits: bits of the language model's linear layers, 8 or 4.
 
     Raises:
         ConfigError: a shard or a tensor is missing, damaged, unexpected or of another shape; names it.
@@ -47,75 +42,45 @@ def load(
     with torch.device("meta"):
         model = OpenVLA(checkpoint.config)
     expected = {name: list(p.shape) for name, p in model.named_parameters()}
-    with ExitStack() as stack:
-        shards = [stack.enter_context(_open(file)) for file in _files(folder)]
-        where = {name: shard for shard in shards for name in shard.keys()}  # noqa: SIM118  (no mapping)
-        _check_names(set(expected), set(where), checkpoint.config, folder)
-        if bits is not None:
-            quantize.prepare(model.language_model.model, bits, dtype)
-        for name, shape in expected.items():
-            if (found := where[name].get_slice(name).get_shape()) != shape:
-                raise ConfigError(f"{folder}: tensor '{name}' has shape {found}, but the configuration describes {shape}")
-        for name in expected:
-            _assign(model, name, where[name].get_tensor(name).to(device, dtype))
+    where = weight_files.read(folder)
+    _check_names(set(expected), set(where), checkpoint.config, folder)
+    if bits is not None:
+        quantize.prepare(model.language_model.model, bits, dtype)
+    for name, shape in expected.items():
+        if (found := where[name].shape(name)) != shape:
+            raise ConfigError(f"{folder}: tensor '{name}' has shape {found}, but the configuration describes {shape}")
+    for name in expected:
+        _assign(model, name, where[name].take(name).to(device, dtype))
     model.rebuild_rotary(torch.device(device))
     return model.eval().requires_grad_(False)
 
 
 def save(
-    checkpoint: Checkpoint, tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = folders.SHARD_BYTES
+    checkpoint: Checkpoint, tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = checkpoint_dir.SHARD_BYTES
 ) -> None:
-    """Write a checkpoint in the official layout, which `load` reads again. The folder appears when it is whole.
+    """Write a checkpoint in the official layout, for `load`. The folder appears when it is complete.
 
-    What inference does not use is not written: the original code fills it at random, and does not use it either.
+    Tensors that inference does not use are not written: the original code initializes them randomly and does not use them
+    either.
 
     Args:
-        checkpoint: everything but the weights.
-        tensors: the model's parameters by name, in the dtype in which they are to be written; at most `shard_bytes` of them
-            are in memory at a time.
-        folder: where to write; it may not exist yet.
-        shard_bytes: largest file.
+        checkpoint: the checkpoint without its weights.
+        tensors: the model's parameters by name, in the dtype to write; at most `shard_bytes` of them are in memory at a time.
+        folder: folder to write; must not exist.
+        shard_bytes: size limit of a file.
 
     Raises:
         ConfigError: the folder exists.
         OSError: e.g. a full disk.
     """
-    folders.write(checkpoint.small_files(), tensors, folder, shard_bytes)
+    checkpoint_dir.write(checkpoint.small_files(), tensors, folder, shard_bytes)
 
 
 def unused(config: OpenVLAConfig) -> re.Pattern[str]:
-    """The tensors that a checkpoint may have and inference never reads: what comes after each backbone's features."""
+    """Pattern of tensors that a checkpoint may have and inference never reads: layers after each backbone's features."""
     backbones = zip(("featurizer", "fused_featurizer"), config.vits(), strict=False)
     parts = [rf"{name}\.(blocks\.{vit.depth - 1}\.|norm\.(weight|bias)$|attn_pool\.)" for name, vit in backbones]
     return re.compile(rf"vision_backbone\.({'|'.join(parts)})")
-
-
-def _files(folder: Path) -> list[Path]:
-    """The weight files of a folder.
-
-    Raises:
-        ConfigError: there are none, or one that the index names is missing.
-    """
-    index = folder / INDEX
-    if not index.is_file():
-        if not (folder / MODEL).is_file():
-            raise ConfigError(f"{folder}: has no weights: neither {MODEL} nor {INDEX}")
-        return [folder / MODEL]
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise ConfigError(f"{index}: not an index of safetensors files: truncated or altered?") from None
-    for name in names:
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder}: shard {name} is missing: {index.name} lists {len(names)} files")
-    return [folder / name for name in names]
-
-
-def _open(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{file}: not a safetensors file, or a damaged one ({error})") from None
 
 
 def _check_names(expected: set[str], found: set[str], config: OpenVLAConfig, folder: Path) -> None:
@@ -123,7 +88,7 @@ def _check_names(expected: set[str], found: set[str], config: OpenVLAConfig, fol
         raise ConfigError(f"{folder}: tensor '{missing[0]}' is missing" + _others(missing))
     ignored = unused(config)
     if extra := sorted(name for name in found - expected if not ignored.match(name)):
-        raise ConfigError(f"{folder}: unexpected tensor '{extra[0]}'{_others(extra)}: config.json describes no such thing")
+        raise ConfigError(f"{folder}: unexpected tensor '{extra[0]}'{_others(extra)}: not part of the model in config.json")
 
 
 def _others(names: list[str]) -> str:
@@ -131,7 +96,7 @@ def _others(names: list[str]) -> str:
 
 
 def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a tensor where the model has a parameter without memory."""
+    """Assign a tensor to a parameter on the meta device."""
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     few = leaf == "weight" and quantize.prepared(module)

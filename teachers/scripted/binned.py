@@ -1,4 +1,4 @@
-"""An action distribution in bins: what a VLA that speaks in tokens would answer in the expert's place."""
+"""Binned action distributions, like those of a VLA that outputs tokens."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 SURE = 0.95
-"""Probability of the gripper command that it says; a network is never certain."""
+"""Probability of the expert's gripper command; below 1, as for a network."""
 
 
 def to_bins(mean: Tensor, std: Tensor, edges: Tensor) -> Tensor:
-    """Log-probabilities [N, A, B] of bins with `edges` [A, B + 1] under N(mean, std²), both [N, A], by the bins' middles."""
+    """Log-probabilities [N, A, B] of bins with `edges` [A, B + 1] under N(mean, std²), both [N, A], at the bin centers."""
     middle = (edges[:, :-1] + edges[:, 1:]) / 2
     return (-0.5 * ((middle - mean[..., None]) / std[..., None]).square()).log_softmax(-1)
 
 
 def log_prob(bin_logits: Tensor, edges: Tensor, gripper: Tensor, action: Tensor) -> Tensor:
-    """Log-density [N] of actions [N, A] under the bins, the outermost if beyond; the last dimension by its sign.
+    """Log-density [N] of actions [N, A] under the bins (beyond them: the outermost bin); the last dimension uses its sign.
 
     Args:
         bin_logits: [N, A, B].
         edges: [A, B + 1], evenly spaced.
-        gripper: [N] the command that the teacher says, -1 or 1.
+        gripper: [N] gripper command of the teacher, -1 or 1.
         action: [N, A].
     """
     low, bins = edges[:, 0], bin_logits.shape[-1]

@@ -1,4 +1,4 @@
-"""How a scripted teacher is made weak in a chosen way."""
+"""Errors of scripted teachers: bias, failing phases, multiple modes, out-of-distribution mirroring."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from envs.privileged import Scene
-from teachers.scripted.plan import PHASES, Plan
-from teachers.scripted.trembling import Tremble
+from rpd.envs.privileged_state import ManipulationState
+from rpd.teachers.scripted.noisy_teacher import ActionNoise
+from rpd.teachers.scripted.plan import PHASES, Plan
 
 
-class Dials(Tremble):
-    """The imperfections. All zero: the expert."""
+class ExpertErrors(ActionNoise):
+    """Errors of an expert; all zero: a perfect expert."""
 
-    flip: float = Field(0.0, ge=0, le=1)
+    gripper_error_rate: float = Field(0.0, ge=0, le=1)
     """Probability of the wrong gripper command, drawn per label."""
     bias: float = Field(0.0, ge=0, le=0.2)
-    """How far beside the object (m) the teacher believes it to be, as long as it does not hold it; Reach: the target."""
+    """Offset of the perceived object position, m, until the object is grasped; in Reach: of the target."""
     bias_angle: float = 90.0
     """Direction of the bias in the base frame, degrees: 0 is +x (away from the base), 90 is +y (left)."""
     fail: Literal["approach", "descend", "grasp", "carry", "release", "push"] | None = None
-    """Phase that goes wrong: the arm stops where it should move, the gripper does the opposite where it matters."""
+    """Phase that fails: the arm stops instead of moving, or the gripper does the opposite in grasp, carry and release."""
     fail_rate: float = Field(1.0, ge=0, le=1)
-    """Fraction of the episodes in which `fail` goes wrong."""
+    """Fraction of the episodes in which `fail` takes effect."""
     modes: int = Field(1, ge=1, le=2)
-    """2: while undecided, align with either pair of faces of the cube. The mean then aligns with neither."""
+    """2: before committing, align with either pair of faces of the cube. The mean then aligns with neither."""
     samples: int = Field(8, ge=2, le=64)
     """Samples per label with modes=2."""
     ood: float | None = None
-    """Objects further left than this (y, m, base frame) were not in the training data: the teacher is sure of the
-    mirror image of the scene instead. Episodes that the environment marks as out of distribution are treated alike."""
-    rise: float = Field(0.0, ge=0, le=0.1)
-    """How far up (m) the hand sets out while its fingers close, not waiting to feel the cube: an imitator that cannot see
-    whether they hold it would wait for ever where the expert waits one step."""
+    """Objects further left than this (y, m, base frame) count as outside the training data: the teacher acts on the mirrored
+    scene instead, as it does in episodes marked as out of distribution by the environment."""
+    early_lift: float = Field(0.0, ge=0, le=0.1)
+    """Height, m, that the hand already moves to while the fingers close, without waiting for contact. The expert waits one step
+    there; an imitator that cannot see whether the fingers hold the cube would wait forever."""
     bins: int | None = Field(None, ge=2, le=1024)
-    """Answer as a VLA that speaks in tokens does: with a distribution over this many bins of each dimension."""
+    """Number of bins per dimension of a label's distribution, as for a VLA that outputs tokens; default: no bins."""
 
 
 PRESETS: dict[str, dict[str, dict[str, str]]] = {
@@ -71,59 +71,59 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
         "PlaceInBin": {"fail": "grasp", "fail_rate": "0.7"},
     },
 }
-"""Weak teachers by name: dials by task, or by its base name. On the tabletop with a Panda each of them solves between
-10 and 50 % of the episodes (noisy Reach: 70 %, as one lucky moment is enough)."""
+"""Presets of errors by task, or by its base name. On the tabletop with a Panda, each preset solves between 10 and 50 % of the
+episodes (noisy Reach: 70 %, as a single accurate moment is sufficient)."""
 
 _FLIPPED = ("grasp", "carry", "release")
 _HASH = (73856093, 19349663)
 
 
-def believe(scene: Tensor, dials: Dials, contact: str = "object_pos") -> Tensor:
-    """Return the scene [N, Scene.dim] as the teacher sees it: mirrored out of distribution, shifted by the bias.
+def perceived_state(scene: Tensor, errors: ExpertErrors, contact: str = "object_pos") -> Tensor:
+    """Scene [N, ManipulationState.dim] as perceived by the teacher: mirrored if out of distribution, shifted by the bias.
 
     Args:
-        scene: the truth.
-        dials: the imperfections.
-        contact: field that the bias shifts.
+        scene: the true scene.
+        errors: the expert's errors.
+        contact: scene field shifted by the bias.
     """
-    if dials.bias == 0 and dials.ood is None:
+    if errors.bias == 0 and errors.ood is None:
         return scene
     scene = scene.clone()
-    if dials.ood is not None:
-        side = 1 - 2 * out_of_distribution(scene, dials.ood).float()
+    if errors.ood is not None:
+        side = 1 - 2 * out_of_distribution(scene, errors.ood).float()
         for field in ("object_pos", "target_pos"):
-            Scene.get(scene, field)[:, 1] *= side
-    if dials.bias:
-        free = dials.bias * (Scene.get(scene, "grasped")[:, 0] < 0.5)
-        angle = math.radians(dials.bias_angle)
-        position = Scene.get(scene, contact)
+            ManipulationState.get(scene, field)[:, 1] *= side
+    if errors.bias:
+        free = errors.bias * (ManipulationState.get(scene, "grasped")[:, 0] < 0.5)
+        angle = math.radians(errors.bias_angle)
+        position = ManipulationState.get(scene, contact)
         position[:, 0] += free * math.cos(angle)
         position[:, 1] += free * math.sin(angle)
     return scene
 
 
 def out_of_distribution(scene: Tensor, left: float) -> Tensor:
-    """Rows [N] bool where the object is further left than `left` (y, m), or that the environment marks."""
-    return (Scene.get(scene, "object_pos")[:, 1] > left) | (Scene.get(scene, "ood")[:, 0] > 0.5)
+    """Mask [N] bool of rows with an object further left than `left` (y, m), or marked by the environment."""
+    return (ManipulationState.get(scene, "object_pos")[:, 1] > left) | (ManipulationState.get(scene, "ood")[:, 0] > 0.5)
 
 
-def lottery(scene: Tensor) -> Tensor:
-    """A number [N] in [0, 1) per episode, uniform over episodes: a hash of where the target stands, to the millimetre.
+def per_episode_uniform(scene: Tensor) -> Tensor:
+    """A number [N] in [0, 1) per episode, uniform over episodes: a hash of the target position in millimeters.
 
-    The target stays there for the whole episode (a lower cube, unless it is knocked), so the draw needs no memory.
+    The target stays fixed during an episode (a lower cube, unless it is pushed), so the number needs no memory.
     """
-    cells = (Scene.get(scene, "target_pos")[:, :2] * 1000).round().long()
+    cells = (ManipulationState.get(scene, "target_pos")[:, :2] * 1000).round().long()
     mixed = (cells * cells.new_tensor(_HASH)).sum(-1)
-    for _ in range(2):  # xorshift-multiply rounds spread neighbouring cells
+    for _ in range(2):  # xorshift-multiply rounds separate neighboring cells
         mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0x7FFFFFFF
     return mixed.double() / 2**31
 
 
-def forget(plan: Plan, scene: Tensor, dials: Dials) -> Plan:
-    """Return the plan with the failing phase gone wrong, in the episodes drawn for it."""
-    if dials.fail is None:
+def apply_failure(plan: Plan, scene: Tensor, errors: ExpertErrors) -> Plan:
+    """Replace the plan in the failing phase, in the episodes selected for failure."""
+    if errors.fail is None:
         return plan
-    wrong = (plan.phase == PHASES.index(dials.fail)) & (lottery(scene) < dials.fail_rate)
-    if dials.fail in _FLIPPED:
+    wrong = (plan.phase == PHASES.index(errors.fail)) & (per_episode_uniform(scene) < errors.fail_rate)
+    if errors.fail in _FLIPPED:
         return Plan(plan.move, plan.turn, plan.open ^ wrong, plan.phase)
     return Plan(plan.move * ~wrong[:, None], plan.turn * ~wrong, plan.open, plan.phase)

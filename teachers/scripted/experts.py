@@ -1,11 +1,11 @@
-"""What a perfect privileged teacher does: pure, memoryless functions of the scene, so that they are right in any state.
+"""Privileged experts: pure, memoryless functions of the scene, correct in any state.
 
-Every phase is decided from geometry alone. Where a decision could chatter, its tolerance widens once the decision
-shows in the scene (the gripper has begun to close, the cube rests on its place).
+Phases are decided from geometry alone. To avoid chattering, the tolerance of a decision widens once the decision is visible in
+the scene (the gripper has started to close, the cube rests on its place).
 
-Experts are made to be imitated. A student that knows the cube's place to within a centimetre learns the mean of the
-actions for all places that it takes for possible; decisions are therefore as soft as the fingers allow, so that this
-mean still solves the task (measured in tests/teachers/test_scripted_tabletop.py).
+Experts are designed for imitation. A student that localizes the cube to within a centimeter learns the mean action over all
+positions it cannot distinguish; decisions are therefore as soft as the fingers allow, so that this mean still solves the task
+(measured in tests/teachers/scripted/test_tabletop.py).
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from envs.specs import ActionSpec
-from teachers.scripted.grasp import move, pick, place_in_bin, stack
-from teachers.scripted.plan import APPROACH, CARRY, DESCEND, GRASP, PUSH, RELEASE, Plan, View
-from teachers.scripted.push import push
-from teachers.scripted.tee import push_tee
+from rpd.envs.specs import ActionSpec
+from rpd.teachers.scripted.grasp import move, pick, place_in_bin, stack
+from rpd.teachers.scripted.plan import APPROACH, CARRY, DESCEND, GRASP, PUSH, RELEASE, Plan, View
+from rpd.teachers.scripted.push import push
+from rpd.teachers.scripted.pusht import push_t
 
 GAINS = {"tabletop": 0.45, "maniskill": 1.0, "libero": 1.5}
-"""Fraction of the remaining way commanded per control step, by simulator.
+"""Fraction of the remaining distance commanded per control step, by simulator.
 
-Tabletop's actions move a target that the arm follows with a lag: more would overshoot. ManiSkill's start from the
-measured pose, and the arm covers less than half of the command in one step: less would be slow.
+Tabletop actions move a target that the arm follows with a lag: larger gains overshoot. ManiSkill actions start from the
+measured pose, and the arm covers less than half of the command in one step: smaller gains are slow.
 """
 
 
-def reach(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
+def reach(v: View, second_mode: bool = False, early_lift: float = 0.0) -> Plan:
     """Move the tcp to the target."""
     still = torch.zeros_like(v.half)
     return Plan(v.target - v.tcp, still, still == 0, torch.full_like(still, APPROACH, dtype=torch.int64))
 
 
 class Expert(NamedTuple):
-    """One task."""
+    """Expert of one task."""
 
     plan: Callable[[View, bool, float], Plan]
-    """`(scene, second_mode, rise) -> plan`."""
+    """`(scene, second_mode, early_lift) -> plan`."""
     phases: tuple[int, ...]
-    """Phases that it goes through."""
+    """Phases of the plan."""
     contact: str = "object_pos"
-    """Field of the scene that says where the tool has to go first."""
+    """Scene field with the first position that the tool moves to."""
 
 
 _GRASP = (APPROACH, DESCEND, GRASP, CARRY)
@@ -52,37 +52,37 @@ EXPERTS = {
     "Reach": Expert(reach, (APPROACH,), contact="target_pos"),
     "PushCube": Expert(push, (APPROACH, DESCEND, PUSH)),
     "PullCube": Expert(push, (APPROACH, DESCEND, PUSH)),
-    "PushT": Expert(push_tee, (APPROACH, DESCEND, PUSH)),
+    "PushT": Expert(push_t, (APPROACH, DESCEND, PUSH)),
     "PickCube": Expert(pick, _GRASP),
     "StackCube": Expert(stack, (*_GRASP, RELEASE)),
     "PlaceInBin": Expert(place_in_bin, (*_GRASP, RELEASE)),
     "libero": Expert(move, (*_GRASP, RELEASE)),
 }
-"""By base name of the task: `tabletop/PickCube` and `maniskill/PickCube-v1` are both PickCube."""
+"""Experts by base name of the task: `tabletop/PickCube` and `maniskill/PickCube-v1` are both PickCube."""
 
 
 def base_name(task: str) -> str:
-    """`maniskill/PickCube-v1` -> `PickCube`; every task of LIBERO -> `libero`: those that have a scene are alike."""
+    """`maniskill/PickCube-v1` -> `PickCube`; LIBERO tasks with a scene share one expert: `libero`."""
     if task.startswith("libero/"):
         return "libero"
     return task.rsplit("/", 1)[-1].split("-v", 1)[0]
 
 
 def gain(task: str, delay: float = 0) -> float:
-    """The gain (see GAINS) that suits a task's simulator, and a robot whose commands are `delay` control steps late.
+    """Gain (see GAINS) for a task's simulator and a robot with a command delay of `delay` control steps.
 
-    Who corrects an error again while the first correction is still on its way swings around the goal.
+    Without the reduction for delay, a second correction during the delay of the first makes the arm oscillate around the goal.
     """
     return GAINS.get(task.split("/", 1)[0], GAINS["tabletop"]) / (1 + delay)
 
 
 def to_action(plan: Plan, v: View, action: ActionSpec, gain: float) -> Tensor:
-    """Turn a plan into a normalised action [N, 7]; the tool is kept pointing down.
+    """Convert a plan to a normalized action [N, 7]; the tool keeps pointing down.
 
     Args:
-        plan: what to do.
-        v: the scene that it was made for.
-        action: what +-1 means.
+        plan: the plan.
+        v: the scene of the plan.
+        action: the action space, with the scale of ±1.
         gain: see GAINS.
     """
     # z_tool x (0, 0, -1) = (-zy, zx, 0) tilts the tool back to pointing down.
@@ -93,7 +93,7 @@ def to_action(plan: Plan, v: View, action: ActionSpec, gain: float) -> Tensor:
 
 
 def _limit(v: Tensor) -> Tensor:
-    """Shorten vectors [N, 3] to fit into [-1, 1], keeping their direction."""
+    """Shorten vectors [N, 3] to fit in [-1, 1] with their direction unchanged."""
     return v / v.abs().amax(-1, keepdim=True).clamp(min=1)
 
 
@@ -102,7 +102,7 @@ def expert(task: str, scene: Tensor, action: ActionSpec) -> Tensor:
 
     Args:
         task: e.g. ``"tabletop/PickCube"``.
-        scene: [N, Scene.dim].
+        scene: [N, ManipulationState.dim].
         action: the action space.
     """
     view = View(scene)

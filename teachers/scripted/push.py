@@ -1,16 +1,16 @@
-"""The expert that pushes a cube, or pulls it, onto a disc."""
+"""Expert that pushes or pulls a cube onto a disc."""
 
 from __future__ import annotations
 
 import torch
 
-from teachers.scripted.plan import APPROACH, DESCEND, FINGER, HOLD, HOVER, MAX_PUSH, PUSH, Plan, View, heading, over, ramp
+from rpd.teachers.scripted.plan import APPROACH, DESCEND, FINGER, HOLD, HOVER, MAX_PUSH, PUSH, Plan, View, heading, over, ramp
 
 
-def push(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
-    """Go behind the cube, on the far side from the target, and push it there with closed fingers.
+def push(v: View, second_mode: bool = False, early_lift: float = 0.0) -> Plan:
+    """Move behind the cube, opposite to the target, and push it with closed fingers.
 
-    Pulling towards the base is the same: the far side is then beyond the cube, and the way there is above it.
+    Pulling towards the base is the same motion: the tool passes above the cube to its far side.
     """
     way = (v.target - v.object)[:, :2]
     left = way.norm(dim=-1)
@@ -33,7 +33,7 @@ def push(v: View, second_mode: bool = False, rise: float = 0.0) -> Plan:
     done = left < 0.5 * v.half
 
     move = torch.where(pushing[:, None], torch.cat([forward, height[:, None]], -1), around) * ~done[:, None]
-    # Both fingertips touch; half turns do not matter.
+    # Both fingertips touch the cube; fingers are symmetric under half turns.
     turn = torch.angle((heading(side) * v.fingers.conj()).square()) / 2
     phase = torch.where(pushing, PUSH, torch.where(raised > 0.99, APPROACH, DESCEND))
     return Plan(move, turn * ~done, torch.zeros_like(done), torch.where(done, HOLD, phase))

@@ -1,9 +1,9 @@
-"""The client of a policy server, ours or openpi's: connects, asks, and connects again.
+"""Client of a policy server, ours or openpi's, with reconnection.
 
     client = Client("ws://127.0.0.1:8000")
     action = client.request({"state": state, "image.front": image, "prompt": "pick up the cube"})["actions"][0]
 
-Needs no torch, so that it can run beside a robot's driver.
+Needs no torch, so that it runs in the process of a robot driver.
 """
 
 from __future__ import annotations
@@ -16,36 +16,38 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from envs.errors import ConfigError, ServerLost
-from teachers.wire.codec import MalformedMessage, Message, array_bytes, decode, encode
-from teachers.wire.memory import OwnBlock
+from rpd.envs.errors import ConfigError, ServerLost, missing_package
+from rpd.teachers.transport import TOKEN_VARIABLE
+from rpd.teachers.transport.codec import MalformedMessage, Message, array_bytes, decode, encode
+from rpd.teachers.transport.shared_memory import OwnBlock
 
 try:
     from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
     from websockets.sync.client import ClientConnection, connect
 except ImportError:
-    raise ConfigError("policy servers and their clients need msgpack and websockets: pip install 'rpd[serve]'") from None
+    raise missing_package("a policy server or its client", "msgpack and websockets", "serve") from None
 
-PROTOCOL = "rpd/1"
-TOKEN_VARIABLE = "RPD_SERVE_TOKEN"
+PROTOCOL = "rpd/3"
+HOW_TO_SEND = f"add token_file=FILE, or set {TOKEN_VARIABLE}"
 MAX_REPLY = 256 * 2**20  # bytes
-ANSWER_ROOM = 2**20  # bytes of shared memory for an answer, beside as much as the request takes
+ANSWER_ROOM = 2**20  # bytes of shared memory for an answer, in addition to the size of the request
 
 
 class _Lost(Exception):
-    """The connection is of no use any more; the message says why."""
+    """The connection is unusable; the message gives the reason."""
 
 
 class _Denied(Exception):
-    """The server does not accept the token."""
+    """The server rejected the token."""
 
 
 class Client:
     """One connection, one request at a time.
 
     Attributes:
-        url: of the server.
-        metadata: what the server said of itself when the connection was made.
+        url: address of the server.
+        metadata: metadata sent by the server on connection.
+        connections: number of connections made; each starts with empty memory on the server.
     """
 
     def __init__(
@@ -56,21 +58,24 @@ class Client:
         retries: int = 5,
         on_retry: Callable[[str], None] = lambda message: None,
         share: bool = True,
+        remedy: str = HOW_TO_SEND,
     ) -> None:
-        """Connect. A server that does not answer now is a mistake and not retried; later it is.
+        """Connect. A failure to connect here is an error without retry; later failures are retried.
 
         Args:
             url: ``ws://host:port`` or ``wss://host:port``.
-            token: what the server wants to see, if anything.
+            token: access token, if the server requires one.
             timeout: seconds to wait for an answer.
-            retries: how often a request is sent again, over a new connection, when there was no answer.
-            on_retry: told before each of them.
-            share: whether large arrays go through shared memory, where the server can see it.
+            retries: how often a request without an answer is sent again, over a new connection.
+            on_retry: called with a message before each retry.
+            share: pass large arrays through shared memory if the server can open it.
+            remedy: how to send a token, for the error message of a server that requires one.
 
         Raises:
-            ConfigError: no server there, another kind of server, or another token.
+            ConfigError: no server at the address, another kind of server, or a wrong token.
         """
         self.url, self.timeout, self.retries, self.on_retry = url, timeout, retries, on_retry
+        self._token, self._remedy, self.connections = token, remedy, 0
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._open = contextlib.ExitStack()
         self._socket: ClientConnection | None = None
@@ -85,10 +90,18 @@ class Client:
             self.close()
             raise ConfigError(f"no policy server at {url} ({error}): start one with `rpd serve`") from None
         except _Denied:
-            raise ConfigError(f"policy server {url}: {_wrong_token(token)}") from None
+            raise ConfigError(f"policy server {url}: {_wrong_token(token, remedy)}") from None
+
+    def another(self) -> Client:
+        """Open a second connection to the same server, with its own memory.
+
+        Raises:
+            ConfigError: the server is gone.
+        """
+        return Client(self.url, self._token, self.timeout, self.retries, self.on_retry, self._share, self._remedy)
 
     def request(self, message: Message) -> Message:
-        """Ask, and wait for the answer.
+        """Send a request and return the answer.
 
         Args:
             message: an observation, or one of the requests in docs/serving.md.
@@ -103,7 +116,7 @@ class Client:
                 answer = self._exchange(message, self._arena(message))
                 break
             except _Denied:
-                raise ServerLost(f"policy server {self.url}: it does not accept the token any more") from None
+                raise ServerLost(f"policy server {self.url}: the token is no longer accepted") from None
             except _Lost as error:
                 self.close()
                 if attempt == self.retries:
@@ -111,15 +124,15 @@ class Client:
                 delay = min(0.5 * 2**attempt, 8.0)
                 self.on_retry(f"policy server {self.url}: {error}; retry {attempt + 1} of {self.retries} in {delay:g} s")
                 time.sleep(delay)
-            except BaseException:  # an answer that nobody waited for must not be taken for the next one's
+            except BaseException:  # a late answer must not be taken for that of the next request
                 self.close()
                 raise
-        if isinstance(answer, str):  # openpi's is a traceback
+        if isinstance(answer, str):  # openpi sends a traceback
             raise ServerLost(f"policy server {self.url} answers: {(answer.strip() or 'error').splitlines()[-1]}")
         return answer
 
     def close(self) -> None:
-        """Hang up; the next request connects again."""
+        """Close the connection; the next request connects again."""
         with contextlib.suppress(OSError, WebSocketException):
             self._open.close()
         if self._block is not None:
@@ -130,16 +143,16 @@ class Client:
         """Connect and read the metadata.
 
         Raises:
-            ServerLost: another policy is served there than before.
+            ServerLost: the server now serves another policy.
         """
         try:
             connection = connect(
                 self.url, additional_headers=self._headers, compression=None, proxy=None, max_size=MAX_REPLY,
-                open_timeout=self.timeout, close_timeout=1, ping_interval=None,  # openpi's server is deaf while it computes
+                open_timeout=self.timeout, close_timeout=1, ping_interval=None,  # no pings: openpi's server is busy
             )  # fmt: skip
             self._socket = self._open.enter_context(connection)
             wait = struct.pack("ll", int(self.timeout), int(self.timeout % 1 * 1e6))  # a struct timeval
-            self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)  # recv has a timeout of its own
+            self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)  # recv has its own timeout
         except InvalidStatus as error:
             if error.response.status_code == 401:
                 raise _Denied from None
@@ -157,10 +170,11 @@ class Client:
             names = (str(m.get("name", "a policy")) for m in (metadata, self.metadata))
             raise ServerLost("policy server {}: it now serves {}, and not {} as before".format(self.url, *names))
         self.metadata = metadata
+        self.connections += 1
         self._shares = self._share and metadata.get("shared_memory") is True
 
     def _exchange(self, message: Message, arena: OwnBlock | None) -> Message | str:
-        """Send a request and receive its answer, or the text of an error."""
+        """Send a request; return the answer, or the text of an error."""
         assert self._socket is not None
         if arena is not None:
             arena.used = 0
@@ -190,7 +204,7 @@ class Client:
             raise _Lost(str(error)) from None
 
     def _arena(self, message: Message) -> OwnBlock | None:
-        """The block of this connection, agreed on with the server when a request first needs one so large."""
+        """Shared memory block of this connection, created when a request first needs one of this size."""
         need = array_bytes(message)
         if not self._shares or need <= (self._block.size if self._block else 0):
             return self._block
@@ -199,7 +213,7 @@ class Client:
         self._block = None
         try:
             block = OwnBlock(2 * need + ANSWER_ROOM)
-        except OSError:  # /dev/shm is full, as it soon is in a container: the socket does it too
+        except OSError:  # /dev/shm is full, as is common in containers: use the socket
             self._shares = False
             return None
         try:
@@ -209,7 +223,7 @@ class Client:
             raise
         finally:
             block.unlink()
-        if isinstance(answer, str):  # it cannot see our memory: another container
+        if isinstance(answer, str):  # the server cannot open our memory: another container
             block.close()
             self._shares = False
         else:
@@ -218,10 +232,10 @@ class Client:
 
 
 def read_token(path: str | Path | None) -> str | None:
-    """Return the token in a file, or else of the environment variable ``RPD_SERVE_TOKEN``; None where there is neither.
+    """Return the token from a file, else from the environment variable ``RPD_SERVE_TOKEN``; None if neither exists.
 
     Raises:
-        ConfigError: the file cannot be read, or what is given is no token.
+        ConfigError: the file cannot be read, or its content is not a token.
     """
     if path is None and TOKEN_VARIABLE not in os.environ:
         return None
@@ -236,9 +250,9 @@ def read_token(path: str | Path | None) -> str | None:
 
 
 def _identity(metadata: Message) -> bytes:
-    """What must not change when a server comes back."""
+    """Metadata that must stay the same after a reconnection."""
     return encode({key: value for key, value in metadata.items() if key not in ("limits", "shared_memory")})
 
 
-def _wrong_token(token: str | None) -> str:
-    return "it does not accept this token" if token else f"it wants a token: add token_file=FILE, or set {TOKEN_VARIABLE}"
+def _wrong_token(token: str | None, remedy: str) -> str:
+    return "the token is not accepted" if token else f"a token is required: {remedy}"

@@ -4,9 +4,9 @@ A message is a map with string keys. An array in it is a map of its own, with by
 
     {b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": [2, 3]}
 
-and a numpy scalar ``{b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}``. Where both sides see the same memory
-(`teachers.wire.memory`), ``b"offset"`` stands in place of ``b"data"``. Nothing else is understood: no pickle, no object
-arrays, no msgpack extensions; and what is decoded never takes much more memory than the message did.
+and a numpy scalar ``{b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}``. If both sides share memory
+(`rpd.teachers.transport.shared_memory`), ``b"offset"`` replaces ``b"data"``. Everything else is refused: pickle, object arrays,
+msgpack extensions. Decoding never takes much more memory than the message itself.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from envs.errors import ConfigError
-from teachers.wire.memory import Arena
+from rpd.envs.errors import missing_package
+from rpd.teachers.transport.shared_memory import Arena
 
 try:
     import msgpack
 except ImportError:
-    raise ConfigError("policy servers and their clients need msgpack and websockets: pip install 'rpd[serve]'") from None
+    raise missing_package("a policy server, its client or a record", "msgpack", "serve") from None
 
 Message = dict[str, Any]
 
@@ -31,45 +31,45 @@ DTYPES = {
     np.dtype(name).str: np.dtype(name)
     for name in ("?", "i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
 }
-MAX_DEPTH = 8  # of maps and lists within each other
-MAX_LENGTH = 8_192  # of one map or list: msgpack makes room before it has seen the items
-MAX_ITEMS = 65_536  # in all maps and lists of a message together
+MAX_DEPTH = 8  # nesting of maps and lists
+MAX_LENGTH = 8_192  # items of one map or list: msgpack allocates before it reads the items
+MAX_ITEMS = 65_536  # items of all maps and lists of a message
 MAX_DIMS = 8
-SHARE_FROM = 16_384  # bytes of an array from which shared memory is worth the trouble
+SHARE_FROM = 16_384  # bytes: smaller arrays are not worth the overhead of shared memory
 
 _ARRAY, _SCALAR, _DATA, _OFFSET, _DTYPE, _SHAPE = b"__ndarray__", b"__npgeneric__", b"data", b"offset", b"dtype", b"shape"
 _PLAIN = (str, bool, int, float, type(None), np.ndarray, np.generic)
 
 
 class MalformedMessage(ValueError):
-    """Bytes that are no message; the text says what is wrong with them."""
+    """Invalid message; the text gives the reason."""
 
 
 def encode(message: Message, arena: Arena | None = None) -> bytes:
-    """Write a message.
+    """Encode a message.
 
     Args:
         message: nested dicts and lists of numbers, strings, None and numpy arrays.
-        arena: takes the large arrays, as long as there is room in it.
+        arena: shared memory for large arrays, used while there is room.
 
     Raises:
-        TypeError: it holds something else.
+        TypeError: the message contains another type.
     """
     return msgpack.packb(message, default=functools.partial(_pack, arena=arena))
 
 
 def decode(data: bytes, arena: Arena | None = None) -> Message:
-    """Read a message.
+    """Decode a message.
 
     Args:
-        data: from `encode`, or from anybody.
-        arena: where arrays that were not sent are.
+        data: bytes from `encode` or an untrusted source.
+        arena: shared memory with the arrays that are not in `data`.
 
     Returns:
-        The message; arrays that were sent cannot be written to.
+        The message; arrays from `data` are read-only.
 
     Raises:
-        MalformedMessage: it is not one, or a dangerous one.
+        MalformedMessage: invalid or dangerous content.
     """
     reader = _Reader(arena)
     try:
@@ -87,8 +87,13 @@ def decode(data: bytes, arena: Arena | None = None) -> Message:
     return message
 
 
+def as_int(value: Any) -> Any:
+    """Convert numpy integers of any width to int (openpi's packer sends numpy scalars); other values are unchanged."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
 def array_bytes(value: Any) -> int:
-    """How much of a message is arrays that go into an arena."""
+    """Bytes of the arrays in a message that are large enough for an arena."""
     if isinstance(value, dict):
         return sum(map(array_bytes, value.values()))
     return value.nbytes if isinstance(value, np.ndarray) and value.nbytes >= SHARE_FROM else 0
@@ -106,7 +111,7 @@ def _pack(value: Any, arena: Arena | None) -> Any:
 
 
 class _Reader:
-    """The hooks of one `decode`: msgpack calls them for every map and list, innermost first."""
+    """Hooks of one `decode`: msgpack calls them for every map and list, innermost first."""
 
     def __init__(self, arena: Arena | None) -> None:
         self.arena = arena
@@ -145,7 +150,7 @@ class _Reader:
 
     def _shared(self, offset: Any, size: int) -> np.ndarray:
         if self.arena is None:
-            raise MalformedMessage("an array lies in shared memory, but none was agreed on")
+            raise MalformedMessage("an array refers to shared memory, but the connection has none")
         data = self.arena.get(offset, size) if type(offset) is int else None
         if data is None:
             raise MalformedMessage("an array lies outside of the shared memory, or over another one")
@@ -169,7 +174,7 @@ def _no_extension(code: int, data: bytes) -> Any:
 
 
 def _check(value: Any, depth: int) -> None:
-    """Refuse what msgpack can say and a message cannot: deep nesting, keys that are no strings, loose bytes, times."""
+    """Refuse what msgpack supports and messages do not: deep nesting, keys that are not strings, loose bytes, times."""
     if depth > MAX_DEPTH:
         raise MalformedMessage(f"more than {MAX_DEPTH} levels")
     if type(value) is dict:

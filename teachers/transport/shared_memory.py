@@ -1,11 +1,11 @@
-"""Memory that a client and a server on one machine share, so that arrays need not travel through a socket.
+"""Shared memory between a client and a server on one machine, in place of sending large arrays through a socket.
 
-The client makes a block, tells its name to the server over the connection, and unlinks the name as soon as the server
-has opened it (or refused): from then on the block lives only as long as one of the two holds it, and nothing is left
-behind however they end. In the moment in between, multiprocessing's resource tracker cleans up after a killed client.
+The client creates a block, sends its name to the server, and unlinks the name as soon as the server has opened the block (or
+refused). The block then exists only as long as one of the two holds it, and nothing remains after a crash. Between creation and
+unlinking, multiprocessing's resource tracker cleans up after a killed client.
 
-The server does not map the block but reads and writes it as a file. A mapping could be pulled from under it: touching
-pages of a file that its owner has truncated kills the process. It copies anyway, for policies may keep what they saw.
+The server does not map the block but reads and writes it as a file: access to mapped pages of a file that its owner has
+truncated would kill the process. Copying costs nothing extra, as policies may keep the observations anyway.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from pathlib import Path
 
 import numpy as np
 
-FOLDER = Path("/dev/shm")  # where Linux shows the blocks as files; elsewhere there is no sharing
+FOLDER = Path("/dev/shm")  # Linux exposes the blocks as files here; other systems have no sharing
 NAME = re.compile(r"rpd-[0-9a-f]{32}")
 _ALIGN = 64
 
 
 def available() -> bool:
-    """Whether this machine can share memory."""
+    """Return whether this machine supports shared memory."""
     return FOLDER.is_dir()
 
 
 class Arena(ABC):
-    """A block in which the arrays of a request, and after them those of its answer, lie one behind the other.
+    """A block that holds the arrays of a request, followed by those of its answer.
 
     Attributes:
-        size: bytes.
-        used: bytes that are taken.
+        size: size in bytes.
+        used: bytes in use.
     """
 
     def __init__(self, size: int) -> None:
@@ -44,7 +44,7 @@ class Arena(ABC):
         self.used = 0
 
     def put(self, data: np.ndarray) -> int | None:
-        """Copy bytes [n] in behind what is there; returns where they are, or None where there is no room."""
+        """Append bytes [n] and return their offset; None if there is not enough room."""
         offset = -(-self.used // _ALIGN) * _ALIGN
         if offset + len(data) > self.size:
             return None
@@ -53,7 +53,7 @@ class Arena(ABC):
         return offset
 
     def get(self, offset: int, size: int) -> np.ndarray | None:
-        """Copy bytes [size] out; None where they are not behind what was taken before, or not in the block."""
+        """Copy bytes [size] out; None if they overlap with earlier ones or lie outside of the block."""
         if not (self.used <= offset and offset + size <= self.size):
             return None
         self.used = offset + size
@@ -67,24 +67,24 @@ class Arena(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
 
 
 class OwnBlock(Arena):
-    """The client's side: makes the block."""
+    """Client side: creates the block."""
 
     def __init__(self, size: int) -> None:
-        """Make a block.
+        """Create a block.
 
         Raises:
-            OSError: there is not so much memory.
+            OSError: not enough memory.
         """
         super().__init__(size)
         self.name = f"rpd-{secrets.token_hex(16)}"
         self._memory = SharedMemory(self.name, create=True, size=size)
         try:
             descriptor = os.open(FOLDER / self.name, os.O_RDWR | os.O_CLOEXEC)
-            try:  # pages that the file system promised and then does not have would kill this process
+            try:  # reserve the pages: a write to pages that the file system cannot provide would kill this process
                 os.posix_fallocate(descriptor, 0, size)
             finally:
                 os.close(descriptor)
@@ -94,7 +94,7 @@ class OwnBlock(Arena):
             raise
 
     def unlink(self) -> None:
-        """Take the name away: nobody else can open the block any more."""
+        """Remove the name: no other process can open the block afterwards."""
         self._memory.unlink()
 
     def _write(self, offset: int, data: np.ndarray) -> None:
@@ -107,18 +107,18 @@ class OwnBlock(Arena):
         return np.ndarray(size, np.uint8, self._memory.buf, offset)
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self._memory.close()
 
 
 class PeerBlock(Arena):
-    """The server's side: opens a block that a client has made."""
+    """Server side: opens a block that a client has created."""
 
     def __init__(self, name: str, size: int) -> None:
         """Open a block.
 
         Raises:
-            ValueError: no block of ours has this name and size.
+            ValueError: no block with this name and size.
         """
         super().__init__(size)
         if not NAME.fullmatch(name):
@@ -142,13 +142,13 @@ class PeerBlock(Arena):
         done = 0
         while done < size:
             count = os.preadv(self._file, [data[done:].data], offset + done)
-            if count == 0:  # the owner has truncated it
+            if count == 0:  # the owner has truncated the file
                 return None
             done += count
         return data
 
     def close(self) -> None:
-        """Let go of the memory. May be called twice."""
+        """Release the memory; may be called twice."""
         if self._file >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._file)

@@ -1,18 +1,18 @@
-"""Checkpoints as folders of safetensors files and small files beside them, that appear when they are whole."""
+"""Write checkpoint folders (safetensors files and small files) that appear when they are complete."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from envs.errors import ConfigError
-from students.files import sync_folder, write_bytes
+from rpd.envs.errors import ConfigError
+from rpd.students.io.files import write_bytes
+from rpd.students.io.outputs import staged
 
 MODEL, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
@@ -25,18 +25,15 @@ def write(
 
     Args:
         small: content of the small files, by name.
-        tensors: by name, in the dtype in which they are to be written; at most `shard_bytes` of them are in memory at a time.
-        folder: where to write; it may not exist yet.
-        shard_bytes: largest file.
+        tensors: weights by name, in the dtype to write; at most `shard_bytes` of them are in memory at a time.
+        folder: folder to write; must not exist.
+        shard_bytes: size limit of a file.
 
     Raises:
         ConfigError: the folder exists.
         OSError: e.g. a full disk.
     """
-    check_new(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
+    with staged(folder, _taken(folder)) as temporary:
         sizes: list[dict[str, int]] = []  # bytes of each tensor, by shard
         for shard in _sharded(tensors, shard_bytes):
             content = {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
@@ -53,24 +50,24 @@ def write(
             write_bytes(temporary / INDEX, (json.dumps(index, indent=2) + "\n").encode())
         for file, data in small.items():
             write_bytes(temporary / file, data)
-        os.rename(temporary, folder)
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_new(folder: Path) -> None:
-    """Refuse to write over what exists.
+    """Refuse an existing path.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: names the path.
     """
     if folder.exists():
-        raise ConfigError(f"{folder} exists already: a checkpoint is written to a new folder")
+        raise ConfigError(_taken(folder))
+
+
+def _taken(folder: Path) -> str:
+    return f"{folder} exists already: a checkpoint is written to a new folder"
 
 
 def _sharded(tensors: Iterable[tuple[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:
-    """Split tensors, in order, into groups of at most `limit` bytes (a tensor that is larger has one of its own)."""
+    """Split tensors, in order, into groups of at most `limit` bytes; larger tensors get a group of their own."""
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:

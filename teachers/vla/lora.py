@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al., 2021, arXiv 2106.09685) through peft, with the settings of OpenVLA's own fine-tuning."""
+"""Low-rank adapters (Hu et al., 2021, arXiv 2106.09685) through peft, with the settings of OpenVLA's fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from envs.errors import ConfigError
+from rpd.envs.errors import missing_package
 
 MAX_ALPHA = 16
 
 
 def add(model: nn.Module, rank: int) -> None:
-    """Put adapters of a rank onto every linear layer that learns, and let nothing else learn.
+    """Add adapters of a rank to every trainable linear layer, and freeze everything else.
 
     Raises:
         ConfigError: peft is not installed.
@@ -20,14 +20,14 @@ def add(model: nn.Module, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise ConfigError("fine-tuning with adapters needs peft, which is not installed: pip install 'rpd[vla]'") from None
+        raise missing_package("fine-tuning with adapters", "peft", "vla") from None
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module.weight.requires_grad]
     config = LoraConfig(r=rank, lora_alpha=min(rank, MAX_ALPHA), init_lora_weights="gaussian", target_modules=layers)
     inject_adapter_in_model(config, model)
 
 
 def merged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The parameters of a model by the names that they had before `add`, with adapters added to their weights."""
+    """Parameters of a model by their names before `add`, with the adapters merged into the weights."""
     for name, parameter in model.named_parameters():
         path, _, leaf = name.rpartition(".")
         if ".lora_" in name:

@@ -1,31 +1,31 @@
-"""Sizes of new models: a YAML file each in the folder sizes/ of their family."""
+"""Size presets of new models: one YAML file each in the folder sizes/ of their family."""
 
 from __future__ import annotations
 
 from importlib import resources
 from typing import Any
 
-import yaml
-
-from envs.errors import unknown_name
+from rpd.envs.errors import unknown_name
+from rpd.students import unique_yaml
 
 
 def names(family: str) -> list[str]:
-    """The sizes of a family."""
+    """Names of the presets of a family."""
     return sorted(f.name.removesuffix(".yaml") for f in folder(family).iterdir() if f.name.endswith(".yaml"))
 
 
 def read(family: str, name: str) -> dict[str, Any]:
-    """What a file says.
+    """Read a preset.
 
     Raises:
-        ConfigError: there is no such size.
+        ConfigError: the preset does not exist.
     """
     if name not in names(family):
         raise unknown_name("size of a new model", name, names(family))
-    return dict(yaml.safe_load(folder(family).joinpath(f"{name}.yaml").read_text()))
+    file = folder(family).joinpath(f"{name}.yaml")
+    return dict(unique_yaml.load(file.read_text(), str(file)))
 
 
 def folder(family: str) -> Any:
-    """Where a family's sizes are."""
-    return resources.files("teachers").joinpath(family).joinpath("sizes")
+    """Folder of a family's presets."""
+    return resources.files("rpd.teachers").joinpath(family).joinpath("sizes")

@@ -1,6 +1,7 @@
-"""A tokenizer for the instructions of a new model: byte-pair pieces of words, with bytes to fall back on, as Llama's and T5's.
+"""Tokenizers: read from tokenizer.json, or built from the instructions for a new model.
 
-The vocabularies of large models, 32,000 tokens, would cost a small one most of its parameters.
+New tokenizers use byte-pair pieces within words with byte fallback, like those of Llama and T5. The 32,000 tokens of large
+models would take most of a small model's parameters.
 """
 
 from __future__ import annotations
@@ -9,27 +10,71 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError, missing_package
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPACE = "▁"
-"""What stands for a space, before a word."""
+"""Replacement of a space, before a word."""
 BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
-"""What a word that no piece covers is spelt with."""
+"""Byte tokens for words that no piece covers."""
 ALPHABET = (SPACE, *"abcdefghijklmnopqrstuvwxyz0123456789.,:?'-")
 
 
-def build(texts: Iterable[str], first: Sequence[str], unknown: str, last: Sequence[str] = (), pieces: int = 1000) -> Tokenizer:
-    """Make a tokenizer. Ids: the `first` tokens, 256 bytes, the pieces, the `last` tokens.
+def load(content: bytes, where: str) -> Tokenizer:
+    """Read a tokenizer.json with the tokenizers library: transformers' Auto classes could execute code of a checkpoint.
+
+    Padding and truncation in the file are left over from the last call before it was saved. They are disabled, as transformers
+    does before every call.
 
     Args:
-        texts: a word of theirs is seldom more than one token.
+        content: content of the file.
+        where: path of the file, for messages.
+
+    Raises:
+        ConfigError: the file is damaged, or the library is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise missing_package("a VLA", "tokenizers", "vla") from None
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises nothing more specific
+        raise ConfigError(f"{where}: not a tokenizer ({str(error)[:100]})") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def check_ids(tokenizer: Tokenizer, rows: int, where: str) -> None:
+    """Refuse a tokenizer with ids beyond the embeddings of a model.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        rows: number of embeddings of the model.
+        where: path of the tokenizer, for messages.
+
+    Raises:
+        ConfigError: names the token.
+    """
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    if highest >= rows:
+        raise ConfigError(
+            f"{where}: token '{token}' has id {highest}, and the model has {rows} embeddings: the tokenizer of another model?"
+        )
+
+
+def build(texts: Iterable[str], first: Sequence[str], unknown: str, last: Sequence[str] = (), pieces: int = 1000) -> Tokenizer:
+    """Build a tokenizer. Ids: the `first` tokens, 256 bytes, the pieces, the `last` tokens.
+
+    Args:
+        texts: training texts; their words are seldom more than one token.
         first: special tokens at the beginning, `unknown` among them.
-        unknown: the token for what cannot be said otherwise.
-        last: more tokens.
-        pieces: most pieces to learn.
+        unknown: token for text without other tokens.
+        last: tokens at the end.
+        pieces: maximum number of pieces.
 
     Raises:
         ConfigError: tokenizers is not installed.
@@ -37,17 +82,17 @@ def build(texts: Iterable[str], first: Sequence[str], unknown: str, last: Sequen
     try:
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     except ImportError:
-        raise ConfigError("a new VLA needs tokenizers, which is not installed: pip install 'rpd[vla]'") from None
+        raise missing_package("a new VLA", "tokenizers", "vla") from None
     spaced = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    learner = Tokenizer(models.BPE())
-    learner.normalizer = spaced
-    learner.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")  # no piece spans two words
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = spaced
+    trained.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")  # no piece spans two words
     trainer = trainers.BpeTrainer(vocab_size=pieces, initial_alphabet=list(ALPHABET), special_tokens=[], show_progress=False)
-    learner.train_from_iterator(sorted(set(texts)), trainer)
-    learnt = json.loads(learner.to_str())["model"]
-    words = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
+    trained.train_from_iterator(sorted(set(texts)), trainer)
+    learned = json.loads(trained.to_str())["model"]
+    words = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
     vocab = {token: i for i, token in enumerate([*first, *BYTES, *words, *last])}
-    merges = [tuple(merge) for merge in learnt["merges"]]
+    merges = [tuple(merge) for merge in learned["merges"]]
     tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = spaced
     tokenizer.add_special_tokens(list(first))

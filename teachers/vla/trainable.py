@@ -1,4 +1,4 @@
-"""What training needs of a model that learns from demonstrations and then teaches."""
+"""Interface for training vision-language-action models on demonstrations."""
 
 from __future__ import annotations
 
@@ -9,92 +9,93 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from envs.privileged import Scene
-from students.perception import TOLERANCE
+from rpd.envs.privileged_state import ManipulationState
+from rpd.students.networks.state_estimator import TOLERANCE
 
 
 @dataclass(frozen=True)
 class Minibatch:
-    """N observations, and what was answered to them and to those that followed."""
+    """N observations, with the labels of these and the following control steps."""
 
     images: Tensor
-    """uint8 [N, S, S, 3], from `Learner.prepare`."""
+    """uint8 [N, S, S, 3], from `TrainableVLA.prepare`."""
     instructions: list[str]
     actions: Tensor
-    """[N, H, A] labels of this control step and the next, in the units of the demonstrations."""
+    """[N, H, A] labels of the control step and the following ones, in the units of the demonstrations."""
     counts: Tensor
-    """[N, H] bool: which of these there were; after the end of an episode its last one is repeated."""
+    """[N, H] bool: existing steps; beyond the end of an episode, its last label is repeated."""
     scene: Tensor | None = None
-    """[N, Scene.dim], where the learner needs it."""
+    """[N, ManipulationState.dim], if `needs_scene`."""
 
 
 class SceneHead(nn.Linear):
-    """Tells `Scene.relative` from visual tokens, while a model learns: stands in for the pre-training of its eyes."""
+    """Predicts `ManipulationState.relative` from visual tokens in training, in place of a pretrained vision encoder."""
 
     def __init__(self, width: int) -> None:
-        """`width`: numbers of all tokens of an observation."""
-        super().__init__(width, Scene.relative_dim)
+        """Build for `width` numbers: all visual tokens of an observation."""
+        super().__init__(width, ManipulationState.relative_dim)
 
     def loss(self, visual: Tensor, scene: Tensor) -> Tensor:
-        """Mean squared error, weighted by what matters, of what visual tokens [N, ...] say of scenes [N, Scene.dim]."""
-        error = self(visual.flatten(1).float()) - Scene.relative(scene.to(visual.device))
+        """Weighted mean squared error of the scenes [N, ManipulationState.dim] predicted from visual tokens [N, ...]."""
+        error = self(visual.flatten(1).float()) - ManipulationState.relative(scene.to(visual.device))
         return (torch.tensor(TOLERANCE, device=visual.device) * error).square().sum(-1).mean()
 
 
-class Learner(ABC):
-    """A vision-language-action model that is trained: images and instructions in, actions out.
+class TrainableVLA(ABC):
+    """A vision-language-action model in training: images and instructions in, actions out.
 
     Attributes:
-        module: everything that is trained or runs, also what only training needs.
-        needs_scene: whether `loss` reads the simulator's privileged scenes.
-        horizon: actions of a chunk, H.
+        module: all modules, including those used in training only.
+        needs_scene: whether `loss` reads privileged scenes.
+        horizon: actions per chunk, H.
     """
 
     horizon: int = 1
 
     def __init__(self, model: nn.Module, tokens: int, scene_weight: float, device: torch.device) -> None:
-        """Begin with a model, whose parameters learn where they require gradients.
+        """Wrap a model; parameters with ``requires_grad`` are trained.
 
         Args:
             model: the network.
-            tokens: numbers of all visual tokens of an observation.
-            scene_weight: of an auxiliary loss that tells `Scene.relative` from these. It takes the place of the pre-training
-                that new eyes have not had, and leaves no trace in the checkpoint.
-            device: of the model.
+            tokens: numbers in all visual tokens of an observation.
+            scene_weight: weight of an auxiliary loss that predicts `ManipulationState.relative` from the visual tokens. It
+            substitutes the
+                pretraining that a new vision encoder lacks, and is not part of the checkpoint.
+            device: device of the model.
         """
         self.scene_weight, self.needs_scene = scene_weight, scene_weight > 0
         self.telling = SceneHead(tokens).to(device) if self.needs_scene else None
         self.module = nn.ModuleDict({"model": model} | ({"scene": self.telling} if self.telling else {}))
 
-    def tell(self, visual: Tensor, scene: Tensor | None) -> dict[str, Tensor]:
-        """The part of the loss that tells scenes [N, Scene.dim] from visual tokens [N, ...]; empty where nothing shall."""
+    def auxiliary_loss(self, visual: Tensor, scene: Tensor | None) -> dict[str, Tensor]:
+        """Auxiliary loss that predicts scenes [N, ManipulationState.dim] from visual tokens [N, ...]; empty if disabled."""
         if self.telling is None or scene is None:
             return {}
         return {"scene": self.scene_weight * self.telling.loss(visual, scene)}
 
     @abstractmethod
     def prepare(self, images: Tensor) -> Tensor:
-        """Resize images uint8 [N, H, W, 3] to what the model sees, once and for all: uint8 [N, S, S, 3]."""
+        """Resize images uint8 [N, H, W, 3] to the model's input size, once: uint8 [N, S, S, 3]."""
 
     @abstractmethod
     def loss(self, batch: Minibatch) -> dict[str, Tensor]:
-        """Parts of the loss by name, scalars, ``action`` among them; their sum is minimised."""
+        """Scalar parts of the loss by name, including ``action``; their sum is minimized."""
 
     @abstractmethod
     def scene_loss(self, batch: Minibatch) -> dict[str, Tensor]:
-        """The part of the loss that needs nothing but the eyes, where `needs_scene`."""
+        """The auxiliary loss alone, which needs only the vision encoder; if `needs_scene`."""
 
     @abstractmethod
     def act(self, images: Tensor, instructions: list[str]) -> Tensor:
-        """Answer images from `prepare` as the teacher would: [N, A], in the units of the demonstrations."""
+        """Actions [N, A] for images from `prepare`, as of the teacher, in the units of the demonstrations."""
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn, by name."""
+        """Trained parameters by name."""
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     @abstractmethod
     def export(self, folder: Path) -> None:
-        """Write a checkpoint that can be a teacher, into a folder that may not exist yet.
+        """Write a checkpoint that can be used as a teacher; the folder must not exist.
 
         Raises:
             OSError: e.g. a full disk.

@@ -1,18 +1,18 @@
-"""Models that ship, as ``zoo/NAME``: a folder per checkpoint, each with a model card, README.md."""
+"""Models shipped with rpd, as ``zoo/NAME``: one checkpoint folder each, with a model card README.md."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from envs.errors import unknown_name
+from rpd.envs.errors import unknown_name
 
 PREFIX = "zoo/"
 MODELS = {"tabletop": "openvla", "tabletop-octo": "octo"}
-"""Name of each folder here, and the family that reads it."""
+"""Folder name -> family that loads it."""
 
 
 def resolve(name: str) -> tuple[str, str]:
-    """Return the family and the folder of a model.
+    """Return the family and the checkpoint folder of a shipped model.
 
     Args:
         name: e.g. ``"zoo/tabletop"``.

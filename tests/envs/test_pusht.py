@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from envs import registry, tee
-from envs.base import EnvConfig
-from envs.privileged import Scene
-from envs.tabletop.env import TabletopEnv
-from envs.tabletop.robots import ROBOTS
-from envs.tabletop.tasks.tee import MARGIN
-from envs.tabletop.world import GREEN
+from rpd.envs import pusht, registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.privileged_state import ManipulationState
+from rpd.envs.robots import ROBOTS
+from rpd.envs.tabletop.env import TabletopEnv
+from rpd.envs.tabletop.mjcf import GREEN
+from rpd.envs.tabletop.tasks.pusht import MARGIN
 
 STILL = torch.tensor([[0.0, 0, 0, 0, 0, 0, 1]])
 
 
 def inside(points: np.ndarray) -> np.ndarray:
-    return np.any([(np.abs(points - centre) <= size).all(axis=1) for centre, size in (tee.BAR, tee.STEM)], axis=0)
+    return np.any([(np.abs(points - centre) <= size).all(axis=1) for centre, size in (pusht.BAR, pusht.STEM)], axis=0)
 
 
 def sample(count: int = 400_000) -> np.ndarray:
@@ -48,13 +48,13 @@ def put(env: TabletopEnv, way: tuple[float, float], turn: float, lift: float = 0
     env._now.qvel[:] = 0
 
 
-def test_its_origin_is_its_centre_of_mass():
+def test_origin_is_its_centre_of_mass():
     points = sample()
     own = points[inside(points)]
-    assert len(own) / len(points) * 144 == pytest.approx(tee.AREA, rel=0.01)
+    assert len(own) / len(points) * 144 == pytest.approx(pusht.AREA, rel=0.01)
     np.testing.assert_allclose(own.mean(axis=0), 0, atol=0.03)
-    assert np.sqrt((own**2).sum(axis=1).mean()) == pytest.approx(tee.GYRATION, rel=0.005)
-    assert np.linalg.norm(own, axis=1).max() == pytest.approx(tee.REACH, abs=0.1)
+    assert np.sqrt((own**2).sum(axis=1).mean()) == pytest.approx(pusht.GYRATION, rel=0.005)
+    assert np.linalg.norm(own, axis=1).max() == pytest.approx(pusht.REACH, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -72,21 +72,21 @@ def test_its_origin_is_its_centre_of_mass():
     ],
 )
 def test_overlap_by_hand(way, turn, cubes):
-    assert tee.overlap(np.array([way], dtype=float), np.array([turn], dtype=float)) == pytest.approx(cubes / 7, abs=1e-12)
+    assert pusht.overlap(np.array([way], dtype=float), np.array([turn], dtype=float)) == pytest.approx(cubes / 7, abs=1e-12)
 
 
-def test_overlap_and_displacement_are_what_counting_says():
+def test_overlap_and_displacement_match_point_counts():
     points = sample()
     rng = np.random.default_rng(1)
     ways, turns = rng.uniform(-3, 3, (6, 2)), rng.uniform(-math.pi, math.pi, 6)
-    covered, moved = tee.overlap(ways, turns), tee.displacement(ways, turns, 1.0)
+    covered, moved = pusht.overlap(ways, turns), pusht.displacement(ways, turns, 1.0)
     for i, (way, turn) in enumerate(zip(ways, turns, strict=True)):
         both = inside(points) & inside((points - way) @ rotation(turn))
-        assert covered[i] == pytest.approx(both.mean() * 144 / tee.AREA, abs=0.006)
+        assert covered[i] == pytest.approx(both.mean() * 144 / pusht.AREA, abs=0.006)
         own = points[inside(points)]
         assert moved[i] == pytest.approx(np.sqrt(((own @ rotation(turn).T + way - own) ** 2).sum(axis=1).mean()), rel=0.01)
-    assert tee.overlap(np.zeros((0, 2)), np.zeros(0)).shape == (0,)
-    np.testing.assert_allclose(tee.displacement(0.1 * ways, turns, 0.1), 0.1 * moved)
+    assert pusht.overlap(np.zeros((0, 2)), np.zeros(0)).shape == (0,)
+    np.testing.assert_allclose(pusht.displacement(0.1 * ways, turns, 0.1), 0.1 * moved)
 
 
 @pytest.mark.parametrize(
@@ -127,21 +127,21 @@ def test_reward_grows_towards_the_goal():
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_it_starts_turned_any_way_within_reach(robot):
+def test_start_has_random_orientation_within_reach(robot):
     env = make(256, robot=robot)
     scene = env.reset(0)["privileged"]
-    reach = tee.REACH * env.task.half(env.robot)
+    reach = pusht.REACH * env.task.half(env.robot)
     low, high = (torch.tensor(corner) for corner in env.robot.workspace)
     for name in ("object_pos", "target_pos"):
-        place = Scene.get(scene, name)[:, :2]
+        place = ManipulationState.get(scene, name)[:, :2]
         assert (place >= low - MARGIN + reach - 1e-6).all() and (place <= high + MARGIN - reach + 1e-6).all()
-    assert (Scene.get(scene, "target_quat") == torch.tensor([1.0, 0, 0, 0])).all()
+    assert (ManipulationState.get(scene, "target_quat") == torch.tensor([1.0, 0, 0, 0])).all()
     turn = env._now.frame(np.zeros(256)).turn
     assert np.histogram(turn, 8, (-math.pi, math.pi))[0].min() > 15
-    assert len(Scene.get(scene, "target_pos")[:, 0].unique()) == 256
+    assert len(ManipulationState.get(scene, "target_pos")[:, 0].unique()) == 256
 
 
-def test_state_says_how_it_is_turned():
+def test_state_contains_the_rotation():
     env = make(8)
     scene = env.reset(3)
     names = env.spec.state_names
@@ -150,12 +150,12 @@ def test_state_says_how_it_is_turned():
         torch.testing.assert_close(scene["state"][:, names.index(name)], value, atol=1e-5, rtol=0)
     assert env.spec.oriented and not {"object.cos4", "object.sin4"} & set(names)
     assert env.spec.state_scaled[names.index("object.cos")]
-    quarter = Scene.relative(scene["privileged"])[:, 6:8]  # against the fingers, up to quarter turns: of a cube
-    assert (quarter - Scene.relative(scene["privileged"], oriented=True)[:, 6:8]).norm(dim=1).min() > 1e-3
+    quarter = ManipulationState.relative(scene["privileged"])[:, 6:8]  # against the fingers, up to quarter turns: of a cube
+    assert (quarter - ManipulationState.relative(scene["privileged"], oriented=True)[:, 6:8]).norm(dim=1).min() > 1e-3
 
 
-def test_the_goal_is_painted_where_cameras_see_it_and_nothing_feels_it():
-    env = make(4, obs="image", image_size=64, cameras=("front", "side", "wrist"))
+def test_goal_is_visible_without_contact():
+    env = make(4, obs_mode="rgb", image_size=64, cameras=("front", "side", "wrist"))
     obs = env.reset(0)
     hue = torch.tensor(GREEN) / max(GREEN)
     for camera in ("front", "side", "wrist"):

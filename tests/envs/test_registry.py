@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from pydantic import ValidationError
 
-from envs import registry
-from envs.base import EnvConfig
-from envs.errors import ConfigError
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
 
 TASKS = ("Reach", "PushCube", "PullCube", "PickCube", "StackCube", "PlaceInBin", "PushT")
 
@@ -52,8 +52,8 @@ def test_unknown_task_names_the_nearest(task, hint):
     [
         ({"robot": "pandas"}, "unknown robot for tabletop/PickCube 'pandas'", "panda"),
         ({"robot": "fetch"}, "unknown robot for tabletop/PickCube 'fetch'", "so101"),
-        ({"obs": "image", "cameras": ("front", "wirst")}, "unknown camera for tabletop/PickCube 'wirst'", "wrist"),
-        ({"randomize": ("colour",)}, "unknown randomization 'colour'", "colors"),
+        ({"obs_mode": "rgb", "cameras": ("front", "wirst")}, "unknown camera for tabletop/PickCube 'wirst'", "wrist"),
+        ({"domain_randomization": ("colour",)}, "unknown randomization 'colour'", "colors"),
     ],
 )
 def test_unknown_option_names_the_nearest(options, start, hint):
@@ -67,13 +67,15 @@ def test_options_of_another_simulator_are_refused(option):
     assert next(iter(option)) in message and "maniskill" in message
 
 
-@pytest.mark.parametrize("bad", [{"num_envs": 0}, {"image_size": 4}, {"reward": "shaped"}, {"obs": "rgb"}, {"robots": "panda"}])
+@pytest.mark.parametrize(
+    "bad", [{"num_envs": 0}, {"image_size": 4}, {"reward": "shaped"}, {"obs_mode": "pixels"}, {"robots": "panda"}]
+)
 def test_config_is_validated(bad):
     with pytest.raises(ValidationError, match=next(iter(bad))):
         EnvConfig(**bad)
 
 
-def test_a_simulator_that_is_not_installed_has_no_tasks(monkeypatch):
+def test_simulator_that_is_not_installed_has_no_tasks(monkeypatch):
     def missing() -> list:
         raise ConfigError("no simulator: pip install it")
 
@@ -82,17 +84,18 @@ def test_a_simulator_that_is_not_installed_has_no_tasks(monkeypatch):
         registry, "_module", lambda name: SimpleNamespace(list_tasks=missing) if name != "tabletop" else installed(name)
     )
     assert len(registry.list_tasks()) == len(TASKS)
+    assert [str(error) for error in registry.unlisted()] == ["no simulator: pip install it"] * (len(registry.SIMULATORS) - 1)
     with pytest.raises(ConfigError, match="pip install"):
         registry.list_tasks("maniskill")
 
 
 @pytest.mark.parametrize("option", [{"cameras": ("front",)}, {"image_size": 64}])
 def test_image_options_without_images_are_refused(option):
-    with pytest.raises(ConfigError, match=r"does nothing with env.obs state: add --env.obs image"):
+    with pytest.raises(ConfigError, match=r"does nothing with env.obs_mode state: add --env.obs-mode rgb"):
         registry.make("tabletop/Reach", EnvConfig(num_envs=1, **option))
 
 
-def test_what_the_teacher_sees_is_checked():
+def test_teacher_camera_options_are_checked():
     with pytest.raises(ConfigError, match=r"camera for tabletop/Reach 'frnt'.*front"):
         registry.make("tabletop/Reach", EnvConfig(num_envs=1, teacher_cameras=("frnt",)))
     with pytest.raises(ConfigError, match=r"teacher_image_size does nothing without env.teacher_cameras"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.seeds import next_seed, uniforms
+from rpd.envs.seeding import next_seed, uniforms
 
 SEEDS = np.arange(4000)
 
@@ -28,7 +28,7 @@ def test_uniforms_depend_on_the_seed_alone():
     np.testing.assert_array_equal(uniforms(np.array([7, 7]), 5, stream=np.array([1, 2]))[1:], one)
 
 
-def test_next_seeds_do_not_meet():
+def test_next_seeds_are_distinct():
     seeds = [SEEDS]
     for _ in range(5):
         seeds.append(next_seed(seeds[-1]))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from envs.errors import ConfigError, SpecMismatch
-from envs.privileged import Course, Scene
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.envs.errors import ConfigError, SpecMismatch
+from rpd.envs.privileged_state import ManipulationState, NavigationState
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 
 
 def spec(**changes) -> EnvSpec:
@@ -31,7 +31,7 @@ def action(**changes) -> ActionSpec:
     return spec().action.model_copy(update=changes)
 
 
-def test_a_spec_survives_json_and_cannot_be_changed():
+def test_spec_survives_json_and_cannot_be_changed():
     assert EnvSpec.model_validate_json(spec(scene=True).model_dump_json()) == spec(scene=True)
     assert spec().action.dim == 2
     with pytest.raises(ValidationError, match="frozen"):
@@ -40,7 +40,7 @@ def test_a_spec_survives_json_and_cannot_be_changed():
         spec(nonsense=1)
 
 
-def test_a_policy_may_change_task_reward_and_horizon():
+def test_policy_may_change_task_reward_and_horizon():
     spec().check_policy(spec(task="tabletop/StackCube", reward="sparse", max_episode_steps=70, scene=True))
 
 
@@ -59,7 +59,7 @@ def test_a_policy_may_change_task_reward_and_horizon():
         ({"action": action(frame="tool")}, "action frame", "tool", "base"),
     ],
 )
-def test_a_policy_that_does_not_fit_is_refused_naming_both_sides(change, what, theirs, ours):
+def test_policy_that_does_not_fit_is_refused_naming_both_sides(change, what, theirs, ours):
     with pytest.raises(SpecMismatch) as refusal:
         spec().check_policy(spec(**change))
     message = str(refusal.value)
@@ -71,22 +71,22 @@ def test_a_policy_that_does_not_fit_is_refused_naming_both_sides(change, what, t
 
 
 def test_scene_fields_tile_the_vector():
-    covered = [i for field in Scene.fields.values() for i in range(field.start, field.stop)]
-    assert covered == list(range(Scene.dim))
-    assert Scene.dim == 3 + 4 + 1 + 3 + 4 + 1 + 3 + 4 + 1 + 1
+    covered = [i for field in ManipulationState.fields.values() for i in range(field.start, field.stop)]
+    assert covered == list(range(ManipulationState.dim))
+    assert ManipulationState.dim == 3 + 4 + 1 + 3 + 4 + 1 + 3 + 4 + 1 + 1
 
 
 def test_scene_fields_are_views():
-    scene = Scene.empty(2)
-    assert scene.shape == (2, Scene.dim) and not scene.any()
-    Scene.get(scene, "object_pos")[1] = torch.tensor([1.0, 2.0, 3.0])
-    assert Scene.get(scene, "object_pos").tolist() == [[0, 0, 0], [1, 2, 3]]
+    scene = ManipulationState.empty(2)
+    assert scene.shape == (2, ManipulationState.dim) and not scene.any()
+    ManipulationState.get(scene, "object_pos")[1] = torch.tensor([1.0, 2.0, 3.0])
+    assert ManipulationState.get(scene, "object_pos").tolist() == [[0, 0, 0], [1, 2, 3]]
     assert scene.sum() == 6
 
 
-def test_a_scene_seen_from_the_hand():
-    scene = Scene.empty(3)
-    put = lambda name, *rows: Scene.get(scene, name).copy_(torch.tensor(rows))  # noqa: E731
+def test_scene_seen_from_the_hand():
+    scene = ManipulationState.empty(3)
+    put = lambda name, *rows: ManipulationState.get(scene, name).copy_(torch.tensor(rows))  # noqa: E731
     put("tcp_pos", [0.1, 0.2, 0.3], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
     put("object_pos", [0.2, 0.2, 0.1], [0.0, 0.0, -9.0], [0.0, 0.0, 0.0])
     put("target_pos", [0.2, 0.5, 0.1], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
@@ -101,12 +101,12 @@ def test_a_scene_seen_from_the_hand():
         [0.0, 0.0, -20.0, 0.0, 0.0, 20.0, 0.0, 1.0, 0.0],  # it fell: the way ends at a metre
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0],  # a quarter turn is none
     ]
-    torch.testing.assert_close(Scene.relative(scene), torch.tensor(expected), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ManipulationState.relative(scene), torch.tensor(expected), atol=1e-6, rtol=0)
 
 
-def test_a_course_as_a_critic_knows_it():
-    course = torch.zeros(2, Course.dim)
-    put = lambda name, *rows: Course.get(course, name).copy_(torch.tensor(rows))  # noqa: E731
+def test_critic_features_of_navigation_state():
+    course = torch.zeros(2, NavigationState.dim)
+    put = lambda name, *rows: NavigationState.get(course, name).copy_(torch.tensor(rows))  # noqa: E731
     put("way_pos", [3.0, -4.0], [0.0, 0.0])
     put("distance", [10.0], [0.0])
     put("obstacle_pos", [0.0, 0.25], [-3.0, 0.0])
@@ -114,6 +114,38 @@ def test_a_course_as_a_critic_knows_it():
         [0.6, -0.8, 2.0, math.exp(-20), 0.0, 0.5, math.exp(-0.5)],
         [0.0, 0.0, 0.0, 1.0, -2.0, 0.0, math.exp(-6)],  # at the goal; a surface far away counts as a metre
     ]
-    torch.testing.assert_close(Course.relative(course), torch.tensor(expected), atol=1e-6, rtol=0)
-    assert Course.relative_dim == 7 and torch.equal(spec(course=True).relative(course), Course.relative(course))
-    assert (spec(course=True).layout, spec(scene=True).layout, spec().layout) == (Course, Scene, None)
+    torch.testing.assert_close(NavigationState.relative(course), torch.tensor(expected), atol=1e-6, rtol=0)
+    assert NavigationState.relative_dim == 7 and torch.equal(
+        spec(course=True).relative(course), NavigationState.relative(course)
+    )
+    assert (spec(course=True).layout, spec(scene=True).layout, spec().layout) == (NavigationState, ManipulationState, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"control_hz": 1e12}, "control_hz"),
+        ({"control_hz": 0}, "control_hz"),
+        ({"control_hz": math.nan}, "control_hz"),
+        ({"max_episode_steps": 10**9}, "max_episode_steps"),
+        ({"max_episode_steps": 0}, "max_episode_steps"),
+        ({"frames": 10**6}, "frames"),
+        ({"observations": {"state": {"shape": [10**9], "dtype": "float32"}}}, "observations.state.shape.0"),
+        ({"observations": {"state": {"shape": [-2], "dtype": "float32"}}}, "observations.state.shape.0"),
+        ({"observations": {"image.x": {"shape": [60000, 60000, 3], "dtype": "uint8"}}}, "more than the"),
+        ({"observations": {"image.x": {"shape": [64, 64], "dtype": "uint8"}}}, r"'image.x' has shape \[64, 64\]"),
+        ({"observations": {"image.x": {"shape": [64, 64, 4], "dtype": "uint8"}}, "frames": 3}, r"'image.x' has shape"),
+        ({"observations": {"state": {"shape": [999], "dtype": "float32"}}}, r"'state' has shape \[999\], and there are"),
+        ({"state_scaled": [True]}, "1 of state_scaled"),
+    ],
+)
+def test_invalid_spec_is_refused(changes, says):
+    values = spec().model_dump(mode="json") | changes
+    with pytest.raises(ValidationError, match=says):
+        EnvSpec.model_validate(values)
+
+
+@pytest.mark.parametrize("scale", [(math.inf, 1), (1e30, 1), (1,)])
+def test_scales_are_lengths_and_one_per_dimension(scale):
+    with pytest.raises(ValidationError, match="scale"):
+        ActionSpec(names=("x", "y"), units=("m", "m"), scale=scale, discrete=(False, False))

@@ -1,22 +1,22 @@
 import pytest
 import torch
 
-from rpd.cli import main
-from rpd.config import RunConfig
+from rpd.cli.main import main
+from rpd.config.schema import RunConfig
 
 SMALL = {
     "task": "tabletop/Reach",
     "teacher": "scripted:noise=0.5",
     "env": {"num_envs": 4, "max_episode_steps": 10},
-    "student": {"hidden": (16,)},
-    "ppo": {"num_steps": 8, "epochs": 2, "minibatches": 2},
-    "total_steps": 192,
+    "student": {"hidden_dims": (16,)},
+    "ppo": {"num_steps": 8, "update_epochs": 2, "num_minibatches": 2},
+    "total_timesteps": 192,
     "num_threads": 1,
-    "eval_every": 64,
+    "eval_freq": 64,
     "eval_episodes": 3,
-    "final_episodes": 3,
-    "checkpoint_every": 32,
-    "keep_checkpoints": 2,
+    "final_eval_episodes": 3,
+    "save_freq": 32,
+    "max_checkpoints": 2,
 }
 
 
@@ -36,8 +36,16 @@ def arguments():
     """The command line of such a run; keywords replace or add options, None leaves one out."""
 
     def build(task="tabletop/Reach", **options):
-        flat = {"env.num-envs": 4, "env.max-episode-steps": 10, "student.hidden": 16, "ppo.num-steps": 8, "total-steps": 96}
-        flat |= {"num-threads": 1, "eval-every": 96, "eval-episodes": 2, "final-episodes": 2, "checkpoint-every": 32}
+        flat = {
+            "env.num-envs": 4,
+            "env.max-episode-steps": 10,
+            "student.hidden-dims": 16,
+            "ppo.num-steps": 8,
+            "total-timesteps": 96,
+        }
+        flat |= {"num-threads": 1, "eval-freq": 96, "eval-episodes": 2, "final-eval-episodes": 2, "save-freq": 32}
+        if options.get("algorithm") == "bc":
+            del flat["ppo.num-steps"]
         flat |= {"teacher": "scripted:noise=0.5"} | {k.replace("__", ".").replace("_", "-"): v for k, v in options.items()}
         return ["train", task] + [str(x) for k, v in flat.items() if v is not None for x in (f"--{k}", v)]
 
@@ -49,7 +57,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-COLLECT = {"teacher": "scripted", "episodes": 6, "per-file": 4, "noise": 0.3, "env.num-envs": 2, "env.image-size": 16}
+COLLECT = {"policy": "scripted", "episodes": 6, "per-file": 4, "noise": 0.3, "env.num-envs": 2, "env.image-size": 16}
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +69,7 @@ def collect():
             COLLECT | {"out": out, "num-threads": 1} | {k.replace("__", ".").replace("_", "-"): v for k, v in options.items()}
         )
         words = [str(x) for k, v in flat.items() if v is not None for x in (f"--{k}", v)]
-        return main(["collect", *(tasks or ("tabletop/Reach", "tabletop/PushCube")), *words])
+        return main(["data", "collect", *(tasks or ("tabletop/Reach", "tabletop/PushCube")), *words])
 
     return run
 

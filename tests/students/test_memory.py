@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from envs.errors import ConfigError
-from students.chunks import RecedingHorizon, TemporalEnsemble
-from students.history import History
+from rpd.envs.errors import ConfigError
+from rpd.students.action_chunking import RecedingHorizon, TemporalEnsemble
+from rpd.students.obs_history import History
 
 CPU = torch.device("cpu")
 
@@ -28,14 +28,14 @@ def test_history():
     history = History(3, "t")
     assert seen(history, 1, 5) == ([[1, 1, 1], [5, 5, 5]], [[False, False, True]] * 2)
     assert seen(history, 2, 6) == ([[1, 1, 2], [5, 5, 6]], [[False, True, True]] * 2)
-    history.forget(torch.tensor([False, True]))
+    history.reset(torch.tensor([False, True]))
     assert seen(history, 3, 7) == ([[1, 2, 3], [7, 7, 7]], [[True, True, True], [False, False, True]])
     again = History(3, "t")
     again.load_state_dict({k: v.clone() for k, v in history.state_dict().items()})
     assert seen(again, 4, 8) == seen(history, 4, 8) == ([[2, 3, 4], [7, 7, 8]], [[True] * 3, [False, True, True]])
 
 
-def test_a_window_of_one_remembers_nothing():
+def test_window_of_one_has_no_history():
     history = History(1, "t")
     assert seen(history, 1, 2) == ([[1], [2]], [[True], [True]])
     assert seen(history, 3) == ([[3]], [[True]]) and history.state_dict() == {}
@@ -43,12 +43,14 @@ def test_a_window_of_one_remembers_nothing():
 
 def test_another_number_of_environments():
     history = History(2, "octo:x")
-    history.forget(torch.ones(2, dtype=torch.bool))
-    with pytest.raises(ConfigError, match=r"octo:x: a window of 2 remembers what 2 environments showed, but 1 are asked about"):
+    history.reset(torch.ones(2, dtype=torch.bool))
+    with pytest.raises(
+        ConfigError, match=r"octo:x: a window of 2 steps holds observations of 2 environments, but 1 were passed"
+    ):
         history.push(picture(1))
-    history.forget(torch.ones(1, dtype=torch.bool))  # another set of environments, from their beginning
+    history.reset(torch.ones(1, dtype=torch.bool))  # another set of environments, from their beginning
     assert seen(history, 1) == ([[1, 1]], [[False, True]])
-    history.forget(torch.ones(2, dtype=torch.bool))  # and back, with something in memory
+    history.reset(torch.ones(2, dtype=torch.bool))  # and back, with something in memory
     assert seen(history, 3, 4) == ([[3, 3], [4, 4]], [[False, True]] * 2)
 
 
@@ -66,7 +68,7 @@ def drawer(horizon=3):
 def test_receding_horizon():
     chunks, (draw, calls) = RecedingHorizon(2), drawer()
     assert [chunks.next(2, CPU, draw)[:, 0].tolist() for _ in range(3)] == [[10, 10], [11, 11], [20, 20]]
-    chunks.forget(torch.tensor([True, False]))
+    chunks.reset(torch.tensor([True, False]))
     assert chunks.next(2, CPU, draw)[:, 0].tolist() == [30, 21]
     again = RecedingHorizon(2)
     again.load_state_dict(chunks.state_dict())
@@ -85,10 +87,10 @@ def test_temporal_ensemble():
     again = TemporalEnsemble(k)
     again.load_state_dict(chunks.state_dict())
     assert float(again.next(1, CPU, draw)) == pytest.approx((32 + 41 / 2 + 50 / 4) / 1.75)
-    again.forget(torch.tensor([True]))
+    again.reset(torch.tensor([True]))
     assert float(again.next(1, CPU, draw)) == 60
 
 
-def test_a_plain_mean():
+def test_plain_mean():
     chunks, (draw, _) = TemporalEnsemble(0.0), drawer(2)
     assert [float(chunks.next(1, CPU, draw)) for _ in range(3)] == [10, (11 + 20) / 2, (21 + 30) / 2]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 
 
 @pytest.fixture(scope="session")

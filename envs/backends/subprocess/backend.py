@@ -1,10 +1,9 @@
-"""N simulations in W worker processes, as one backend of `envs.episodes.EpisodicEnv`."""
+"""N simulations in W worker processes, as one backend of `rpd.envs.backends.episodic.EpisodicEnv`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.base import EnvConfig
-from envs.errors import ConfigError, RunFault, WorkerDied
-from envs.simulation import Outcome
-from envs.specs import EnvSpec
-from envs.workers import memory
-from envs.workers.start import Process, Starter, obituary, receive, send
+from rpd.envs.backends.protocol import Outcome
+from rpd.envs.backends.subprocess import shared_arrays
+from rpd.envs.backends.subprocess.launch import Process, Starter, exit_reason, receive, send
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError, RunFault, WorkerDied
+from rpd.envs.resources import cores
+from rpd.envs.specs import EnvSpec
 
 
 @dataclass
@@ -35,17 +35,17 @@ class _Worker:
 class Workers:
     """N simulations in W processes.
 
-    Observations, rewards and images are views of shared memory: valid until the next call. A worker that has died stops
-    the step in which it died; resetting all environments replaces it.
+    Observations, rewards and images are views of shared memory, valid until the next call. If a worker dies, the current
+    step raises; a reset of all environments replaces the worker.
 
     Args:
         num_envs: N.
-        count: W at most.
-        starter: given the file descriptor of the shared memory, the way to start workers.
+        count: maximum of W.
+        starter: makes the process starter, given the file descriptor of the shared memory.
 
     Raises:
-        ConfigError: whatever the simulation does not offer.
-        WorkerDied: a worker ended while it started.
+        ConfigError: the simulation rejects its configuration.
+        WorkerDied: a worker exited during startup.
     """
 
     spec: EnvSpec
@@ -54,7 +54,7 @@ class Workers:
         self.num_envs = num_envs
         self._workers: list[_Worker] = []
         self._starter: Starter | None = None
-        self._fd = memory.create()
+        self._fd = shared_arrays.create()
         try:
             self._starter = starter(self._fd)
             parts = np.array_split(np.arange(num_envs), min(count, num_envs))
@@ -63,7 +63,7 @@ class Workers:
             self.spec = EnvSpec(**hello["spec"])
             self._layout = self._arrange(hello)
             self._call("attach", layout=self._layout)
-            self._arrays = {k: torch.from_numpy(v) for k, v in memory.attach(self._fd, self._layout).items()}
+            self._arrays = {k: torch.from_numpy(v) for k, v in shared_arrays.attach(self._fd, self._layout).items()}
             self._obs, self._views = list(hello["obs"]), list(hello["views"])
         except BaseException:
             self.close()
@@ -71,7 +71,7 @@ class Workers:
 
     @property
     def device(self) -> torch.device:
-        """Where tensors come from."""
+        """Device of returned tensors: the CPU."""
         return torch.device("cpu")
 
     @property
@@ -86,17 +86,17 @@ class Workers:
         return Outcome(self._observation(), self._arrays["reward"], self._arrays["success"])
 
     def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]:
-        """Begin the episodes of seeds in some environments (always exact); returns the observations of all."""
+        """Start episodes with `seeds` in the environments `envs`, see `Simulation.reset`; returns all observations [N, ...]."""
         if len(envs) == self.num_envs:
             self._revive()
         self._arrays["seed"][envs] = torch.tensor(seeds)
-        self._call("reset", envs)
+        self._call("reset", envs, exact=exact)
         return self._observation()
 
-    def look(self, envs: list[int]) -> dict[str, Tensor]:
-        """Look through the teacher's cameras: ``view.<camera>`` uint8 [len(envs), H, W, 3]."""
+    def teacher_images(self, envs: list[int]) -> dict[str, Tensor]:
+        """Render the teacher-only cameras: ``view.<camera>`` uint8 [len(envs), H, W, 3]."""
         if self._views:
-            self._call("look", envs)
+            self._call("teacher_images", envs)
         return {key: self._arrays[key][envs] for key in self._views}
 
     def render(self, envs: list[int]) -> Tensor:
@@ -105,21 +105,21 @@ class Workers:
         return self._arrays["image"][envs]
 
     def get_state(self) -> Tensor:
-        """Copy what moves [N, D]."""
+        """Copy the simulation states [N, D]."""
         self._call("get_state")
         return self._arrays["sim"].clone()
 
     def set_state(self, state: Tensor, seeds: list[int]) -> dict[str, Tensor]:
-        """Restore `get_state` within the episodes of seeds [N]; returns the observations."""
+        """Restore `get_state` within episodes of `seeds` [N]; returns all observations [N, ...]."""
         self._arrays["sim"].copy_(state)
         self._arrays["seed"].copy_(torch.tensor(seeds))
         self._call("set_state")
         return self._observation()
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         for worker in self._workers:
-            self._bury(worker)
+            self._stop(worker)
         self._workers = []
         if self._starter is not None:
             self._starter.close()
@@ -128,10 +128,10 @@ class Workers:
             os.close(self._fd)
             self._fd = -1
 
-    def _arrange(self, hello: dict[str, Any]) -> memory.Layout:
+    def _arrange(self, hello: dict[str, Any]) -> shared_arrays.Layout:
         n = self.num_envs
         own = {"sim": hello["state"], "image": ("uint8", hello["image"])} | hello["obs"] | hello["views"]
-        layout: memory.Layout = {
+        layout: shared_arrays.Layout = {
             "action": ("float32", (n, self.spec.action.dim)),
             "reward": ("float32", (n,)),
             "success": ("bool", (n,)),
@@ -148,11 +148,11 @@ class Workers:
         return _Worker(*self._starter.start(envs.start, len(envs), log), envs, log)
 
     def _revive(self) -> None:
-        """Replace the workers that failed."""
+        """Restart the workers that failed."""
         born = []
         for i, worker in enumerate(self._workers):
             if worker.failed:
-                self._bury(worker)
+                self._stop(worker)
                 self._workers[i] = self._start(worker.envs)
                 born.append(self._workers[i])
         if born:
@@ -161,26 +161,26 @@ class Workers:
                 send(worker.pipe, {"do": "attach", "layout": self._layout})
             self._gather(born)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _stop(self, worker: _Worker) -> None:
         worker.pipe.close()
-        worker.process.kill()  # one that is busy would not notice that we hung up
-        with contextlib.suppress(RunFault):  # who forked it has gone as well
+        worker.process.kill()  # a busy worker would not notice the closed pipe
+        with contextlib.suppress(RunFault):  # the process that forked it may have exited too
             worker.process.wait()
         worker.log.close()
 
     def _call(self, command: str, envs: list[int] | None = None, **arguments: Any) -> None:
-        """Have the workers of some environments (None: all) do something, and wait until they have."""
+        """Run a command in the workers of some environments (None: all) and wait for completion."""
         called = []
         for worker in self._workers:
             mine = {} if envs is None else {"envs": [env for env in envs if env in worker.envs]}
             if mine.get("envs", True):
-                with contextlib.suppress(ConnectionError):  # a dead one: _gather tells
+                with contextlib.suppress(ConnectionError):  # `_gather` reports a dead worker
                     send(worker.pipe, {"do": command, **mine, **arguments})
                 called.append(worker)
         self._gather(called)
 
     def _gather(self, workers: list[_Worker]) -> list[Any]:
-        """Everyone's answers; only then the first complaint, so that no answer is left behind in a pipe."""
+        """Collect every worker's answer, then raise the first error: no answer may be left in a pipe."""
         answers: dict[int, Any] = {}
         complaint: Exception | None = None
         pending = {worker.pipe: worker for worker in workers}
@@ -191,7 +191,9 @@ class Workers:
                     answers[worker.envs.start] = receive(worker.pipe)
                 except (EOFError, ConnectionError):
                     worker.failed = True
-                    complaint = complaint or WorkerDied(f"{self._name(worker)} {obituary(worker.process.wait(), worker.log)}")
+                    complaint = complaint or WorkerDied(
+                        f"{self._name(worker)} {exit_reason(worker.process.wait(), worker.log)}"
+                    )
                 except RunFault as fault:
                     worker.failed = True
                     complaint = complaint or RunFault(f"{self._name(worker)}: {fault}")
@@ -207,10 +209,5 @@ class Workers:
 
 
 def worker_count(config: EnvConfig, num_threads: int | None) -> int:
-    """W: as many as `config` says, else as there may be threads or are cores; at most one per environment."""
+    """Number of workers W: `config.num_workers`, else `num_threads`, else the number of cores; at most one per environment."""
     return min(config.num_envs, config.num_workers or num_threads or cores())
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

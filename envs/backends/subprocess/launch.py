@@ -7,17 +7,17 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from typing import IO, Any, Protocol
 
-from envs.errors import ConfigError, RunFault
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.envs.processes import python
 
-# A fresh interpreter, and not a fork of ours: safe beside threads, CUDA and graphics drivers, and needs no `__main__` guard.
-_START = "import sys; del sys.path[0]; from envs.workers import serve; serve.{entry}()"
+# A new interpreter, not a fork of this process: safe with threads, CUDA and graphics drivers, and needs no `__main__` guard.
+_START = "from rpd.envs.backends.subprocess import worker; worker.{entry}()"
 
 
 class Process(Protocol):
@@ -26,30 +26,30 @@ class Process(Protocol):
     pid: int
 
     def wait(self) -> int:
-        """Wait for its end; returns the exit code, negative for a signal."""
+        """Wait for exit; returns the exit code, negative for a signal."""
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it with SIGKILL."""
 
 
 class Starter(Protocol):
-    """A way to start workers."""
+    """Strategy for starting workers."""
 
     def start(self, first: int, count: int, log: IO[bytes]) -> tuple[Process, Connection]:
-        """Start the worker of environments `first` to `first + count - 1`; returns it and our end of its pipe."""
+        """Start the worker of environments `first` to `first + count - 1`; returns the process and our end of its pipe."""
 
     def close(self) -> None:
-        """Release what starting needs; called when the workers have ended."""
+        """Release resources; called after the workers have exited."""
 
 
 @dataclass
 class Interpreters:
-    """Every worker builds its simulations itself.
+    """Starts each worker in a new interpreter that builds its own simulations.
 
     Attributes:
-        module: has `factory(**arguments) -> envs.simulation.Factory`.
-        arguments: for it, JSON values.
-        environment: variables that the processes need.
+        module: module with `factory(**arguments) -> rpd.envs.backends.protocol.Factory`.
+        arguments: arguments of `factory`, JSON values.
+        environment: environment variables of the processes.
         memory: file descriptor of the shared memory.
     """
 
@@ -69,13 +69,15 @@ class Interpreters:
 
 
 class Forks:
-    """One interpreter builds what workers share and forks them: a worker starts at once, and costs only what it changes.
+    """Builds the shared part of the simulations once in a template process and forks workers from it.
+
+    Workers start immediately and use memory only for pages that they modify.
 
     Arguments as the attributes of `Interpreters`.
 
     Raises:
-        ConfigError: whatever the factory refuses.
-        RunFault: it failed.
+        ConfigError: raised by the factory.
+        RunFault: the factory failed.
     """
 
     def __init__(self, module: str, arguments: dict[str, Any], environment: dict[str, str], memory: int) -> None:
@@ -103,9 +105,9 @@ class Forks:
         self._template.wait()
         self._log.close()
 
-    def bury(self, pid: int) -> int:
-        """Wait for the end of a worker; returns its exit code."""
-        return self._ask({"bury": pid})["code"]
+    def wait_for(self, pid: int) -> int:
+        """Wait until a worker has exited; returns its exit code."""
+        return self._ask({"wait_for": pid})["code"]
 
     def _ask(self, order: dict[str, Any]) -> Any:
         send(self._pipe, order)
@@ -115,7 +117,7 @@ class Forks:
         try:
             return receive(self._pipe)
         except (EOFError, ConnectionError):
-            raise RunFault(f"the process that forks the workers {obituary(self._template.wait(), self._log)}") from None
+            raise RunFault(f"the process that forks the workers {exit_reason(self._template.wait(), self._log)}") from None
 
 
 @dataclass
@@ -126,25 +128,25 @@ class _Fork:
 
     def wait(self) -> int:
         if self.code is None:
-            self.code = self.template.bury(self.pid)
+            self.code = self.template.wait_for(self.pid)
         return self.code
 
     def kill(self) -> None:
-        if self.code is None:  # nobody else has its number before it is buried
+        if self.code is None:  # the process id cannot be reused before `wait_for`
             os.kill(self.pid, signal.SIGKILL)
 
 
 def send(pipe: Connection, message: dict[str, Any]) -> None:
-    """Send a message."""
+    """Send a JSON message."""
     pipe.send_bytes(json.dumps(message).encode())
 
 
 def receive(pipe: Connection) -> Any:
-    """Wait for an answer.
+    """Wait for an answer and decode it.
 
     Raises:
-        ConfigError: what was asked for does not exist.
-        RunFault: the other side failed; the message is its own.
+        ConfigError: the other process reported invalid input.
+        RunFault: the other process failed; carries its message.
     """
     answer = json.loads(pipe.recv_bytes())
     if answer and "config_error" in answer:
@@ -154,8 +156,8 @@ def receive(pipe: Connection) -> Any:
     return answer
 
 
-def obituary(code: int, log: IO[bytes]) -> str:
-    """How a process ended, and its last words."""
+def exit_reason(code: int, log: IO[bytes]) -> str:
+    """Describe how a process ended, with the last line of its log."""
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     log.seek(0)
     words = log.read().decode(errors="replace").strip().splitlines()
@@ -165,14 +167,12 @@ def obituary(code: int, log: IO[bytes]) -> str:
 def _interpreter(entry: str, memory: int, log: IO[bytes], environment: dict[str, str]) -> tuple[subprocess.Popen, Connection]:
     ours, theirs = multiprocessing.Pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", _START.format(entry=entry), str(theirs.fileno()), str(memory)],
+        python(_START.format(entry=entry), str(theirs.fileno()), str(memory)),
         pass_fds=(theirs.fileno(), memory),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env=os.environ
-        | environment
-        | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), "OMP_NUM_THREADS": "1"},
+        env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
     )
     theirs.close()
     return process, ours

@@ -1,4 +1,4 @@
-"""Arrays that processes share: what the workers of a CPU simulation read and write instead of sending it."""
+"""Numpy arrays in memory shared between processes: workers of a CPU simulation read actions and write results in place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ALIGN = 64
 
 
 def create() -> int:
-    """Open an empty anonymous file: it has no name to clean up, and is gone with the last process that holds it."""
+    """Open an anonymous file: it needs no cleanup and is freed with the last process that holds it."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("rpd-envs")
     with tempfile.TemporaryFile() as file:
@@ -24,7 +24,7 @@ def create() -> int:
 
 
 def attach(fd: int, layout: Layout) -> dict[str, np.ndarray]:
-    """Map the arrays of a layout, growing the file to hold them. Pages cost memory once they are touched."""
+    """Map the arrays of a layout, growing the file as needed. Memory is allocated on first access to a page."""
     sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (dtype, shape) in layout.items()}
     offsets, end = {}, 0
     for name, size in sizes.items():

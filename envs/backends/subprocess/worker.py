@@ -1,8 +1,8 @@
-"""A process with several single simulations: reads actions from shared memory and writes results there.
+"""Worker process with several simulations: reads actions from shared memory and writes results there.
 
-Commands and their answers are small JSON messages on a pipe; when the pipe's other end goes, however it went, so does the
-worker. `fresh` is the entry of an interpreter that builds its simulations itself, `template` that of one that builds what
-they share once and forks the workers, which then share its memory. Both are started by `envs.workers.start`.
+Commands and answers are small JSON messages on a pipe. The worker exits when the other end of the pipe is closed. `fresh` is
+the entry point of an interpreter that builds its own simulations; `template` builds the shared part once and forks the
+workers, which share its memory. Both are started by `rpd.envs.backends.subprocess.launch`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from typing import Any, NoReturn
 
 import torch
 
-from envs.errors import ConfigError
-from envs.simulation import Factory
-from envs.workers import memory
+from rpd.envs import user_files
+from rpd.envs.backends.protocol import Factory
+from rpd.envs.backends.subprocess import shared_arrays
+from rpd.envs.errors import ConfigError
 
 
 class Worker:
-    """The simulations of environments `first` to `first + count - 1`, and what they can be told to do."""
+    """Simulations of environments `first` to `first + count - 1`; public methods are the commands of the protocol."""
 
     def __init__(self, fd: int, build: Factory, first: int, count: int) -> None:
         self.fd = fd
@@ -47,9 +48,9 @@ class Worker:
             "image": sim.render_shape,
         }
 
-    def attach(self, layout: memory.Layout) -> None:
+    def attach(self, layout: shared_arrays.Layout) -> None:
         """Map the shared arrays."""
-        self.arrays = memory.attach(self.fd, layout)
+        self.arrays = shared_arrays.attach(self.fd, layout)
 
     def step(self) -> None:
         """Step every environment with its action."""
@@ -60,31 +61,31 @@ class Worker:
             self.arrays["reward"][env] = outcome.reward.item()
             self.arrays["success"][env] = outcome.success.item()
 
-    def reset(self, envs: list[int]) -> None:
-        """Begin the episodes whose seeds the parent wrote."""
+    def reset(self, envs: list[int], exact: bool) -> None:
+        """Start episodes with the seeds in shared memory, see `Simulation.reset`."""
         for env in envs:
-            self._write(env, self.sims[env - self.first].reset(int(self.arrays["seed"][env])))
+            self._write(env, self.sims[env - self.first].reset(int(self.arrays["seed"][env]), exact))
 
-    def look(self, envs: list[int]) -> None:
-        """Look through the teacher's cameras."""
+    def teacher_images(self, envs: list[int]) -> None:
+        """Render the teacher-only cameras."""
         for env in envs:
-            self._write(env, self.sims[env - self.first].look())
+            self._write(env, self.sims[env - self.first].teacher_images())
 
     def render(self, envs: list[int]) -> None:
-        """Render environments for people."""
+        """Render environments from the viewer camera."""
         for env in envs:
             self.arrays["image"][env] = self.sims[env - self.first].render()[0].numpy()
 
     def get_state(self) -> None:
-        """Copy the simulations' states out."""
+        """Copy the simulation states to shared memory."""
         for env, sim in enumerate(self.sims, start=self.first):
             self.arrays["sim"][env] = sim.get_state()[0].numpy()
 
     def set_state(self) -> None:
-        """Begin each environment's episode anew, for what its seed alone decides, and move it to the saved state."""
+        """Restart each environment's episode from its seed, then restore the saved state."""
         states = torch.from_numpy(self.arrays["sim"])
         for env, sim in enumerate(self.sims, start=self.first):
-            sim.reset(int(self.arrays["seed"][env]))
+            sim.reset(int(self.arrays["seed"][env]), exact=False)
             sim.set_state(states[env : env + 1].clone())
             self._write(env, sim.observe())
 
@@ -94,7 +95,7 @@ class Worker:
 
 
 def fresh() -> NoReturn:
-    """Build and serve. Arguments: file descriptors of the pipe and of the shared memory."""
+    """Build and serve simulations. Command-line arguments: file descriptors of the pipe and of the shared memory."""
     _prepare_process()
     pipe, fd = Connection(int(sys.argv[1])), int(sys.argv[2])
     with _Reported(pipe):
@@ -104,22 +105,22 @@ def fresh() -> NoReturn:
 
 
 def template() -> NoReturn:
-    """Build what the workers share, and fork them as told. Arguments as for `fresh`; here the pipe carries orders.
+    """Build the shared part of the simulations and fork workers on request. Arguments as for `fresh`.
 
-    To start a worker, its pipe and its log follow the order as file descriptors; the answer is its process id. To bury
-    one, the answer is its exit code.
+    The pipe carries requests. To start a worker, the file descriptors of its pipe and its log follow the request; the answer is
+    its process id. To reap a worker, the answer is its exit code.
     """
     _prepare_process()
     pipe, fd = Connection(int(sys.argv[1])), int(sys.argv[2])
     with _Reported(pipe):
         build = _factory(json.loads(pipe.recv_bytes()))
         gc.collect()
-        gc.freeze()  # the collector would write into every object that the workers share
+        gc.freeze()  # otherwise the garbage collector writes to every shared object and copies its page
         _answer(pipe, None)
         while True:
             order = json.loads(pipe.recv_bytes())
-            if "bury" in order:
-                _answer(pipe, {"code": os.waitstatus_to_exitcode(os.waitpid(order["bury"], 0)[1])})
+            if "wait_for" in order:
+                _answer(pipe, {"code": os.waitstatus_to_exitcode(os.waitpid(order["wait_for"], 0)[1])})
                 continue
             theirs, log = recv_handle(pipe), recv_handle(pipe)
             child = os.fork()
@@ -142,6 +143,7 @@ def _forked(handle: int, fd: int, build: Factory, order: dict[str, Any]) -> NoRe
 
 
 def _factory(message: dict[str, Any]) -> Factory:
+    user_files.inherit()
     make: Callable[..., Factory] = importlib.import_module(message["module"]).factory
     return make(**message["arguments"])
 
@@ -155,7 +157,7 @@ def _serve(pipe: Connection, worker: Worker) -> None:
 
 
 class _Reported:
-    """Whatever goes wrong inside is told to the other end, unless that is what has gone."""
+    """Context that reports exceptions to the other end of the pipe, except for a closed pipe."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -173,7 +175,7 @@ class _Reported:
 
 
 def _prepare_process() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which saves a checkpoint with our help
+    for number in (signal.SIGINT, signal.SIGTERM):  # handled by the parent, which needs the workers to save a checkpoint
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
@@ -181,7 +183,7 @@ def _prepare_process() -> None:
 def _leave() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # graphics drivers are slow to unload, and some crash doing so
+    os._exit(0)  # skips unloading graphics drivers, which is slow and sometimes crashes
 
 
 def _answer(pipe: Connection, message: dict[str, Any] | None) -> None:

@@ -1,8 +1,8 @@
-"""The tabletop tasks by name: where things start, what is asked, what is rewarded, what counts as success."""
+"""Tabletop tasks by name: initial states, instructions, rewards and success criteria."""
 
-from envs.tabletop.tasks import grasp, reach, slide, tee
-from envs.tabletop.tasks.base import COLORS, Frame, Placement, Task, play_area
+from rpd.envs.tabletop.tasks import grasp, pusht, reach, slide
+from rpd.envs.tabletop.tasks.base import COLORS, Frame, Placement, Task, play_area
 
 __all__ = ["COLORS", "TASKS", "Frame", "Placement", "Task", "play_area"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (*reach.TASKS, *slide.TASKS, *grasp.TASKS, *tee.TASKS)}
+TASKS: dict[str, Task] = {task.name: task for task in (*reach.TASKS, *slide.TASKS, *grasp.TASKS, *pusht.TASKS)}

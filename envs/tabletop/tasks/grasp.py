@@ -1,4 +1,4 @@
-"""Cubes that are grasped: lifted, stacked, placed in a bin."""
+"""Grasping tasks with cubes: lift, stack, place in a bin."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.tabletop.robots import Robot
-from envs.tabletop.tasks.base import (
+from rpd.envs.robots import Robot
+from rpd.envs.tabletop.tasks.base import (
     PLACE_TOLERANCE,
     Array,
     Frame,
@@ -23,17 +23,17 @@ from envs.tabletop.tasks.base import (
     yaw,
 )
 
-BIN_HALF_IN_CUBES = 3.5  # half of the bin's inner edge, in half edges of the cube
+BIN_HALF_IN_CUBES = 3.5  # half the bin's inner edge, in half edges of the cube
 
 
 def _place_pick(u: Array, robot: Robot) -> Placement:
     target = on_table(u[:, 2:4], robot)
-    target[:, 2] = height(u[:, 4], robot)  # never on the table: the cube has to be lifted
+    target[:, 2] = height(u[:, 4], robot)  # never on the table: requires lifting
     return Placement(on_table(u[:, :2], robot), yaw(u[:, 5]), target, np.zeros(len(u)))
 
 
 def _place_apart(gap_in_cubes: float, target_height: float) -> Callable[[Array, Robot], Placement]:
-    """Object and target on either side of the table's middle; gap and the target's height are in half edges of the cube."""
+    """Place object and target on opposite sides of the table; gap and target height in half edges of the cube."""
 
     def place(u: Array, robot: Robot) -> Placement:
         low, high = play_area(robot)
@@ -49,8 +49,8 @@ def _place_apart(gap_in_cubes: float, target_height: float) -> Callable[[Array, 
     return place
 
 
-# What follows a grasp weighs three times as much as the grasp: else holding the cube still is worth nearly as much as
-# carrying it, and a discounted policy stays there.
+# Rewards after a grasp have three times the weight of the grasp: otherwise holding the cube still is worth nearly as much as
+# carrying it, and a discounted policy converges to it.
 
 
 def _reward_pick(f: Frame) -> Array:
@@ -65,7 +65,7 @@ def _reward_stack(f: Frame) -> Array:
     on_top = f.target + np.array([0.0, 0.0, 2 * f.half])
     reach = near(norm(f.object - f.tcp))
     carry = near(norm(on_top - f.object)) * f.grasped
-    # Once stacked the grasp has to end: what it paid is kept, and opening pays more.
+    # Once stacked, the grasp has to end: its reward is kept, and opening is rewarded.
     return np.where(_stacked(f), 6.0 + f.opening, reach + f.grasped + 3.0 * carry) / 8.0
 
 

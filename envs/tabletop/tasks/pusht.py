@@ -1,29 +1,29 @@
-"""PushT: a T is pushed onto a T that is painted on the table, and turned as that is.
+"""PushT: push a T onto a T painted on the table, with matching orientation.
 
-As in Diffusion Policy's Push-T (Chi et al., 2023) and ManiSkill3's PushT-v1 the T starts turned any way, and its goal is always
-turned the same way: one angle then says how it is turned against the goal, the robot and the cameras. Other than there, the
-place of the goal is drawn: it has to be looked for, and tells episodes apart for teachers that fail in some of them.
+As in Diffusion Policy's Push-T (Chi et al., 2023) and ManiSkill3's PushT-v1, the T starts with any yaw and the goal has a fixed
+yaw, so one angle describes the T relative to the goal, the robot and the cameras. Unlike there, the goal position is random:
+a policy has to observe it, and teachers that fail for some goals can be distinguished.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from envs import tee
-from envs.tabletop.robots import Robot
-from envs.tabletop.tasks.base import Array, Frame, Mask, Placement, Task, far, near, norm, play_area
+from rpd.envs import pusht
+from rpd.envs.robots import Robot
+from rpd.envs.tabletop.tasks.base import Array, Frame, Mask, Placement, Task, far, near, norm, play_area
 
-COVERED = 0.9  # of the goal: success in ManiSkill3's PushT-v1
+COVERED = 0.9  # covered fraction of the goal: success in ManiSkill3's PushT-v1
 CUBE = 0.75
-"""Edge of the T's cubes, as a fraction of the other tasks': it is 12 cm long for most arms, and within the SO-101's reach."""
-MARGIN = 0.05  # m that a T may stick out of the work area: fingers that push get there, though they may lean
+"""Edge of the T's cubes, as a fraction of the other tasks': 12 cm total length for most arms, within the SO-101's reach."""
+MARGIN = 0.05  # overhang of the T beyond the work area, m: pushing fingers reach it, possibly tilted
 
 
 def _area(robot: Robot) -> tuple[Array, Array]:
-    """Corners (x, y) of where the T's centre may be."""
+    """Corners (x, y) of the area of the T's center."""
     low, high = play_area(robot)
     corner, other = np.array(robot.workspace)
-    inside = (other - corner) / 2 + MARGIN - tee.REACH * CUBE * robot.cube_half_size
+    inside = (other - corner) / 2 + MARGIN - pusht.REACH * CUBE * robot.cube_half_size
     half = np.minimum((high - low) / 2, inside)
     return (low + high) / 2 - half, (low + high) / 2 + half
 
@@ -38,16 +38,16 @@ def _place(u: Array, robot: Robot) -> Placement:
 
 
 def _reward(f: Frame) -> Array:
-    left = tee.displacement((f.target - f.object)[:, :2], f.turn, f.half)
-    # Not the overlap: far away it is zero, and nearer it has maxima where the T is turned the wrong way.
+    left = pusht.displacement((f.target - f.object)[:, :2], f.turn, f.half)
+    # Not the overlap: it is zero far away and has local maxima for wrong orientations nearby.
     return (far(norm(f.object - f.tcp)) + 3.0 * near(left)) / 4.0
 
 
 def _covered(f: Frame) -> Mask:
     way = (f.object - f.target)[:, :2] / f.half
-    done = (norm(way) < 2.0) & (f.object[:, 2] < 1.5 * f.half)  # a cube's edge aside or lifted, it covers too little
-    # The goal is not turned: its frame is the base's.
-    done[done] = tee.overlap(way[done], f.turn[done]) > COVERED
+    done = (norm(way) < 2.0) & (f.object[:, 2] < 1.5 * f.half)  # further offset or lifted, the overlap is too small
+    # The goal has zero yaw: its frame is aligned with the base frame.
+    done[done] = pusht.overlap(way[done], f.turn[done]) > COVERED
     return done
 
 

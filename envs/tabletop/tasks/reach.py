@@ -1,11 +1,11 @@
-"""Reach: a ball in the air, and nothing to move."""
+"""Reach: move the gripper to a ball in the air; no object."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from envs.tabletop.robots import Robot
-from envs.tabletop.tasks.base import PLACE_TOLERANCE, Array, Frame, Mask, Placement, Task, height, near, norm, on_table, yaw
+from rpd.envs.robots import Robot
+from rpd.envs.tabletop.tasks.base import PLACE_TOLERANCE, Array, Frame, Mask, Placement, Task, height, near, norm, on_table, yaw
 
 
 def _place_reach(u: Array, robot: Robot) -> Placement:

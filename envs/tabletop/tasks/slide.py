@@ -1,4 +1,4 @@
-"""Cubes that are pushed or pulled onto a disc."""
+"""Tasks that slide a cube onto a disc by pushing or pulling."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.tabletop.robots import Robot
-from envs.tabletop.tasks.base import Array, Frame, Mask, Placement, Task, far, near, norm, on_table, play_area, yaw
+from rpd.envs.robots import Robot
+from rpd.envs.tabletop.tasks.base import Array, Frame, Mask, Placement, Task, far, near, norm, on_table, play_area, yaw
 
-GOAL_RADIUS_IN_CUBES = 1.75  # of the disc, in half edges of the cube
+GOAL_RADIUS_IN_CUBES = 1.75  # radius of the disc, in half edges of the cube
 
 
 def _place_slide(sign: float) -> Callable[[Array, Robot], Placement]:
-    """Object and goal a hand's width apart along x; `sign` +1: the goal lies further from the base."""
+    """Place object and goal a hand's width apart along x; `sign` +1: the goal is further from the base."""
 
     def place(u: Array, robot: Robot) -> Placement:
         low, high = play_area(robot)
@@ -34,7 +34,7 @@ def _place_slide(sign: float) -> Callable[[Array, Robot], Placement]:
 def _reward_slide(f: Frame) -> Array:
     way = (f.target - f.object) * [1.0, 1.0, 0.0]
     distance = norm(way)
-    # Where a fingertip has to be to slide the cube towards the goal: after a slip or an overshoot that is another side.
+    # Contact side of the cube for sliding it toward the goal; it changes after a slip or an overshoot.
     behind = f.object - way / np.maximum(distance, 1e-6)[:, None] * (f.half + 0.01)
     return (near(norm(f.tcp - behind)) + 3.0 * far(distance)) / 4.0
 

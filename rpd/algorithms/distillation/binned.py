@@ -1,15 +1,15 @@
-"""A teacher's bins against the student's Gaussian: blurred onto one grid per observation, then compared in closed form.
+"""Divergences between a binned teacher and a Gaussian student, in closed form on a common grid.
 
-A teacher's bins [A, B] lie where its training data did: within less than what the environment accepts (-1 to 1), beyond it,
-or all in one point in a dimension that it never moves. They are brought onto a grid of `CELLS` equal cells over [-1, 1];
-the student's mass beyond it is in the outermost cells, as the environment clips. With P_b the student's mass in cell b and
-q~_b the teacher's, what depends on both is
+A teacher's bins [A, B] cover the range of its training data: narrower or wider than the environment's range (-1 to 1), or a
+single point in a dimension that never moved. `blur` maps them, once per observation, onto a grid of `CELLS` equal cells over
+[-1, 1]; the student's mass outside the grid counts for the outermost cells, as the environment clips actions. With P_b the
+student's mass in cell b and q~_b the teacher's, the terms that depend on both are
 
     sum_b P_b log q~_b      `expected`         (reverse KL)        sum_b P_b log P_b      `neg_entropy`
     -sum_b q~_b log P_b     `cross_entropy`    (forward KL)
 
-Within a cell log P_b is taken from the density, which is exact for a sigma of several cells and goes on pulling where
-Phi(x_{b+1}) - Phi(x_b) has become 0; the outermost cells, which absorb the tails, are exact.
+Inside a cell, log P_b is computed from the density. This is exact for a sigma of several cells and keeps a gradient where
+Phi(x_{b+1}) - Phi(x_b) underflows to 0; the outermost cells, which absorb the tails, are exact.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtr
 
-from students.distribution import LOG_2PI
+from rpd.students.networks.distribution import LOG_2PI
 
 CELLS = 128
-"""Cells of the grid, 1/64 wide: no wider than any useful blur or a student's smallest sigma."""
+"""Number of cells of the grid. A cell is 1/64 wide: no wider than any useful blur or a student's smallest sigma."""
 WIDTH = 2 / CELLS
 EDGE = 1 - WIDTH
-"""Where the last cell begins; the first ends at -EDGE."""
+"""Lower edge of the last cell; the first cell ends at -EDGE."""
 TAIL = 0.5
-"""Standard deviation of what `blur` spreads widely: a quarter of the range."""
+"""Standard deviation of the broad Gaussian that `blur` mixes in: a quarter of the range."""
 TINY = 1e-30
-"""Floor of a mass in a logarithm."""
+"""Lower bound of a mass in a logarithm."""
 
 
 def blur_operator(bin_edges: Tensor, std: float) -> Tensor:
-    """K [A, B, CELLS]: the mass in each cell of N(c, std²), c the middle of a teacher's bin; its rows sum to 1.
+    """K [A, B, CELLS]: mass in each cell of N(c, std²), c the center of a teacher's bin. Rows sum to 1.
 
     Args:
-        bin_edges: [A, B + 1] ascending, in the environment's normalised action space.
-        std: of the blur, in the same units.
+        bin_edges: [A, B + 1] ascending, in the environment's normalized action space.
+        std: standard deviation of the blur, in the same units.
     """
     middle = (bin_edges[:, :-1] + bin_edges[:, 1:]) / 2
     below = ndtr((_edges(bin_edges) - middle[..., None]) / std)  # [A, B, CELLS - 1]
@@ -49,14 +49,14 @@ def blur_operator(bin_edges: Tensor, std: float) -> Tensor:
 def blur(bin_logits: Tensor, operator: Tensor, floor: float) -> Tensor:
     """Log q~, q~ = (1 - floor) q K + floor N(mean of q, TAIL²): the teacher's mass in each cell, nowhere zero.
 
-    Where a teacher never goes, its log q is as low as it likes, and reverse KL would see nothing else. The floor bounds it.
-    Spread evenly, as is customary, it would be flat, and a student that starts a few sigma away from a sure teacher would
-    stay there, as nothing pulls.
+    Far from the teacher's actions, log q is arbitrarily low and would dominate the reverse KL; the second term bounds it. A
+    uniform mix, the usual choice, has no gradient there: a student that starts a few sigma away from a peaked teacher would
+    not move.
 
     Args:
         bin_logits: [N, A, B] log-probabilities.
         operator: K, from `blur_operator`.
-        floor: in (0, 1).
+        floor: weight of the broad Gaussian, in (0, 1).
 
     Returns:
         [N, A, CELLS].
@@ -68,7 +68,7 @@ def blur(bin_logits: Tensor, operator: Tensor, floor: float) -> Tensor:
 
 
 def log_density(log_mass: Tensor, action: Tensor) -> Tensor:
-    """Log of q~'s density at actions [N, A], in the outermost cell if beyond it: [N, A].
+    """Log-density of q~ at actions [N, A]; outside the grid, that of the outermost cell. Returns [N, A].
 
     Args:
         log_mass: [N, A, CELLS], from `blur`.
@@ -79,22 +79,22 @@ def log_density(log_mass: Tensor, action: Tensor) -> Tensor:
 
 
 def overshoot(x: Tensor, low: Tensor | float, high: Tensor | float, std: float) -> Tensor:
-    """1/2 (distance of x to [low, high] / std)²: what the outermost bin, which goes on for ever, does not say."""
+    """1/2 (distance of x to [low, high] / std)²: Gaussian tail beyond the outermost bins, which are flat without it."""
     return 0.5 * ((x - high).clamp_min(0) + (low - x).clamp_min(0)).square() / std**2
 
 
 def steps(log_mass: Tensor) -> dict[str, Tensor]:
-    """What `expected` reads of log q~ [N, A, CELLS]: the mean of its two ends, and its steps from cell to cell."""
+    """Precompute for `expected`, from log q~ [N, A, CELLS]: mean of the two end cells, and differences between cells."""
     return {"ends": (log_mass[..., 0] + log_mass[..., -1]) / 2, "steps": log_mass.diff(dim=-1)}
 
 
 def expected(steps: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> Tensor:
     """sum_b P_b log q~_b [N, A], summed by parts: ends + 1/2 sum_e step_e erf((mean - x_e) / (std sqrt 2)).
 
-    Over the edges x_e between cells: erf once per edge, no small difference, a gradient that is finite everywhere.
+    The sum is over the edges x_e between cells: one erf per edge, no cancellation, and finite gradients everywhere.
 
     Args:
-        steps: of log q~, from `steps`.
+        steps: from `steps`.
         mean: [N, A].
         std: [N, A].
     """
@@ -105,7 +105,7 @@ def expected(steps: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> Tensor:
 def neg_entropy(mean: Tensor, std: Tensor) -> Tensor:
     """sum_b P_b log P_b [N, A]: between l = -EDGE and u = EDGE, the integral of p log(p w), w the width of a cell.
 
-    That is (log w - log std - 1/2 log 2 pi - 1/2) P(l < x < u) + 1/2 (z_u phi(z_u) - z_l phi(z_l)), z standardised.
+    The integral is (log w - log std - 1/2 log 2 pi - 1/2) P(l < x < u) + 1/2 (z_u phi(z_u) - z_l phi(z_l)), z standardized.
     """
     low, high = (-EDGE - mean) / std, (EDGE - mean) / std
     first, last = ndtr(low), ndtr(-high)
@@ -115,9 +115,9 @@ def neg_entropy(mean: Tensor, std: Tensor) -> Tensor:
 
 
 def moments(log_mass: Tensor) -> dict[str, Tensor]:
-    """What `cross_entropy` reads of log q~ [N, A, CELLS], and sum_b q~_b log q~_b; each [N, A].
+    """Precompute for `cross_entropy`, from log q~ [N, A, CELLS]; each entry is [N, A].
 
-    The mass of the first and of the last cell, and of what lies between the mean and the variance.
+    Mass of the first and of the last cell, mean and variance of the mass between them, and sum_b q~_b log q~_b.
     """
     mass = log_mass.exp()
     between, x = mass[..., 1:-1], _centres(mass)[1:-1]
@@ -135,10 +135,10 @@ def moments(log_mass: Tensor) -> dict[str, Tensor]:
 
 
 def cross_entropy(moments: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> Tensor:
-    """-sum_b q~_b log P_b [N, A], P_b = w p(centre) between the outermost cells.
+    """-sum_b q~_b log P_b [N, A]; between the outermost cells, P_b = w p(center).
 
     Args:
-        moments: of q~, from `moments`.
+        moments: from `moments`.
         mean: [N, A].
         std: [N, A].
     """
@@ -149,10 +149,10 @@ def cross_entropy(moments: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> T
 
 
 def _edges(like: Tensor) -> Tensor:
-    """The [CELLS - 1] edges between cells, on the device of `like`."""
+    """Edges between cells [CELLS - 1], on the device of `like`."""
     return torch.linspace(-EDGE, EDGE, CELLS - 1, device=like.device)
 
 
 def _centres(like: Tensor) -> Tensor:
-    """The [CELLS] middles of cells, on the device of `like`."""
+    """Centers of the cells [CELLS], on the device of `like`."""
     return torch.linspace(-1 + WIDTH / 2, 1 - WIDTH / 2, CELLS, device=like.device)

@@ -1,18 +1,20 @@
-"""D(student, teacher): how far the student's action distribution is from the teacher's, per observation.
+"""D(student, teacher): divergences of the student's action distribution from the teacher's, per observation.
 
 Convention: every divergence is a **sum over action dimensions**. RPD (arXiv 2503.05833) averages instead, so its
 lambda = 1 with A dimensions is a weight of 1/A here.
 
-Continuous dimensions compare the student's Gaussian N(mu, sigma²) with the teacher's: a Gaussian N(m, s²) with s floored at
-`teacher_std`, the distribution q~ over the cells of a grid that its bins are blurred onto (`rpd.distill.bins`), or the kernel
-density q~ about its samples, of bandwidth h = `teacher_std` (`rpd.distill.samples`).
-A divergence may have several forms, which differ in what they need of the teacher; the first that it can serve is used.
+Continuous dimensions compare the student's Gaussian N(mu, sigma²) with the teacher's distribution, which is one of
+- a Gaussian N(m, s²), with s at least `min_teacher_std`;
+- the distribution q~ over grid cells, from the teacher's bins (`rpd.algorithms.distillation.binned`);
+- the kernel density q~ of the teacher's samples, with bandwidth h = `kde_bandwidth`
+  (`rpd.algorithms.distillation.kernel_density`).
+A divergence may have several variants, which read different teacher fields; the first one that the teacher supports is used.
 
-Discrete dimensions (a gripper) compare Bernoullis: a squared error to a sign teaches a gripper slowly. There p is the
-probability of +1 on each side, the teacher's being (mean + 1) / 2, also where it gives samples.
+Discrete dimensions (a gripper) compare Bernoulli distributions, because a squared error to a sign trains a gripper slowly. p is
+the probability of +1; the teacher's is (mean + 1) / 2, for a teacher of samples too.
 
-Terms that a small sigma can blow up (1250 nats for an error of 1 at sigma = 0.02) grow only logarithmically above
-`SOFT_CLIP`: unlike with a hard clip, the samples that are furthest off still pull.
+Terms that a small sigma can make huge (1250 nats for an error of 1 at sigma = 0.02) grow only logarithmically above
+`SOFT_CLIP`. Unlike a hard clip, this keeps a gradient for the samples with the largest errors.
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rpd.config import DistillConfig
-from rpd.distill import bins, samples
-from students.distribution import LOG_2PI, ActionDistribution
+from rpd.algorithms.distillation import binned, kernel_density
+from rpd.config import divergences
+from rpd.config.schema import DistillConfig
+from rpd.students.networks.distribution import LOG_2PI, ActionDistribution
 
 Teacher = dict[str, Tensor]
 """Fields of a `TeacherOutput` by name, each [N, ...]."""
@@ -34,29 +37,29 @@ Teacher = dict[str, Tensor]
 SOFT_CLIP = 10.0
 """Nats per dimension above which nll, fkl and rkl grow logarithmically."""
 HUBER_DELTA = 0.1
-"""huber: the gap, in normalised action units, above which it grows linearly."""
+"""huber: error, in normalized action units, above which the loss is linear."""
 MIN_PROB = 0.05
-"""rkl and opd: floor of the teacher's probability of either value, so that a sure teacher is not infinitely far."""
+"""rkl and opd: lower bound of the teacher's probability of either value, which keeps the divergence finite."""
 
 
 @dataclass(frozen=True)
-class Form:
-    """One form of a divergence, or of a score (`rpd.distill.scores`)."""
+class DivergenceVariant:
+    """One variant of a divergence, or of a log-probability estimator (`rpd.algorithms.distillation.opd`)."""
 
     fn: Callable[..., Tensor]
     needs: frozenset[str]
-    """Fields of `TeacherOutput` that it reads."""
-    digest: Callable[[Tensor], dict[str, Tensor]] | None = None
-    """With ``bin_logits``: what `fn` reads in their place, made once per observation from log q~ [N, A, CELLS]."""
+    """Fields of `TeacherOutput` that `fn` reads."""
+    precompute: Callable[[Tensor], dict[str, Tensor]] | None = None
+    """With ``bin_logits``: fields that `fn` reads instead, computed once per observation from log q~ [N, A, CELLS]."""
 
 
-DIVERGENCES: dict[str, list[Form]] = {}
-"""Forms by name, the preferred one first; functions are `fn(student, teacher, config) -> [N]`."""
+DIVERGENCES: dict[str, list[DivergenceVariant]] = divergences.DIVERGENCES
+"""Variants by name, the preferred one first; functions are `fn(student, teacher, config) -> [N]`."""
 
 
-def _register(name: str, *needs: str, digest: Callable[[Tensor], dict[str, Tensor]] | None = None) -> Callable:
+def _register(name: str, *needs: str, precompute: Callable[[Tensor], dict[str, Tensor]] | None = None) -> Callable:
     def add(fn: Callable) -> Callable:
-        DIVERGENCES.setdefault(name, []).append(Form(fn, frozenset(needs), digest))
+        DIVERGENCES.setdefault(name, []).append(DivergenceVariant(fn, frozenset(needs), precompute))
         return fn
 
     return add
@@ -64,19 +67,19 @@ def _register(name: str, *needs: str, digest: Callable[[Tensor], dict[str, Tenso
 
 @_register("mse", "mean")
 def mse(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """sum_d (mu_d - m_d)²: RPD's headline loss (arXiv 2503.05833); moves the mean only, averages a teacher's modes."""
+    """sum_d (mu_d - m_d)²: RPD's main loss (arXiv 2503.05833). Trains the mean only; averages the modes of a teacher."""
     return student.total(_gap(student, teacher).square(), _bernoulli_forward(student, teacher))
 
 
 @_register("l1", "mean")
 def l1(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """sum_d |mu_d - m_d|: RPD's ablation; an equal pull however far off, towards the median of noisy labels."""
+    """sum_d |mu_d - m_d|: RPD's ablation. The gradient does not grow with the error; tends to the median of noisy labels."""
     return student.total(_gap(student, teacher).abs(), _bernoulli_forward(student, teacher))
 
 
 @_register("huber", "mean")
 def huber(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """sum_d h(mu_d - m_d), h(x) = x² where |x| <= c, else c (2 |x| - c) (Huber, 1964, twice his): mse without outliers."""
+    """sum_d h(mu_d - m_d), h(x) = x² if |x| <= c, else c (2 |x| - c) (twice Huber's loss, 1964): mse, robust to outliers."""
     gap = _gap(student, teacher)
     loss = 2 * F.huber_loss(gap, torch.zeros_like(gap), reduction="none", delta=HUBER_DELTA)
     return student.total(loss, _bernoulli_forward(student, teacher))
@@ -84,10 +87,10 @@ def huber(student: ActionDistribution, teacher: Teacher, config: DistillConfig) 
 
 @_register("nll", "mean")
 def nll(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """-log pi_S(a_T): behaviour cloning of the teacher's mean, RPD's `bc`; of a density, so it can be negative.
+    """-log pi_S(a_T): behavior cloning of the teacher's mean, RPD's `bc`. A density, so it can be negative.
 
-    Its pull on mu, (mu - m) / sigma², is 1 / (2 sigma²) times that of mse at the same weight.
-    Discrete: the cross-entropy of p_T and p_S.
+    The gradient with respect to mu, (mu - m) / sigma², is 1 / (2 sigma²) times that of mse at the same weight.
+    Discrete dimensions: the cross-entropy of p_T and p_S.
     """
     sigma = _sigma(student, config)
     # 1/2 ((m - mu) / sigma)² + log sigma + 1/2 log 2 pi
@@ -97,83 +100,83 @@ def nll(student: ActionDistribution, teacher: Teacher, config: DistillConfig) ->
 
 @_register("nearest", "samples", "mean")
 def nearest(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """min_j sum_d (mu_d - a^j_d)²: mse to the teacher's sample that the student is closest to, so its modes are not averaged.
+    """min_j sum_d (mu_d - a^j_d)²: mse to the nearest of the teacher's samples, so modes are not averaged.
 
-    Deaf to how likely a way is: one stray sample near by is enough to stay.
+    Ignores the sample density: one outlier near the student's mean is enough to keep it there.
     """
-    return samples.nearest(student.mean, teacher["samples"], ~student.discrete) + _discrete_sum(
+    return kernel_density.nearest(student.mean, teacher["samples"], ~student.discrete) + _discrete_sum(
         student, _bernoulli_forward(student, teacher)
     )
 
 
-@_register("fkl", "bin_logits", "mean", digest=bins.moments)
+@_register("fkl", "bin_logits", "mean", precompute=binned.moments)
 def fkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """KL(T || S) = sum_d sum_b q~_b (log q~_b - log P_b), P_b the student's mass in cell b; needs moments of q~ only."""
-    kl = teacher["neg_entropy"] + bins.cross_entropy(teacher, student.mean, _sigma(student, config))
+    """KL(T || S) = sum_d sum_b q~_b (log q~_b - log P_b), P_b the student's mass in cell b; reads only moments of q~."""
+    kl = teacher["neg_entropy"] + binned.cross_entropy(teacher, student.mean, _sigma(student, config))
     return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
 
 
-@_register("rkl", "bin_logits", "mean", digest=bins.steps)
+@_register("rkl", "bin_logits", "mean", precompute=binned.steps)
 def rkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """KL(S || T) = sum_d sum_b P_b (log P_b - log q~_b): VLA-OPD's direction, on the bins themselves; picks a mode.
+    """KL(S || T) = sum_d sum_b P_b (log P_b - log q~_b): the direction of VLA-OPD, on the bins; mode-seeking.
 
-    A mean beyond [-1, 1], where all of P is in the outermost cell and nothing pulls any more, is brought back by
-    `bins.overshoot`, with `teacher_std` as its scale.
+    For a mean outside [-1, 1], all of P is in the outermost cell and the KL has no gradient; `binned.overshoot` with scale
+    `bin_tail_std` pulls the mean back.
     """
     mean, sigma = student.mean, _sigma(student, config)
-    kl = bins.neg_entropy(mean, sigma) - bins.expected(teacher, mean, sigma)
-    kl = kl + bins.overshoot(mean, -1, 1, config.teacher_std)
+    kl = binned.neg_entropy(mean, sigma) - binned.expected(teacher, mean, sigma)
+    kl = kl + binned.overshoot(mean, -1, 1, config.bin_tail_std)
     return student.total(_soft_clip(kl), _bernoulli_reverse(student, teacher))
 
 
 @_register("fkl", "samples", "mean")
 def fkl_samples(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """KL(T || S) less a constant: the samples' negative log-likelihood -1/S sum_j log pi_S(a^j), each as wide as h.
+    """KL(T || S) up to a constant: mean negative log-likelihood -1/S sum_j log pi_S(a^j), each sample with bandwidth h.
 
-    Of q~ a Gaussian's likelihood sees the first two moments only, so this is the KL of the Gaussian that has them.
+    A Gaussian's likelihood depends only on the first two moments of q~, so this is the KL of the Gaussian with these moments.
     """
-    mean, sigma = samples.moments(teacher["samples"], config.teacher_std)
+    mean, sigma = kernel_density.moments(teacher["samples"], config.kde_bandwidth)
     kl = _gaussian_kl(student.mean - mean, sigma, _sigma(student, config))
     return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
 
 
 @_register("rkl", "samples", "mean")
 def rkl_samples(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """KL(S || T) = E_S[log pi_S(a) - log q~(a)], the student's draws against the samples' kernel density; picks a mode.
+    """KL(S || T) = E_S[log pi_S(a) - log q~(a)], student actions against the samples' kernel density; mode-seeking.
 
-    The density is of all dimensions together, so the soft clip is of their mean.
+    The density is over all dimensions jointly, so the soft clip applies to the mean over dimensions.
     """
     continuous = ~student.discrete
     dims = continuous.sum().clamp_min(1)
-    kl = samples.reverse_kl(student.mean, _sigma(student, config), teacher["samples"], continuous, config.teacher_std)
+    kl = kernel_density.reverse_kl(student.mean, _sigma(student, config), teacher["samples"], continuous, config.kde_bandwidth)
     return dims * _soft_clip(kl / dims) + _discrete_sum(student, _bernoulli_reverse(student, teacher))
 
 
 @_register("fkl", "mean", "std")
 def fkl(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """KL(T || S) = sum_d log(sigma/s) + (s² + (mu - m)²) / (2 sigma²) - 1/2: covers everything the teacher does."""
+    """KL(T || S) = sum_d log(sigma/s) + (s² + (mu - m)²) / (2 sigma²) - 1/2: covers all actions of the teacher."""
     kl = _gaussian_kl(_gap(student, teacher), _teacher_sigma(student, teacher, config), _sigma(student, config))
     return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
 
 
 @_register("rkl", "mean", "std")
 def rkl(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """KL(S || T) = sum_d log(s/sigma) + (sigma² + (mu - m)²) / (2 s²) - 1/2: stays where the teacher is (VLA-OPD).
+    """KL(S || T) = sum_d log(s/sigma) + (sigma² + (mu - m)²) / (2 s²) - 1/2: stays within the teacher's actions.
 
-    The direction that VLA-OPD (arXiv 2603.26666) and RPD's `ppd` use, here in closed form.
+    The direction of VLA-OPD (arXiv 2603.26666) and of RPD's `ppd`, in closed variant.
     """
     kl = _gaussian_kl(_gap(student, teacher), _sigma(student, config), _teacher_sigma(student, teacher, config))
     return student.total(_soft_clip(kl), _bernoulli_reverse(student, teacher))
 
 
 def bernoulli_entropy(p: Tensor) -> Tensor:
-    """H(p) = -p log p - (1 - p) log(1 - p) in nats, 0 at both ends."""
+    """H(p) = -p log p - (1 - p) log(1 - p) in nats, 0 at p = 0 and p = 1."""
     q, tiny = 1 - p, torch.finfo(p.dtype).tiny
     return -p * p.clamp_min(tiny).log() - q * q.clamp_min(tiny).log()
 
 
 def _discrete_sum(student: ActionDistribution, discrete: Tensor) -> Tensor:
-    """Sum over the discrete dimensions [N], for a divergence that takes the continuous ones together."""
+    """Sum over the discrete dimensions [N], for divergences that are joint over the continuous ones."""
     return discrete.masked_fill(~student.discrete, 0.0).sum(-1)
 
 
@@ -186,17 +189,17 @@ def _sigma(student: ActionDistribution, config: DistillConfig) -> Tensor:
 
 
 def _teacher_sigma(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    # A teacher may leave anything in the discrete dimensions of its std.
-    return teacher["std"].masked_fill(student.discrete, 1.0).clamp_min(config.teacher_std)
+    # The teacher's std is undefined in discrete dimensions.
+    return teacher["std"].masked_fill(student.discrete, 1.0).clamp_min(config.min_teacher_std)
 
 
 def probability(teacher: Teacher) -> Tensor:
-    """The teacher's p(+1) [N, A]; in continuous dimensions without meaning, but finite."""
+    """The teacher's p(+1) [N, A]; finite but meaningless in continuous dimensions."""
     return ((teacher["mean"] + 1) / 2).clamp(0, 1)
 
 
 def _gaussian_kl(gap: Tensor, sigma_p: Tensor, sigma_q: Tensor) -> Tensor:
-    """KL(P || Q) per dimension of Gaussians whose means are `gap` apart."""
+    """KL(P || Q) per dimension, of Gaussians whose means differ by `gap`."""
     return (sigma_q / sigma_p).log() + (sigma_p.square() + gap.square()) / (2 * sigma_q.square()) - 0.5
 
 
@@ -206,7 +209,7 @@ def _cross_entropy(logits: Tensor, p: Tensor) -> Tensor:
 
 
 def _bernoulli_forward(student: ActionDistribution, teacher: Teacher) -> Tensor:
-    """KL(T || S): the cross-entropy less the teacher's own entropy, so that it is zero iff equal."""
+    """KL(T || S): the cross-entropy minus the teacher's entropy, so it is zero iff the distributions are equal."""
     p = probability(teacher)
     return _cross_entropy(student.logits, p) - bernoulli_entropy(p)
 
@@ -220,5 +223,5 @@ def _bernoulli_reverse(student: ActionDistribution, teacher: Teacher) -> Tensor:
 
 
 def _soft_clip(nats: Tensor) -> Tensor:
-    """Keep x up to c, then c (1 + log(x / c)): continuous with its derivative, monotone, never flat."""
+    """Return x up to c, then c (1 + log(x / c)): continuously differentiable, monotone, nonzero gradient everywhere."""
     return torch.where(nats > SOFT_CLIP, SOFT_CLIP * (1 + (nats.clamp_min(SOFT_CLIP) / SOFT_CLIP).log()), nats)

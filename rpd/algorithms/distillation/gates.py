@@ -1,4 +1,4 @@
-"""g(n) in [0, 1]: which observations are distilled. Computed once per rollout, from stored quantities only."""
+"""g(n) in [0, 1]: weights of observations in the distillation term, computed once per rollout from stored quantities."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.errors import ConfigError
-from rpd.config import DistillConfig
-from rpd.distill.divergences import bernoulli_entropy
+from rpd.algorithms.distillation.divergences import bernoulli_entropy
+from rpd.config.schema import DistillConfig
+from rpd.envs.errors import ConfigError
 
 MARGIN = 0.1
-"""success-surpassed: the teacher still counts until the student is this much better, relative to the teacher."""
+"""success-surpassed: relative lead of the student at which the gate reaches zero."""
 MIN_SUCCESS = 0.01
-"""success-surpassed: floor of the teacher's success rate in the denominator."""
+"""success-surpassed: lower bound of the teacher's success rate in the denominator."""
 
 
 @dataclass(frozen=True)
 class GateContext:
-    """What a gate may know about the run. Success rates in [0, 1]."""
+    """Success rates in [0, 1] that a gate may read."""
 
     teacher_success: float | None = None
-    """The teacher's, evaluated alone before the run."""
+    """The teacher's, evaluated before the run."""
     student_success: float | None = None
     """The student's running success rate; None before its first episode."""
 
@@ -35,24 +35,24 @@ class Gate:
     name: str
     fn: Callable[[dict[str, Tensor], Tensor, GateContext, DistillConfig], Tensor]
     needs: frozenset[str] = frozenset()
-    """Fields of `TeacherOutput` that it reads."""
+    """Fields of `TeacherOutput` that `fn` reads."""
     needs_success: bool = False
     """Whether `GateContext.teacher_success` must be measured before the run."""
 
 
 def everywhere(teacher: dict[str, Tensor], discrete: Tensor, context: GateContext, config: DistillConfig) -> Tensor:
-    """Distil everywhere: g = 1."""
+    """Distill everywhere: g = 1."""
     return torch.ones_like(teacher["valid"], dtype=torch.float32)
 
 
 def success_surpassed(teacher: dict[str, Tensor], discrete: Tensor, context: GateContext, config: DistillConfig) -> Tensor:
     """Fade out as the student overtakes its teacher: g = clip((SR_T - SR_S) / SR_T + margin, 0, 1).
 
-    A weak teacher helps most while the student explores, so nothing is gated at the start; a constant pull towards a
-    teacher of 10 % would hold back a student that has passed it.
+    A weak teacher helps most while the student explores, so the gate is open at the start. Later, a constant pull towards a
+    teacher with a success rate of 10 % would hold back a student that is better.
 
     Raises:
-        ConfigError: if the teacher's success rate was not measured.
+        ConfigError: the teacher's success rate was not measured.
     """
     if context.teacher_success is None:
         raise ConfigError("gate success-surpassed needs the teacher's success rate: evaluate the teacher before the run")
@@ -61,12 +61,13 @@ def success_surpassed(teacher: dict[str, Tensor], discrete: Tensor, context: Gat
 
 
 def entropy(teacher: dict[str, Tensor], discrete: Tensor, context: GateContext, config: DistillConfig) -> Tensor:
-    """Listen where the teacher is sure: g = exp(-beta H_T), as SRPO weighs its teacher by confidence.
+    """Distill where the teacher is confident: g = exp(-beta H_T), as SRPO weights its teacher by confidence.
 
-    H_T is the mean over dimensions of an entropy that is zero for a sure teacher, in nats: for a Gaussian its excess over
-    one at the floor, log(max(s, floor) / floor); for a Bernoulli H(p). `preserve_mean` normalises g by its mean.
+    H_T is the mean over dimensions of an entropy in nats that is zero for a confident teacher: for a Gaussian the excess over
+    the entropy at the minimum standard deviation, log(max(s, min) / min); for a Bernoulli H(p). `normalize_gate` divides g by
+    its mean.
     """
-    gaussian = (teacher["std"].clamp_min(config.teacher_std) / config.teacher_std).log()
+    gaussian = (teacher["std"].clamp_min(config.min_teacher_std) / config.min_teacher_std).log()
     bernoulli = bernoulli_entropy(((teacher["mean"] + 1) / 2).clamp(0, 1))
     return torch.exp(-config.gate_beta * torch.where(discrete, bernoulli, gaussian).mean(-1))
 

@@ -1,12 +1,12 @@
-"""A teacher's samples against the student's Gaussian: a kernel density estimate, and what it says of the student's draws.
+"""Kernel density estimate of a teacher's samples, and its divergence from a Gaussian student.
 
-A teacher that can only be drawn from (a diffusion or flow head) answers with S samples a^j [S, A]. Its density is estimated
-(Rosenblatt, 1956; Parzen, 1962) by a Gaussian about each,
+A teacher that can only be sampled (a diffusion or flow head) returns S samples a^j [S, A]. Their density is estimated with a
+Gaussian kernel (Rosenblatt, 1956; Parzen, 1962),
 
     q~(a) = 1/S sum_j N(a; a^j, h² I)
 
-over the continuous dimensions together: a sample is one way of doing it, and its dimensions belong to each other. The
-bandwidth h does not shrink with S, as it would for an estimate's own sake: it is how far off still counts as the same way.
+jointly over the continuous dimensions, because the dimensions of one sample belong together. The bandwidth h does not shrink
+with S, as it would for a consistent estimate: it is the tolerance within which an action counts as the same solution.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import math
 import torch
 from torch import Tensor
 
-from students.distribution import LOG_2PI
+from rpd.students.networks.distribution import LOG_2PI
 
 DRAWS = 8
-"""Actions of the student per expectation, in pairs mu +- sigma eps: what is quadratic about mu has an exact gradient there."""
+"""Student actions per expectation, in pairs mu +- sigma eps: terms quadratic in the noise have an exact gradient in mu."""
 
 
 def log_density(action: Tensor, samples: Tensor, continuous: Tensor, std: float) -> Tensor:
-    """Log q~ [..., N] at actions [..., N, A].
+    """Log-density of q~ [..., N] at actions [..., N, A].
 
     Args:
         action: [..., N, A].
         samples: [N, S, A].
-        continuous: [A] bool; the other dimensions are left out.
-        std: the bandwidth h, in normalised action units.
+        continuous: [A] bool; the other dimensions are ignored.
+        std: the bandwidth h, in normalized action units.
     """
     z = ((action[..., None, :] - samples) / std).masked_fill(~continuous, 0.0)
     kernels = (-0.5 * z.square().sum(-1)).logsumexp(-1)
@@ -39,7 +39,7 @@ def log_density(action: Tensor, samples: Tensor, continuous: Tensor, std: float)
 def reverse_kl(mean: Tensor, sigma: Tensor, samples: Tensor, continuous: Tensor, std: float) -> Tensor:
     """Estimate KL(S || q~) = E[log pi_S(a) - log q~(a)] [N] from `DRAWS` actions a = mean + sigma eps, differentiably.
 
-    Draws from torch's global generator. With S = 1 and the student equal to q~ it is 0, whatever is drawn.
+    Uses torch's global random generator. With S = 1 and the student equal to q~ the estimate is 0 for any noise.
 
     Args:
         mean: [N, A].
@@ -55,7 +55,7 @@ def reverse_kl(mean: Tensor, sigma: Tensor, samples: Tensor, continuous: Tensor,
 
 
 def moments(samples: Tensor, std: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of q~ [N, A], dimension by dimension: its variance is that of the samples, and h²."""
+    """Mean and standard deviation of q~ [N, A] per dimension: its variance is the variance of the samples plus h²."""
     return samples.mean(-2), (samples.var(-2, correction=0) + std**2).sqrt()
 
 

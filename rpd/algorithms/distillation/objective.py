@@ -1,6 +1,6 @@
-"""The distillation term, with what it needs checked before the run.
+"""The distillation objective: a divergence, a gate and a schedule, checked against the teacher's outputs before the run.
 
-A divergence enters the loss: w(t) * mean_n[ g(n) D(n) ]. A score enters the advantage: w(t) * g(n) * A_D(n).
+A divergence is added to the loss: w(t) * mean_n[ g(n) D(n) ]. opd is added to the advantage: w(t) * g(n) * A_D(n).
 """
 
 from __future__ import annotations
@@ -12,147 +12,144 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.errors import ConfigError
-from rpd.batch import PREFIX, teacher_fields
-from rpd.config import DistillConfig
-from rpd.distill import bins
-from rpd.distill.divergences import DIVERGENCES, Form
-from rpd.distill.gates import GATES, Gate, GateContext
-from rpd.distill.schedules import Schedule
-from rpd.distill.scores import SCORES, opd_advantage
-from students.distribution import ActionDistribution
+from rpd.algorithms.distillation import binned
+from rpd.algorithms.distillation.divergences import DIVERGENCES, DivergenceVariant
+from rpd.algorithms.distillation.gates import GATES, Gate, GateContext
+from rpd.algorithms.distillation.opd import LOG_PROB_ESTIMATORS, opd_advantage
+from rpd.algorithms.distillation.schedules import Schedule
+from rpd.config.schema import DistillConfig
+from rpd.envs.errors import ConfigError
+from rpd.students.networks.distribution import ActionDistribution
 
-FormT = TypeVar("FormT", Form, Gate)
+VariantT = TypeVar("VariantT", DivergenceVariant, Gate)
 
 
 class DistillObjective:
-    """Composes one divergence, one gate and one schedule.
+    """Distillation term of one divergence, one gate and one schedule.
 
-    Per iteration: `prepare` once, then `mean_divergence` (or `loss`) or `advantage` per minibatch, which never wait for the
-    device.
+    Per iteration: `prepare` once, then `mean_divergence` (or `loss`) or `advantage` per minibatch; these never synchronize with
+    the device.
 
     Attributes:
-        wanted: fields of `TeacherOutput` that it reads.
-        scores: whether the teacher acts through the advantage. The student then learns from what it tries, so it has to
-            explore, also without a reward.
+        requested_fields: fields of `TeacherOutput` that the objective reads.
+        uses_advantage: whether the term is an advantage (opd) instead of a loss. The student then learns from its sampled
+            actions, so it must explore, also without a reward.
     """
 
     def __init__(
         self,
         config: DistillConfig,
         teacher: str,
-        provides: Iterable[str],
+        output_fields: Iterable[str],
         discrete: Sequence[bool],
         use_reward: bool = True,
         bin_edges: Tensor | None = None,
     ) -> None:
-        """Check that the teacher provides what is asked for.
+        """Check that the teacher provides the required fields.
 
         Args:
-            config: which divergence, gate and schedule.
-            teacher: the teacher's name, for messages.
-            provides: fields of `TeacherOutput` that the teacher fills (`Teacher.provides`).
+            config: names the divergence, the gate and the schedule.
+            teacher: the teacher's name, for error messages.
+            output_fields: fields of `TeacherOutput` that the teacher fills (`Teacher.output_fields`).
             discrete: which action dimensions are discrete (`ActionSpec.discrete`).
-            use_reward: False where D is the only loss (dagger): w then stays constant, as nothing else would be left.
-            bin_edges: of the teacher's bins (`Teacher.bin_edges`), where it has any.
+            use_reward: False if D is the only loss (dagger): w is then constant.
+            bin_edges: edges of the teacher's bins (`Teacher.bin_edges`), or None.
 
         Raises:
-            ConfigError: naming what is needed, what the teacher provides, and what would work.
+            ConfigError: names the missing fields, the provided ones, and divergences or gates that would work.
         """
-        self.form, self.gate = choose(config, teacher, frozenset(provides))
+        self.variant, self.gate = choose(config, teacher, frozenset(output_fields))
         self.config = config if use_reward else config.model_copy(update={"schedule": "constant"})
-        self.scores = config.divergence in SCORES
-        self.wanted = self.form.needs | self.gate.needs
+        self.uses_advantage = config.divergence in LOG_PROB_ESTIMATORS
+        self.requested_fields = self.variant.needs | self.gate.needs
         self.schedule = Schedule(self.config)
         self._discrete = torch.tensor(list(discrete), dtype=torch.bool)
         self._bin_edges = bin_edges
         self._blur = torch.empty(0)
-        if self.form.digest is not None:
-            assert bin_edges is not None, "a teacher of bins has edges"
-            self._blur = bins.blur_operator(bin_edges, config.bin_blur)
+        if self.variant.precompute is not None:
+            assert bin_edges is not None, "a teacher with bins has bin edges"
+            self._blur = binned.blur_operator(bin_edges, config.bin_smoothing_std)
         self._metrics: dict[str, Tensor] = {}
 
     @property
     def weight(self) -> Tensor:
-        """The current w, a scalar tensor."""
+        """Current w, a scalar tensor."""
         return self.schedule.weight
 
     def active(self, progress: float) -> bool:
-        """Return False once w is zero for the rest of the run: the teacher need not be asked any more."""
+        """Return whether w is above zero now or later; otherwise the teacher is not queried any more."""
         return self.schedule.active(progress)
 
-    def prepare(self, batch: TensorDict, progress: float, context: GateContext) -> None:
-        """Start an iteration: clean and gate the batch, and set the weight.
+    def prepare(self, batch: TensorDict, progress: float, context: GateContext) -> TensorDict:
+        """Start an iteration: compute the gate, precompute teacher fields, and set the weight.
 
         Args:
-            batch: [M] with the teacher's fields, and for a score with ``action`` and ``log_prob``. Gets ``gate`` [M], what the
-                form reads in place of bins, and for a score ``distill_advantage`` [M]; teacher values of rows that are
-                not valid become 0, so that whatever they held cannot reach a gradient.
+            batch: [M] with the teacher's fields in ``teacher`` (nested), and for opd with ``action`` and ``log_prob``.
             progress: of the run, in [0, 1].
-            context: what gates may know.
+            context: success rates, for gates.
+
+        Returns:
+            Targets [M] of the update: ``valid``, ``gate``, and for opd ``advantage``, otherwise the fields that the variant
+            reads. Teacher values of rows that are not valid are 0, so they cannot reach a gradient.
         """
-        valid = batch[PREFIX + "valid"]
-        self._digest(batch)
-        for name, value in teacher_fields(batch).items():
+        targets = self._precomputed(batch["teacher"])
+        valid = targets["valid"]
+        for name, value in targets.items():
             if name != "valid" and value.is_floating_point():
-                batch[PREFIX + name] = value.where(valid.view(-1, *[1] * (value.ndim - 1)), 0.0)
-        self.mark(batch, context)
+                targets[name] = value.where(valid.view(-1, *[1] * (value.ndim - 1)), 0.0)
+        targets["gate"] = self.compute_gate(targets, context)
         self.schedule.begin(progress, valid.device)
-        labelled = valid.sum()
+        labeled = valid.sum()
         self._metrics = {
-            "distill/gate": (batch["gate"] * valid).sum() / labelled.clamp_min(1),
-            "distill/labelled": labelled / valid.numel(),
+            "distill/gate": (targets["gate"] * valid).sum() / labeled.clamp_min(1),
+            "distill/label_fraction": labeled / valid.numel(),
         }
-        if self.scores:
-            self._score(batch)
+        return self._advantage_targets(batch, targets) if self.uses_advantage else targets
 
-    def mark(self, batch: TensorDict, context: GateContext) -> None:
-        """Give a batch [M] its ``gate`` [M]."""
-        teacher = teacher_fields(batch)
-        batch["gate"] = self.gate.fn(teacher, self._discrete.to(teacher["valid"].device), context, self.config)
+    def compute_gate(self, teacher: TensorDict, context: GateContext) -> Tensor:
+        """Return the gate [M] of teacher fields [M]."""
+        return self.gate.fn(_fields(teacher), self._discrete.to(teacher["valid"].device), context, self.config)
 
-    def mean_divergence(self, student: ActionDistribution, minibatch: TensorDict) -> Tensor:
+    def mean_divergence(self, student: ActionDistribution, targets: TensorDict) -> Tensor:
         """Return sum_n m g D / max(1, sum_n m g'), without the weight.
 
-        m is `valid`; g' is 1, or g with `preserve_mean`: then a gate changes where is distilled, not how much.
+        m is `valid`. g' is 1, or g with `normalize_gate`: the gate then changes where to distill, not how much.
         """
-        divergence = self.form.fn(student.taught or student, teacher_fields(minibatch), self.config)
-        mask = minibatch[PREFIX + "valid"].to(divergence.dtype)
-        gated = mask * minibatch["gate"]
-        return (gated * divergence).sum() / (gated if self.config.preserve_mean else mask).sum().clamp_min(1)
+        divergence = self.variant.fn(student.imitation or student, _fields(targets), self.config)
+        mask = targets["valid"].to(divergence.dtype)
+        gated = mask * targets["gate"]
+        return (gated * divergence).sum() / (gated if self.config.normalize_gate else mask).sum().clamp_min(1)
 
-    def advantage(self, minibatch: TensorDict) -> Tensor:
-        """Return g A_D of a score, 0 where nothing was labelled: [M], without the weight.
+    def advantage(self, targets: TensorDict) -> Tensor:
+        """Return g A_D [M] of opd, without the weight; 0 for unlabeled rows.
 
-        With `preserve_mean` it is divided by the mean gate of the labelled rows of the batch.
+        With `normalize_gate`, it is divided by the mean gate of the labeled rows of the batch.
         """
-        return minibatch["distill_advantage"]
+        return targets["advantage"]
 
-    def loss(self, student: ActionDistribution, minibatch: TensorDict) -> Tensor:
+    def loss(self, student: ActionDistribution, targets: TensorDict) -> Tensor:
         """Return the weighted term."""
-        return self.weight * self.mean_divergence(student, minibatch)
+        return self.weight * self.mean_divergence(student, targets)
 
-    def _digest(self, batch: TensorDict) -> None:
-        """Replace bins by what the form reads, once per observation."""
-        if self.form.digest is not None:
-            logits = cast("Tensor", batch.pop(PREFIX + "bin_logits"))
-            log_mass = bins.blur(logits, self._blur.to(logits.device), self.config.bin_floor)
-            for name, value in self.form.digest(log_mass).items():
-                batch[PREFIX + name] = value
+    def _precomputed(self, teacher: TensorDict) -> TensorDict:
+        """Return teacher fields [M] with the bins replaced by the fields that the variant reads, once per observation."""
+        if self.variant.precompute is None:
+            return teacher.copy()
+        logits = teacher["bin_logits"]
+        log_mass = binned.blur(logits, self._blur.to(logits.device), self.config.uniform_mix)
+        return teacher.exclude("bin_logits").update(self.variant.precompute(log_mass))
 
-    def _score(self, batch: TensorDict) -> None:
-        """Leave the advantage that the teacher sees in each action, in place of what it said."""
-        valid, gate, teacher = batch[PREFIX + "valid"], batch["gate"], teacher_fields(batch)
-        for name in teacher.keys() - {"valid"}:
-            batch.pop(PREFIX + name)
+    def _advantage_targets(self, batch: TensorDict, teacher: TensorDict) -> TensorDict:
+        """Return targets [M] with the advantage of each action in place of the teacher's fields."""
+        valid, gate, fields = teacher["valid"], teacher["gate"], _fields(teacher)
         if self._bin_edges is not None:
-            teacher["bin_edges"] = self._bin_edges.to(valid.device)
-        log_teacher = self.form.fn(batch["action"], self._discrete.to(valid.device), teacher, self.config)
-        advantage, kl = opd_advantage(log_teacher, batch["log_prob"], valid, self.config.opd_clip)
-        if self.config.preserve_mean:
-            gate = gate / self._metrics["distill/gate"].clamp_min(1e-8)
-        batch["distill_advantage"] = gate * advantage
-        self._metrics["distill/divergence"] = kl
+            fields["bin_edges"] = self._bin_edges.to(valid.device)
+        log_teacher = self.variant.fn(batch["action"], self._discrete.to(valid.device), fields, self.config)
+        advantage, self._metrics["distill/divergence"] = opd_advantage(
+            log_teacher, batch["log_prob"], valid, self.config.opd_clip
+        )
+        scale = gate / self._metrics["distill/gate"].clamp_min(1e-8) if self.config.normalize_gate else gate
+        return TensorDict({"valid": valid, "gate": gate, "advantage": scale * advantage}, teacher.batch_size)
 
     def observe(self, grad_distill: Sequence[Tensor], grad_reward: Sequence[Tensor]) -> None:
         """Compare the gradients of D (unweighted) and of the RL loss on one minibatch, before the weight is used.
@@ -171,7 +168,7 @@ class DistillObjective:
         return {"distill/weight": self.weight, **self._metrics}
 
     def state_dict(self) -> dict[str, float]:
-        """Return what a resume needs, as JSON numbers."""
+        """Return the schedule's state for a resume, as JSON numbers."""
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -179,14 +176,19 @@ class DistillObjective:
         self.schedule.load_state_dict(state)
 
 
-def choose(config: DistillConfig, teacher: str, provides: frozenset[str]) -> tuple[Form, Gate]:
-    """The form of the divergence, and the gate: what they need is what is asked of the teacher and kept.
+def choose(config: DistillConfig, teacher: str, output_fields: frozenset[str]) -> tuple[DivergenceVariant, Gate]:
+    """Choose the variant of the divergence and the gate that the teacher supports.
 
     Raises:
         ConfigError: see `DistillObjective`.
     """
-    form = _choose("divergence", config.divergence, DIVERGENCES | SCORES, teacher, provides)
-    return form, _choose("gate", config.gate, {name: [gate] for name, gate in GATES.items()}, teacher, provides)
+    variant = _choose("divergence", config.divergence, DIVERGENCES | LOG_PROB_ESTIMATORS, teacher, output_fields)
+    return variant, _choose("gate", config.gate, {name: [gate] for name, gate in GATES.items()}, teacher, output_fields)
+
+
+def _fields(teacher: TensorDict) -> dict[str, Tensor]:
+    """Teacher fields by their names in `TeacherOutput`."""
+    return cast("dict[str, Tensor]", dict(teacher.items()))
 
 
 def gradient_norms(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -197,13 +199,15 @@ def gradient_norms(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, Te
     return torch.stack([aa, bb]).sqrt(), ab / (aa * bb).sqrt().clamp_min(1e-12)
 
 
-def _choose(kind: str, name: str, forms: Mapping[str, Sequence[FormT]], teacher: str, provides: frozenset[str]) -> FormT:
-    """The first form that the teacher can serve."""
-    served = {other for other, all_ in forms.items() if any(form.needs <= provides for form in all_)}
+def _choose(
+    kind: str, name: str, variants: Mapping[str, Sequence[VariantT]], teacher: str, output_fields: frozenset[str]
+) -> VariantT:
+    """Return the first variant whose fields the teacher provides."""
+    served = {other for other, all_ in variants.items() if any(variant.needs <= output_fields for variant in all_)}
     if name not in served:
-        missing = " or ".join(" and ".join(sorted(form.needs - provides)) for form in forms[name])
+        missing = " or ".join(" and ".join(sorted(variant.needs - output_fields)) for variant in variants[name])
         raise ConfigError(
             f"{kind} {name} needs the teacher's {missing}, but teacher {teacher} provides only "
-            f"{', '.join(sorted(provides))}; use {' or '.join(sorted(served)) or 'another teacher'}"
+            f"{', '.join(sorted(output_fields))}; use {' or '.join(sorted(served)) or 'another teacher'}"
         )
-    return next(form for form in forms[name] if form.needs <= provides)
+    return next(variant for variant in variants[name] if variant.needs <= output_fields)

@@ -8,44 +8,48 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rpd.config import DistillConfig
+from rpd.config.schema import DistillConfig
 
 
 def constant(config: DistillConfig, progress: float) -> float:
-    """Hold w = w0."""
+    """Return w = w0."""
     return config.weight
 
 
 def linear(config: DistillConfig, progress: float) -> float:
-    """Fall as w = w0 (1 - t / until), then 0."""
-    return config.weight * max(0.0, 1.0 - progress / config.until)
+    """Return w = w0 (1 - t / decay_fraction), at least 0."""
+    return config.weight * max(0.0, 1.0 - progress / config.decay_fraction)
 
 
 def cosine(config: DistillConfig, progress: float) -> float:
-    """Fall as w = w0 (1 + cos(pi t / until)) / 2, then 0: the annealing option of RPD's code."""
-    return 0.0 if progress >= config.until else config.weight * 0.5 * (1.0 + math.cos(math.pi * progress / config.until))
+    """Return w = w0 (1 + cos(pi t / decay_fraction)) / 2, then 0: the annealing option of RPD's code."""
+    return (
+        0.0
+        if progress >= config.decay_fraction
+        else config.weight * 0.5 * (1.0 + math.cos(math.pi * progress / config.decay_fraction))
+    )
 
 
 CURVES: dict[str, Callable[[DistillConfig, float], float]] = {
     "constant": constant,
     "linear": linear,
     "cosine": cosine,
-    "gradient-ratio": linear,  # of the ratio, not of the weight
+    "gradient-ratio": linear,  # the curve of the ratio, not of the weight
 }
 
 
 class Schedule:
-    """The weight w of one run, as a tensor that is updated without waiting for the device.
+    """The weight w of one run, as a tensor that is updated without synchronizing with the device.
 
-    With ``gradient-ratio``, w is chosen so that ||w grad D|| / ||grad RL|| = rho(t): what `weight` means then no
-    longer depends on the divergence's scale or on sigma (nll pulls 1 / (2 sigma²) times as hard as mse). The norms come
-    from one minibatch per iteration and are smoothed; until the first measurement w = 0.
+    With ``gradient-ratio``, w is chosen so that ||w grad D|| / ||grad RL|| = rho(t): the effect of `weight` then does not
+    depend on the scale of the divergence or on sigma (the gradient of nll is 1 / (2 sigma²) times that of mse). The norms come
+    from one minibatch per iteration and are smoothed; before the first measurement w = 0.
     """
 
     SMOOTHING = 0.9
     """Decay of the running gradient norms per measurement."""
     MAX_WEIGHT = 100.0
-    """gradient-ratio: bound of w where grad D almost vanishes."""
+    """gradient-ratio: upper bound of w, for a vanishing grad D."""
 
     def __init__(self, config: DistillConfig) -> None:
         self.config = config
@@ -71,15 +75,15 @@ class Schedule:
             self.weight = torch.full((), self._target, device=device)
 
     def observe(self, norms: Tensor) -> None:
-        """Take a measurement [2]: norms of the gradients of D (unweighted) and of the RL loss."""
+        """Record the norms [2] of the gradients of D (unweighted) and of the RL loss."""
         if self.adaptive:
             previous = norms if self._norms is None else self._norms
-            norms = torch.where(norms[0] > 0, norms, previous)  # nothing was labelled in this minibatch
+            norms = torch.where(norms[0] > 0, norms, previous)  # no labeled row in this minibatch
             self._norms = self.SMOOTHING * previous + (1 - self.SMOOTHING) * norms
             self._rescale(norms.device)
 
     def state_dict(self) -> dict[str, float]:
-        """Return what a resume needs, as JSON numbers; exact."""
+        """Return the running norms for a resume, as exact JSON numbers."""
         if self._norms is None:
             return {}
         distill, reward = self._norms.tolist()

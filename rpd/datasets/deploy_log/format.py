@@ -1,12 +1,13 @@
-"""The record of a deployment: a file that only grows, and can be read whatever ended its writing.
+"""File format of deployment recordings: append-only, readable after any interruption.
 
-After a line that names the format, frames follow: the length and the CRC-32 of the payload, 4 bytes each, little-endian, then
-the payload, a msgpack map (`teachers.wire.codec`). What is behind the last sound frame is ignored. The first frame describes
-the deployment; then come ``episode``, ``tick`` and ``end``.
+After a line that names the format, frames follow: length and CRC-32 of the payload, 4 bytes each, little-endian, then the
+payload, a msgpack map (`rpd.teachers.transport.codec`). A damaged frame is a gap: it is reported, and valid frames after it are
+read. The first frame describes the deployment; then come ``episode``, ``tick`` and ``end`` frames.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import queue
 import struct
@@ -14,37 +15,40 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from envs.errors import ConfigError, RunFault
-from teachers.wire.codec import MalformedMessage, Message, decode, encode
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.teachers.transport.codec import MalformedMessage, Message, decode, encode
 
 MAGIC = b"rpd-deployment 1\n"
 FRAME = struct.Struct("<II")
-SYNC = 0.5  # s between the moments at which what was written is forced onto the disk
-BEHIND = 400  # frames that may wait for the disk
+FIRST_KEY = b"\xa4kind"
+"""Encoding of the first key in msgpack."""
+MAP_MARKERS = (1, 3)
+"""Number of bytes before the first key in msgpack: for a map of up to 15 entries, and for a larger one."""
+SYNC = 0.5  # s between calls of fdatasync
+BEHIND = 400  # maximum number of queued frames
 
 
 class RecordLost(RunFault):
-    """Nothing more can be recorded; the message says why."""
+    """The recording cannot continue; the message gives the reason."""
 
 
 class Recorder:
-    """Writes frames. A thread does, because a disk may take its time, and the robot has none."""
+    """Writes frames in a thread, because a disk write may block longer than a control step."""
 
     def __init__(self, path: Path, head: Message) -> None:
-        """Create a file and write its first frame.
+        """Write the first frame of a file that is new or empty (see `rpd.students.io.outputs.claimed_file`).
 
         Raises:
-            ConfigError: the file exists already.
-            OSError: it cannot be written.
+            ConfigError: the file is not empty.
+            OSError: the file cannot be written.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        except FileExistsError:
-            raise ConfigError(f"{path} exists already: name another --out") from None
+        if path.exists() and path.stat().st_size:
+            raise ConfigError(f"{path} exists already: name another --out")
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._failed: str | None = None
         self._frames: queue.Queue[bytes | None] = queue.Queue(BEHIND)
         _write(self._file, MAGIC + _frame(head))
@@ -52,10 +56,10 @@ class Recorder:
         self._writer.start()
 
     def add(self, frame: Message) -> None:
-        """Put a frame in line.
+        """Queue a frame.
 
         Raises:
-            RecordLost: an earlier one could not be written, or too many wait.
+            RecordLost: an earlier frame could not be written, or the queue is full.
         """
         if self._failed is not None:
             raise RecordLost(f"record {self.path}: {self._failed}")
@@ -65,7 +69,7 @@ class Recorder:
             raise RecordLost(f"record {self.path}: the disk is {BEHIND} frames behind") from None
 
     def close(self) -> None:
-        """Write what waits, and close; what could not be written is lost, and `RecordLost` has said so."""
+        """Write queued frames and close the file; unwritten frames are lost after `RecordLost`."""
         if self._writer.is_alive():
             self._frames.put(None)
             self._writer.join()
@@ -91,37 +95,60 @@ class Recorder:
             self._failed = error.strerror or str(error)
 
 
+class Gap(NamedTuple):
+    """Bytes of a recording without a valid frame, between or after valid ones."""
+
+    size: int
+
+
 def read(path: Path) -> Iterator[Message]:
-    """Read the frames of a record, up to the last sound one.
+    """Read the valid frames of a recording.
 
     Raises:
-        ConfigError: the file is missing, or no record.
+        ConfigError: the file is missing, or not a recording.
     """
-    return (frame for _, frame in places(path))
+    return (frame for _, frame in scan(path) if not isinstance(frame, Gap))
 
 
-def places(path: Path) -> Iterator[tuple[int, Message]]:
-    """The same, each with its place in the file, see `read_at`."""
+def scan(path: Path) -> Iterator[tuple[int, Message | Gap]]:
+    """Read every valid frame with its file offset, see `read_at`, and every gap with its offset.
+
+    An incomplete last frame is not a gap: the interruption may have happened there.
+
+    Raises:
+        ConfigError: the file is missing, or not a recording.
+    """
     with _open(path) as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise ConfigError(f"{path}: is no record that `rpd deploy` wrote, or one of another version")
-        while True:
-            place = file.tell()
-            frame = _next(file)
-            if frame is None:
+        data = file.read(len(MAGIC))
+        if data != MAGIC:
+            raise ConfigError(f"{path}: is not a record of `rpd deploy`, or of another version")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            yield from _scan(whole)
+
+
+def _scan(data: mmap.mmap) -> Iterator[tuple[int, Message | Gap]]:
+    place = len(MAGIC)
+    while place < len(data):
+        frame, end = _at(data, place)
+        if frame is None:
+            behind = _sound_from(data, place)
+            if behind is None and end > len(data):
                 return
-            yield place, frame
+            end = len(data) if behind is None else behind
+        yield place, Gap(end - place) if frame is None else frame
+        place = end
 
 
 def read_at(path: Path, place: int) -> Message:
-    """Read one frame again.
+    """Read one frame again by its offset.
 
     Raises:
-        ConfigError: it is not there any more.
+        ConfigError: the frame has disappeared.
     """
     with _open(path) as file:
         file.seek(place)
-        frame = _next(file)
+        head = file.read(FRAME.size)
+        frame, _ = _at(head + file.read(FRAME.unpack(head)[0]), 0) if len(head) == FRAME.size else (None, 0)
     if frame is None:
         raise ConfigError(f"{path}: has changed while it was read")
     return frame
@@ -134,19 +161,31 @@ def _open(path: Path) -> BinaryIO:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): expected a record that `rpd deploy` wrote") from None
 
 
-def _next(file: BinaryIO) -> Message | None:
-    """The frame that follows; None where there is none, or a damaged one."""
-    head = file.read(FRAME.size)
+def _at(data: mmap.mmap | bytes, place: int) -> tuple[Message | None, int]:
+    """Frame at an offset (None if invalid or damaged), and its end offset according to its header."""
+    head = data[place : place + FRAME.size]
     if len(head) < FRAME.size:
-        return None
+        return None, place + FRAME.size
     size, checksum = FRAME.unpack(head)
-    payload = file.read(size)
-    if len(payload) < size or zlib.crc32(payload) != checksum:
-        return None
+    end = place + FRAME.size + size
+    if end > len(data) or zlib.crc32(payload := data[place + FRAME.size : end]) != checksum:
+        return None, end
     try:
-        return decode(payload)
+        return decode(payload), end
     except MalformedMessage:
-        return None
+        return None, end
+
+
+def _sound_from(data: mmap.mmap, damaged: int) -> int | None:
+    """Offset of the first valid frame after a damaged one, whose length may be damaged."""
+    hit = data.find(FIRST_KEY, damaged + 1)
+    while hit >= 0:
+        for marker in MAP_MARKERS:
+            place = hit - marker - FRAME.size
+            if place > damaged and _at(data, place)[0] is not None:
+                return place
+        hit = data.find(FIRST_KEY, hit + 1)
+    return None
 
 
 def _frame(message: Message) -> bytes:

@@ -1,20 +1,23 @@
-"""A record, read back: its episodes, as `rpd.demos` and the replay need them."""
+"""Read a deployment recording as episodes, for `rpd.datasets` and `rpd log`."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.specs import EnvSpec
-from rpd.demos.episode import Array, EpisodeInfo
-from rpd.deploy import record
-from teachers.wire.codec import Message
+from rpd.datasets.deploy_log import format as record
+from rpd.datasets.episode import Array, EpisodeMetadata
+from rpd.envs import user_files
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import EnvSpec
+from rpd.teachers.transport.codec import Message
 
 SUFFIX = ".rpdlog"
+LOG = logging.getLogger(__name__)
 STEPS = ("action", "label", "success")
 
 
@@ -25,45 +28,57 @@ class Played:
     seed: int
     instruction: str
     ticks: list[Message] = field(default_factory=list)
-    """Frames of all ticks, without ``obs``."""
+    """Tick frames, without ``obs``."""
     places: dict[int, int] = field(default_factory=dict)
-    """Where the frame with each observation is, by tick."""
+    """File offset of the frame of each observation, by tick."""
     answers: dict[int, Message] = field(default_factory=dict)
-    """The frame in which each observation was answered, by the tick of the observation."""
+    """Frame with the policy's answer to each observation, by the tick of the observation."""
     end: Message | None = None
-    """The frame that ends it; None where nothing could be written any more."""
+    """Frame that ends the episode; None if it was not written, or is lost."""
+    cut: bool = False
+    """Whether frames after the last tick are lost, including the outcome."""
 
     @property
     def answered(self) -> list[int]:
-        """The ticks of the observations that were answered by an action, in order."""
+        """Ticks of the observations that were answered by an action, in order."""
         return [tick for tick in self.places if "action" in self.answers.get(tick, {})]
 
 
 class Record:
-    """A deployment as it was recorded. A `rpd.demos.reader.Source`: a row is an observation, and what was done about it.
+    """A recorded deployment, as a `rpd.datasets.reader.Source`: one row per observation and its action.
 
     Attributes:
-        head: the frame that describes it.
-        spec: what the robot offered to the policy.
-        played: every episode that was begun.
-        episodes: those with a row at least.
+        head: frame that describes the deployment.
+        spec: spec of the robot as seen by the policy.
+        played: all started episodes; one whose first frame is lost is omitted, because its instruction is unknown.
+        lost: descriptions of damaged parts.
+        episodes: metadata of the episodes with at least one row.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read all but the observations.
+        """Read everything but the observations.
 
         Raises:
-            ConfigError: no record, or one whose first frame is lost.
+            ConfigError: not a recording, or its first frame is lost.
         """
         self.path = path
         self.played: list[Played] = []
         self.head: Message = {}
-        for place, frame in record.places(path):
-            self._take(place, frame)
+        self.lost: list[str] = []
+        self._headless = False
+        for place, frame in record.scan(path):
+            if isinstance(frame, record.Gap):
+                self._miss(place, frame)
+            else:
+                self._take(place, frame)
         if not self.head:
-            raise ConfigError(f"{path}: nothing but its first line could be written")
+            said = "its first frame is damaged" if self.lost else "nothing but its first line could be written"
+            raise ConfigError(f"{path}: {said}")
+        for line in self.lost:
+            LOG.warning("%s: damaged: %s", path, line)
         self.spec = EnvSpec.model_validate_json(self.head["spec"])
         self.specs = {self.spec.task: self.spec}
+        user_files.record(self.spec.imports, str(path))
         self._rows = [played for played in self.played if played.answered]
         self.episodes = [self._info(played) for played in self._rows]
 
@@ -72,36 +87,62 @@ class Record:
         if kind == "head":
             self.head = frame
         elif kind == "episode":
+            self._headless = False
             self.played.append(Played(frame["seed"], frame["instruction"]))
+        elif self._headless or self._is_of_another(frame):
+            self._headless = True
         elif kind == "end":
             self.played[-1].end = frame
         else:
             played = self.played[-1]
+            played.cut = False
             if frame.pop("obs", None) is not None:
                 played.places[frame["tick"]] = place
             if "answer" in frame:
                 played.answers[frame["answer"]] = frame
             played.ticks.append(frame)
 
-    def _info(self, played: Played) -> EpisodeInfo:
-        success = played.ticks[-1].get("success")
-        return EpisodeInfo(self.spec.task, played.instruction, played.seed, success, len(played.answered))
+    def _is_of_another(self, frame: Message) -> bool:
+        """Whether a frame belongs to an episode whose first frame is lost: it follows an end, or its time goes backwards."""
+        if not self.lost:
+            return False
+        last = self.played[-1] if self.played else None
+        if last is None or last.end is not None:
+            return True
+        return frame["kind"] == "tick" and bool(last.ticks) and frame["time"] <= last.ticks[-1]["time"]
+
+    def _miss(self, place: int, gap: record.Gap) -> None:
+        """Record a gap and its position."""
+        where = "before the first episode"
+        if self.played:
+            last = self.played[-1]
+            tick = f"after tick {last.ticks[-1]['tick']}" if last.ticks else "at its beginning"
+            where, last.cut = f"in or behind episode {len(self.played)}, {tick}", last.end is None
+        self.lost.append(f"{gap.size:,} bytes at byte {place:,} are lost, {where}; what is sound behind them is read")
+
+    def _info(self, played: Played) -> EpisodeMetadata:
+        success = None if played.cut else played.ticks[-1].get("success")
+        return EpisodeMetadata(self.spec.task, played.instruction, played.seed, success, len(played.answered))
 
     def keys(self, episode: int) -> list[str]:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         known = self.episodes[episode].success is not None
         return [*self.observation(self._rows[episode], self._rows[episode].answered[0]), *STEPS[: 3 if known else 2]]
 
     def state_names(self, episode: int) -> tuple[str, ...]:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         return self.spec.state_names
 
     def control_hz(self, episode: int) -> float:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         return self.spec.control_hz
 
+    def where(self, episode: int) -> str:
+        """See `rpd.datasets.reader.Source`."""
+        return f"{self.path}, episode {episode}"
+
     def read(self, episode: int, key: str, steps: Sequence[int] | None = None) -> Array:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         played = self._rows[episode]
         ticks = played.answered if steps is None else [played.answered[i] for i in steps]
         if key not in STEPS:
@@ -113,5 +154,5 @@ class Record:
         return np.stack([np.clip(frame[name], -1, 1) for frame in frames]).astype(np.float32)
 
     def observation(self, played: Played, tick: int) -> dict[str, Array]:
-        """What the policy was asked at a tick, an array per key."""
+        """Observation of the policy at a tick, an array per key."""
         return record.read_at(self.path, played.places[tick])["obs"]

@@ -1,58 +1,54 @@
-"""Demonstrations, written as a LeRobotDataset v3."""
+"""Export demonstrations as a LeRobotDataset v3."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from envs.errors import ConfigError
-from rpd.atomic import write_json
-from rpd.demos.episode import Array, Episode, require
-from rpd.demos.lerobot import layout, stats
-from rpd.demos.lerobot.features import features, frame_rate
-from rpd.demos.lerobot.files import Columns, Table, Video
-from rpd.demos.reader import Demos
+from rpd.core.files import write_json
+from rpd.datasets.episode import Array, Episode, require
+from rpd.datasets.lerobot import layout, stats
+from rpd.datasets.lerobot.features import features, frame_rate
+from rpd.datasets.lerobot.files import Columns, Table, Video
+from rpd.datasets.reader import Demos
+from rpd.students.io.outputs import staged
 
 
 def export(demos: Demos, folder: Path) -> None:
     """Write a dataset; the folder appears when it is complete.
 
-    A row is a control step: the observation, and what was answered to it. What the last action led to has no row in this
-    format, and is left out.
+    A row is a control step: its observation and its label. The observation after the last action has no row in this format
+    and is omitted.
 
     Args:
-        demos: what to write. Its tasks have the same cameras, actions and control rate; of their states, what is common.
-        folder: where to; must not exist.
+        demos: demonstrations; all tasks must have the same cameras, actions and control rate. Only common state entries are
+            written.
+        folder: destination; must not exist.
 
     Raises:
-        ConfigError: the folder exists, or the demonstrations do not go together.
+        ConfigError: the folder exists, or the tasks differ.
     """
     require("pyarrow.parquet")
-    if folder.exists():
-        raise ConfigError(f"{folder} exists already: choose another --out")
-    exporter = _Exporter(demos, folder.with_name(f".{folder.name}.tmp"))
-    shutil.rmtree(exporter.root, ignore_errors=True)
-    try:
+    with (
+        staged(folder, f"{folder} exists already: choose another --out") as root,
+        contextlib.closing(_Exporter(demos, root)) as exporter,
+    ):
         for number, episode in enumerate(demos):
             exporter.add(number, episode)
         exporter.finish()
-        for path in (p for p in exporter.root.rglob("*") if p.is_file()):
+        for path in (p for p in root.rglob("*") if p.is_file()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        exporter.root.rename(folder)
-    finally:
-        exporter.close()
-        shutil.rmtree(exporter.root, ignore_errors=True)
 
 
 class _Exporter:
-    """A dataset that is being written into `root`."""
+    """Writes a dataset into `root`."""
 
     def __init__(self, demos: Demos, root: Path) -> None:
         self.demos, self.root = demos, root
@@ -82,12 +78,12 @@ class _Exporter:
         self.episodes.append({**entry, "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
 
     def finish(self) -> None:
-        """Write what describes the data."""
+        """Write the metadata."""
         self.close()
         pa, parquet = require("pyarrow"), require("pyarrow.parquet")
         path = self.root / layout.EPISODES.format(chunk_index=0, file_index=0)
         path.parent.mkdir(parents=True)
-        parquet.write_table(pa.Table.from_pylist(self.episodes), path)
+        parquet.write_table(pa.Table.from_pylist(self.episodes), path, write_page_checksum=True)
         parquet.write_table(_task_table(list(self.tasks)), self.root / layout.TASKS)
         overall = {name: stats.vector_stats(np.concatenate(values)) for name, values in self.values.items()}
         for camera, counts in self.pixels.items():
@@ -120,7 +116,7 @@ class _Exporter:
             files.close()
 
     def _columns(self, number: int, episode: Episode) -> Columns:
-        """The rows of an episode, by feature."""
+        """Rows of an episode, by feature."""
         length = episode.info.length
         columns = {
             layout.feature_name(key): rows[:length]
@@ -141,7 +137,7 @@ def _flat(feature: str, values: stats.Stats) -> dict[str, Any]:
 
 
 def _task_table(instructions: list[str]) -> Any:
-    """Instructions and their numbers, as pandas would write a frame whose index they are: that is how LeRobot reads them."""
+    """Instructions and their indices, in the form of a pandas frame with the instructions as index, as LeRobot reads them."""
     table = require("pyarrow").table({"task_index": list(range(len(instructions))), "task": instructions})
     columns = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}

@@ -1,25 +1,25 @@
-"""What a dataset's columns and videos are: the ``features`` of its info.json."""
+"""Descriptions of a dataset's columns and videos: the ``features`` of its info.json."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from envs.errors import ConfigError
-from rpd.demos.episode import STEP_KEYS
-from rpd.demos.lerobot import layout
-from rpd.demos.reader import Demos
+from rpd.datasets.episode import STEP_KEYS
+from rpd.datasets.lerobot import layout
+from rpd.datasets.reader import Demos
+from rpd.envs.errors import ConfigError
 
 
 def frame_rate(demos: Demos) -> int:
     """Control steps per second.
 
     Raises:
-        ConfigError: the tasks differ in it, or it is not a whole number, and LeRobot knows no others.
+        ConfigError: the tasks differ in their rates, or the rate is not an integer, as LeRobot requires.
     """
     rates = sorted({demos.control_hz(i) for i in range(len(demos))})
     if len(rates) > 1 or rates[0] != round(rates[0]):
         found = " and ".join(f"{rate:g}" for rate in rates)
-        raise ConfigError(f"LeRobot wants one whole number of frames per second, and the control rate is {found} Hz")
+        raise ConfigError(f"LeRobot requires one integer frame rate, but the control rate is {found} Hz")
     return round(rates[0])
 
 
@@ -27,7 +27,7 @@ def features(demos: Demos, fps: int) -> dict[str, dict[str, Any]]:
     """Describe every feature.
 
     Raises:
-        ConfigError: two tasks differ in the shape of one, or an image has a size that H.264 cannot hold.
+        ConfigError: tasks differ in the shape of a feature, or H.264 cannot encode the size of an image.
     """
     described: dict[str, dict[str, Any]] = {}
     for key in demos.keys:
@@ -45,7 +45,7 @@ def features(demos: Demos, fps: int) -> dict[str, dict[str, Any]]:
 
 
 def _shape(demos: Demos, key: str) -> tuple[int, ...]:
-    """Shape of one row of a key, the same for every task."""
+    """Shape of one row of a key, equal for all tasks."""
     first = {info.task: i for i, info in reversed(list(enumerate(demos.episodes)))}
     shapes = {task: demos.read(i, key, [0]).shape[1:] for task, i in first.items()}
     (task, shape), *others = shapes.items()

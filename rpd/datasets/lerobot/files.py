@@ -1,4 +1,4 @@
-"""Files that hold several episodes one after the other: a table in parquet files, the frames of a camera in mp4 files."""
+"""Files with several consecutive episodes: parquet tables, and mp4 videos of a camera."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import imageio.v2 as imageio
 import numpy as np
 
-from rpd.demos.episode import Array, require
-from rpd.demos.lerobot import layout
+from rpd.datasets.episode import Array, require
+from rpd.datasets.lerobot import layout
 
 Columns = dict[str, Array]
 
 
 class _Files:
-    """Numbered files; when one has grown to `limit_mb`, the next episode begins another."""
+    """Numbered files; an episode starts a new file once the current one has reached `limit_mb`."""
 
     def __init__(self, root: Path, template: str, limit_mb: int) -> None:
         self.root, self.template, self.limit = root, template, limit_mb * 2**20
@@ -24,11 +24,11 @@ class _Files:
 
     @property
     def path(self) -> Path:
-        """The file that is being written."""
+        """Path of the current file."""
         return self.root / self.template.format(chunk_index=self.chunk, file_index=self.file)
 
     def roll(self) -> bool:
-        """Close a file that is full; returns whether a new one has to be opened."""
+        """Close a full file; returns whether a new one must be opened."""
         if self.writer is not None and self.path.exists() and self.path.stat().st_size >= self.limit:
             self.close()
             carry, self.file = divmod(self.file + 1, layout.CHUNK_FILES)
@@ -37,11 +37,11 @@ class _Files:
         return self.writer is None
 
     def place(self, prefix: str) -> dict[str, int]:
-        """Where the newest episode is, as ``<prefix>/chunk_index`` and ``<prefix>/file_index``."""
+        """Location of the newest episode, as ``<prefix>/chunk_index`` and ``<prefix>/file_index``."""
         return {f"{prefix}/chunk_index": self.chunk, f"{prefix}/file_index": self.file}
 
     def close(self) -> None:
-        """Complete the file."""
+        """Close the current file."""
         if self.writer is not None:
             self.writer.close()
         self.writer = None
@@ -51,7 +51,7 @@ class Table(_Files):
     """One row per control step, one row group per episode.
 
     Attributes:
-        rows: how many there are so far.
+        rows: number of rows so far.
     """
 
     def __init__(self, root: Path) -> None:
@@ -59,24 +59,24 @@ class Table(_Files):
         self.rows = 0
 
     def add(self, columns: Columns) -> dict[str, Any]:
-        """Append an episode, columns [T] or [T, D]; returns where it is."""
+        """Append an episode, columns [T] or [T, D]; returns its location."""
         table = to_table(columns)
         if self.roll():
-            self.writer = require("pyarrow.parquet").ParquetWriter(self.path, table.schema)
+            self.writer = require("pyarrow.parquet").ParquetWriter(self.path, table.schema, write_page_checksum=True)
         self.writer.write_table(table)
         first, self.rows = self.rows, self.rows + table.num_rows
         return {**self.place("data"), "dataset_from_index": first, "dataset_to_index": self.rows}
 
 
 class Video(_Files):
-    """The frames of one feature: H.264, every other frame a key frame, as LeRobot has it for random access."""
+    """Frames of one feature: H.264 with every other frame a key frame, LeRobot's setting for random access."""
 
     def __init__(self, root: Path, feature: str, fps: int) -> None:
         super().__init__(root, layout.VIDEO.replace("{video_key}", feature), layout.VIDEO_MB)
         self.feature, self.fps, self.frames = feature, fps, 0
 
     def add(self, frames: Array) -> dict[str, Any]:
-        """Append an episode [T, H, W, 3] uint8; returns where it is, in seconds."""
+        """Append an episode [T, H, W, 3] uint8; returns its location, in seconds."""
         if self.roll():
             self.frames = 0
             self.writer = imageio.get_writer(

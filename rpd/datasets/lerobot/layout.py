@@ -1,4 +1,4 @@
-"""Where things are in a LeRobotDataset v3, and what they are called there."""
+"""Paths and feature names of a LeRobotDataset v3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ INFO, STATS, TASKS, RPD = "meta/info.json", "meta/stats.json", "meta/tasks.parqu
 FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 EPISODES, DATA, VIDEO = f"meta/episodes/{FILE}.parquet", f"data/{FILE}.parquet", f"videos/{{video_key}}/{FILE}.mp4"
 CHUNK_FILES, DATA_MB, VIDEO_MB = 1000, 100, 200
-"""Files per chunk, and sizes at which the next file begins: LeRobot's defaults."""
+"""Files per chunk, and file sizes in MB at which the next file begins: LeRobot's defaults."""
 
 FEATURES = {
     "state": "observation.state",
@@ -18,8 +18,8 @@ FEATURES = {
     "success": "next.success",
     "truncated": "next.truncated",
 }
-"""LeRobot's names. Its ``action`` is what policies imitate, and so the label; what was executed goes by a name that no policy
-takes for an action (those begin with ``action``). ``next.done`` joins terminated and truncated."""
+"""LeRobot's names of keys. Policies imitate its ``action``, so it holds the label; executed actions get a name that no policy
+reads as an action (such names begin with ``action``). ``next.done`` combines terminated and truncated."""
 DONE = "next.done"
 INDICES = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64", "task_index": "int64"}
 """Features that every dataset has."""
@@ -33,7 +33,7 @@ def feature_name(key: str) -> str:
 
 
 def key_name(feature: str, image: bool) -> str:
-    """Our name of a feature, the inverse of `feature_name`: ``observation.images.front`` -> ``image.front``."""
+    """Key of a LeRobot feature, the inverse of `feature_name`: ``observation.images.front`` -> ``image.front``."""
     if image:
         return f"image.{feature.removeprefix('observation.').removeprefix('images.')}"
     known = {name: key for key, name in FEATURES.items()}

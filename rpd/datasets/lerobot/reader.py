@@ -1,4 +1,4 @@
-"""A LeRobotDataset v3, read."""
+"""Read a LeRobotDataset v3."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from envs.errors import ConfigError, unknown_name
-from envs.specs import EnvSpec
-from rpd.demos.episode import STEP_KEYS, Array, EpisodeInfo, require
-from rpd.demos.lerobot import layout
-from rpd.demos.lerobot.film import Film
+from rpd.datasets.episode import STEP_KEYS, Array, EpisodeMetadata, require
+from rpd.datasets.lerobot import layout
+from rpd.datasets.lerobot.video_reader import Film
+from rpd.envs.errors import ConfigError, unknown_name
+from rpd.envs.specs import EnvSpec
+from rpd.students.io.files import check_inside
 
 Row = dict[str, Any]
 """One episode of meta/episodes."""
 KEPT_EPISODES = 64
-"""Decoded images of so many episodes stay in memory: a single frame takes as long to find as a whole episode."""
+"""Number of episodes whose decoded images stay in memory: seeking a single frame is as slow as decoding an episode."""
 
 
 class LeRobotFiles:
-    """The episodes of a LeRobotDataset v3 on the disk, anybody's; see `rpd.demos.reader.Source`.
+    """Episodes of a LeRobotDataset v3 on disk, written by any tool; see `rpd.datasets.reader.Source`.
 
     Args:
-        root: its folder.
+        root: folder of the dataset.
 
     Raises:
-        ConfigError: a file is missing or damaged, or the dataset is of another version.
+        ConfigError: a file is missing or damaged, or the dataset has another version.
     """
 
     def __init__(self, root: Path) -> None:
         self._root, self._parquet = root, require("pyarrow.parquet")
-        self._table = functools.lru_cache(4)(self._parquet.read_table)
+        self._table = functools.lru_cache(4)(self._read_table)
         self._film, self._images = functools.lru_cache(8)(Film), functools.lru_cache(KEPT_EPISODES)(self._decode)
         try:
-            self._info = json.loads((root / layout.INFO).read_text())
+            self._info = json.loads(check_inside(root, root / layout.INFO).read_text())
             if (version := self._info["codebase_version"]) != layout.VERSION:
-                raise ConfigError(f"{root} is a LeRobot dataset {version}, and this reads {layout.VERSION}: convert it")
+                raise ConfigError(f"{root} is a LeRobot dataset {version}, and rpd reads {layout.VERSION}: convert it")
             self._features = _keys(self._info["features"])
-            path = root / layout.RPD
+            path = check_inside(root, root / layout.RPD)
             specs = json.loads(path.read_text()) if path.exists() else {}
             self.specs = {task: EnvSpec.model_validate(spec) for task, spec in specs.items()}
-            tables = [self._parquet.read_table(path) for path in sorted((root / "meta/episodes").glob("*/*.parquet"))]
+            tables = [self._table(check_inside(root, path)) for path in sorted((root / "meta/episodes").glob("*/*.parquet"))]
             self._rows: list[Row] = [row for table in tables for row in table.to_pylist()]
             self._starts = _starts(self._rows)
             self.episodes = [_describe(row) for row in self._rows]
@@ -59,11 +60,11 @@ class LeRobotFiles:
             raise ConfigError(f"{root} is not a whole LeRobot dataset: {' '.join(repr(error).split())}") from None
 
     def keys(self, episode: int) -> list[str]:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         return list(self._features)
 
     def state_names(self, episode: int) -> tuple[str, ...]:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         feature = self._info["features"].get(layout.FEATURES["state"], {"names": [], "shape": [0]})
         names = feature["names"]
         if isinstance(names, dict):  # of motors, grouped
@@ -71,17 +72,22 @@ class LeRobotFiles:
         return tuple(map(str, names or range(feature["shape"][0])))
 
     def control_hz(self, episode: int) -> float:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         return float(self._info["fps"])
 
+    def where(self, episode: int) -> str:
+        """See `rpd.datasets.reader.Source`."""
+        row = self._rows[episode]
+        return f"{self._data_path(row)}, episode {row.get('episode_index', episode)}"
+
     def read(self, episode: int, key: str, steps: Sequence[int] | None = None) -> Array:
-        """See `rpd.demos.reader.Source`."""
+        """See `rpd.datasets.reader.Source`."""
         if key not in self._features:
             raise unknown_name(f"part of {self._root}", key, self._features)
         feature = self._features[key]
         if key.startswith("image."):
             rows = self._images(episode, feature)
-        elif key == "terminated":  # done, but not because time was over
+        elif key == "terminated":  # done, but not truncated
             rows = self._column(episode, feature)
             if "truncated" in self._features:
                 rows = rows & ~self._column(episode, self._features["truncated"])
@@ -91,11 +97,18 @@ class LeRobotFiles:
         return rows if steps is None else rows[list(steps)]
 
     def _check(self, row: Row) -> None:
-        """Find the files that an episode is in."""
+        """Check that the files of an episode exist."""
         names = [self._data_path(row), *(self._video_path(row, f) for f in self._features.values() if self._is_video(f))]
         for path in names:
             if not path.is_file():
                 raise ValueError(f"{path} is missing")
+
+    def _read_table(self, path: Path) -> Any:
+        """Read a parquet file, verifying the checksums of its pages, if any."""
+        try:
+            return self._parquet.read_table(path, page_checksum_verification=True)
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise ConfigError(f"{path}: damaged: {' '.join(str(error).split())}") from None
 
     def _column(self, episode: int, feature: str) -> Array:
         """One feature of one episode, [T] or [T, D]."""
@@ -112,22 +125,32 @@ class LeRobotFiles:
         if self._is_video(feature):
             first = round(row[f"videos/{feature}/from_timestamp"] * self._info["fps"])
             return self._film(self._video_path(row, feature), self._info["fps"]).read(first, row["length"])
-        return np.stack([np.asarray(Image.open(io.BytesIO(v["bytes"])).convert("RGB")) for v in self._column(episode, feature)])
+        return np.stack(
+            [
+                np.asarray(Image.open(io.BytesIO(v["bytes"]), formats=("PNG", "JPEG")).convert("RGB"))
+                for v in self._column(episode, feature)
+            ]
+        )
 
     def _is_video(self, feature: str) -> bool:
         return bool(self._info["features"][feature]["dtype"] == "video")
 
     def _data_path(self, row: Row) -> Path:
         place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-        return self._root / self._info["data_path"].format(**place)
+        return check_inside(self._root, self._root / self._info["data_path"].format(**place))
 
     def _video_path(self, row: Row, feature: str) -> Path:
         place = {name: row[f"videos/{feature}/{name}"] for name in ("chunk_index", "file_index")}
-        return self._root / self._info["video_path"].format(video_key=feature, **place)
+        return check_inside(self._root, self._root / self._info["video_path"].format(video_key=feature, **place))
+
+
+def _picture(data: bytes) -> Array:
+    """Decode an image [H, W, 3] as PNG or JPEG, LeRobot's formats; decoders of other formats may run external programs."""
+    return np.asarray(Image.open(io.BytesIO(data), formats=("PNG", "JPEG")).convert("RGB"))
 
 
 def _keys(features: dict[str, Any]) -> dict[str, str]:
-    """Which feature each of our keys is."""
+    """LeRobot feature of each key."""
     keys = {}
     for name, feature in features.items():
         if name not in layout.INDICES and feature["dtype"] not in ("string", "language") and name != layout.DONE:
@@ -139,7 +162,7 @@ def _keys(features: dict[str, Any]) -> dict[str, str]:
 
 
 def _starts(rows: list[Row]) -> dict[tuple[int, int], int]:
-    """Number of the first row in each data file."""
+    """Index of the first row in each data file."""
     starts: dict[tuple[int, int], int] = {}
     for row in rows:
         place = (row["data/chunk_index"], row["data/file_index"])
@@ -147,5 +170,7 @@ def _starts(rows: list[Row]) -> dict[tuple[int, int], int]:
     return starts
 
 
-def _describe(row: Row) -> EpisodeInfo:
-    return EpisodeInfo(row.get("env_task") or "", row["tasks"][0], row.get("episode_seed"), row.get("success"), row["length"])
+def _describe(row: Row) -> EpisodeMetadata:
+    return EpisodeMetadata(
+        row.get("env_task") or "", row["tasks"][0], row.get("episode_seed"), row.get("success"), row["length"]
+    )

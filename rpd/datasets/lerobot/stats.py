@@ -1,4 +1,4 @@
-"""Statistics of features, in the shapes in which LeRobot keeps them."""
+"""Statistics of features, in LeRobot's shapes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rpd.demos.episode import Array
+from rpd.datasets.episode import Array
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 
@@ -27,10 +27,10 @@ def histogram(images: Array) -> Array:
 
 
 def image_stats(counts: Array, frames: int) -> Stats:
-    """Statistics per channel, of values in [0, 1] and shape [3, 1, 1], from a `histogram` over `frames` images."""
+    """Statistics per channel, for values in [0, 1] with shape [3, 1, 1], from a `histogram` of `frames` images."""
     levels, total = np.arange(256) / 255, counts.sum(1)
     mean = counts @ levels / total
-    below = counts.cumsum(1) / total[:, None]  # [3, 256], fraction of the values up to a level
+    below = counts.cumsum(1) / total[:, None]  # [3, 256], fraction of values up to each level
     numbers = {
         "min": levels[(counts > 0).argmax(1)],
         "max": levels[255 - (counts[:, ::-1] > 0).argmax(1)],

@@ -1,4 +1,4 @@
-"""A video whose frames are asked for by number."""
+"""Decode frames of a video by their numbers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
-from envs.errors import ConfigError
-from rpd.demos.episode import Array
+from rpd.datasets.episode import Array
+from rpd.envs.errors import ConfigError
+
+MP4_ALONE = ["-f", "mp4", "-protocol_whitelist", "file"]
+"""Input options of ffmpeg: without them it may detect a playlist from the content and fetch the files that it names."""
 
 
 class Film:
-    """Decodes frames of an mp4; those that follow the last ones cost no seek.
+    """Decodes frames of an mp4; consecutive reads need no seek.
 
     Args:
-        path: of the file.
+        path: the mp4.
         fps: frames per second.
     """
 
@@ -47,8 +50,9 @@ class Film:
     def _seek(self, first: int) -> None:
         if self._frames is not None:
             self._frames.close()
-        # Half a frame early: the decoder gives the first frame that is not earlier than asked.
+        # Half a frame early: the decoder returns the first frame that is not earlier than the requested time.
         start = ["-ss", f"{(first - 0.5) / self.fps:.6f}"] if first else []
+        start += MP4_ALONE
         self._frames = imageio_ffmpeg.read_frames(self.path, input_params=start, output_params=["-fps_mode", "passthrough"])
         try:
             width, height = next(self._frames)["size"]

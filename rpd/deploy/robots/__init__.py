@@ -1,1 +1,1 @@
-"""Drivers, each beside the SDK that it needs, behind one protocol."""
+"""Robot drivers, one module per SDK, with a common protocol."""

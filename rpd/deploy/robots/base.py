@@ -1,4 +1,4 @@
-"""What a driver is: five verbs, a description, and what it measures. Joint positions in rad, one arm, one gripper."""
+"""Interface of robot drivers: five methods, a spec, and the measured state. Joint positions in rad, one arm, one gripper."""
 
 from __future__ import annotations
 
@@ -8,93 +8,102 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import RunFault
+from rpd.envs.errors import RunFault
 
 Array = NDArray[np.floating]
 
 
 class RobotLost(RunFault):
-    """The robot does not answer, or refuses; the message names it. Nothing more is sent."""
+    """The robot does not answer or rejects a command; the message names it. No further commands are sent."""
 
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """What a driver says of its robot before it moves."""
+    """Description of a robot, known before it moves."""
 
     name: str
-    """Of the robot, e.g. ``"ur5e"``."""
+    """Name of the robot, e.g. ``"ur5e"``."""
     joints: tuple[str, ...]
-    """Names of the n joints, from base to flange, each in rad."""
+    """Names of the n joints, from base to flange; positions in rad."""
     rates: tuple[float, float]
-    """Lowest and highest rate, Hz, at which it takes commands."""
+    """Lowest and highest command rate, Hz."""
     effort: Literal["N", "A"] | None
-    """Unit of `RobotState.effort`; None where it reports none."""
+    """Unit of `RobotState.effort`; None if it is not reported."""
     real: bool
-    """Whether something that people could stand beside will move."""
+    """Whether a physical robot moves."""
     tracked: tuple[str, ...] = ()
     """Names of the state entries in `RobotState.tracked`."""
     scene: bool = False
-    """Whether there is `RobotState.privileged`."""
+    """Whether `RobotState.privileged` is available."""
 
 
 @dataclass(frozen=True)
 class RobotState:
-    """What was measured at one time."""
+    """Measurements at one time."""
 
     time: float
-    """`time.monotonic` when it was measured."""
+    """Time of the measurement, `time.monotonic`."""
     joints: Array
     """[n] rad."""
     velocities: Array
     """[n] rad/s."""
     gripper: float
-    """Opening: 0 closed, 1 open."""
+    """Gripper opening: 0 closed, 1 open."""
     effort: float | None = None
-    """The largest external force on the hand, N, or motor current, A; see `RobotSpec.effort`."""
+    """Largest external force on the hand, N, or motor current, A; see `RobotSpec.effort`."""
     stopped: str | None = None
-    """Why the robot does not move any more by its own decision, None where it does."""
+    """Reason why the robot has stopped by itself, or None."""
     tracked: dict[str, float] = field(default_factory=dict)
-    """State entries that the robot does not measure of itself, by name: from a tracker, or a simulator."""
+    """State entries by name that the robot does not measure itself: from an object tracker, or a simulator."""
     privileged: Array | None = None
-    """[Scene.dim], from a simulator."""
+    """[ManipulationState.dim], from a simulator."""
     success: bool | None = None
-    """Whether the task is solved, where that is known."""
+    """Whether the task is solved, if known."""
+
+    def numbers(self) -> dict[str, Array]:
+        """Measured quantities by name."""
+        known = {"joints": self.joints, "velocities": self.velocities, "gripper": np.array([self.gripper])}
+        if self.effort is not None:
+            known["effort"] = np.array([self.effort])
+        if self.privileged is not None:
+            known["scene"] = self.privileged
+        return known | {name: np.array([value]) for name, value in self.tracked.items()}
 
 
-class Robot(Protocol):
-    """A driver. After `stop`, and after any error, nothing that `command` is given moves the robot."""
+class RobotDriver(Protocol):
+    """A driver. After `stop`, and after any error, `command` no longer moves the robot."""
 
     spec: RobotSpec
     resets: ClassVar[bool]
-    """Whether it has episodes that begin by themselves."""
+    """Whether the robot starts episodes by itself."""
 
     def connect(self) -> None:
         """Open the connection; nothing moves.
 
         Raises:
-            ConfigError: the SDK is missing, or the robot is not there or not ready.
+            ConfigError: the SDK is missing, or the robot is not reachable or not ready.
         """
 
     def read(self) -> RobotState:
-        """Return what was measured last, without waiting.
+        """Return the latest measurement, without waiting.
 
         Raises:
-            RobotLost: nothing will come any more.
+            RobotLost: the connection is lost.
         """
 
     def command(self, joints: Array, gripper: float) -> None:
-        """Send where the joints [n], rad, and the gripper, in [0, 1], shall be by the next command.
+        """Command joint positions [n], rad, and gripper opening in [0, 1] for the next period.
 
         Raises:
-            RobotLost: it was not taken.
+            RobotLost: the command was not accepted.
         """
 
     def stop(self) -> None:
-        """Bring the robot to rest and hold it there; may be called at any time, and more than once.
+        """Bring the robot to rest and hold it; may be called at any time and repeatedly.
 
         Raises:
-            RobotLost: it was not taken.
+            RobotLost: the command was not accepted.
         """
 
     def close(self) -> None:
-        """Release the connection; may be called more than once, and without `connect`."""
+        """Release the connection; may be called repeatedly, and without `connect`."""

@@ -7,23 +7,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.tabletop.robots import ROBOTS
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
 from rpd.deploy.robots.polled import Polled
+from rpd.envs.errors import ConfigError, missing_package
+from rpd.envs.robots import ROBOTS
 
-SPEED, FORCE = 0.1, 20.0  # of the gripper, m/s and N
-ANY_WIDTH = 1.0  # m: a grasp may end at any width
+SPEED, FORCE = 0.1, 20.0  # gripper speed, m/s, and grasp force, N
+ANY_WIDTH = 1.0  # tolerance of the grasp width, m: accepts any width
 
 
-class Driver:
-    """Joint positions as motions that replace each other; franky plans and sends them at 1 kHz from a thread of its own.
+class FrankaDriver:
+    """Commands joint positions as motions that replace each other; franky plans and sends them at 1 kHz in its own thread.
 
     Args:
-        config: of the robot.
+        config: config of the robot.
         host: address of the arm; its FCI has to be active.
-        dynamics: fraction of Franka's own limits of velocity, acceleration and jerk that a motion may use.
+        dynamics: fraction of Franka's limits of velocity, acceleration and jerk for a motion.
     """
 
     resets: ClassVar[bool] = False
@@ -41,11 +41,11 @@ class Driver:
         self._stopped = False
 
     def connect(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         try:
             import franky
         except ImportError:
-            raise ConfigError("driver franka needs franky-control: pip install 'rpd[franka]'") from None
+            raise missing_package("driver franka", "franky-control", "franka") from None
         self._franky = franky
         self._errors = (franky.Exception, franky.NetworkException, franky.ControlException, franky.CommandException)
         try:
@@ -55,12 +55,12 @@ class Driver:
             self._most = self._gripper.max_width
         except self._errors as error:
             raise ConfigError(f"robot {self.spec.name} at {self._host}: {error}: brakes open, FCI active?") from None
-        # Asked over a connection of its own, so that a command does not wait for an answer.
+        # Read over a second connection, so that a command does not wait for an answer.
         asked = franky.Gripper(self._host)
         self._width = Polled(lambda: asked.width, self._errors)
 
     def read(self) -> RobotState:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         width = self._width
         if width is None or width.failed:
             raise RobotLost(f"robot {self.spec.name}: its gripper is gone")
@@ -80,7 +80,7 @@ class Driver:
         )
 
     def command(self, joints: Array, gripper: float) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         if self._stopped:
             return
         motion = self._franky.JointMotion(joints, return_when_finished=False)
@@ -96,7 +96,7 @@ class Driver:
             self._commanded = gripper
 
     def stop(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         self._stopped = True
         try:
             self._robot.move(self._franky.JointStopMotion(), asynchronous=True)
@@ -104,7 +104,7 @@ class Driver:
             raise RobotLost(f"robot {self.spec.name}: {error}: use its emergency stop") from None
 
     def close(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         if self._width is not None:
             self._width.close()
         if self._robot is not None:

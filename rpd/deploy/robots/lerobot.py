@@ -1,4 +1,4 @@
-"""Driver ``lerobot``: SO-100, SO-101, and whatever else has a LeRobot plugin with joint positions in degrees."""
+"""Driver ``lerobot``: SO-100, SO-101, and other robots with a LeRobot plugin and joint positions in degrees."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.tabletop.robots import ROBOTS
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
+from rpd.envs.errors import ConfigError, missing_package
+from rpd.envs.robots import ROBOTS
 
-WIDE_OPEN = 100.0  # of a gripper, in LeRobot's percent
+WIDE_OPEN = 100.0  # gripper opening in LeRobot, percent
 
 
-class Driver:
-    """Goal positions of the motors. It has no watchdog of its own: motors hold where they were sent.
+class LeRobotDriver:
+    """Commands goal positions of the motors. The robot has no watchdog: motors hold the last commanded position.
 
-    LeRobot's zero is where its calibration put it, and its signs are the motors': `offset` and `sign` say where the joints'
-    are, as joint = sign (motor - offset).
+    Zero and sign of LeRobot's motor angles come from its calibration; `offset` and `sign` convert them to joint angles:
+    joint = sign (motor - offset).
 
     Args:
-        config: of the robot.
+        config: config of the robot.
         host: serial port, e.g. ``/dev/ttyACM0``.
         type: LeRobot's name of the robot.
-        id: of its calibration file.
-        motors: of the joints, from base to flange.
-        offset: of every joint, degrees.
-        sign: of every joint, 1 or -1.
+        id: name of its calibration file.
+        motors: names of the joint motors, from base to flange.
+        offset: zero of every joint, degrees.
+        sign: sign of every joint, 1 or -1.
         options: further fields of LeRobot's configuration.
     """
 
@@ -57,27 +57,27 @@ class Driver:
         self._stopped = False
 
     def connect(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         try:
             from lerobot.robots import so_follower  # noqa: F401  (registers its robots)
             from lerobot.robots.config import RobotConfig as LeRobotConfig
             from lerobot.robots.utils import make_robot_from_config
             from lerobot.utils.import_utils import register_third_party_plugins
         except ImportError:
-            raise ConfigError("driver lerobot needs lerobot, in an environment of its own: see docs/deploy.md") from None
+            raise missing_package("driver lerobot", "lerobot", "lerobot") from None
         register_third_party_plugins()
         order = dict(self._order)
         try:
             made = LeRobotConfig.get_choice_class(order.pop("type"))(**order)
             self._robot = make_robot_from_config(made)
-            self._robot.connect(calibrate=False)  # which would ask for the arm to be moved by hand
+            self._robot.connect(calibrate=False)  # calibration would prompt to move the arm by hand
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise ConfigError(f"robot {self.spec.name} at {self._order['port']}: {error}") from None
         if not self._robot.is_calibrated:
             raise ConfigError(f"robot {self.spec.name} is not calibrated: run lerobot-calibrate first")
 
     def read(self) -> RobotState:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         try:
             observed = self._robot.get_observation()
         except OSError as error:
@@ -89,12 +89,12 @@ class Driver:
         return RobotState(now, joints, (joints - before) / max(now - then, 1e-3), observed["gripper.pos"] / WIDE_OPEN)
 
     def command(self, joints: Array, gripper: float) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         if not self._stopped:
             self._send(self._sign * np.degrees(joints) + self._offset, {"gripper.pos": WIDE_OPEN * gripper})
 
     def stop(self) -> None:
-        """See `Robot`: the motors are sent to where they are, and hold what is in the gripper."""
+        """See `RobotDriver`: commands the current positions; the gripper keeps its grasp."""
         self._stopped = True
         try:
             observed = self._robot.get_observation()
@@ -103,7 +103,7 @@ class Driver:
         self._send(np.array([observed[motor] for motor in self._motors]), {})
 
     def close(self) -> None:
-        """See `Robot`: LeRobot releases the motors unless its options say otherwise."""
+        """See `RobotDriver`: LeRobot releases the motors by default."""
         if self._robot is not None and self._robot.is_connected:
             self._robot.disconnect()
 

@@ -1,4 +1,4 @@
-"""A value that is slow to ask for, asked for in a thread: a gripper behind a socket of its own."""
+"""Polling of a slow value in a thread, e.g. of a gripper with its own socket."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ RATE = 20.0  # Hz
 
 
 class Polled:
-    """The newest answer of a function.
+    """Latest value of a function, called periodically in a thread.
 
     Attributes:
-        value: the newest answer.
-        failed: why there will be no more, None as long as there may be.
+        value: latest value.
+        failed: reason of the failure that ended polling, or None.
     """
 
     def __init__(self, ask: Callable[[], float], errors: tuple[type[BaseException], ...]) -> None:
-        """Ask once, and go on asking.
+        """Call the function once, then start polling.
 
         Args:
-            ask: the function; used by one thread alone.
-            errors: what it raises when there is nobody to answer any more.
+            ask: the function; called from one thread at a time.
+            errors: exceptions that end polling.
         """
         self.value = ask()
         self.failed: str | None = None
@@ -30,7 +30,7 @@ class Polled:
         self._thread.start()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop polling."""
         self._done.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""Driver ``replay``: a recorded episode, measured again in its own time; what is commanded moves nothing."""
+"""Driver ``replay``: replays the measurements of a recorded episode in real time; commands have no effect."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import ClassVar
 
-from envs.errors import ConfigError
-from envs.tabletop.live import TRACKED
-from envs.tabletop.robots import ROBOTS
+from rpd.datasets.deploy_log.reader import Record
 from rpd.deploy.config import RobotConfig
-from rpd.deploy.recorded import Record
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
+from rpd.envs.control.state_names import TRACKED
+from rpd.envs.errors import ConfigError
+from rpd.envs.robots import ROBOTS
 
 
-class Driver:
-    """Shows what the robot of a record measured.
+class ReplayDriver:
+    """Replays the measurements in a deployment log.
 
     Args:
-        config: of the robot.
-        host: the record.
-        episode: which of its episodes, from 0.
+        config: config of the robot.
+        host: path of the log.
+        episode: number of the episode, from 0.
     """
 
     resets: ClassVar[bool] = False
@@ -32,7 +32,7 @@ class Driver:
             raise ConfigError(f"{host} has {len(recorded.played)} episodes, from 0, and not {episode}")
         self._ticks = [tick for tick in recorded.played[episode].ticks if "joints" in tick]
         if not self._ticks:
-            raise ConfigError(f"{host}: episode {episode} has nothing that was measured")
+            raise ConfigError(f"{host}: episode {episode} has no measurements")
         played, names = recorded.played[episode], recorded.spec.state_names
         self._times = [tick["time"] for tick in self._ticks]
         self._asked = list(played.places)
@@ -46,13 +46,13 @@ class Driver:
         self._stopped: str | None = None
 
     def connect(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
 
     def read(self) -> RobotState:
-        """See `Robot`; the first call begins the episode.
+        """See `RobotDriver`; the first call starts the episode.
 
         Raises:
-            RobotLost: the record is over.
+            RobotLost: the recorded episode has ended.
         """
         now = time.monotonic()
         self._began = now if self._began is None else self._began
@@ -74,11 +74,11 @@ class Driver:
         )
 
     def command(self, joints: Array, gripper: float) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
 
     def stop(self) -> None:
-        """See `Robot`."""
-        self._stopped = "told to"
+        """See `RobotDriver`."""
+        self._stopped = "by a stop command"
 
     def close(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""

@@ -1,4 +1,4 @@
-"""A Robotiq gripper at a Universal Robot: the text protocol of its URCap, one line to set and one to ask."""
+"""Robotiq gripper on a Universal Robot: the text protocol of its URCap, one command per line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SPEED, FORCE = 255, 50  # counts of 255
 
 
 class Robotiq:
-    """One connection, used by one thread at a time.
+    """A connection for one thread at a time.
 
     Raises:
-        OSError: nobody is there, here and in every method.
+        OSError: the gripper does not answer; applies to every method.
     """
 
     def __init__(self, host: str, port: int = PORT) -> None:
@@ -25,18 +25,18 @@ class Robotiq:
             self._line(f"SET {name} {value}")
 
     def move(self, opening: float) -> None:
-        """Go to an opening in [0, 1]."""
+        """Move to an opening in [0, 1]."""
         self._line(f"SET POS {round(CLOSED * (1 - opening))}")
 
     def opening(self) -> float:
-        """Where it is, in [0, 1]."""
+        """Return the current opening, in [0, 1]."""
         answer = self._line("GET POS").split()
         if len(answer) != 2 or answer[0] != "POS" or not answer[1].isdecimal():
             raise OSError(f"the gripper answers {' '.join(answer)!r}")
         return 1 - int(answer[1]) / CLOSED
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def _line(self, text: str) -> str:
@@ -44,5 +44,5 @@ class Robotiq:
             self._socket.sendall(text.encode() + b"\n")
             answer = self._socket.recv(1024)
         if not answer:
-            raise OSError("the gripper has hung up")
+            raise OSError("the gripper has closed the connection")
         return answer.decode("ascii", "replace").strip()

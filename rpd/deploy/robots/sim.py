@@ -1,4 +1,4 @@
-"""Driver ``sim``: a tabletop robot that moves in real time in another process."""
+"""Driver ``sim``: a tabletop robot simulated in real time in another process."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from envs.errors import ConfigError
-from envs.specs import EnvSpec
-from envs.tabletop.live import TRACKED
-from rpd.deploy.link import Child, LinkLost
+from rpd.core.link import Child, LinkLost
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
-from teachers.wire.codec import Message
+from rpd.envs.control.state_names import TRACKED
+from rpd.envs.errors import ConfigError
+from rpd.envs.specs import EnvSpec
+from rpd.teachers.transport.codec import Message
 
-READY = 5.0  # s to wait for the first state of an episode
+READY = 5.0  # timeout for the first state of an episode, s
 
 
-class SimRobot:
-    """Sends joint positions to `rpd.deploy.robots.sim_process`, and reads what it measures.
+class SimDriver:
+    """Sends joint positions to `rpd.serve.simulated_robot` and receives its measurements.
 
     Attributes:
-        env: the simulated environment's spec.
-        camera_address: where its cameras are.
-        counters: what the process counts: commands taken, commands ignored after a stop, when which came.
+        env: spec of the simulated environment.
+        camera_address: address of its cameras.
+        counters: counters of the process: accepted commands, commands ignored after a stop, and their times.
     """
 
     resets: ClassVar[bool] = True
@@ -34,13 +34,13 @@ class SimRobot:
 
         Args:
             task: e.g. ``"tabletop/PickCube"``.
-            robot: of the tabletop.
-            cameras: that can be looked through.
-            image_size: of theirs, pixels; None: the simulator's.
-            silence: seconds without a command after which the robot stops by itself.
+            robot: robot of the tabletop simulation.
+            cameras: rendered cameras.
+            image_size: size of their images, pixels; None: the simulator's default.
+            silence: time without a command after which the robot stops by itself, s.
         """
         if not task.startswith("tabletop/"):
-            raise ConfigError(f"robot sim has the tabletop tasks, and not {task}: see `rpd list`")
+            raise ConfigError(f"robot sim has only the tabletop tasks, not {task}: see `rpd list`")
         self._order: Message = {
             "task": task, "robot": robot, "cameras": list(cameras), "image_size": image_size, "silence": silence,
         }  # fmt: skip
@@ -51,8 +51,8 @@ class SimRobot:
         self.counters: Message = {}
 
     def connect(self) -> None:
-        """See `Robot`."""
-        self._child = Child("rpd.deploy.robots.sim_process", "robot sim", {**self._order, "address": self.camera_address})
+        """See `RobotDriver`."""
+        self._child = Child("rpd.serve.simulated_robot", "robot sim", {**self._order, "address": self.camera_address})
         ready = self._child.ready
         self.env = EnvSpec.model_validate(ready["spec"])
         tracked = tuple(name for name in self.env.state_names if name.startswith(TRACKED))
@@ -61,17 +61,17 @@ class SimRobot:
 
     @property
     def pid(self) -> int:
-        """Of the process that is the robot."""
+        """Process id of the simulated robot."""
         assert self._child is not None
         return self._child.pid
 
     @property
     def instruction(self) -> str:
-        """Of the episode."""
+        """Language instruction of the episode."""
         return str(self._newest["instruction"])
 
     def reset(self, seed: int) -> None:
-        """Begin the episode of a seed, at rest."""
+        """Start the episode of a seed, at rest."""
         self._episode += 1
         self._send({"do": "reset", "seed": seed, "episode": self._episode})
         until = time.monotonic() + READY
@@ -81,7 +81,7 @@ class SimRobot:
             self._take(until)
 
     def read(self) -> RobotState:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         self._take(None)
         state = self._newest
         return RobotState(
@@ -96,15 +96,15 @@ class SimRobot:
         )
 
     def command(self, joints: Array, gripper: float) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         self._send({"do": "command", "joints": joints, "gripper": gripper})
 
     def stop(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         self._send({"do": "stop"})
 
     def close(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         if self._child is not None:
             self._child.close()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -7,24 +7,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.tabletop.robots import ROBOTS
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
 from rpd.deploy.robots.polled import Polled
 from rpd.deploy.robots.robotiq import PORT, Robotiq
+from rpd.envs.errors import ConfigError, missing_package
+from rpd.envs.robots import ROBOTS
 
-LOOKAHEAD, GAIN = 0.1, 300.0  # of servoJ: s in [0.03, 0.2], and in [100, 2000]
-DECELERATION = 5.0  # of servoStop, m/s^2
+LOOKAHEAD, GAIN = 0.1, 300.0  # servoJ: lookahead time in [0.03, 0.2] s, and gain in [100, 2000]
+DECELERATION = 5.0  # servoStop, m/s^2
 
 
-class Driver:
-    """Joint positions by ``servoJ``; the controller's watchdog stops the arm when none come.
+class URDriver:
+    """Commands joint positions by ``servoJ``; the controller's watchdog stops the arm if commands stop.
 
     Args:
-        config: of the robot.
+        config: config of the robot.
         host: address of the controller; it has to be in remote control.
-        gripper_port: of the URCap of the gripper.
+        gripper_port: port of the gripper's URCap.
     """
 
     resets: ClassVar[bool] = False
@@ -40,23 +40,23 @@ class Driver:
         self._stopped = False
 
     def connect(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         try:
             import rtde_control
             import rtde_receive
         except ImportError:
-            raise ConfigError("driver ur needs ur-rtde: pip install 'rpd[ur]'") from None
+            raise missing_package("driver ur", "ur-rtde", "ur") from None
         try:
             self._receive = rtde_receive.RTDEReceiveInterface(self._host)
             self._control = rtde_control.RTDEControlInterface(self._host)
-            self._control.setWatchdog(1 / self._config.watchdog.silence)
+            self._control.setWatchdog(1 / self._config.watchdog.command_timeout)
             self._gripper = Robotiq(self._host, self._port)
         except (RuntimeError, OSError) as error:
             raise ConfigError(f"robot {self.spec.name} at {self._host}: {error}: is it on, and in remote control?") from None
         self._opening = Polled(self._gripper.opening, (OSError,))
 
     def read(self) -> RobotState:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         receive, opening = self._receive, self._opening
         if not receive.isConnected() or opening is None or opening.failed:
             raise RobotLost(f"robot {self.spec.name}: {'its gripper is' if receive.isConnected() else 'it is'} gone")
@@ -71,10 +71,10 @@ class Driver:
         )
 
     def command(self, joints: Array, gripper: float) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         if self._stopped:
             return
-        # servoJ(q, speed, acceleration, time, lookahead_time, gain): the second and third are not used by the controller
+        # servoJ(q, speed, acceleration, time, lookahead_time, gain): the controller ignores speed and acceleration
         if not self._control.servoJ(joints.tolist(), 0.0, 0.0, 1 / self._config.rate, LOOKAHEAD, GAIN):
             raise RobotLost(f"robot {self.spec.name}: it refuses servoJ")
         self._control.kickWatchdog()
@@ -86,13 +86,13 @@ class Driver:
             self._commanded = gripper
 
     def stop(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         self._stopped = True
         if not self._control.servoStop(DECELERATION):
             raise RobotLost(f"robot {self.spec.name}: it refuses servoStop: use its emergency stop")
 
     def close(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         if self._opening is not None:
             self._opening.close()
         if self._gripper is not None:

@@ -7,23 +7,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.tabletop.robots import ROBOTS
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
 from rpd.deploy.robots.polled import Polled
+from rpd.envs.errors import ConfigError, missing_package
+from rpd.envs.robots import ROBOTS
 
 POSITION, SERVO = 0, 1  # modes
 READY, STOP = 0, 4  # states
-WIDE_OPEN = 850.0  # counts of the gripper
+WIDE_OPEN = 850.0  # gripper position when open, counts
 GRIPPER_SPEED = 3000  # counts per second
 
 
-class Driver:
-    """Joint positions in servo mode.
+class XArmDriver:
+    """Commands joint positions in servo mode.
 
     Args:
-        config: of the robot.
+        config: config of the robot.
         host: address of the controller.
     """
 
@@ -39,11 +39,11 @@ class Driver:
         self._stopped = False
 
     def connect(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         try:
             from xarm.wrapper import XArmAPI
         except ImportError:
-            raise ConfigError("driver xarm needs xarm-python-sdk: pip install 'rpd[xarm]'") from None
+            raise missing_package("driver xarm", "xarm-python-sdk", "xarm") from None
         try:
             self._arm = XArmAPI(self._host, is_radian=True)
         except Exception as error:  # the SDK raises plain exceptions
@@ -64,7 +64,7 @@ class Driver:
         self._gripper = Polled(self._opening, (OSError,))
 
     def read(self) -> RobotState:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         arm, gripper, count = self._arm, self._gripper, len(self.spec.joints)
         if gripper is None or gripper.failed:
             raise RobotLost(f"robot {self.spec.name}: its gripper is gone")
@@ -73,7 +73,7 @@ class Driver:
         code, states = arm.get_joint_states(is_radian=True)
         if code:
             raise RobotLost(f"robot {self.spec.name}: get_joint_states failed with code {code}")
-        halted = "it was told to" if arm.state == STOP else None
+        halted = "by a stop command" if arm.state == STOP else None
         return RobotState(
             time=time.monotonic(),
             joints=np.array(states[0][:count]),
@@ -84,7 +84,7 @@ class Driver:
         )
 
     def command(self, joints: Array, gripper: float) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         if self._stopped:
             return
         if code := self._arm.set_servo_angle_j(joints.tolist(), is_radian=True):
@@ -95,13 +95,13 @@ class Driver:
             self._commanded = gripper
 
     def stop(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         self._stopped = True
         if code := self._arm.set_state(STOP):
             raise RobotLost(f"robot {self.spec.name}: set_state failed with code {code}: use its emergency stop")
 
     def close(self) -> None:
-        """See `Robot`."""
+        """See `RobotDriver`."""
         if self._gripper is not None:
             self._gripper.close()
         if self._arm is not None:

@@ -1,4 +1,4 @@
-"""From pure noise, every time: the whole way, or a few even steps of it."""
+"""Denoise each chunk from pure noise, through all levels or a few evenly spaced ones."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from torch import Tensor
 
-from students.diffusion.samplers.base import Sampler, SamplerConfig, spread
+from rpd.students.diffusion.samplers.base import Sampler, SamplerConfig, even_levels
 
 if TYPE_CHECKING:
-    from students.diffusion.policy import DiffusionPolicy
+    from rpd.students.diffusion.policy import DiffusionPolicy
 
 
 class AllSteps(SamplerConfig):
-    """ddpm: every level, with noise in each step (Ho et al., 2020); Diffusion Policy's own."""
+    """ddpm: every level, with noise in each step (Ho et al., 2020); the default of Diffusion Policy."""
 
     steps: int | None = Field(None, ge=1)
-    """Levels, evenly spread; default: all."""
+    """Number of levels, evenly spaced; default: all."""
 
 
 class FewSteps(SamplerConfig):
-    """ddim (diffusion) or euler (flow): a few levels, evenly spread, without noise (Song et al., 2021)."""
+    """ddim (diffusion) or euler (flow): a few evenly spaced levels, without noise (Song et al., 2021)."""
 
     steps: int = Field(16, ge=1)
-    """Levels."""
+    """Number of levels."""
 
 
 class Denoise(Sampler):
-    """Walks back from noise.
+    """Denoises from pure noise.
 
     Attributes:
-        levels: that it stops at.
+        levels: levels at which the network is evaluated.
         random: whether its steps add noise.
     """
 
     def __init__(self, policy: DiffusionPolicy, config: AllSteps | FewSteps) -> None:
         super().__init__(policy, config)
         self.random = isinstance(config, AllSteps)
-        levels = policy.config.levels
-        self.levels = spread(levels - 1, min(config.steps or levels, levels))
+        levels = policy.config.num_train_timesteps
+        self.levels = even_levels(levels - 1, min(config.steps or levels, levels))
 
-    def plan(self, context: Tensor, rows: Tensor, num_envs: int) -> Tensor:
+    def sample(self, context: Tensor, rows: Tensor, num_envs: int) -> Tensor:
         """See `Sampler`."""
-        return self.walk(self.noise(len(rows)), self.levels, context, self.random)
+        return self.denoise(self.noise(len(rows)), self.levels, context, self.random)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from envs.episodes import EpisodicEnv, derive_seed
-from envs.errors import NonFiniteError
-from envs.simulation import Outcome
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.envs.backends.episodic import EpisodicEnv, derive_seed
+from rpd.envs.backends.protocol import Outcome
+from rpd.envs.errors import NonFiniteError
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 
 LIMIT = 10
 
@@ -70,11 +70,11 @@ def test_success_at_the_last_step_is_a_termination():
     assert out.obs["state"].tolist() == [[derive_seed(40, 1) % 1000, 0], [derive_seed(41, 1) % 1000, 0]]
     e = out.episode
     assert e.env.tolist() == [0, 1] and e.seed.tolist() == [40, 41] and e.length.tolist() == [LIMIT, LIMIT]
-    assert e.ret.tolist() == [-0.5 * LIMIT] * 2
+    assert e.episode_return.tolist() == [-0.5 * LIMIT] * 2
     assert e.success_once.tolist() == e.success_at_end.tolist() == [True, False]
 
 
-def test_ignored_terminations_play_on_and_say_when_it_was_solved():
+def test_ignore_terminations_keeps_stepping_and_reports_success():
     env = EpisodicEnv(Counting(2), torch.device("cpu"), str, ignore_terminations=True)
     env.reset(0)
     actions = torch.zeros(LIMIT, 2, 1)
@@ -86,7 +86,7 @@ def test_ignored_terminations_play_on_and_say_when_it_was_solved():
     assert e.success_once.tolist() == [True, False] and e.success_at_end.tolist() == [False, False]
 
 
-def test_only_what_ended_begins_anew():
+def test_only_ended_episodes_are_reset():
     env = _env()
     env.reset(0)
     env.step(torch.zeros(3, 1))
@@ -98,7 +98,7 @@ def test_only_what_ended_begins_anew():
 def test_stagger_shortens_first_episodes_only():
     def lengths(n):
         env = _env(n)
-        env.reset(5, stagger=True)
+        env.reset(5, random_start_length=True)
         seen = [[] for _ in range(n)]
         for _ in range(3 * LIMIT):
             episode = env.step(torch.zeros(n, 1)).episode
@@ -114,7 +114,7 @@ def test_stagger_shortens_first_episodes_only():
     assert [rows[0] for rows in lengths(4)] == [rows[0] for rows in many[:4]]  # whatever N is
 
 
-def test_nan_from_the_simulation_names_where_it_came_from():
+def test_nan_from_the_simulation_names_its_source():
     env = _env()
     env.reset(20)
     env.step(torch.zeros(3, 1))
@@ -124,20 +124,22 @@ def test_nan_from_the_simulation_names_where_it_came_from():
 
 def test_state_dict_holds_the_episodes():
     env, other = _env(), _env()
-    env.reset(3, stagger=True)
+    env.reset(3, random_start_length=True)
     for _ in range(4):
         env.step(torch.tensor([[0.0], [1.0], [0.0]]))
     saved = {k: v.clone() for k, v in env.state_dict().items()}
-    other.reset(0, stagger=True)
+    other.reset(0, random_start_length=True)
     assert torch.equal(other.load_state_dict(saved)["state"], env.backend.state)
     for _ in range(LIMIT + 2):
         a, b = env.step(torch.zeros(3, 1)), other.step(torch.zeros(3, 1))
         assert torch.equal(a.obs["state"], b.obs["state"]) and torch.equal(a.truncated, b.truncated)
         if a.episode is not None:
-            assert torch.equal(a.episode.ret, b.episode.ret) and torch.equal(a.episode.seed, b.episode.seed)
+            assert torch.equal(a.episode.episode_return, b.episode.episode_return) and torch.equal(
+                a.episode.seed, b.episode.seed
+            )
 
 
-def test_render_resizes_what_is_asked_for():
+def test_render_resizes_requested_environments():
     env = _env(3)
     frames = env.render([2, 0], size=6)
     assert frames.shape == (2, 6, 6, 3) and frames.dtype == torch.uint8

@@ -6,11 +6,11 @@ import signal
 import pytest
 import torch
 
-from envs.errors import ConfigError, RunFault, WorkerDied
-from envs.simulation import Outcome
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
-from envs.workers.backend import Workers
-from envs.workers.start import Forks, Interpreters
+from rpd.envs.backends.protocol import Outcome
+from rpd.envs.backends.subprocess.backend import Workers
+from rpd.envs.backends.subprocess.launch import Forks, Interpreters
+from rpd.envs.errors import ConfigError, RunFault, WorkerDied
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
 
 
 class Counter:
@@ -40,14 +40,14 @@ class Counter:
         self.state[0, 2] += 1
         return Outcome(self.observe(), torch.zeros(1), torch.zeros(1, dtype=torch.bool))
 
-    def reset(self, seed):
+    def reset(self, seed, exact=False):
         self.state[0, 1:] = torch.tensor([seed, 0])
         return self.observe()
 
     def observe(self):
         return {"state": self.state.float()}
 
-    def look(self):
+    def teacher_images(self):
         return {}
 
     def render(self):
@@ -68,7 +68,7 @@ def factory(refuse=""):
 
 
 def _workers(starter, num_envs=3, **arguments):
-    return Workers(num_envs, 2, lambda memory: starter("tests.envs.test_workers", arguments, {}, memory))
+    return Workers(num_envs, 2, lambda memory: starter("tests.envs.backends.test_subprocess", arguments, {}, memory))
 
 
 @pytest.fixture(params=[Interpreters, Forks])
@@ -76,6 +76,7 @@ def starter(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_environments_are_spread_over_workers(starter):
     workers = _workers(starter)
     try:
@@ -95,7 +96,8 @@ def test_environments_are_spread_over_workers(starter):
         workers.close()
 
 
-def test_a_dead_worker_is_named_and_replaced_at_the_next_reset(starter):
+@pytest.mark.slow
+def test_dead_worker_is_named_and_replaced_at_next_reset(starter):
     workers = _workers(starter)
     try:
         workers.reset([0, 1, 2], [0, 1, 2], exact=True)
@@ -112,6 +114,7 @@ def test_a_dead_worker_is_named_and_replaced_at_the_next_reset(starter):
         workers.close()
 
 
-def test_what_cannot_be_built_is_said_in_its_own_words(starter):
+@pytest.mark.slow
+def test_worker_construction_error_is_raised_verbatim(starter):
     with pytest.raises(ConfigError, match=r"^no such thing$"):
         _workers(starter, refuse="no such thing")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from envs import registry
-from envs.base import EnvConfig
-from envs.privileged import Scene
-from envs.tabletop import ik
-from envs.tabletop.env import TabletopEnv
-from envs.tabletop.robots import ROBOTS
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.control import kinematics
+from rpd.envs.privileged_state import ManipulationState
+from rpd.envs.robots import ROBOTS
+from rpd.envs.tabletop.env import TabletopEnv
 
 N = 2
 OPEN, CLOSED = 1.0, -1.0
@@ -38,15 +38,16 @@ def settle(env: TabletopEnv, gripper: float = OPEN) -> torch.Tensor:
     return command(env, gripper=gripper, steps=12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_one_full_translation_is_one_max_delta_along_a_base_axis(robot, axis):
     env = make("PushCube", robot)
-    start = Scene.get(settle(env), "tcp_pos").clone()
+    start = ManipulationState.get(settle(env), "tcp_pos").clone()
     direction = torch.zeros(3)
     direction[axis] = 1.0 if axis < 2 else -1.0
     command(env, *direction.tolist())
-    moved = Scene.get(settle(env), "tcp_pos") - start
+    moved = ManipulationState.get(settle(env), "tcp_pos") - start
     torch.testing.assert_close(moved, (direction * env.robot.max_delta_pos).expand(N, 3), atol=2e-3, rtol=0)
 
 
@@ -57,60 +58,67 @@ def test_one_full_rotation_is_one_max_delta_about_a_base_axis(robot, axis):
     before = settle(env).double()
     command(env, *[0.0] * 3, *np.eye(3)[axis])
     after = settle(env).double()
-    turned = ik.rotation_error(Scene.get(after, "tcp_quat").numpy(), Scene.get(before, "tcp_quat").numpy())
+    turned = kinematics.rotation_error(
+        ManipulationState.get(after, "tcp_quat").numpy(), ManipulationState.get(before, "tcp_quat").numpy()
+    )
     np.testing.assert_allclose(turned, np.tile(np.eye(3)[axis] * env.robot.max_delta_rot, (N, 1)), atol=0.01)
-    assert (Scene.get(after, "tcp_pos") - Scene.get(before, "tcp_pos")).abs().max() < 3e-3  # about the tcp, not the wrist
+    assert (
+        ManipulationState.get(after, "tcp_pos") - ManipulationState.get(before, "tcp_pos")
+    ).abs().max() < 3e-3  # about the tcp, not the wrist
 
 
 def test_five_joints_turn_about_the_vertical():
     env = make("PushCube", "so101")
     before = settle(env).double()
     command(env, 0, 0, 0, 0, 0, 1)
-    turned = ik.rotation_error(Scene.get(settle(env).double(), "tcp_quat").numpy(), Scene.get(before, "tcp_quat").numpy())
+    turned = kinematics.rotation_error(
+        ManipulationState.get(settle(env).double(), "tcp_quat").numpy(), ManipulationState.get(before, "tcp_quat").numpy()
+    )
     np.testing.assert_allclose(turned[:, 2], env.robot.max_delta_rot, atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_commands_add_up_and_nothing_droops(robot):
+def test_commands_accumulate_without_drift(robot):
     env = make("PushCube", robot)
-    start = Scene.get(settle(env), "tcp_pos").clone()
+    start = ManipulationState.get(settle(env), "tcp_pos").clone()
     for y in (0.5, 0.5, -1.0, 0.5, -0.5):  # nothing in total
         command(env, 0, y)
-    assert (Scene.get(command(env, steps=40), "tcp_pos") - start).norm(dim=1).max() < 1.5e-3
+    assert (ManipulationState.get(command(env, steps=40), "tcp_pos") - start).norm(dim=1).max() < 1.5e-3
 
 
-def test_a_target_pushed_into_the_table_comes_back_at_once():
+def test_target_pushed_into_the_table_returns_immediately():
     env = make()
-    height = Scene.get(command(env, 0, 0, -1, gripper=CLOSED, steps=40), "tcp_pos")[:, 2].clone()
+    height = ManipulationState.get(command(env, 0, 0, -1, gripper=CLOSED, steps=40), "tcp_pos")[:, 2].clone()
     assert (height > -0.002).all()
-    up = Scene.get(command(env, 0, 0, 1, gripper=CLOSED, steps=4), "tcp_pos")[:, 2]
+    up = ManipulationState.get(command(env, 0, 0, 1, gripper=CLOSED, steps=4), "tcp_pos")[:, 2]
     assert (up - height > 1.0 * env.robot.max_delta_pos).all()
 
 
-def test_the_target_never_runs_far_ahead_of_an_arm_that_cannot_follow():
+def test_target_stays_near_a_blocked_arm():
     env = make("PushCube", "so101")  # five joints: it cannot lean sideways
     settle(env)
     scene = command(env, 0, 0, 0, 1, steps=20).double()
-    ahead = ik.rotation_error(env.state_dict()["target_quat"].numpy(), Scene.get(scene, "tcp_quat").numpy())
+    ahead = kinematics.rotation_error(env.state_dict()["target_quat"].numpy(), ManipulationState.get(scene, "tcp_quat").numpy())
     angle = np.linalg.norm(ahead, axis=1)
     assert (angle > env.robot.max_delta_rot).all() and (angle < 2.2 * env.robot.max_delta_rot).all()
 
 
-def test_the_target_stays_in_the_work_area():
+def test_target_stays_in_the_work_area():
     env = make("PushCube")
     for direction in ((1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
-        tcp = Scene.get(command(env, *direction, steps=40), "tcp_pos")
+        tcp = ManipulationState.get(command(env, *direction, steps=40), "tcp_pos")
         low, high = (np.array(corner) for corner in env.robot.workspace)
         assert (tcp[:, :2].numpy() >= low - 0.11).all() and (tcp[:, :2].numpy() <= high + 0.11).all()
         assert (tcp[:, 2] <= env.robot.max_height + 0.11).all()
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_the_gripper_closes_and_opens_by_sign(robot):
+def test_gripper_closes_and_opens_by_sign(robot):
     env = make("PushCube", robot)
-    torch.testing.assert_close(Scene.get(settle(env), "gripper"), torch.ones(N, 1), atol=0.02, rtol=0)
-    assert Scene.get(settle(env, gripper=-0.01), "gripper").max() < 0.05
-    assert Scene.get(settle(env, gripper=0.01), "gripper").min() > 0.95
+    torch.testing.assert_close(ManipulationState.get(settle(env), "gripper"), torch.ones(N, 1), atol=0.02, rtol=0)
+    assert ManipulationState.get(settle(env, gripper=-0.01), "gripper").max() < 0.05
+    assert ManipulationState.get(settle(env, gripper=0.01), "gripper").min() > 0.95
 
 
 # Grasps -----------------------------------------------------------------------------------------------------------
@@ -121,17 +129,18 @@ def put_cube(env: TabletopEnv, offset: tuple[float, float, float] = (0, 0, 0)) -
     a, v = env._world.object_qpos, env._world.object_qvel
     hand = env._now.hand()
     env._now.qpos[:, a : a + 3] = env._now.tcp + hand @ np.array(offset)
-    env._now.qpos[:, a + 3 : a + 7] = ik.mat_to_quat(hand)
+    env._now.qpos[:, a + 3 : a + 7] = kinematics.mat_to_quat(hand)
     env._now.qvel[:, v : v + 6] = 0
     env._batch.forward()
 
 
 def grasped(scene: torch.Tensor) -> torch.Tensor:
-    return Scene.get(scene, "grasped")[:, 0] > 0.5
+    return ManipulationState.get(scene, "grasped")[:, 0] > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_a_cube_that_is_squeezed_and_lifted_is_grasped(robot):
+def test_squeezed_and_lifted_cube_is_grasped(robot):
     env = make(robot=robot)
     half = env.robot.cube_half_size
     down = (settle(env)[0, 2].item() - half) / env.robot.max_delta_pos
@@ -145,15 +154,17 @@ def test_a_cube_that_is_squeezed_and_lifted_is_grasped(robot):
     for _ in range(3):
         held = command(env, 0, 0, 0.5, gripper=CLOSED, steps=2)
         assert grasped(held).all()
-    assert (Scene.get(held, "object_pos")[:, 2] > half + 1.0 * env.robot.max_delta_pos).all()
+    assert (ManipulationState.get(held, "object_pos")[:, 2] > half + 1.0 * env.robot.max_delta_pos).all()
     assert env.spec.state_names[-13:-11] == ("touch.left", "touch.right")
     released = command(env, gripper=OPEN, steps=3)
     assert not grasped(released).any()
     settle(env)
-    torch.testing.assert_close(Scene.get(settle(env), "object_pos")[:, 2], torch.full((N,), half), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        ManipulationState.get(settle(env), "object_pos")[:, 2], torch.full((N,), half), atol=2e-3, rtol=0
+    )
 
 
-def test_fingers_that_close_on_nothing_or_on_each_other_grasp_nothing():
+def test_closed_empty_fingers_are_no_grasp():
     env = make()
     a = env._world.object_qpos
     for _ in range(12):
@@ -162,7 +173,7 @@ def test_fingers_that_close_on_nothing_or_on_each_other_grasp_nothing():
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_one_finger_that_pushes_is_no_grasp(inside):
+def test_contact_of_one_finger_is_no_grasp(inside):
     env = make("PushCube")
     half, gap = env.robot.cube_half_size, env.robot.opening / 2
     low = (settle(env)[0, 2].item() - half) / env.robot.max_delta_pos
@@ -183,7 +194,7 @@ def test_one_finger_that_pushes_is_no_grasp(inside):
     assert touched.all() and (moved > 0.02).all()
 
 
-def test_closed_fingers_that_lean_on_a_cube_grasp_nothing():
+def test_closed_fingers_touching_a_cube_are_no_grasp():
     env = make()
     settle(env, gripper=CLOSED)
     a, half = env._world.object_qpos, env.robot.cube_half_size
@@ -197,7 +208,7 @@ def test_closed_fingers_that_lean_on_a_cube_grasp_nothing():
     assert pressed.all()
 
 
-def test_a_late_robot_moves_when_the_command_arrives():
+def test_delayed_robot_moves_when_the_command_arrives():
     env = make("Reach", "ur5e_slow")
     before = env.reset(0)["state"][:, env.spec.state_names.index("tcp_lag.y")]
     action = torch.zeros(env.num_envs, 7)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.registry import make, task_info
-from envs.vulkan import render_settings
-from rpd.settings import train_options
-from rpd.suites import SUITES
+from rpd.cli.options.train import train_options
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.registry import make, task_info
+from rpd.envs.rendering.vulkan import render_settings
+from rpd.evaluation.suites import SUITES
 
 pytest.importorskip("mani_skill", reason="mani_skill is not installed")
 
@@ -32,7 +32,7 @@ BASE = ("body_1", "body_2", "body_3", "forward", "turn")
 
 @pytest.fixture(scope="module")
 def sim():
-    from envs.maniskill.sim import Sim
+    from rpd.envs.maniskill.sim import Sim
 
     render_backend, variables = render_settings()
     before = dict(os.environ)
@@ -59,9 +59,9 @@ def sim():
         ("StackCube-v1", "fetch", 13, POSE + BASE, ("fetch_hand",)),
     ],
 )
-@pytest.mark.parametrize("obs", ["state", "image"])
-def test_tasks_robots_and_what_they_see(sim, task, robot, joints, names, cameras, obs):
-    images = {"obs": "image", "cameras": cameras, "image_size": 24} if obs == "image" else {}
+@pytest.mark.parametrize("obs", ["state", "rgb"])
+def test_tasks_robots_and_observations(sim, task, robot, joints, names, cameras, obs):
+    images = {"obs_mode": "rgb", "cameras": cameras, "image_size": 24} if obs == "rgb" else {}
     one = sim(task, robot=robot, **images)
     spec, first = one.spec, one.reset(3)
     assert (spec.embodiment.name, spec.embodiment.num_joints, spec.action.names) == (robot, joints, names)
@@ -80,10 +80,10 @@ def test_tasks_robots_and_what_they_see(sim, task, robot, joints, names, cameras
 @pytest.mark.slow
 @pytest.mark.parametrize("task", SUITES["rpd-maniskill"].tasks)
 def test_rpd_experiments_can_be_built(sim, task):
-    args = [task, "--config", "configs/maniskill/rpd.yaml", "--mode", "ppo"]
+    args = [task, "--config", "configs/experiments/rpd/maniskill.yaml", "--algorithm", "ppo"]
     env = train_options(args).env.model_copy(update=SUITES["rpd-maniskill"].env)
     # Cameras are looked for, but nothing is drawn.
-    seen = {"obs": "state", "cameras": None, "image_size": None, "teacher_cameras": env.cameras, "teacher_image_size": 256}
+    seen = {"obs_mode": "state", "cameras": None, "image_size": None, "teacher_cameras": env.cameras, "teacher_image_size": 256}
     one = sim(task.removeprefix("maniskill/"), **env.model_copy(update=seen).model_dump())
     assert one.spec.embodiment.name == task_info(task).robots[0] and one.view_shapes == {"view.render_camera": (256, 256, 3)}
     names = one.spec.action.names
@@ -109,7 +109,7 @@ def test_bounds_of_a_controller_become_plus_and_minus_one(sim):
 
 
 def test_fetch_moves_with_the_fast_controller_as_with_the_original(sim):
-    from envs.maniskill import fast_ik
+    from rpd.envs.maniskill import fast_ik
 
     original, fast = (sim("PushCube-v1", robot="fetch") for _ in range(2))
     fast_ik.speed_up(fast.base.agent)
@@ -121,9 +121,9 @@ def test_fetch_moves_with_the_fast_controller_as_with_the_original(sim):
         torch.testing.assert_close(fast.step(action).obs["state"], original.step(action).obs["state"], atol=1e-4, rtol=0)
 
 
-def test_scenes_that_are_built_anew_are_those_of_their_seeds(sim):
+def test_reconfigured_scenes_depend_on_seed_only(sim):
     """Evaluation with `reconfigure`: pegs have sizes of their own, drawn from the episode's seed."""
-    from envs.maniskill.gpu import DeviceSim
+    from rpd.envs.maniskill.gpu import DeviceSim
 
     def sizes(one):
         return one.base.peg_half_sizes.clone()
@@ -144,7 +144,7 @@ def test_scenes_that_are_built_anew_are_those_of_their_seeds(sim):
 
 
 @pytest.mark.parametrize("robot", ["xarm6_robotiq", "widowxai"])
-def test_a_robot_that_has_to_be_downloaded(sim, robot):
+def test_robot_that_has_to_be_downloaded(sim, robot):
     from mani_skill.agents.registration import REGISTERED_AGENTS
 
     if not Path(REGISTERED_AGENTS[robot].agent_cls.urdf_path).exists():
@@ -156,10 +156,10 @@ def test_a_robot_that_has_to_be_downloaded(sim, robot):
     assert torch.isfinite(one.step(torch.zeros(1, one.spec.action.dim)).obs["state"]).all()
 
 
-def test_what_does_not_fit_together_is_one_line(sim):
+def test_incompatible_options_give_one_line(sim):
     for options, message in (
         ({"robot": "so100"}, r"unknown robot for maniskill/PushCube-v1 'so100': valid: fetch, panda, panda_wristcam"),
-        ({"obs": "image", "cameras": ("wrist",)}, r"unknown camera for maniskill/PushCube-v1 'wrist': valid: .*hand_camera"),
+        ({"obs_mode": "rgb", "cameras": ("wrist",)}, r"unknown camera for maniskill/PushCube-v1 'wrist': valid: .*hand_camera"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:
             make("maniskill/PushCube-v1", EnvConfig(num_envs=1, **options))
@@ -167,5 +167,5 @@ def test_what_does_not_fit_together_is_one_line(sim):
     with pytest.raises(ConfigError, match=r"control mode pd_ee_twist not in supported modes: \['pd_joint_delta_pos'"):
         sim("PushCube-v1", control_mode="pd_ee_twist")
     with pytest.raises(ConfigError, match=r"unknown camera for maniskill/PushCube-v1 'fetch_hand': valid: base_camera, "):
-        sim("PushCube-v1", obs="image", cameras=("fetch_hand",))
+        sim("PushCube-v1", obs_mode="rgb", cameras=("fetch_hand",))
     assert task_info("maniskill/PlugCharger-v1").reward == "sparse"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from envs.navigate.geometry import Obstacles, blocked, cast, nearest
-from envs.navigate.levels import APART, CANDIDATES, FREE, LEVELS, endpoints
-from envs.navigate.routes import MARGIN, Routes
-from envs.seeds import uniforms
+from rpd.envs.navigation.arenas import APART, CANDIDATES, FREE, LEVELS, endpoints
+from rpd.envs.navigation.geometry import Obstacles, blocked, cast, nearest
+from rpd.envs.navigation.shortest_paths import MARGIN, Routes
+from rpd.envs.seeding import uniforms
 
 ONE = np.arange(1)
 
@@ -45,7 +45,7 @@ def test_rays_meet_discs():
     assert grazing == pytest.approx(8**0.5, abs=0.15) and past > 5
 
 
-def test_arenas_do_not_mix():
+def test_arenas_are_independent():
     two = Obstacles(10.0, np.array([[[5, 3, 1, 0.5]], [[3, 3, 0.5, 0.5]]], np.float32), np.zeros((2, 0, 3), np.float32))
     hits = cast(np.array([[2.0, 3.0], [2.0, 3.0]]), np.zeros((2, 1)), two, 100.0)
     np.testing.assert_allclose(hits[:, 0], [2, 0.5])
@@ -78,7 +78,7 @@ def test_path_around_a_box_is_the_shortest():
     assert length[0] == pytest.approx(3.5) and tuple(way[0]) == (8.0, 5.5)
 
 
-def test_a_body_beside_an_obstacle_has_a_way():
+def test_robot_next_to_an_obstacle_has_a_route():
     routes = Routes(1, 1, 0.25)
     routes.update(ONE, course(boxes=[(5, 5, 1, 1)]), np.array([[8.0, 5.0]]))
     for point in ((3.74, 5.0), (3.8, 6.2), (6.2, 3.8)):  # touching a side; off a corner by just more than the radius

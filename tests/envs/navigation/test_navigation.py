@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from envs import registry
-from envs.base import EnvConfig
-from envs.errors import ConfigError, NonFiniteError
-from envs.navigate.bases import BASES, COMMAND, DT, advance, track
-from envs.navigate.env import MAX_STEPS, RAYS, REACH, NavigateEnv
-from envs.privileged import Course
-from rpd.evaluate import evaluate
-from rpd.policies import resolve
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError, NonFiniteError
+from rpd.envs.navigation.bases import BASES, COMMAND, DT, advance, track
+from rpd.envs.navigation.env import MAX_STEPS, RAYS, REACH, NavigateEnv
+from rpd.envs.privileged_state import NavigationState
+from rpd.evaluation.evaluate import evaluate
+from rpd.policies.loading import load_policy
 
 NO_NOISE = np.zeros((1, 3))
 
@@ -57,7 +57,7 @@ def test_velocity_follows_with_the_lag(name):
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_base_does_what_its_body_can(name):
+def test_base_respects_its_velocity_limits(name):
     base = BASES[name]
     for sign in (1, -1):
         _, twists = drive(name, (9 * sign, 9 * sign, 9 * sign), 100)
@@ -75,7 +75,7 @@ def test_arcs_are_circles():
     np.testing.assert_allclose(left[0], [-DT, 0, np.pi / 2], atol=1e-12)
 
 
-def test_a_car_has_its_turning_radius():
+def test_car_has_its_turning_radius():
     poses, twists = drive("car", (1.0, 0, 1.5), 200)
     assert (np.abs(twists[1:, 2]) <= np.abs(twists[1:, 0]) / 0.7 + 1e-12).all()
     circle = poses[100:]
@@ -112,14 +112,14 @@ def test_observation_by_hand():
     expected = {"cos": 1, "sin": 0, "distance": 3 / REACH, "near": np.exp(-6), "heading_cos": 0, "heading_sin": 1}
     assert {k: state[f"goal.{k}"] for k in expected} == pytest.approx(expected, abs=1e-6)
     assert (state["velocity.vx"], state["velocity.yaw_rate"]) == (pytest.approx(0.5), pytest.approx(0.2))
-    truth = {name: Course.get(obs["privileged"], name)[0].tolist() for name in Course.fields}
+    truth = {name: NavigationState.get(obs["privileged"], name)[0].tolist() for name in NavigationState.fields}
     assert truth["goal_pos"] == pytest.approx([3, 0], abs=1e-6) and truth["goal_yaw"] == pytest.approx([np.pi / 2])
     assert truth["way_pos"] == pytest.approx([3, 0], abs=1e-6) and truth["distance"] == pytest.approx([3])
     assert truth["obstacle_pos"] == pytest.approx([0, 2], abs=1e-6)
 
 
 @pytest.mark.parametrize("reward", ["dense", "sparse"])
-def test_a_collision_ends_the_episode(reward):
+def test_collision_ends_the_episode(reward):
     env = make(reward=reward)
     env.reset(0)
     empty(env)
@@ -172,7 +172,7 @@ def test_time_ends_an_episode():
     last = step.final_obs["state"]
     np.testing.assert_array_equal(last[:, :RAYS], first["state"][:, :RAYS])  # it stood still
     assert not torch.equal(step.obs["state"], last)
-    env.reset(7, stagger=True)
+    env.reset(7, random_start_length=True)
     assert len(set(env.state_dict()["limit"].tolist())) > 1
 
 
@@ -198,7 +198,7 @@ def test_every_base_meets_the_same_arenas():
 @pytest.mark.parametrize("task", ["Open", "Rooms"])
 def test_saved_and_restored_exactly(task):
     env, again = make(task, robot="legged", max_episode_steps=20), make(task, robot="legged", max_episode_steps=20)
-    env.reset(0, stagger=True)
+    env.reset(0, random_start_length=True)
     actions = torch.rand(40, 4, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
     for action in actions[:15]:
         obs = env.step(action).obs
@@ -229,13 +229,13 @@ def test_pictures():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"obs": "image"}, "navigate/Open has no cameras"),
-        ({"randomize": ("all",)}, "env.randomize does not apply to navigate/Open"),
+        ({"obs_mode": "rgb"}, "navigate/Open has no cameras"),
+        ({"domain_randomization": ("all",)}, "env.domain_randomization does not apply to navigate/Open"),
         ({"control_mode": "x"}, "env.control_mode does not apply"),
         ({"robot": "panda"}, "unknown robot for navigate/Open 'panda'"),
     ],
 )
-def test_what_it_does_not_have_is_refused(options, message):
+def test_unsupported_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         make(**options)
 
@@ -247,16 +247,17 @@ def test_actions_have_to_be_finite():
         env.step(torch.tensor([[0.0] * 3, [0.0, float("nan"), 0.0], [0.0] * 3, [0.0] * 3]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["Open", "Rooms"])
-def test_the_planner_reaches_its_goals(task):
+def test_planner_reaches_its_goals(task):
     env = make(task, num_envs=64)
-    result = evaluate(env, resolve("teacher:scripted", env), 64, 3_000_000)
+    result = evaluate(env, load_policy("scripted", env), 64, 3_000_000)
     assert result.successes >= 62
 
 
 def test_stable_baselines3_can_train_on_it():
     pytest.importorskip("stable_baselines3")
-    from envs.sb3 import SB3VecEnv
+    from rpd.envs.wrappers.sb3 import SB3VecEnv
 
     env = SB3VecEnv(make(max_episode_steps=3))
     assert env.reset().shape == (4, RAYS + 12)

@@ -6,9 +6,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.tabletop import ik
-from envs.tabletop.robots import ROBOTS, Robot
-from envs.tabletop.world import SUBSTEPS, TIMESTEP
+from rpd.envs.control import kinematics
+from rpd.envs.robots import ROBOTS, Robot
+from rpd.envs.tabletop.mjcf import SUBSTEPS, TIMESTEP
 
 pytestmark = pytest.mark.parametrize("robot", ROBOTS.values(), ids=ROBOTS.keys())
 
@@ -121,7 +121,7 @@ class Bench:
         self.data.qpos[: self.n], self.data.ctrl[: self.n] = robot.home, robot.home
         self.data.qpos[self.n : self.n + 2] = self.data.ctrl[self.n : self.n + 2] = robot.opening / 2
         mujoco.mj_forward(self.model, self.data)
-        self.home_quat = ik.mat_to_quat(self.tcp_axes)
+        self.home_quat = kinematics.mat_to_quat(self.tcp_axes)
 
     @property
     def tcp(self) -> np.ndarray:
@@ -143,8 +143,9 @@ class Bench:
 
     def turn_left(self, yaw: float) -> np.ndarray:
         """Rotation vector to home's orientation turned by yaw."""
-        return ik.rotation_error(
-            ik.quat_mul(ik.rotvec_to_quat(np.array([0, 0, yaw])), self.home_quat), ik.mat_to_quat(self.tcp_axes)
+        return kinematics.rotation_error(
+            kinematics.quat_mul(kinematics.rotvec_to_quat(np.array([0, 0, yaw])), self.home_quat),
+            kinematics.mat_to_quat(self.tcp_axes),
         )
 
     def control(self, position, closed=False, yaw=0.0) -> None:
@@ -156,7 +157,7 @@ class Bench:
         turn = self.turn_left(yaw)[None]
         lower, upper = m.jnt_range[:n].T
         posture = 0.1 * (np.array(self.robot.home) - d.qpos[None, :n]) if n > 6 else None
-        d.ctrl[:n] = ik.joint_targets(
+        d.ctrl[:n] = kinematics.joint_targets(
             d.qpos[None, :n], lower, upper, jacp[None, :, :n], jacr[None, :, :n],
             (position - self.tcp)[None], turn, 0.02, self.robot.rot_weight, posture,
         )  # fmt: skip

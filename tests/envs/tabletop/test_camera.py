@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from envs import registry
-from envs.base import EnvConfig
-from envs.tabletop.camera import AMBIENT, LEVELS, LIGHT, SKY, Camera, Renderer, look_at, rays
-from envs.tabletop.env import TabletopEnv
-from envs.tabletop.tasks import COLORS
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.tabletop.camera import AMBIENT, LEVELS, LIGHT, SKY, Camera, Renderer, look_at, rays
+from rpd.envs.tabletop.env import TabletopEnv
+from rpd.envs.tabletop.tasks import COLORS
 
 SIZE = 48
 CAMERAS = ("front", "side", "wrist")
 
 
 def make(task: str = "PickCube", **options) -> TabletopEnv:
-    given = {"num_envs": 4, "obs": "image", "cameras": CAMERAS, "image_size": SIZE, **options}
+    given = {"num_envs": 4, "obs_mode": "rgb", "cameras": CAMERAS, "image_size": SIZE, **options}
     env = registry.make(f"tabletop/{task}", EnvConfig(**given), num_threads=1)
     assert isinstance(env, TabletopEnv)
     return env
@@ -50,11 +50,12 @@ def test_look_at_is_upright_and_right_handed():
     assert np.linalg.det(camera.rotation) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("randomize", [(), ("camera", "colors")])
+@pytest.mark.slow
+@pytest.mark.parametrize("domain_randomization", [(), ("camera", "colors")])
 @pytest.mark.parametrize("task", ["PickCube", "PlaceInBin"])
-def test_cached_pictures_are_those_of_casting_every_ray(task, randomize):
-    env = make(task, randomize=randomize, max_episode_steps=6)  # cameras move between episodes
-    env.reset(0, stagger=True)
+def test_cached_pictures_are_those_of_casting_every_ray(task, domain_randomization):
+    env = make(task, domain_randomization=domain_randomization, max_episode_steps=6)  # cameras move between episodes
+    env.reset(0, random_start_length=True)
     rng, ended = torch.Generator().manual_seed(0), 0
     for _ in range(12):
         step = env.step(torch.rand(4, 7, generator=rng) * 2 - 1)
@@ -68,7 +69,7 @@ def test_cached_pictures_are_those_of_casting_every_ray(task, randomize):
     assert ended >= 4
 
 
-def test_a_picture_does_not_depend_on_who_else_is_rendered():
+def test_image_does_not_depend_on_rendered_subset():
     env = make()
     obs = env.reset(0)
     for name in CAMERAS:
@@ -77,7 +78,7 @@ def test_a_picture_does_not_depend_on_who_else_is_rendered():
 
 
 @pytest.mark.parametrize("robot", ["panda", "so101"])
-def test_a_cube_is_where_the_pinhole_model_says(robot):
+def test_cube_pixels_match_the_pinhole_model(robot):
     size = 96
     env = make(robot=robot, image_size=size)
     obs, state = env.reset(3), env.state_dict()
@@ -114,7 +115,7 @@ def test_faces_towards_the_light_are_brighter():
     np.testing.assert_allclose(picture["dark"], color * AMBIENT, atol=0.02)
 
 
-def test_the_sky_is_where_nothing_is():
+def test_background_is_sky():
     env = make(num_envs=1)
     env.reset(0)
     camera = look_at("up", (0.5, 0.0, 2.0), (1.5, 0.0, 3.0), fov=0.5)
@@ -124,7 +125,7 @@ def test_the_sky_is_where_nothing_is():
     assert (frame == (SKY * 255).astype(np.uint8)).all()
 
 
-def test_the_wrist_camera_rides_on_the_hand():
+def test_wrist_camera_moves_with_the_hand():
     env = make(num_envs=2)
     first = env.reset(0)
     wrist = env._renderers["image.wrist"].camera
@@ -144,7 +145,7 @@ def test_the_wrist_camera_rides_on_the_hand():
 
 
 @pytest.mark.parametrize("robot", ["panda", "xarm6", "ur5e", "so101"])
-def test_the_wrist_camera_sees_its_own_fingers(robot):
+def test_wrist_camera_sees_its_own_fingers(robot):
     env = make(robot=robot, num_envs=1)
     env.reset(0)
     renderer = env._renderers["image.wrist"]

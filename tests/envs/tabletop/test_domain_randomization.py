@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from envs import registry
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.tabletop import randomize
-from envs.tabletop.env import TabletopEnv
-from envs.tabletop.tasks import COLORS
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.tabletop import domain_randomization
+from rpd.envs.tabletop.env import TabletopEnv
+from rpd.envs.tabletop.tasks import COLORS
 
 N = 8
 SEEDS = np.arange(4000)
@@ -24,23 +24,23 @@ def make(task: str = "PickCube", **options) -> TabletopEnv:
 
 
 def test_all_means_every_choice():
-    assert randomize.chosen(("all",)) == frozenset(randomize.CHOICES)
-    assert randomize.chosen(("mass", "delay")) == {"mass", "delay"}
+    assert domain_randomization.chosen(("all",)) == frozenset(domain_randomization.CHOICES)
+    assert domain_randomization.chosen(("mass", "delay")) == {"mass", "delay"}
     with pytest.raises(ConfigError, match="did you mean friction"):
-        randomize.chosen(("frction",))
+        domain_randomization.chosen(("frction",))
 
 
 def test_draws_stay_in_their_ranges():
-    drawn = randomize.draw(SEEDS, frozenset(randomize.CHOICES))
+    drawn = domain_randomization.draw(SEEDS, frozenset(domain_randomization.CHOICES))
     for name, low, high in (("friction", 0.6, 1.4), ("mass", 0.5, 2.0)):
         assert low <= drawn[name].min() < low + 0.01 and high - 0.01 < drawn[name].max() < high
     assert set(drawn["delay"]) == {0, 1, 2}
     assert 0.025 < np.abs(drawn["camera"][:, :3]).max() <= 0.03
     assert 0.045 < np.abs(drawn["camera"][:, 3:]).max() <= 0.05
-    assert randomize.draw(SEEDS, frozenset()) == {}
+    assert domain_randomization.draw(SEEDS, frozenset()) == {}
 
 
-def test_nothing_is_randomised_unless_asked():
+def test_no_randomization_by_default():
     env = make()
     env.reset(0)
     state = env.state_dict()
@@ -51,9 +51,9 @@ def test_nothing_is_randomised_unless_asked():
     assert (state["colors"][:, robot] == own[robot]).all()
 
 
-@pytest.mark.parametrize("choice", randomize.CHOICES)
-def test_a_choice_changes_only_what_it_names(choice):
-    plain, env = make(), make(randomize=(choice,))
+@pytest.mark.parametrize("choice", domain_randomization.CHOICES)
+def test_randomization_changes_only_its_named_property(choice):
+    plain, env = make(), make(domain_randomization=(choice,))
     plain.reset(0), env.reset(0)
     before, after = plain.state_dict(), env.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -67,7 +67,7 @@ def test_a_choice_changes_only_what_it_names(choice):
 
 
 def test_friction_and_mass_reach_the_physics():
-    env = make(randomize=("friction", "mass"))
+    env = make(domain_randomization=("friction", "mass"))
     env.reset(0)
     model, state = env._world.model, env.state_dict()
     for i in range(N):
@@ -78,7 +78,7 @@ def test_friction_and_mass_reach_the_physics():
 
 
 def test_slippery_tables_let_a_cube_slide_further():
-    env = make(randomize=("friction",), num_envs=32)
+    env = make(domain_randomization=("friction",), num_envs=32)
     env.reset(0)
     env._now.qvel[:, env._world.object_qvel] = 0.5
     start = env._now.qpos[:, env._world.object_qpos].copy()
@@ -91,7 +91,7 @@ def test_slippery_tables_let_a_cube_slide_further():
 
 
 def test_light_and_heavy_cubes_fall_and_rest_alike():
-    env = make(randomize=("mass",))
+    env = make(domain_randomization=("mass",))
     env.reset(0)
     height = env._now.qpos[:, env._world.object_qpos + 2]
     height += 0.05
@@ -105,7 +105,7 @@ def test_light_and_heavy_cubes_fall_and_rest_alike():
 
 
 def test_colours_stay_recognisable():
-    env = make("StackCube", randomize=("colors",), num_envs=64)
+    env = make("StackCube", domain_randomization=("colors",), num_envs=64)
     env.reset(0)
     state, palette = env.state_dict(), torch.tensor(list(COLORS.values()))
     for geoms, column in ((env._world.object_geoms, 1), (env._world.target_geoms, 2)):
@@ -118,15 +118,15 @@ def test_colours_stay_recognisable():
 
 
 def test_camera_shift_moves_the_picture():
-    pictures = [make(obs="image", image_size=32, randomize=r).reset(0)["image.front"] for r in ((), ("camera",))]
+    pictures = [make(obs_mode="rgb", image_size=32, domain_randomization=r).reset(0)["image.front"] for r in ((), ("camera",))]
     differing = (pictures[0] != pictures[1]).any(dim=-1).float().mean(dim=(1, 2))
     assert (differing > 0.02).all()
     # A shifted view, not another one: most pixels keep about their brightness.
     assert (pictures[0].float() - pictures[1].float()).abs().mean() < 30
 
 
-def test_a_delayed_command_arrives_that_many_steps_late():
-    late, prompt = make("Reach", randomize=("delay",), num_envs=16), make("Reach", num_envs=16)
+def test_delayed_command_arrives_that_many_steps_late():
+    late, prompt = make("Reach", domain_randomization=("delay",), num_envs=16), make("Reach", num_envs=16)
     delay = late.reset(0)["state"].new_tensor(0) + late.state_dict()["delay"]
     assert set(delay.tolist()) == {0, 1, 2}
     rng = torch.Generator().manual_seed(0)

@@ -7,21 +7,22 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from envs import registry
-from envs.base import EnvConfig, Step
-from envs.errors import NonFiniteError
-from envs.privileged import Scene
-from envs.tabletop.env import TabletopEnv
-from envs.tabletop.robots import ROBOTS
-from envs.tabletop.tasks import COLORS, TASKS
-from teachers import registry as teachers
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import NonFiniteError
+from rpd.envs.privileged_state import ManipulationState
+from rpd.envs.robots import ROBOTS
+from rpd.envs.tabletop.env import TabletopEnv
+from rpd.envs.tabletop.tasks import COLORS, TASKS
+from rpd.envs.vector_env import Step
+from rpd.teachers import registry as teachers
 
 CAMERAS = ("front", "wrist")
 EVERYTHING = ("all",)
 
 
 def make(task: str = "PickCube", **options) -> TabletopEnv:
-    images = {"image_size": 16, "cameras": CAMERAS} if options.get("obs") == "image" else {}
+    images = {"image_size": 16, "cameras": CAMERAS} if options.get("obs_mode") == "rgb" else {}
     given = {"num_envs": 4, **images, **options}
     env = registry.make(f"tabletop/{task}", EnvConfig(**given), num_threads=1)
     assert isinstance(env, TabletopEnv)
@@ -49,11 +50,12 @@ def clone(step: Step) -> Step:
 # Specs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("robot", ROBOTS)
 @pytest.mark.parametrize("task", TASKS)
-def test_tensors_are_as_the_spec_says(task, robot):
-    for mode in ("state", "image"):
-        env = make(task, robot=robot, obs=mode, num_envs=2)
+def test_tensors_match_the_spec(task, robot):
+    for mode in ("state", "rgb"):
+        env = make(task, robot=robot, obs_mode=mode, num_envs=2)
         spec = env.spec
         obs = env.reset(0)
         step = env.step(actions(1, 2)[0])
@@ -63,7 +65,7 @@ def test_tensors_are_as_the_spec_says(task, robot):
             for key, expected in spec.observations.items():
                 assert seen[key].shape == (2, *expected.shape)
                 assert str(seen[key].dtype) == f"torch.{expected.dtype}"
-            assert seen["privileged"].shape == (2, Scene.dim) and seen["privileged"].dtype == torch.float32
+            assert seen["privileged"].shape == (2, ManipulationState.dim) and seen["privileged"].dtype == torch.float32
         assert len(spec.state_names) == len(set(spec.state_names)) == spec.observations["state"].shape[0]
         assert any(name.startswith("object.") for name in spec.state_names) == (mode == "state")
         assert ("goal.tcp_dx" in spec.state_names) == (mode == "state" or task in ("Reach", "PickCube"))
@@ -76,7 +78,7 @@ def test_tensors_are_as_the_spec_says(task, robot):
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_the_scene_is_what_mujoco_says(robot):
+def test_privileged_state_matches_mujoco(robot):
     env = make("StackCube", robot=robot)
     env.reset(5)
     for action in actions(8, 4):
@@ -90,19 +92,19 @@ def test_the_scene_is_what_mujoco_says(robot):
     batch.forward()
     for name, body in (("object", "object"), ("target", "target")):
         index = world.model.body(body).id
-        np.testing.assert_allclose(Scene.get(scene, f"{name}_pos"), position[:, index], atol=1e-6)
-        np.testing.assert_allclose(Scene.get(scene, f"{name}_quat"), quat[:, index], atol=1e-6)
-    np.testing.assert_allclose(Scene.get(scene, "tcp_pos"), site[:, world.tcp], atol=1e-6)
-    w, x, y, z = Scene.get(scene, "tcp_quat").double().numpy().T
+        np.testing.assert_allclose(ManipulationState.get(scene, f"{name}_pos"), position[:, index], atol=1e-6)
+        np.testing.assert_allclose(ManipulationState.get(scene, f"{name}_quat"), quat[:, index], atol=1e-6)
+    np.testing.assert_allclose(ManipulationState.get(scene, "tcp_pos"), site[:, world.tcp], atol=1e-6)
+    w, x, y, z = ManipulationState.get(scene, "tcp_quat").double().numpy().T
     tool = np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)  # third column
     np.testing.assert_allclose(tool, rotation[:, world.tcp].reshape(-1, 3, 3)[:, :, 2], atol=1e-6)
     gap = np.linalg.norm(place[:, pads[0]] - place[:, pads[1]], axis=1) - thickness
-    np.testing.assert_allclose(Scene.get(scene, "gripper")[:, 0], gap / env.robot.opening, atol=1e-5)
-    assert (Scene.get(scene, "object_half_size") == env.robot.cube_half_size).all()
-    assert not Scene.get(scene, "ood").any()
+    np.testing.assert_allclose(ManipulationState.get(scene, "gripper")[:, 0], gap / env.robot.opening, atol=1e-5)
+    assert (ManipulationState.get(scene, "object_half_size") == env.robot.cube_half_size).all()
+    assert not ManipulationState.get(scene, "ood").any()
 
 
-def test_state_entries_are_what_their_names_say():
+def test_state_entries_match_their_names():
     env = make()
     env.reset(1)
     for action in actions(5, 4):
@@ -113,14 +115,14 @@ def test_state_entries_are_what_their_names_say():
     for i, joint in enumerate(env.robot.joints):
         np.testing.assert_allclose(column[f"q.{joint}"], env._now.qpos[:, world.arm[i]], atol=1e-6)
         np.testing.assert_allclose(column[f"dq.{joint}"], env._now.qvel[:, world.arm_dofs[i]], atol=1e-5)
-    tcp, cube, goal = (Scene.get(scene, name) for name in ("tcp_pos", "object_pos", "target_pos"))
+    tcp, cube, goal = (ManipulationState.get(scene, name) for name in ("tcp_pos", "object_pos", "target_pos"))
     for i, axis in enumerate("xyz"):
         torch.testing.assert_close(column[f"tcp.{axis}"], tcp[:, i])
         torch.testing.assert_close(column[f"object.d{axis}"], 20 * (cube - tcp)[:, i], atol=1e-6, rtol=0)
         torch.testing.assert_close(column[f"goal.d{axis}"], 20 * (goal - cube)[:, i], atol=1e-6, rtol=0)
         torch.testing.assert_close(column[f"goal.tcp_d{axis}"], 20 * (goal - tcp)[:, i], atol=1e-6, rtol=0)
     torch.testing.assert_close(column["object.cos4"] ** 2 + column["object.sin4"] ** 2, torch.ones(4))
-    torch.testing.assert_close(column["gripper"], Scene.get(scene, "gripper")[:, 0])
+    torch.testing.assert_close(column["gripper"], ManipulationState.get(scene, "gripper")[:, 0])
 
 
 # Episodes ---------------------------------------------------------------------------------------------------------
@@ -128,10 +130,10 @@ def test_state_entries_are_what_their_names_say():
 
 @pytest.mark.parametrize(
     ("task", "options"),
-    [("PickCube", {}), ("StackCube", {"randomize": EVERYTHING}), ("Reach", {"robot": "so101"}), ("PushT", {})],
+    [("PickCube", {}), ("StackCube", {"domain_randomization": EVERYTHING}), ("Reach", {"robot": "so101"}), ("PushT", {})],
 )
-def test_a_first_episode_depends_on_its_seed_alone(task, options):
-    many, one = make(task, num_envs=6, obs="image", **options), make(task, num_envs=1, obs="image", **options)
+def test_first_episode_depends_on_its_seed_alone(task, options):
+    many, one = make(task, num_envs=6, obs_mode="rgb", **options), make(task, num_envs=1, obs_mode="rgb", **options)
     first = many.reset(10)
     assert not torch.equal(first["privileged"][0], first["privileged"][1])
     commands = actions(10, 6)
@@ -147,8 +149,8 @@ def test_a_first_episode_depends_on_its_seed_alone(task, options):
     assert equal(many.reset(10), first)  # whatever happened before
 
 
-def test_a_later_episode_is_as_if_it_were_the_first():
-    options = {"obs": "image", "max_episode_steps": 5, "randomize": EVERYTHING}
+def test_later_episode_equals_first_episode_of_its_seed():
+    options = {"obs_mode": "rgb", "max_episode_steps": 5, "domain_randomization": EVERYTHING}
     env, fresh = make(num_envs=3, **options), make(num_envs=1, **options)
     env.reset(0)
     commands = actions(9, 3, seed=1)
@@ -164,8 +166,9 @@ def test_a_later_episode_is_as_if_it_were_the_first():
             assert equal(alone.obs, step.obs[1:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward", ["dense", "sparse"])
-def test_episodes_end_start_anew_and_are_accounted_for(reward):
+def test_episodes_end_reset_and_are_counted(reward):
     n, limit = 16, 9
     env = make("Reach", num_envs=n, max_episode_steps=limit, reward=reward)
     obs = env.reset(0)
@@ -174,7 +177,11 @@ def test_episodes_end_start_anew_and_are_accounted_for(reward):
     for t in range(40):
         scene = obs["privileged"]
         action = torch.zeros(n, 7)  # half of them go to the ball
-        action[::2, :3] = (Scene.get(scene, "target_pos") - Scene.get(scene, "tcp_pos"))[::2] / env.robot.max_delta_pos * 0.4
+        action[::2, :3] = (
+            (ManipulationState.get(scene, "target_pos") - ManipulationState.get(scene, "tcp_pos"))[::2]
+            / env.robot.max_delta_pos
+            * 0.4
+        )
         step = env.step(action)
         ret, length = ret + step.reward, length + 1
         ended = (step.terminated | step.truncated).nonzero()[:, 0]
@@ -192,17 +199,23 @@ def test_episodes_end_start_anew_and_are_accounted_for(reward):
         episode, final = step.episode, step.final_obs
         assert episode is not None and final is not None
         assert torch.equal(episode.env, ended)
-        torch.testing.assert_close(episode.ret, ret[ended], atol=1e-5, rtol=0)
+        torch.testing.assert_close(episode.episode_return, ret[ended], atol=1e-5, rtol=0)
         assert torch.equal(episode.length, length[ended])
         assert torch.equal(episode.success_at_end, step.terminated[ended])
         assert torch.equal(episode.success_once, step.terminated[ended])
         if t < limit:
             assert torch.equal(episode.seed[seed[ended] < n], ended[seed[ended] < n])
         # The last observation is of the old episode (same ball, arm near it), the next of a new one (arm at home).
-        assert torch.equal(Scene.get(final["privileged"], "target_pos"), Scene.get(scene, "target_pos")[ended])
-        lag = (Scene.get(final["privileged"], "tcp_pos") - Scene.get(scene, "tcp_pos")[ended]).norm(dim=1)
+        assert torch.equal(
+            ManipulationState.get(final["privileged"], "target_pos"), ManipulationState.get(scene, "target_pos")[ended]
+        )
+        lag = (ManipulationState.get(final["privileged"], "tcp_pos") - ManipulationState.get(scene, "tcp_pos")[ended]).norm(
+            dim=1
+        )
         assert (lag < 2.5 * env.robot.max_delta_pos).all()
-        near = (Scene.get(final["privileged"], "target_pos") - Scene.get(final["privileged"], "tcp_pos")).norm(dim=1) < 0.025
+        near = (
+            ManipulationState.get(final["privileged"], "target_pos") - ManipulationState.get(final["privileged"], "tcp_pos")
+        ).norm(dim=1) < 0.025
         assert torch.equal(near, step.terminated[ended])
         for row in ended.tolist():
             again = make("Reach", num_envs=1).reset(int(env.state_dict()["seed"][row]))
@@ -216,7 +229,7 @@ def test_episodes_end_start_anew_and_are_accounted_for(reward):
 
 def test_staggering_spreads_the_first_resets_only():
     env = make(num_envs=64)
-    env.reset(0, stagger=True)
+    env.reset(0, random_start_length=True)
     first = env.state_dict()["limit"]
     assert first.min() >= 1 and first.max() <= 50 and len(first.unique()) > 25
     lengths: dict[int, list[int]] = {i: [] for i in range(64)}
@@ -231,8 +244,8 @@ def test_staggering_spreads_the_first_resets_only():
     assert (env.state_dict()["limit"] == 50).all()
 
 
-def test_what_was_returned_stays_as_it_was():
-    env = make("PushCube", obs="image", max_episode_steps=3)
+def test_returned_tensors_are_not_overwritten():
+    env = make("PushCube", obs_mode="rgb", max_episode_steps=3)
     obs = env.reset(0)
     copy = obs.clone()
     steps, copies = [], []
@@ -247,19 +260,20 @@ def test_what_was_returned_stays_as_it_was():
         assert a.final_obs is None or equal(a.final_obs, b.final_obs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        ("PickCube", {"randomize": ("all",)}),
+        ("PickCube", {"domain_randomization": ("all",)}),
         ("StackCube", {"robot": "so101"}),
-        ("PlaceInBin", {"robot": "ur5e", "randomize": ("mass", "friction", "delay")}),
-        ("PushCube", {"robot": "xarm6", "randomize": ("all",)}),
+        ("PlaceInBin", {"robot": "ur5e", "domain_randomization": ("mass", "friction", "delay")}),
+        ("PushCube", {"robot": "xarm6", "domain_randomization": ("all",)}),
     ],
 )
-def test_a_restored_batch_continues_bit_for_bit(task, options):
-    one, two = (make(task, num_envs=6, obs="image", max_episode_steps=25, **options) for _ in range(2))
+def test_restored_batch_continues_bit_for_bit(task, options):
+    one, two = (make(task, num_envs=6, obs_mode="rgb", max_episode_steps=25, **options) for _ in range(2))
     assert one.exact_resume
-    last = one.reset(0, stagger=True)
+    last = one.reset(0, random_start_length=True)
     two.reset(77)
     expert = teachers.make("scripted:noise=0.3", one.spec)  # to where things are touched, held and let go
     for _ in range(15):
@@ -300,7 +314,7 @@ def nearest(color: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_instructions_are_varied_and_name_the_colours_that_are_seen(task):
+def test_instructions_vary_and_name_visible_colors(task):
     env = make(task, num_envs=100)
     env.reset(0)
     state, names = env.state_dict(), list(COLORS)
@@ -316,6 +330,7 @@ def test_instructions_are_varied_and_name_the_colours_that_are_seen(task):
         assert len(state["names"][:, 1].unique()) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("robot", ROBOTS)
 @pytest.mark.parametrize("task", TASKS)
 def test_episodes_begin_unsolved_within_reach_and_at_rest(task, robot):
@@ -323,7 +338,7 @@ def test_episodes_begin_unsolved_within_reach_and_at_rest(task, robot):
     scene = env.reset(0)["privileged"]
     low, high = (torch.tensor(corner) for corner in env.robot.workspace)
     for name in ("object_pos", "target_pos"):
-        place = Scene.get(scene, name)
+        place = ManipulationState.get(scene, name)
         assert (place[:, :2] >= low - 0.02).all() and (place[:, :2] <= high + 0.02).all()
         assert (place[:, 2] >= 0).all() and (place[:, 2] <= env.robot.max_height + 1e-6).all()
     frame = env._now.frame(np.zeros(200))
@@ -332,7 +347,7 @@ def test_episodes_begin_unsolved_within_reach_and_at_rest(task, robot):
     assert (env.task.reward(frame) >= 0).all() and (env.task.reward(frame) <= 1).all()
     step = env.step(torch.cat([torch.zeros(200, 6), torch.ones(200, 1)], dim=1))
     if env.task.has_object:  # things lie still: nothing starts inside anything else
-        moved = Scene.get(step.obs["privileged"], "object_pos") - Scene.get(scene, "object_pos")
+        moved = ManipulationState.get(step.obs["privileged"], "object_pos") - ManipulationState.get(scene, "object_pos")
         assert moved[~step.terminated].norm(dim=1).max() < 2e-3
 
 
@@ -340,7 +355,7 @@ def test_episodes_begin_unsolved_within_reach_and_at_rest(task, robot):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_action_that_is_not_finite_is_refused(value):
+def test_action_that_is_not_finite_is_refused(value):
     env = make()
     env.reset(0)
     action = torch.zeros(4, 7)
@@ -350,12 +365,14 @@ def test_an_action_that_is_not_finite_is_refused(value):
     assert error.value.source == "policy"
 
 
+@pytest.mark.parametrize("bad", [np.nan, 1e9])
 @pytest.mark.parametrize("field", ["qpos", "qvel"])
-def test_a_simulation_that_is_not_finite_is_told(field, tmp_path, monkeypatch):
+def test_non_finite_simulation_is_reported(field, bad, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log where it runs
     env = make()
     env.reset(0)
-    getattr(env._now, field)[1, 0] = np.nan
+    monkeypatch.setattr(env._batch, "step", lambda **_: None)
+    getattr(env._now, field)[1, 0] = bad
     with pytest.raises(NonFiniteError, match=r"tabletop/PickCube.*\[1\]") as error:
         env.step(torch.zeros(4, 7))
     assert error.value.source == "environment"
@@ -368,30 +385,30 @@ def test_actions_are_clipped():
     assert equal(one.step(action).obs, two.step(action.clamp(-1, 1)).obs)
 
 
-def test_what_only_a_teacher_sees_is_apart_from_the_observation():
+def test_teacher_images_are_separate_from_the_observation():
     env = make("PickCube", teacher_cameras=("front",), teacher_image_size=24)
     obs = env.reset(3)
     assert set(obs.keys()) == {"state", "privileged"} == set(env.spec.observations) | {"privileged"}
-    view = env.look()["view.front"]
+    view = env.teacher_images()["view.front"]
     assert view.shape == (4, 24, 24, 3)
-    assert torch.equal(env.look(torch.tensor([1, 3]))["view.front"], view[[1, 3]])
-    watched = make("PickCube", obs="image", image_size=24, cameras=("front",))
+    assert torch.equal(env.teacher_images(torch.tensor([1, 3]))["view.front"], view[[1, 3]])
+    watched = make("PickCube", obs_mode="rgb", image_size=24, cameras=("front",))
     assert torch.equal(watched.reset(3)["image.front"], view)
     before = view
     env.step(actions(1, 4)[0])
-    assert not torch.equal(env.look()["view.front"], before)
+    assert not torch.equal(env.teacher_images()["view.front"], before)
 
 
-def test_a_camera_that_the_student_has_is_not_rendered_twice():
-    same = make("PickCube", obs="image", teacher_cameras=("front", "side"))
-    assert set(same.look()) == {"view.side"}
-    larger = make("PickCube", obs="image", teacher_cameras=("front",), teacher_image_size=32)
+def test_camera_that_the_student_has_is_not_rendered_twice():
+    same = make("PickCube", obs_mode="rgb", teacher_cameras=("front", "side"))
+    assert set(same.teacher_images()) == {"view.side"}
+    larger = make("PickCube", obs_mode="rgb", teacher_cameras=("front",), teacher_image_size=32)
     larger.reset(0)
-    assert larger.look()["view.front"].shape == (4, 32, 32, 3)
-    assert make("PickCube").look() == {}
+    assert larger.teacher_images()["view.front"].shape == (4, 32, 32, 3)
+    assert make("PickCube").teacher_images() == {}
 
 
-def test_what_a_simulator_knows_is_scaled_and_the_rest_is_not():
+def test_only_simulator_units_are_scaled():
     def scaled(env):
         return [n for n, yes in zip(env.spec.state_names, env.spec.state_scaled, strict=True) if yes]
 
@@ -401,9 +418,9 @@ def test_what_a_simulator_knows_is_scaled_and_the_rest_is_not():
         "object",
         "goal",
     }
-    assert scaled(make("PickCube", obs="image")) == ["goal.tcp_dx", "goal.tcp_dy", "goal.tcp_dz"]
+    assert scaled(make("PickCube", obs_mode="rgb")) == ["goal.tcp_dx", "goal.tcp_dy", "goal.tcp_dz"]
     env = make("PickCube")
     obs = env.reset(0)
-    way = Scene.get(obs["privileged"], "object_pos") - Scene.get(obs["privileged"], "tcp_pos")
+    way = ManipulationState.get(obs["privileged"], "object_pos") - ManipulationState.get(obs["privileged"], "tcp_pos")
     first = env.spec.state_names.index("object.dx")
     torch.testing.assert_close(obs["state"][:, first : first + 3], 20 * way)

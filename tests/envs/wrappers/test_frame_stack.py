@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from envs import registry as envs
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.frames import FrameStack
+from rpd.envs import registry as envs
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.wrappers.frame_stack import FrameStack
 
 CAMERAS, N, K = ("front", "wrist"), 3, 3
 
 
 def make(frames: int = K, **config):
-    settings = {"num_envs": N, "obs": "image", "cameras": CAMERAS, "image_size": 16, "max_episode_steps": 5}
-    return envs.make("tabletop/Reach", EnvConfig(**{**settings, "frames": frames, **config}), num_threads=1)
+    settings = {"num_envs": N, "obs_mode": "rgb", "cameras": CAMERAS, "image_size": 16, "max_episode_steps": 5}
+    return envs.make("tabletop/Reach", EnvConfig(**{**settings, "frame_stack": frames, **config}), num_threads=1)
 
 
 def actions(steps: int):
@@ -27,7 +27,7 @@ def stack(past: list[torch.Tensor]) -> torch.Tensor:
 
 def test_shows_the_frames_of_the_running_episode() -> None:
     plain, stacked = make(1), make()
-    obs, seen = plain.reset(0, stagger=True), stacked.reset(0, stagger=True)
+    obs, seen = plain.reset(0, random_start_length=True), stacked.reset(0, random_start_length=True)
     ends = 0
     for key in ("image.front", "image.wrist"):
         assert seen[key].shape == (N, 16, 16, 3 * K)
@@ -47,7 +47,7 @@ def test_shows_the_frames_of_the_running_episode() -> None:
     assert ends >= 6
 
 
-def test_what_was_shown_stays_as_it_was() -> None:
+def test_returned_observations_are_not_overwritten() -> None:
     env = make()
     obs = [env.reset(0)]
     copies = [obs[0].clone()]
@@ -62,7 +62,7 @@ def test_what_was_shown_stays_as_it_was() -> None:
         assert torch.equal(again.step(action).obs["image.front"], copy["image.front"])
 
 
-def test_continues_with_its_past() -> None:
+def test_state_dict_restores_frame_history() -> None:
     env, other = make(), make()
     env.reset(0)
     for action in actions(7):
@@ -77,7 +77,7 @@ def test_continues_with_its_past() -> None:
             assert torch.equal(a.final_obs["image.front"], b.final_obs["image.front"])
 
 
-def test_a_teacher_sees_single_frames() -> None:
+def test_teacher_sees_single_frames() -> None:
     """Of a camera that the student has, too, and after a reset as well."""
     env, plain = make(cameras=("front",), teacher_cameras=CAMERAS), make(1, cameras=("front",), teacher_cameras=CAMERAS)
     env.reset(0)
@@ -86,18 +86,18 @@ def test_a_teacher_sees_single_frames() -> None:
         env.step(action)
         obs = plain.step(action).obs
         some = torch.tensor([0, 2])
-        assert torch.equal(env.look()["view.front"], obs["image.front"])
-        assert torch.equal(env.look(some)["view.front"], obs["image.front"][some])
-        assert torch.equal(env.look()["view.wrist"], plain.look()["view.wrist"])
+        assert torch.equal(env.teacher_images()["view.front"], obs["image.front"])
+        assert torch.equal(env.teacher_images(some)["view.front"], obs["image.front"][some])
+        assert torch.equal(env.teacher_images()["view.wrist"], plain.teacher_images()["view.wrist"])
 
 
-def test_the_spec_says_how_many() -> None:
+def test_spec_contains_frame_count() -> None:
     spec = make().spec
     assert spec.frames == K and spec.observations["image.front"].shape == (16, 16, 9)
     assert spec.stacked(1) == make(1).spec and spec.stacked(1).stacked(K) == spec
     assert make(1).spec.frames == 1 and not isinstance(make(1), FrameStack)
 
 
-def test_refused_where_nothing_is_seen() -> None:
-    with pytest.raises(ConfigError, match=r"env.frames does nothing with env.obs state: add --env.obs image"):
-        make(obs="state", cameras=None, image_size=None)
+def test_frame_stack_without_images_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"env.frame_stack does nothing with env.obs_mode state: add --env.obs-mode rgb"):
+        make(obs_mode="state", cameras=None, image_size=None)

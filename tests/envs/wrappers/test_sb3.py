@@ -7,78 +7,37 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from envs.base import Episodes, Step, VectorEnv
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.envs.specs import ActionSpec, ObsSpec
+from tests.fakes import FakeEnv, fake_spec
 
 pytest.importorskip("stable_baselines3")
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
 
-from envs.sb3 import SB3VecEnv
+from rpd.envs.wrappers.sb3 import SB3VecEnv
 
 LENGTH = 3
 
 
-class Counter(VectorEnv):
-    """The state is (seed, t). An action > 0.5 solves the task (terminates); else episodes last LENGTH steps."""
+class Counter(FakeEnv):
+    """An action > 0.5 solves the task (terminates); else episodes last LENGTH steps."""
 
     def __init__(self, num_envs: int, image: bool = False) -> None:
-        self.num_envs, self.device, self.closed = num_envs, torch.device("cpu"), False
         observations = {"state": ObsSpec(shape=(2,), dtype="float32")}
         if image:
             observations["image.front"] = ObsSpec(shape=(36, 36, 3), dtype="uint8")
-        self.spec = EnvSpec(
-            task="toy/Counter",
-            embodiment=Embodiment(name="toy", num_joints=1, descriptor={}),
-            observations=observations,
-            state_names=("seed", "t"),
-            action=ActionSpec(names=("x",), units=("m",), scale=(1.0,), discrete=(False,)),
-            control_hz=20,
-            max_episode_steps=LENGTH,
-            reward="sparse",
-        )
+        action = ActionSpec(names=("x",), units=("m",), scale=(1.0,), discrete=(False,))
+        super().__init__(num_envs, fake_spec(observations=observations, action=action, max_episode_steps=LENGTH))
 
-    @property
-    def instructions(self) -> list[str]:
-        return ["count"] * self.num_envs
+    def solved(self, action: torch.Tensor) -> torch.Tensor:
+        return action[:, 0] > 0.5
 
-    def _obs(self) -> TensorDict:
-        obs = {"state": torch.stack([self.seeds.float(), self.t.float()], 1), "privileged": torch.zeros(self.num_envs, 1)}
+    def observe(self) -> TensorDict:
+        obs = super().observe().set("privileged", torch.zeros(self.num_envs, 1))
         if "image.front" in self.spec.observations:
             obs["image.front"] = self.t.to(torch.uint8)[:, None, None, None].expand(-1, 36, 36, 3).clone()
-        return TensorDict(obs, [self.num_envs])
-
-    def reset(self, seed: int) -> TensorDict:
-        self.seeds = seed + torch.arange(self.num_envs)
-        self.t = torch.zeros(self.num_envs, dtype=torch.int64)
-        return self._obs()
-
-    def step(self, action: torch.Tensor) -> Step:
-        self.t += 1
-        terminated = action[:, 0] > 0.5
-        truncated = self.t >= LENGTH  # both may be true
-        done = (terminated | truncated).nonzero()[:, 0]
-        final, episode = None, None
-        if len(done):
-            final = self._obs()[done]
-            success = terminated[done]
-            episode = Episodes(done, success.float(), self.t[done].clone(), success, success, self.seeds[done].clone())
-            self.t[done] = 0
-            self.seeds[done] += 1000
-        return Step(self._obs(), terminated.float(), terminated, truncated, final, episode)
-
-    def render(self, envs=None, size=256):
-        return torch.zeros(len(envs) if envs else self.num_envs, size, size, 3, dtype=torch.uint8)
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        return self._obs()
-
-    def close(self) -> None:
-        self.closed = True
+        return obs
 
 
 def actions(*x: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rpd.ppo import gae, gae_finite_horizon
+from rpd.algorithms.gae import gae, gae_finite_horizon
 
 T = torch.tensor
 GAMMA, LAM = 0.5, 0.5  # gamma lambda = 1/4

@@ -10,13 +10,13 @@ from tensordict import TensorDict
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from envs.errors import NonFiniteError
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
-from rpd import ppo
-from rpd.config import DistillConfig, PPOConfig
-from rpd.distill import DistillObjective, GateContext
-from students.actor_critic import ActorCritic
-from students.config import StudentConfig
+from rpd.algorithms import ppo
+from rpd.algorithms.distillation import DistillObjective, GateContext
+from rpd.config.schema import DistillConfig, PPOConfig
+from rpd.envs.errors import NonFiniteError
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import StudentConfig
 
 DISCRETE = (False, False, True)
 
@@ -33,7 +33,7 @@ def make_policy(seed: int = 0) -> ActorCritic:
         max_episode_steps=1,
         reward="dense",
     )
-    return ActorCritic(spec, StudentConfig(hidden=(32, 32)))
+    return ActorCritic(spec, StudentConfig(hidden_dims=(32, 32)))
 
 
 def best_action(state: torch.Tensor) -> torch.Tensor:
@@ -57,9 +57,11 @@ def collect(policy: ActorCritic, size: int, generator: torch.Generator, device: 
             "value": value,
             "advantage": reward - value,
             "returns": reward,
-            "teacher.mean": target,
-            "teacher.std": torch.full_like(target, 0.2),
-            "teacher.valid": torch.ones(size, dtype=torch.bool, device=device),
+            "teacher": {
+                "mean": target,
+                "std": torch.full_like(target, 0.2),
+                "valid": torch.ones(size, dtype=torch.bool, device=device),
+            },
         },
         [size],
     )
@@ -123,17 +125,18 @@ def test_normalize() -> None:
 
 
 def train(policy: ActorCritic, iterations: int, objective: DistillObjective | None = None, use_reward: bool = True) -> dict:
-    config = PPOConfig(lr=3e-3, entropy_coef=0.0, epochs=4, minibatches=2)
+    config = PPOConfig(learning_rate=3e-3, ent_coef=0.0, update_epochs=4, num_minibatches=2)
     optimizer = ppo.make_optimizer(policy, config)
     generator = torch.Generator().manual_seed(1)
     for i in range(iterations):
         batch = collect(policy, 512, generator)
         if objective is not None:
-            objective.prepare(batch, i / iterations, GateContext())
+            batch["targets"] = objective.prepare(batch, i / iterations, GateContext())
         metrics = ppo.update(policy, optimizer, batch, config, generator, objective, use_reward)
     return metrics
 
 
+@pytest.mark.slow
 def test_ppo_solves_a_bandit() -> None:
     policy = make_policy()
     before = error(policy)
@@ -143,10 +146,10 @@ def test_ppo_solves_a_bandit() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["linear", "gradient-ratio"])
-def test_a_teacher_speeds_ppo_up(schedule: str) -> None:
+def test_teacher_speeds_up_ppo(schedule: str) -> None:
     alone, taught = make_policy(), make_policy()
     train(alone, 5)
-    metrics = train(taught, 5, make_objective(schedule=schedule, weight=2.0, until=1.0))
+    metrics = train(taught, 5, make_objective(schedule=schedule, weight=2.0, decay_fraction=1.0))
     assert error(taught)[0] < 0.7 * error(alone)[0]
     assert metrics["distill/weight"] > 0 and -1 <= metrics["distill/grad_cosine"] <= 1
 
@@ -159,10 +162,11 @@ def test_dagger_learns_from_the_teacher_alone_and_leaves_the_critic() -> None:
     assert arm < 0.1 and grip < 0.1
     assert all(torch.equal(a, b) for a, b in zip(critic, policy.critic.parameters(), strict=True))
     assert set(metrics) == {
-        "distill/divergence", "distill/weight", "distill/gate", "distill/labelled", "ppo/grad_norm", "ppo/epochs",
+        "distill/divergence", "distill/weight", "distill/gate", "distill/label_fraction", "ppo/grad_norm", "ppo/epochs",
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_opd_learns_from_the_teacher_alone_and_leaves_the_critic() -> None:
     """Policy gradient on A_D: no reward, no value, no discount."""
     policy = make_policy()
@@ -173,7 +177,7 @@ def test_opd_learns_from_the_teacher_alone_and_leaves_the_critic() -> None:
     assert after[0] < 0.4 * before[0] and after[1] < 0.15, (before, after)
     assert all(torch.equal(a, b) for a, b in zip(critic, policy.critic.parameters(), strict=True))
     assert set(metrics) == {
-        "distill/divergence", "distill/weight", "distill/gate", "distill/labelled", "ppo/grad_norm", "ppo/epochs",
+        "distill/divergence", "distill/weight", "distill/gate", "distill/label_fraction", "ppo/grad_norm", "ppo/epochs",
         "ppo/policy_loss", "ppo/approx_kl", "ppo/clip_fraction", "ppo/std",
     }  # fmt: skip
     assert 0 < metrics["distill/divergence"] < 3  # KL(S || T), which began above 20
@@ -186,23 +190,23 @@ def test_opd_speeds_ppo_up() -> None:
     assert error(taught)[0] < 0.8 * error(alone)[0]
 
 
-def test_the_teachers_advantage_joins_the_normalised_one() -> None:
+def test_teachers_advantage_joins_the_normalised_one() -> None:
     """A* = norm(A) + w g A_D: the sum is not normalised again, and with w = 0 the step is PPO's."""
     objective = make_objective(divergence="opd", weight=0.5, schedule="constant")
     batch = collect(make_policy(), 64, torch.Generator().manual_seed(0))
-    objective.prepare(batch, 0.0, GateContext())
+    batch["targets"] = objective.prepare(batch, 0.0, GateContext())
     rewards = ppo.normalize(batch["advantage"])
     row = batch.clone().set("advantage", rewards)
-    expected = rewards + 0.5 * batch["distill_advantage"]
+    expected = rewards + 0.5 * batch["targets", "advantage"]
     torch.testing.assert_close(ppo._advantage(row, objective, use_reward=True), expected)
-    torch.testing.assert_close(ppo._advantage(row, objective, use_reward=False), 0.5 * batch["distill_advantage"])
+    torch.testing.assert_close(ppo._advantage(row, objective, use_reward=False), 0.5 * batch["targets", "advantage"])
     torch.testing.assert_close(ppo._advantage(row, None, use_reward=True), rewards)
     weights = []
     for given in (None, make_objective(divergence="opd", weight=0.0)):
-        policy, config = make_policy(), PPOConfig(epochs=2, minibatches=2)
+        policy, config = make_policy(), PPOConfig(update_epochs=2, num_minibatches=2)
         again = collect(policy, 64, torch.Generator().manual_seed(0))
         if given is not None:
-            given.prepare(again, 0.0, GateContext())
+            again["targets"] = given.prepare(again, 0.0, GateContext())
         ppo.update(policy, ppo.make_optimizer(policy, config), again, config, torch.Generator().manual_seed(0), given)
         weights.append(list(policy.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
@@ -210,13 +214,13 @@ def test_the_teachers_advantage_joins_the_normalised_one() -> None:
 
 @pytest.mark.parametrize("divergence", ["nll", "opd"])
 def test_comparing_gradients_does_not_change_the_step(divergence: str) -> None:
-    config = PPOConfig(epochs=1, minibatches=1)
+    config = PPOConfig(update_epochs=1, num_minibatches=1)
     gradients = []
     for compare in (True, False):
         policy, objective = make_policy(), make_objective(divergence=divergence)
         torch.manual_seed(3)
         batch = collect(policy, 64, torch.Generator().manual_seed(0))
-        objective.prepare(batch, 0.0, GateContext())
+        batch["targets"] = objective.prepare(batch, 0.0, GateContext())
         ppo._backward(policy, batch, config, objective, True, compare)
         gradients.append([p.grad for p in policy.parameters()])
     for a, b in zip(*gradients, strict=True):
@@ -227,7 +231,7 @@ def test_comparing_gradients_does_not_change_the_step(divergence: str) -> None:
 def test_gradient_ratio_holds_the_ratio_in_the_first_update(divergence: str) -> None:
     policy, objective = make_policy(), make_objective(divergence=divergence, schedule="gradient-ratio", weight=0.5)
     batch = collect(policy, 64, torch.Generator().manual_seed(0))
-    objective.prepare(batch, 0.0, GateContext())
+    batch["targets"] = objective.prepare(batch, 0.0, GateContext())
     metrics = ppo.update(policy, ppo.make_optimizer(policy, PPOConfig()), batch, PPOConfig(), None, objective)
     assert metrics["distill/grad_ratio"] == pytest.approx(0.5, rel=1e-4)
 
@@ -239,7 +243,7 @@ def test_every_sample_is_used_once_per_epoch_and_the_batch_is_left_alone() -> No
     batch = collect(policy, 67, torch.Generator().manual_seed(0))
     before = batch.clone()
     seen.clear()
-    config = PPOConfig(epochs=2, minibatches=4, target_kl=None)
+    config = PPOConfig(update_epochs=2, num_minibatches=4, target_kl=None)
     metrics = ppo.update(policy, ppo.make_optimizer(policy, config), batch, config)
     assert [len(x) for x in seen] == [17, 17, 17, 16] * 2
     for epoch in (seen[:4], seen[4:]):
@@ -250,14 +254,14 @@ def test_every_sample_is_used_once_per_epoch_and_the_batch_is_left_alone() -> No
 
 def test_more_minibatches_than_samples() -> None:
     policy = make_policy()
-    config = PPOConfig(epochs=2, minibatches=8)
+    config = PPOConfig(update_epochs=2, num_minibatches=8)
     ppo.update(policy, ppo.make_optimizer(policy, config), collect(policy, 3, torch.Generator()), config)
 
 
 def test_target_kl_stops_the_epochs() -> None:
     policy = make_policy()
     batch = collect(policy, 256, torch.Generator().manual_seed(0))
-    config = PPOConfig(epochs=10, lr=1e-2, target_kl=1e-3)
+    config = PPOConfig(update_epochs=10, learning_rate=1e-2, target_kl=1e-3)
     metrics = ppo.update(policy, ppo.make_optimizer(policy, config), batch, config)
     assert metrics["ppo/epochs"] < 10
 
@@ -272,12 +276,12 @@ def test_same_seed_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("field", ["advantage", "returns", "teacher.mean"])
-def test_non_finite_numbers_stop_the_run(field: str) -> None:
+@pytest.mark.parametrize("field", ["advantage", "returns", ("teacher", "mean")], ids=str)
+def test_non_finite_numbers_stop_the_run(field: str | tuple[str, str]) -> None:
     policy, objective = make_policy(), make_objective()
     batch = collect(policy, 64, torch.Generator().manual_seed(0))
     batch[field][7] = math.nan
-    objective.prepare(batch, 0.0, GateContext())
+    batch["targets"] = objective.prepare(batch, 0.0, GateContext())
     with pytest.raises(NonFiniteError, match="loss") as e:
         ppo.update(policy, ppo.make_optimizer(policy, PPOConfig()), batch, PPOConfig(), None, objective)
     assert e.value.source == "loss"
@@ -318,21 +322,21 @@ class _Waits(TorchFunctionMode):
         self.inner.__exit__(*args)
 
 
-def count_waits(config: PPOConfig, use_reward: bool, divergence: str, provides: str) -> Counter[str]:
+def count_waits(config: PPOConfig, use_reward: bool, divergence: str, output_fields: str) -> Counter[str]:
     edges = torch.linspace(-1, 1, 10).expand(3, -1)
     chosen = DistillConfig(divergence=divergence)
-    policy, objective = make_policy(), DistillObjective(chosen, "perfect", {"mean", provides}, DISCRETE, use_reward, edges)
+    policy, objective = make_policy(), DistillObjective(chosen, "perfect", {"mean", output_fields}, DISCRETE, use_reward, edges)
     batch = collect(policy, 64, torch.Generator().manual_seed(0))
-    batch["teacher.bin_logits"] = torch.zeros(64, 3, 9).log_softmax(-1)
-    batch["teacher.samples"] = torch.zeros(64, 4, 3)
-    objective.prepare(batch, 0.0, GateContext())
+    batch["teacher", "bin_logits"] = torch.zeros(64, 3, 9).log_softmax(-1)
+    batch["teacher", "samples"] = torch.zeros(64, 4, 3)
+    batch["targets"] = objective.prepare(batch, 0.0, GateContext())
     optimizer = ppo.make_optimizer(policy, config)
     with _Waits() as waits:
         ppo.update(policy, optimizer, batch, config, None, objective, use_reward)
     return waits.count
 
 
-def test_the_counter_counts() -> None:
+def test_counter_counts() -> None:
     with _Waits() as waits:
         x = torch.ones(3)
         x.sum().item()
@@ -341,9 +345,10 @@ def test_the_counter_counts() -> None:
     assert waits.count["item"] == 1 and waits.count["__bool__"] == 1 and waits.count["index"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_reward", [True, False])
 @pytest.mark.parametrize(
-    ("divergence", "provides"),
+    ("divergence", "output_fields"),
     [
         ("nll", "std"),
         ("fkl", "bin_logits"),
@@ -355,22 +360,23 @@ def test_the_counter_counts() -> None:
         ("opd", "samples"),
     ],
 )
-def test_no_wait_per_minibatch(use_reward: bool, divergence: str, provides: str) -> None:
-    few = count_waits(PPOConfig(epochs=3, minibatches=2, target_kl=None), use_reward, divergence, provides)
-    many = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=None), use_reward, divergence, provides)
+def test_no_wait_per_minibatch(use_reward: bool, divergence: str, output_fields: str) -> None:
+    few = count_waits(PPOConfig(update_epochs=3, num_minibatches=2, target_kl=None), use_reward, divergence, output_fields)
+    many = count_waits(PPOConfig(update_epochs=3, num_minibatches=16, target_kl=None), use_reward, divergence, output_fields)
     assert few == many == {"tolist": 1}
-    with_kl = count_waits(PPOConfig(epochs=3, minibatches=16, target_kl=1e9), use_reward, divergence, provides)
+    with_kl = count_waits(PPOConfig(update_epochs=3, num_minibatches=16, target_kl=1e9), use_reward, divergence, output_fields)
     assert with_kl["item"] == (2 if use_reward or divergence == "opd" else 0)  # between epochs
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_no_wait_per_minibatch_on_a_gpu() -> None:
     counts = []
     for minibatches in (2, 16):
-        config = PPOConfig(epochs=3, minibatches=minibatches)
+        config = PPOConfig(update_epochs=3, num_minibatches=minibatches)
         policy, objective = make_policy().cuda(), make_objective()
         batch = collect(policy, 64, torch.Generator().manual_seed(0), "cuda")
-        objective.prepare(batch, 0.0, GateContext())
+        batch["targets"] = objective.prepare(batch, 0.0, GateContext())
         optimizer = ppo.make_optimizer(policy, config)
         generator = torch.Generator("cuda").manual_seed(0)
         ppo.update(policy, optimizer, batch, config, generator, objective)  # warm up

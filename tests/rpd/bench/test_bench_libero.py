@@ -3,7 +3,7 @@ import os
 import pytest
 
 from rpd.bench.libero import _private_mb
-from rpd.cli import main
+from rpd.cli.main import main
 
 
 def test_memory_of_its_own():

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 MISSING = any(importlib.util.find_spec(name) is None for name in ("transformers", "msgpack"))
-pytestmark = pytest.mark.skipif(MISSING, reason="needs rpd[vla]")
+pytestmark = pytest.mark.skipif(MISSING, reason="needs the extra vla")
 
 
 def test_measurements(tmp_path, monkeypatch):
     from rpd.bench import octo as octo_bench
-    from teachers.octo import weights
-    from teachers.octo.checkpoint import read_checkpoint
+    from rpd.teachers.octo import weights
+    from rpd.teachers.octo.checkpoint import read_checkpoint
 
     monkeypatch.setattr(octo_bench, "BATCHES", (1, 2))
     monkeypatch.setattr(octo_bench, "_alone", lambda work, *args: work(*args))

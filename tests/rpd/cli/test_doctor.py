@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from envs.vulkan import VulkanDevice
-from rpd import doctor
-from rpd.doctor import Check
+from rpd.cli import doctor
+from rpd.cli.doctor import Check
+from rpd.envs.rendering.vulkan import VulkanDevice
 
 LAVAPIPE = VulkanDevice("llvmpipe (LLVM 19.1.7, 256 bits)", "Mesa 25.0.7-2 (LLVM 19.1.7)", 0x10005, True)
 OLD = VulkanDevice("llvmpipe (LLVM 15.0.6, 256 bits)", "Mesa 22.3.6 (LLVM 15.0.6)", 0x10005, True)
@@ -32,7 +32,7 @@ def versions(monkeypatch):
 
 
 def _vulkan(monkeypatch, *devices):
-    monkeypatch.setattr("envs.vulkan.devices", lambda: list(devices))
+    monkeypatch.setattr("rpd.envs.rendering.vulkan.devices", lambda: list(devices))
     return doctor.vulkan_()
 
 
@@ -55,7 +55,7 @@ def test_exit_code_is_for_the_core_only(monkeypatch, capsys):
 
 
 def test_fixes_are_printed_whole_and_literally():
-    fix = "pip install 'rpd[maniskill]' && " + "x" * 200
+    fix = "pip install -e '.[maniskill]' && " + "x" * 200
     out = io.StringIO()
     doctor.render([Check("extra", "warn", "[none]", fix)], Console(file=out, width=60))
     assert fix in out.getvalue() and "[none]" in out.getvalue()
@@ -82,10 +82,10 @@ def test_missing_extras_name_pip(versions):
     versions(mani_skill="3.0.1")
     found = {check.name: check for check in doctor.extras()}
     assert found["extra maniskill"].status == "ok"
-    assert found["extra sb3"].fix == "pip install 'rpd[sb3]'"
+    assert found["extra sb3"].fix == "pip install -e '.[sb3]' # in a clone of rpd"
 
 
-def test_torchvision_beside_cpu_torch(versions):
+def test_torchvision_build_must_match_torch(versions):
     versions(torch="2.13.0+cpu", torchvision="0.28.0")
     assert doctor.torchvision().fix == "pip uninstall -y torchvision"
     versions(torch="2.13.0+cpu", torchvision="0.28.0+cpu")
@@ -120,3 +120,9 @@ def test_full_disk_and_read_only_folder(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     check = doctor.writable(Path("runs"))
     assert check.status == "fail" and "Permission denied" in check.found and check.fix.startswith("chmod")
+
+
+def test_another_distribution_of_libero_counts(versions):
+    versions(hf_libero="0.1.4")
+    found = {check.name: check for check in doctor.extras()}["extra libero"]
+    assert (found.status, found.found) == ("ok", "hf-libero 0.1.4")

@@ -1,6 +1,7 @@
 """Every mistake is one line that names it and what would be right, exit code 2, and nothing has been started."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from rpd import __version__
-from rpd.cli import VERBS, main
-from rpd.trainer import Trainer
-from teachers.scripted import ScriptedTeacher
+from rpd.cli import list as listing
+from rpd.cli.main import VERBS, main
+from rpd.envs.errors import ConfigError
+from rpd.teachers.registry import list_teachers
+from rpd.teachers.scripted import ScriptedTeacher
+from rpd.training.on_policy import OnPolicyTrainer
 
 REACH = "tabletop/Reach"
 
@@ -36,40 +40,44 @@ def refused(args, capsys):
         ("train tabletop/PickCub", "rpd train: unknown task 'tabletop/PickCub': did you mean tabletop/PickCube"),
         ("train PickCube", "rpd train: unknown task 'PickCube': did you mean tabletop/PickCube"),
         ("train foo/Bar", "rpd train: unknown task 'foo/Bar': valid: "),
-        (f"train {REACH} --ppo.lrr 1", "rpd train: unknown option '--ppo.lrr': did you mean --ppo.lr"),
+        (f"train {REACH} --ppo.lrr 1", "rpd train: unknown option '--ppo.lrr': did you mean"),
         (f"train {REACH} --num-envs 4", "rpd train: unknown option '--num-envs': did you mean --env.num-envs"),
         (f"train --task {REACH}", "rpd train: unknown option '--task': write its value without a name"),
         (f"train {REACH} --ppo.gamma 2", "rpd train: --ppo.gamma 2.0: Input should be less than or equal to 1"),
-        (f"train {REACH} --total-steps many", "rpd train: --total-steps takes INT, not 'many'"),
-        (f"train {REACH} --mode foo", "Expected one of ('rpd', 'ppo', 'dagger', 'bc')"),
+        (f"train {REACH} --total-timesteps many", "rpd train: --total-timesteps takes INT, not 'many'"),
+        (f"train {REACH} --algorithm foo", "Expected one of ('rpd', 'ppo', 'dagger', 'bc')"),
         (f"train {REACH} --config none.yaml", "rpd train: cannot read none.yaml: No such file or directory"),
-        (f"train {REACH}", "rpd train: mode rpd needs a teacher: add --teacher"),
-        (f"train {REACH} --mode dagger", "rpd train: mode dagger needs a teacher: add --teacher"),
-        (f"train {REACH} --mode ppo --teacher scripted", "rpd train: mode ppo uses no teacher, but teacher is 'scripted'"),
+        (f"train {REACH}", "rpd train: algorithm rpd needs a teacher: add --teacher"),
+        (f"train {REACH} --algorithm dagger", "rpd train: algorithm dagger needs a teacher: add --teacher"),
+        (
+            f"train {REACH} --algorithm ppo --teacher scripted",
+            "rpd train: algorithm ppo uses no teacher, but teacher is 'scripted'",
+        ),
         (f"train {REACH} --teacher scriptd", "rpd train: unknown teacher 'scriptd': did you mean scripted?"),
+        (f"train {REACH} --teacher scripted:flip=1", "option of teacher scripted 'flip': it is gripper_error_rate now"),
         (f"train {REACH} --teacher scripted:nois=1", "unknown option of teacher scripted 'nois': did you mean noise"),
         (f"train {REACH} --teacher scripted:noise=9", "noise=9: Input should be less than or equal to 2"),
         (f"train {REACH} --teacher scripted:noize", "unknown preset of teacher scripted 'noize': did you mean noisy?"),
-        (f"train {REACH} --teacher policy:/none", "rpd train: /none: does not exist: expected a run"),
+        (f"train {REACH} --teacher /none", "rpd train: /none: does not exist: expected a run"),
         (f"train {REACH} --teacher scripted --env.robot pand", "unknown robot for tabletop/Reach 'pand': did you mean panda?"),
-        (f"train {REACH} --teacher scripted --env.obs image --env.cameras fron", "'fron': did you mean front?"),
+        (f"train {REACH} --teacher scripted --env.obs-mode rgb --env.cameras fron", "'fron': did you mean front?"),
         (f"train {REACH} --teacher scripted --env.control-mode x", "env.control_mode does not apply to tabletop/Reach"),
         (f"train {REACH} --teacher scripted --device gpu", "unknown device 'gpu': use auto, cpu, cuda"),
         (f"train {REACH} --teacher scripted --device cuda:99", "device 'cuda:99' does not exist"),
         (f"train {REACH} --teacher scripted --distill.label-fraction 0.001", "of 128 environments is less than one label"),
         (f"train {REACH} --teacher scripted --student.init-log-std 5", "init_log_std 5 must lie between"),
         ("train --resume runs/none", "rpd train: runs/none is not a run that can be resumed: it has no config.yaml"),
-        ("train --resume runs/none --seed 3", "leave out seed"),
-        ("eval", "rpd eval: missing STR: Run, checkpoint, policy folder or exported policy"),
+        ("train --resume runs/none --seed 3", "is not a run that can be resumed"),
+        ("eval", "rpd eval: missing STR: Policy reference: a run, a checkpoint, a policy or exported folder"),
         ("eval zer", "rpd eval: unknown policy 'zer': did you mean zero?"),
-        ("eval runs/none", "rpd eval: unknown policy 'runs/none'"),
+        ("eval runs/none", "rpd eval: runs/none: does not exist: expected a run"),
         ("eval zero", "rpd eval: zero: on which task? add --task"),
         ("eval zero --task tabletop/Reech", "rpd eval: unknown task 'tabletop/Reech': did you mean tabletop/Reach"),
         (f"eval zero --task {REACH} --episodes 0", "rpd eval: --episodes 0: Input should be greater than or equal to 1"),
-        (f"eval teacher:scriptd --task {REACH}", "rpd eval: unknown teacher 'scriptd': did you mean scripted?"),
+        (f"eval scriptd --task {REACH}", "rpd eval: unknown policy 'scriptd': did you mean scripted?"),
         (f"eval zero zer --task {REACH}", "rpd eval: unknown policy 'zer': did you mean zero?"),
         (f"eval . --task {REACH}", "expected a run with checkpoints, a checkpoint, or a policy folder"),
-        ("list foo", "rpd list: unexpected 'foo'"),
+        ("list tasks a b", "rpd list: unexpected 'b'"),
         ("doctor --foo", "rpd doctor: unknown option '--foo'"),
         ("report", "rpd report: "),
         ("report none", "rpd report: none is not a run"),
@@ -82,12 +90,12 @@ def test_refused(args, message, capsys):
     assert message in refused(args.split(), capsys)
 
 
-def test_a_divergence_that_the_teacher_cannot_serve(monkeypatch, capsys):
+def test_divergence_that_the_teacher_cannot_serve(monkeypatch, capsys):
     init = ScriptedTeacher.__init__
 
     def mean_only(self, *args):
         init(self, *args)
-        self.provides = frozenset({"mean"})
+        self.output_fields = frozenset({"mean"})
 
     monkeypatch.setattr(ScriptedTeacher, "__init__", mean_only)
     args = ["train", REACH, "--teacher", "scripted", "--distill.divergence"]
@@ -96,23 +104,23 @@ def test_a_divergence_that_the_teacher_cannot_serve(monkeypatch, capsys):
     assert "gate entropy needs the teacher's std" in refused([*args, "mse", "--distill.gate", "entropy"], capsys)
 
 
-def test_a_policy_on_another_robot_or_as_its_teacher(small, tmp_path, monkeypatch, capsys):
-    assert Trainer(small(total_steps=32), tmp_path / "run").run()
+def test_policy_on_another_robot_or_as_its_teacher(small, tmp_path, monkeypatch, capsys):
+    assert OnPolicyTrainer(small(total_timesteps=32), tmp_path / "run").run()
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     said = "robot differ: policy (tabletop/Reach) has panda; environment (tabletop/Reach) has so101"
     assert said in refused(["eval", "../run", "--robot", "so101"], capsys)
-    assert said in refused(["train", REACH, "--env.robot", "so101", "--teacher", "policy:../run"], capsys)
-    said = refused(["eval", "../run", "--task", REACH, "--obs", "image"], capsys)
+    assert said in refused(["train", REACH, "--env.robot", "so101", "--teacher", "../run"], capsys)
+    said = refused(["eval", "../run", "--task", REACH, "--obs-mode", "rgb"], capsys)
     assert "observations differ" in said and "image.front[64, 64, 3]:uint8" in said and "state[" in said
     assert "unknown policy '../rum': did you mean ../run" in refused(["eval", "../rum"], capsys)
     assert "unknown run '../rum': did you mean ../run?" in refused(["train", "--resume", "../rum"], capsys)
 
 
-def test_a_folder_that_is_taken(arguments, tmp_path, capsys):
+def test_folder_that_is_taken(arguments, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([*arguments(), "--runs-dir", "file"]) == 2
-    assert "file is a file: runs need a folder" in capsys.readouterr().err
+    assert "file is a file: results need a folder" in capsys.readouterr().err
     (tmp_path / "runs" / "x").mkdir(parents=True)
     (tmp_path / "runs" / "x" / "thesis.tex").write_text("")
     assert main([*arguments(), "--name", "x"]) == 2
@@ -121,7 +129,7 @@ def test_a_folder_that_is_taken(arguments, tmp_path, capsys):
 
 
 def test_train_and_report(arguments, capsys):
-    assert main([*arguments(mode="ppo", teacher=None, total_steps=64), "--name", "x"]) == 0
+    assert main([*arguments(algorithm="ppo", teacher=None, total_timesteps=64), "--name", "x"]) == 0
     out = capsys.readouterr().out
     assert "PPO student" in out and "run: runs/x" in out and Path("runs/x/report.html").stat().st_size > 1000
     assert main(["report", "runs/x", "--out", "y.html"]) == 0
@@ -151,19 +159,37 @@ def test_list(capsys, monkeypatch):
     assert all(word in out for word in ("tabletop/PickCube", "maniskill/PickCube-v1", "so101", "scripted", "fkl", "entropy"))
 
 
+def test_list_names_the_simulators_that_are_not_installed(capsys, monkeypatch):
+    monkeypatch.setattr(listing, "unlisted", lambda: [ConfigError("simulator far needs a ship: build one")])
+    assert main(["list", "tasks", "tabletop/"]) == 0
+    assert capsys.readouterr().out.endswith("not listed: simulator far needs a ship: build one\n")
+    assert main(["list", "tasks", "far/"]) == 2
+    assert capsys.readouterr().err == (
+        "rpd list: nothing in `rpd list tasks` contains 'far/'; not listed: simulator far needs a ship: build one\n"
+    )
+
+
+def test_options_of_teachers_stay_in_one_piece_at_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list", "teachers"]) == 0
+    out = capsys.readouterr().out
+    options = [part for name, _ in list_teachers() for part in re.split(r"(?=\[)", name)]
+    assert all(part in out for part in options) and max(map(len, out.splitlines())) <= 80
+
+
 def test_system_errors_are_one_line(monkeypatch, capsys):
     def write(*args):
         raise PermissionError(13, "Permission denied", "/somewhere/x.html")
 
-    monkeypatch.setattr("rpd.report.write", write)
+    monkeypatch.setattr("rpd.reporting.run_report.write", write)
     assert main(["report", "x"]) == 1
     assert capsys.readouterr().err == "rpd report: /somewhere/x.html: Permission denied\n"
 
 
-def test_as_a_process():
+def test_run_as_a_process():
     """Exit code, streams, and a reader that stops reading."""
-    command = [sys.executable, "-m", "rpd.cli"]
-    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "rpd.cli.main"]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     wrong = subprocess.run([*command, "trian"], capture_output=True, text=True, env=environment, check=False)
     assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)

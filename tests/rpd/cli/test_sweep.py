@@ -12,30 +12,33 @@ import pytest
 import torch
 import yaml
 
-from envs import registry
-from envs.base import EnvConfig
-from rpd.cli import main
-from rpd.sweep import Cell, read, table
-from students.actor_critic import ActorCritic
-from students.config import StudentConfig
+from rpd.cli.main import main
+from rpd.cli.sweep import table
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import StudentConfig
+from rpd.students.io.locks import LOCK, locked
+from rpd.training.sweep import Cell, read
 
 SETTINGS = {
-    "env": {"num_envs": 4, "max_episode_steps": 10}, "student": {"hidden": [8]}, "ppo": {"num_steps": 8}, "total_steps": 64,
-    "eval_every": 64, "eval_episodes": 2, "final_episodes": 4, "checkpoint_every": 32,
+    "env": {"num_envs": 4, "max_episode_steps": 10}, "student": {"hidden_dims": [8]}, "ppo": {"num_steps": 8},
+    "total_timesteps": 64,
+    "eval_freq": 64, "eval_episodes": 2, "final_eval_episodes": 4, "save_freq": 32,
 }  # fmt: skip
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Write a sweep's file, and a base that reads what all robots have; keywords replace what they name."""
+    """Write a sweep's file, and a base that state_keys what all robots have; keywords replace what they name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def write(reads=("gripper", "goal"), **changes):
+    def write(state_keys=("gripper", "goal"), **changes):
         env = registry.make("tabletop/Reach", EnvConfig(num_envs=1))
         torch.manual_seed(0)
-        ActorCritic(env.spec, StudentConfig(hidden=(8,), reads=reads)).save_pretrained("base-Reach")
+        ActorCritic(env.spec, StudentConfig(hidden_dims=(8,), state_keys=state_keys)).save_pretrained("base-Reach")
         content = {"out": "out", "tasks": ["tabletop/Reach"], "robots": ["panda", "so101"], "base": "base-{task}"}
         Path("s.yaml").write_text(yaml.safe_dump(content | {"settings": SETTINGS} | changes))
 
@@ -54,14 +57,14 @@ def test_trains_every_cell_once(sweep, capfd):
     assert main(["sweep", "s.yaml"]) == 0
     assert "2 of them complete" in capfd.readouterr().out
     assert Path("out/Reach-so101-seed0/result.json").stat().st_mtime_ns == before
-    sweep(settings=SETTINGS | {"total_steps": 96})
+    sweep(settings=SETTINGS | {"total_timesteps": 96})
     assert main(["sweep", "s.yaml"]) == 2
     assert "out/settings.yaml has other settings: choose another folder with --out" in capfd.readouterr().err
 
 
-def test_continues_what_was_interrupted(sweep):
-    sweep(base=None, seeds=[0, 1], settings=SETTINGS | {"mode": "ppo", "total_steps": 3200})
-    words = [sys.executable, "-m", "rpd.cli", "sweep", "s.yaml", "--jobs", "1"]
+def test_interrupted_sweep_continues(sweep):
+    sweep(base=None, seeds=[0, 1], settings=SETTINGS | {"algorithm": "ppo", "total_timesteps": 3200})
+    words = [sys.executable, "-m", "rpd.cli.main", "sweep", "s.yaml", "--jobs", "1"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 240
     while not list(Path("out").glob("*/checkpoints/last")) and time.monotonic() < deadline:
@@ -74,19 +77,19 @@ def test_continues_what_was_interrupted(sweep):
     log = (Path("out/logs") / f"{started[0].name}.log").read_text()
     assert "to continue: rpd train --resume" in log and "Traceback" not in log
     cell = Cell("tabletop/Reach", "panda", 0, None, Path("out"))
-    assert cell.command()[3:] == ["train", "--resume", "out/Reach-panda-seed0"]
+    assert cell.command() == ["train", "--resume", "out/Reach-panda-seed0"]
     other = Cell("tabletop/Reach", "panda", 1, None, Path("out"))
-    assert other.command()[3:5] == ["train", "tabletop/Reach"]
+    assert other.command()[:2] == ["train", "tabletop/Reach"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reads": ()}, "robot differ: policy (tabletop/Reach) has panda; environment (tabletop/Reach) has so101"),
-        ({"base": "nowhere-{task}-{robot}"}, "unknown policy 'nowhere-Reach-panda'"),
+        ({"state_keys": ()}, "robot differ: policy (tabletop/Reach) has panda; environment (tabletop/Reach) has so101"),
+        ({"base": "nowhere-{task}-{robot}"}, "unknown base 'nowhere-Reach-panda'"),
         ({"robots": ["panda", "fetch"]}, "unknown robot for tabletop/Reach 'fetch'"),
         ({"tasks": ["tabletop/Reech"]}, "unknown task 'tabletop/Reech': did you mean tabletop/Reach"),
-        ({"settings": {"ppo": {"lrr": 1}}}, "unknown key in out/settings.yaml 'ppo.lrr': did you mean ppo.lr"),
+        ({"settings": {"ppo": {"lrr": 1}}}, "unknown key in out/settings.yaml 'ppo.lrr': did you mean"),
         ({"robots": []}, "s.yaml: robots: "),
         ({"robot": ["panda"]}, "s.yaml: robot: Extra inputs"),
         ({"tasks": ["tabletop/PickCube", "maniskill/PickCube"]}, "two have the same name"),
@@ -100,7 +103,19 @@ def test_refused_before_anything_starts(changes, message, sweep, capfd):
     assert not Path("out").exists()
 
 
-def test_a_cell_that_fails_does_not_stop_the_others(sweep, capfd):
+@pytest.mark.parametrize("held", ["out", "out/Reach-so101-seed0"])
+def test_sweep_refuses_runs_locked_by_another_process(held, sweep, capfd):
+    """A second sweep, and one that is started while runs of a killed one still save themselves."""
+    sweep()
+    Path(held).mkdir(parents=True)
+    with locked(Path(held) / LOCK, Path(held)):
+        assert main(["sweep", "s.yaml"]) == 2
+    said = capfd.readouterr().err
+    assert f"{held} is " in said and "being written" in said and said.count("\n") == 1
+    assert not list(Path("out").glob("*/config.yaml"))
+
+
+def test_cell_that_fails_does_not_stop_the_others(sweep, capfd):
     sweep()
     (taken := Path("out/Reach-panda-seed0")).mkdir(parents=True)
     (taken / "thesis.tex").write_text("")
@@ -111,20 +126,20 @@ def test_a_cell_that_fails_does_not_stop_the_others(sweep, capfd):
     assert Path("out/Reach-so101-seed0/result.json").exists()
 
 
-def test_the_table_pools_seeds(tmp_path):
+def test_table_pools_seeds(tmp_path):
     cells = [Cell("tabletop/Reach", "panda", seed, "b", tmp_path) for seed in (0, 1, 2)]
     for cell, k in zip(cells[:2], (90, 100), strict=True):
         one = {"n": 100, "mean_length": 20.0 - k / 10}
         cell.run_dir.mkdir()
-        result = {"student": one | {"successes": k}, "base_eval": one | {"successes": 20, "mean_length": 45.0}}
+        result = {"steps": 1, "student": one | {"successes": k}, "base_eval": one | {"successes": 20, "mean_length": 45.0}}
         (cell.run_dir / "result.json").write_text(json.dumps(result))
     rows = [list(column.cells) for column in table(cells).columns]
     assert [r[0].split(" ")[0] for r in rows] == ["Reach", "panda", "20/100", "45.0", "190/200", "10.5", "2/3"]
 
 
-def test_what_ships_can_be_read():
-    for file in (ROOT / "configs" / "compass").glob("*.yaml"):
-        sweep = read(Path("configs/compass") / file.name)
+def test_shipped_sweeps_are_valid():
+    for file in (ROOT / "configs" / "experiments" / "compass").glob("*.yaml"):
+        sweep = read(Path("configs/experiments/compass") / file.name)
         for task in sweep.tasks:
             known = {t.name: t for t in registry.list_tasks(task.split("/")[0])}
             assert task in known and set(sweep.robots) <= set(known[task].robots)

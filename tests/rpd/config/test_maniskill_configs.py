@@ -1,4 +1,4 @@
-"""RPD's experiments on ManiSkill, as one command each: `configs/maniskill/rpd.yaml`."""
+"""RPD's experiments on ManiSkill, as one command each: `configs/experiments/rpd/maniskill.yaml`."""
 
 import importlib
 import json
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from envs.registry import task_info
-from rpd.cli import main
-from rpd.settings import train_options
+from rpd.cli.main import main
+from rpd.cli.options.train import train_options
+from rpd.envs.registry import task_info
 
 pytest.importorskip("mani_skill", reason="mani_skill is not installed")
 
@@ -27,25 +27,26 @@ RPD = {  # arXiv 2503.05833: what its teachers are told
 }
 
 
-@pytest.mark.parametrize("teacher", ["openvla:hf://Juelg/openvla-7b-finetuned-maniskill", "octo:runs/octo,bridge=env"])
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["openvla:hf://Juelg/openvla-7b-finetuned-maniskill", "octo:runs/octo,action_mapping=env"])
 @pytest.mark.parametrize("name", RPD)
 def test_one_command_per_task_and_teacher(name, teacher, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the file ships
-    args = [f"maniskill/{name}", "--config", "configs/maniskill/rpd.yaml", "--teacher", teacher]
+    args = [f"maniskill/{name}", "--config", "configs/experiments/rpd/maniskill.yaml", "--teacher", teacher]
     config = train_options(args).run_config()
     ppo = config.ppo
-    assert (config.env.num_envs * ppo.num_steps, ppo.minibatches, ppo.epochs) == (6_400, 48, 8)
-    assert (ppo.lr, ppo.clip, ppo.target_kl, ppo.entropy_coef, ppo.gae_lambda) == (3e-4, 0.2, 0.2, 0.0, 0.9)
+    assert (config.env.num_envs * ppo.num_steps, ppo.num_minibatches, ppo.update_epochs) == (6_400, 48, 8)
+    assert (ppo.learning_rate, ppo.clip_coef, ppo.target_kl, ppo.ent_coef, ppo.gae_lambda) == (3e-4, 0.2, 0.2, 0.0, 0.9)
     assert ppo.finite_horizon_gae and not ppo.anneal_lr
     assert (config.distill.divergence, config.distill.weight, config.distill.schedule) == ("mse", 1.0, "constant")
-    assert (config.env.obs, config.env.cameras, config.env.image_size) == ("image", ("render_camera",), 256)
+    assert (config.env.obs_mode, config.env.cameras, config.env.image_size) == ("rgb", ("render_camera",), 256)
     assert config.env.reward == ("sparse" if name == "PlugCharger-v1" else "dense")
     assert ppo.gamma == (0.99 if config.env.reward == "sparse" else 0.8)
     assert train_options([*args, "--env.reward", "sparse"]).ppo.gamma == 0.99
 
 
 @pytest.mark.parametrize(("name", "words"), RPD.items())
-def test_tasks_are_what_maniskill_has(name, words):
+def test_task_table_matches_maniskill(name, words):
     info = task_info(f"maniskill/{name}")
     assert info.instruction == words and "render_camera" in info.cameras
     importlib.import_module("mani_skill.envs")
@@ -60,7 +61,7 @@ def test_tasks_are_what_maniskill_has(name, words):
 @pytest.mark.maniskill
 def test_evaluated_as_rpd_does(tmp_path, monkeypatch):
     """Whole episodes, in scenes of their own; success at any step."""
-    pytest.importorskip("envs.vulkan").render_settings()
+    pytest.importorskip("rpd.envs.rendering.vulkan").render_settings()
     monkeypatch.chdir(tmp_path)
     args = [
         "--suite",
@@ -74,7 +75,7 @@ def test_evaluated_as_rpd_does(tmp_path, monkeypatch):
         "--out",
         "x",
     ]
-    assert main(["eval", "teacher:scripted", *args, "--video", "False"]) == 0
+    assert main(["eval", "scripted", *args, "--video", "False"]) == 0
     told = json.loads(Path("x/eval.json").read_text())
     assert told["env"]["ignore_terminations"] and told["env"]["reconfigure"] and told["env"]["reward"] == "sparse"
     assert (told["task"], told["n"], told["successes"]) == ("rpd-maniskill", 2, 2)

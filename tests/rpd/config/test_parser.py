@@ -1,4 +1,6 @@
+import ast
 import io
+import itertools
 import sys
 from pathlib import Path
 from typing import Literal
@@ -7,8 +9,10 @@ import pytest
 import tyro
 from pydantic import BaseModel, Field
 
-from envs.errors import ConfigError
-from rpd.arguments import option_names, parse
+from rpd.config.parser import option_names, parse
+from rpd.envs.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
 
 
 class Inner(BaseModel):
@@ -83,7 +87,7 @@ def test_names():
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # tyro draws a box, or none
 @pytest.mark.parametrize("columns", ["40", "200"])
-def test_mistakes_are_told_in_one_line(args, message, encoding, columns, monkeypatch):
+def test_invalid_options_give_one_line(args, message, encoding, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     assert told(*args).startswith(message)
@@ -95,3 +99,20 @@ def test_help_prints(capsys):
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert "usage: do" in out and "Do it." in out and "--inner.steps-per-go INT" in out and "0.125" in out
+
+
+@pytest.mark.slow
+def test_help_is_not_broken_in_the_middle_of_a_sentence():
+    """tyro joins the lines of a field's docstring unless one begins with something other than a letter."""
+    broken = [
+        f"{path.relative_to(ROOT)}:{text.lineno}: {line.strip()}"
+        for package in ("rpd", "envs", "students")
+        for path in (ROOT / package).rglob("*.py")
+        for model in ast.walk(ast.parse(path.read_text()))
+        if isinstance(model, ast.ClassDef)
+        for field, text in itertools.pairwise(model.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        for line in str(text.value.value).splitlines()[1:]
+        if line.strip() and not line.strip()[0].isalpha()
+    ]
+    assert broken == []

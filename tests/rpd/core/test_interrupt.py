@@ -3,15 +3,15 @@ import signal
 
 import pytest
 
-from rpd import checkpoint
-from rpd.cli import main
-from rpd.interrupt import Interrupt
-from rpd.track import Tracker
-from rpd.trainer import Trainer
+from rpd.cli.main import main
+from rpd.core.interrupt import Interrupt
+from rpd.runs import checkpoint
+from rpd.runs.tracker import Tracker
+from rpd.training.on_policy import OnPolicyTrainer
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_first_asks_second_stops(signum, capfd):
+def test_first_signal_saves_second_stops(signum, capfd):
     before = signal.getsignal(signum)
     with Interrupt() as interrupt:
         assert not interrupt.requested
@@ -42,18 +42,18 @@ def at_first_log(monkeypatch):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_saves_says_how_to_resume_and_exits_with_130(signum, at_first_log, arguments, tmp_path, capsys):
+def test_interrupt_saves_prints_resume_command_and_exits_130(signum, at_first_log, arguments, tmp_path, capsys):
     at_first_log(signum)
-    args = arguments(checkpoint_every=1000)
+    args = arguments(save_freq=1000)
     assert main([*args, "--runs-dir", str(tmp_path), "--name", "x"]) == 130
     assert f"stopped at 32 steps, to continue: rpd train --resume {tmp_path / 'x'}" in capsys.readouterr().out
     assert checkpoint.load(tmp_path / "x" / "checkpoints" / "last").step == 32
     assert not (tmp_path / "x" / "result.json").exists()
 
 
-def test_a_second_signal_stops_at_once(at_first_log, arguments, tmp_path, capsys):
+def test_second_signal_stops_at_once(at_first_log, arguments, tmp_path, capsys):
     at_first_log(signal.SIGTERM, signal.SIGINT)
-    assert main([*arguments(checkpoint_every=1000), "--runs-dir", str(tmp_path), "--name", "x"]) == 130
+    assert main([*arguments(save_freq=1000), "--runs-dir", str(tmp_path), "--name", "x"]) == 130
     out, err = capsys.readouterr()
     assert f"rpd train --resume {tmp_path / 'x'}" in out and err.endswith("rpd train: interrupted\n")
     assert not (tmp_path / "x" / "checkpoints").exists()
@@ -63,7 +63,7 @@ def test_a_second_signal_stops_at_once(at_first_log, arguments, tmp_path, capsys
 
 def test_while_the_teacher_is_measured(arguments, tmp_path, monkeypatch, capsys):
     """Nothing was learned yet, but the teacher need not be measured again."""
-    measure, calls = Trainer._evaluate_teacher, []
+    measure, calls = OnPolicyTrainer._evaluate_teacher, []
 
     def measured(self):
         calls.append(self.teacher_result is None)
@@ -71,7 +71,7 @@ def test_while_the_teacher_is_measured(arguments, tmp_path, monkeypatch, capsys)
         measure(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_evaluate_teacher", measured)
+        patch.setattr(OnPolicyTrainer, "_evaluate_teacher", measured)
         assert main([*arguments(), "--runs-dir", str(tmp_path), "--name", "x"]) == 130
         assert "stopped at 0 steps" in capsys.readouterr().out
         assert main(["train", "--resume", str(tmp_path / "x")]) == 130

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rpd.stats import format_rate, mcnemar, paired_difference, steps_to, wilson
+from rpd.core.statistics import format_rate, mcnemar, paired_difference, steps_to, wilson
 
 
 def pairs(both: int, wins: int, losses: int, neither: int) -> tuple[list[bool], list[bool]]:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from envs.errors import ConfigError
-from rpd.cli import main
-from rpd.demos.lerobot import layout
-from rpd.demos.lerobot.stats import histogram, image_stats, vector_stats
-from rpd.demos.reader import open_demos
-from rpd.demos.rows import Rows
+from rpd.cli.main import main
+from rpd.datasets.lerobot import layout
+from rpd.datasets.lerobot.stats import histogram, image_stats, vector_stats
+from rpd.datasets.reader import open_demos
+from rpd.datasets.steps import Rows
+from rpd.envs.errors import ConfigError
 
 pytest.importorskip("h5py")
 pa = pytest.importorskip("pyarrow")
@@ -32,11 +32,11 @@ def ours(recorded):
 @pytest.fixture(scope="module")
 def folder(recorded, tmp_path_factory):
     out = tmp_path_factory.mktemp("lerobot") / "x"
-    assert main(["demos", "export", str(recorded), "--format", "lerobot", "--out", str(out)]) == 0
+    assert main(["data", "export", str(recorded), "--format", "lerobot", "--out", str(out)]) == 0
     return out
 
 
-def test_the_files_of_the_format(folder):
+def test_files_of_the_format(folder):
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert files == [
         "data/chunk-000/file-000.parquet",
@@ -94,7 +94,7 @@ def test_tasks_are_an_index_for_pandas(folder):
     assert list(tasks.columns) == ["task_index"] and isinstance(tasks.iloc[0].name, str)
 
 
-def test_episodes_say_where_they_are(folder, ours):
+def test_episode_index_points_to_its_rows(folder, ours):
     rows = parquet.read_table(folder / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
     first = 0
     for i, (row, info) in enumerate(zip(rows, ours.episodes, strict=True)):
@@ -110,7 +110,7 @@ def test_episodes_say_where_they_are(folder, ours):
         first = last
 
 
-def test_the_video_has_the_images_frame_by_frame(folder, ours):
+def test_video_has_the_images_frame_by_frame(folder, ours):
     with imageio.get_reader(str(folder / f"videos/{CAMERA}/chunk-000/file-000.mp4")) as reader:
         assert reader.get_meta_data()["fps"] == 20
         frames = np.stack(list(reader.iter_data())).astype(int)
@@ -146,7 +146,7 @@ def test_statistics_by_hand():
     assert found["q50"] == [[[0]]] * 3 and found["q90"] == [[[0]], [[1]], [[0]]] and found["count"] == [1]
 
 
-def test_the_way_back(folder, ours):
+def test_exported_dataset_is_read_back(folder, ours):
     theirs = open_demos(folder)
     assert theirs.episodes == ours.episodes and theirs.specs == ours.specs and theirs.state_names == ours.state_names
     assert set(theirs.keys) == set(ours.keys) and theirs.control_hz(0) == 20
@@ -167,7 +167,7 @@ def test_files_end_when_they_are_full(recorded, tmp_path, monkeypatch, ours):
     monkeypatch.setattr(layout, "VIDEO_MB", 1e-5)
     monkeypatch.setattr(layout, "DATA_MB", 1e-5)
     monkeypatch.setattr(layout, "CHUNK_FILES", 5)
-    assert main(["demos", "export", str(recorded), "--out", str(tmp_path / "x")]) == 0
+    assert main(["data", "export", str(recorded), "--out", str(tmp_path / "x")]) == 0
     assert (tmp_path / "x/data/chunk-002/file-001.parquet").exists()  # 12 episodes, 5 files per chunk
     assert len(list((tmp_path / "x" / "videos").rglob("*.mp4"))) > 1
     for a, b in zip(ours, open_demos(tmp_path / "x"), strict=True):
@@ -199,14 +199,14 @@ def foreign(root):
     return root
 
 
-def test_a_dataset_of_somebody_else(tmp_path, capsys):
+def test_third_party_lerobot_dataset(tmp_path, capsys):
     demos = open_demos(foreign(tmp_path / "x"))
     assert demos.keys == ["label", "state", "image.image", "action"] and demos.state_names == ("a", "b")
     assert demos.episodes[1].instruction == "push the T" and demos.episodes[1].success is None
     episode = demos[1]
     assert episode.obs["image.image"][:, 0, 0, 0].tolist() == [20, 30, 40] and episode.obs["state"].shape == (3, 2)
     assert np.array_equal(episode.steps["action"], episode.steps["label"])
-    assert main(["demos", "show", str(tmp_path / "x")]) == 0
+    assert main(["data", "show", str(tmp_path / "x")]) == 0
     assert "push the T" in capsys.readouterr().out
 
 
@@ -222,15 +222,15 @@ def test_damaged_ones_are_named(folder, tmp_path):
 
     video = f"videos/{CAMERA}/chunk-000/file-000.mp4"
     old = json.dumps({"codebase_version": "v2.1"})
-    assert "is a LeRobot dataset v2.1, and this reads v3.0" in broken(lambda x: (x / "meta/info.json").write_text(old))
+    assert "is a LeRobot dataset v2.1, and rpd reads v3.0" in broken(lambda x: (x / "meta/info.json").write_text(old))
     assert "is not a whole LeRobot dataset" in broken(lambda x: (x / "meta/info.json").write_text("{"))
     assert "file-000.mp4 is missing" in broken(lambda x: (x / video).unlink())
     assert "not a video that can be decoded" in broken(lambda x: (x / video).write_bytes(b"x" * 100))
     assert "file-000.parquet is missing" in broken(lambda x: (x / "data/chunk-000/file-000.parquet").unlink())
 
 
-def test_what_does_not_go_together(recorded, collect, tmp_path, capsys):
+def test_incompatible_options_are_refused(recorded, collect, tmp_path, capsys):
     assert collect(tmp_path / "odd", "tabletop/Reach", episodes=1, env__image_size=15) == 0
-    assert main(["demos", "export", str(tmp_path / "odd"), "--out", str(tmp_path / "y")]) == 2
+    assert main(["data", "export", str(tmp_path / "odd"), "--out", str(tmp_path / "y")]) == 2
     assert "image.front is 15 x 15: videos need an even height and width" in capsys.readouterr().err
     assert not (tmp_path / "y").exists()

@@ -6,11 +6,11 @@ import os
 import pytest
 import torch
 
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.vulkan import render_settings
-from rpd.cli import main
-from rpd.demos.reader import open_demos
+from rpd.cli.main import main
+from rpd.datasets.reader import open_demos
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.rendering.vulkan import render_settings
 
 pytest.importorskip("mani_skill", reason="mani_skill is not installed")
 pytest.importorskip("h5py")
@@ -56,7 +56,7 @@ def record(vulkan, tmp_path_factory):
 
 @pytest.mark.parametrize("obs_mode", ["state", "state_dict"])
 def test_states_have_the_names_of_the_environment(record, obs_mode):
-    from envs.maniskill.sim import Sim
+    from rpd.envs.maniskill.sim import Sim
 
     demos = open_demos(record(obs_mode), understand=True)
     assert demos.tasks == ["maniskill/PushCube-v1"] and [e.seed for e in demos.episodes] == list(SEEDS)
@@ -74,12 +74,23 @@ def test_states_have_the_names_of_the_environment(record, obs_mode):
 
 
 @pytest.mark.slow
-def test_a_student_is_cloned_from_them(record, tmp_path, monkeypatch):
+def test_student_is_cloned_from_them(record, tmp_path, monkeypatch):
     path = record("state_dict")
     monkeypatch.chdir(tmp_path)
-    tiny = ["--total-steps", "64", "--env.num-envs", "1", "--ppo.num-steps", "64", "--eval-episodes", "1", "--num-threads", "1"]
-    args = ["--demos", str(path), "--name", "x", "--final-episodes", "1", "--env.max-episode-steps", "4"]
-    assert main(["train", "maniskill/PushCube-v1", "--mode", "bc", *args, *tiny]) == 0
+    tiny = [
+        "--total-timesteps",
+        "64",
+        "--env.num-envs",
+        "1",
+        "--bc.batch-size",
+        "64",
+        "--eval-episodes",
+        "1",
+        "--num-threads",
+        "1",
+    ]
+    args = ["--demos", str(path), "--name", "x", "--final-eval-episodes", "1", "--env.max-episode-steps", "4"]
+    assert main(["train", "maniskill/PushCube-v1", "--algorithm", "bc", *args, *tiny]) == 0
     result = json.loads((tmp_path / "runs" / "x" / "result.json").read_text())
     assert result["task"] == "maniskill/PushCube-v1" and result["steps"] == 64
 
@@ -87,5 +98,21 @@ def test_a_student_is_cloned_from_them(record, tmp_path, monkeypatch):
 def test_actions_that_are_not_normalised_are_refused_with_the_way_to_convert_them(record):
     path = record("state", "pd_joint_pos")
     assert len(open_demos(path)) == 2  # looking is allowed
-    with pytest.raises(ConfigError, match=r"own.h5: actions up to \d\.\d+ are .* not normalised: python -m mani_skill"):
+    with pytest.raises(ConfigError, match=r"own.h5: actions up to \d\.\d+ are not normalized: python -m mani_skill"):
         open_demos(path, understand=True)
+
+
+def test_demonstrations_of_a_users_own_task_are_those_of_its_id(record, tmp_path, monkeypatch):
+    """ManiSkill's files know a task without the module that registers it."""
+    from rpd.envs import user_files
+
+    (tmp_path / "own_push.py").write_text("import mani_skill.envs  # the task itself is one of ManiSkill's")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(user_files, "_loaded", [])
+    monkeypatch.setattr(user_files, "_recorded", {})
+    monkeypatch.setenv(user_files.VARIABLE, "")
+    user_files.load_module("own_push")
+    task = "maniskill/own_push:PushCube-v1"
+    demos = open_demos(record("state"), understand=True, task=task).select(tasks=[task])
+    assert demos.specs[task].task == task and demos.state_names == demos.specs[task].state_names
+    assert demos.tasks == [task]

@@ -5,27 +5,29 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
 websockets = pytest.importorskip("websockets.sync.server")
 
 from websockets.exceptions import ConnectionClosed  # noqa: E402
 
-from envs.tabletop.robots import ROBOTS  # noqa: E402
+from rpd.core import realtime  # noqa: E402
+from rpd.datasets.deploy_log import format as record  # noqa: E402
+from rpd.datasets.deploy_log.format import Recorder  # noqa: E402
 from rpd.deploy import config as configs  # noqa: E402
-from rpd.deploy import realtime, record  # noqa: E402
-from rpd.deploy.loop import Loop  # noqa: E402
+from rpd.deploy.loop import ControlLoop  # noqa: E402
 from rpd.deploy.observe import offered  # noqa: E402
 from rpd.deploy.policy import PolicyProcess, wanted_spec  # noqa: E402
-from rpd.deploy.record import Recorder  # noqa: E402
-from rpd.deploy.robots.sim import SimRobot  # noqa: E402
-from teachers.wire.codec import encode  # noqa: E402
+from rpd.deploy.robots.sim import SimDriver  # noqa: E402
+from rpd.envs.robots import ROBOTS  # noqa: E402
+from rpd.teachers.transport.codec import encode  # noqa: E402
 
 TASK = "tabletop/Reach"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def before_others():
-    realtime.prefer()
+    realtime.raise_priority()
 
 
 class Server:
@@ -34,7 +36,7 @@ class Server:
     def __init__(self):
         self.change = lambda n, action: action
         self.server = websockets.serve(self.handle, "127.0.0.1", 0)
-        self.url = f"remote:ws://127.0.0.1:{self.server.socket.getsockname()[1]}"
+        self.url = f"remote:ws://127.0.0.1:{self.server.socket.getsockname()[1]},action_mapping=env,state=none"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def handle(self, connection):
@@ -60,9 +62,34 @@ def swing(server):
     return server
 
 
+WATCHDOG = {"observation_age": 20.0, "policy": 20.0, "max_consecutive_overruns": 400, "command_timeout": 1.5}
+"""Limits that a busy machine keeps; the robot's own is the shortest, because `test_faults` waits for it."""
+
+
 @pytest.fixture(scope="session")
-def config():
-    return configs.load("sim")
+def make_config():
+    """`make_config(policy=1.0)`: robot ``sim`` with the limits of `WATCHDOG`, but for the watchdog entries that are given."""
+
+    def make(**watchdog):
+        config = configs.load("sim")
+        limits = config.watchdog.model_copy(update=WATCHDOG | watchdog)
+        return config.model_copy(update={"watchdog": limits})
+
+    return make
+
+
+@pytest.fixture
+def patient_robot(make_config, tmp_path):
+    """Path of a robot file: robot ``sim`` with the limits of `WATCHDOG`."""
+    path = tmp_path / "patient.yaml"
+    config = make_config().model_copy(update={"stop_within": 60.0})
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def config(make_config):
+    return make_config()
 
 
 @pytest.fixture
@@ -91,7 +118,7 @@ def alive(part):
 
 
 def connected(config):
-    robot = SimRobot(TASK, config.kinematics, ("front",), 32, config.watchdog.silence)
+    robot = SimDriver(TASK, config.kinematics, ("front",), 32, config.watchdog.command_timeout)
     robot.connect()
     return robot
 
@@ -101,31 +128,32 @@ class Rig:
 
     def __init__(self, robot, policy, config, path, cameras=None, rate=20.0, dry_run=False):
         self.robot, self.policy, self.path = robot, policy, path
-        self.wish = None
+        self.wish, self.timers = None, []
         self.recorder = Recorder(path, {"kind": "head", "spec": policy.spec.model_dump_json()})
         cameras = cameras or {}
         config = config.model_copy(update={"rate": rate})
-        self.loop = Loop(robot, policy, cameras, config, self.recorder, lambda: self.wish, dry_run=dry_run)
+        self.loop = ControlLoop(robot, policy, cameras, config, self.recorder, lambda: self.wish, dry_run=dry_run)
 
     def run(self, steps=60, seed=0):
         self.robot.reset(seed)
-        realtime.promise(realtime.LOOP)
+        realtime.enable_realtime(realtime.LOOP)
+        for timer in self.timers:
+            timer.start()
         try:
             return self.loop.run(steps, "go", until_solved=False)
         finally:
-            realtime.release()
+            realtime.disable_realtime()
             self.recorder.close()
 
     def later(self, seconds, action):
-        """Do something while the arm moves; returns a list that will hold when."""
+        """Call a function `seconds` after the episode starts; returns a list that receives the time of the call."""
         when = []
 
         def act():
             when.append(time.monotonic())
             action()
 
-        timer = threading.Timer(seconds, act)
-        timer.start()
+        self.timers.append(threading.Timer(seconds, act))
         return when
 
     def frames(self):
@@ -135,8 +163,13 @@ class Rig:
         return [frame for frame in self.frames() if frame["kind"] == "tick"]
 
     def settled(self):
-        """The robot's counters, a while after it was told to stop, and how far it still moved meanwhile, rad."""
-        time.sleep(0.4)
+        """The robot's counters after it has stopped and braked, and its motion in the 0.2 s after that, rad."""
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            state = self.robot.read()
+            if state.stopped and np.abs(state.velocities).max() < 2e-3:
+                break
+            time.sleep(0.05)
         before = self.robot.read().joints
         time.sleep(0.2)
         return self.robot.counters, np.abs(self.robot.read().joints - before).max()

@@ -2,10 +2,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.tabletop.robots import ROBOTS
-from envs.tabletop.tasks import TASKS
-from envs.tabletop.world import build
 from rpd.deploy.kinematics import Arm
+from rpd.envs.robots import ROBOTS
+from rpd.envs.tabletop.mjcf import build
+from rpd.envs.tabletop.tasks import TASKS
 
 
 @pytest.mark.parametrize("name", ["panda", "ur5e", "xarm6", "so101"])

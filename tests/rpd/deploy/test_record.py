@@ -6,14 +6,14 @@ import time
 import numpy as np
 import pytest
 
-from envs.errors import ConfigError
-from rpd.cli import main
-from rpd.demos.reader import open_demos
-from rpd.deploy import record
-from rpd.deploy.record import Recorder, RecordLost
-from rpd.deploy.recorded import Record
-from rpd.deploy.replay import outcome
-from rpd.deploy.robots.replay import Driver
+from rpd.cli.log import outcome
+from rpd.cli.main import main
+from rpd.datasets.deploy_log import format as record
+from rpd.datasets.deploy_log.format import Recorder, RecordLost
+from rpd.datasets.deploy_log.reader import Record
+from rpd.datasets.reader import open_demos
+from rpd.deploy.robots.replay import ReplayDriver
+from rpd.envs.errors import ConfigError
 
 HEAD = {"kind": "head", "spec": "{}"}
 
@@ -26,16 +26,16 @@ def written(path, count=20):
     return path.read_bytes()
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_frames_are_read_back(tmp_path):
     written(tmp_path / "a.rpdlog")
     head, *frames = record.read(tmp_path / "a.rpdlog")
     assert head == HEAD and [f["tick"] for f in frames] == list(range(20))
     np.testing.assert_array_equal(frames[7]["joints"], [7, 8, 9])
-    place, frame = list(record.places(tmp_path / "a.rpdlog"))[5]
+    place, frame = list(record.scan(tmp_path / "a.rpdlog"))[5]
     assert record.read_at(tmp_path / "a.rpdlog", place)["tick"] == frame["tick"] == 4
 
 
-def test_cut_off_anywhere_it_is_read_up_to_there(tmp_path):
+def test_truncated_record_is_read_up_to_the_cut(tmp_path):
     data, path = written(tmp_path / "a.rpdlog", 4), tmp_path / "b.rpdlog"
     counts = []
     for size in range(len(record.MAGIC), len(data) + 1):
@@ -44,45 +44,63 @@ def test_cut_off_anywhere_it_is_read_up_to_there(tmp_path):
     assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == 5 and set(counts) == set(range(6))
 
 
-def test_a_damaged_frame_ends_it(tmp_path):
-    data = bytearray(written(tmp_path / "a.rpdlog"))
-    data[len(data) // 2] ^= 1
-    (tmp_path / "b.rpdlog").write_bytes(data)
-    assert 8 <= len(list(record.read(tmp_path / "b.rpdlog"))) <= 11
+def test_flipped_bit_loses_one_frame(tmp_path):
+    """In a payload, in its checksum or in its length: the frames behind it are read."""
+    data, path = written(tmp_path / "a.rpdlog", 6), tmp_path / "b.rpdlog"
+    places = [place for place, _ in record.scan(tmp_path / "a.rpdlog")]
+    for bit in range(8 * places[3], 8 * places[4]):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        found = list(record.scan(path))
+        assert [frame["tick"] for _, frame in found[1:] if not isinstance(frame, record.Gap)] == [0, 1, 3, 4, 5], bit
+        assert [item for item in found if isinstance(item[1], record.Gap)] == [(places[3], record.Gap(places[4] - places[3]))]
 
 
-def test_killed_while_it_is_written(tmp_path):
+def test_damaged_last_frame_is_a_gap_and_a_torn_one_is_not(tmp_path):
+    data, path = written(tmp_path / "a.rpdlog", 3), tmp_path / "b.rpdlog"
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert isinstance(list(record.scan(path))[-1][1], record.Gap)
+    path.write_bytes(data[:-1])
+    assert not any(isinstance(frame, record.Gap) for _, frame in record.scan(path))
+
+
+def test_record_of_a_killed_process_is_readable(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from rpd.deploy.record import Recorder
+from rpd.datasets.deploy_log.format import Recorder
 recorder = Recorder(Path({str(tmp_path / "a.rpdlog")!r}), {HEAD!r})
 for i in range(100000):
     recorder.add({{"kind": "tick", "tick": i, "data": "x" * 1000}})
     print(i, flush=True)
-    time.sleep(0.001)
+    time.sleep(0.01)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    while int(process.stdout.readline()) < 50:
-        pass
+    while process.stdout.readline() and sum(1 for _ in written_ticks(tmp_path / "a.rpdlog")) < 50:
+        pass  # a thread writes: what is printed may be ahead of what is on the disk
     process.kill()
     process.wait()
-    ticks = [f["tick"] for f in record.read(tmp_path / "a.rpdlog") if f["kind"] == "tick"]
-    assert ticks == list(range(len(ticks))) and len(ticks) >= 45
+    ticks = list(written_ticks(tmp_path / "a.rpdlog"))
+    assert ticks == list(range(len(ticks))) and len(ticks) >= 50
 
 
-def test_what_is_no_record(tmp_path):
+def written_ticks(path):
+    return (frame["tick"] for frame in record.read(path) if frame["kind"] == "tick")
+
+
+def test_invalid_record_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         list(record.read(tmp_path / "none.rpdlog"))
     (tmp_path / "other.rpdlog").write_bytes(b"something else")
-    with pytest.raises(ConfigError, match="is no record that `rpd deploy` wrote"):
+    with pytest.raises(ConfigError, match="is not a record of `rpd deploy`"):
         list(record.read(tmp_path / "other.rpdlog"))
     written(tmp_path / "a.rpdlog")
     with pytest.raises(ConfigError, match="exists already"):
         Recorder(tmp_path / "a.rpdlog", HEAD)
 
 
-def test_a_disk_that_takes_nothing_is_noticed(tmp_path):
+def test_full_disk_raises_record_lost(tmp_path):
     recorder = Recorder(tmp_path / "a.rpdlog", HEAD)
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, recorder._file)
@@ -102,7 +120,7 @@ def deployed(rig, keep):
     return rig
 
 
-def test_a_record_is_demonstrations(deployed, tmp_path):
+def test_record_is_read_as_demonstrations(deployed, tmp_path):
     demos = open_demos(deployed.path)
     assert len(demos) == 1 and demos.keys == ["state", "privileged", "action", "label", "success"]
     episode, answered = demos[0], deployed.outcome.answered
@@ -111,13 +129,13 @@ def test_a_record_is_demonstrations(deployed, tmp_path):
     np.testing.assert_allclose(np.abs(episode.steps["action"][:, 1]), 0.6)  # what the policy does
     np.testing.assert_array_equal(demos.read(0, "state", [2])[0], episode.obs["state"][2])
     out = tmp_path / "lerobot"
-    assert main(["demos", "export", str(deployed.path), "--out", str(out)]) == 0
+    assert main(["data", "export", str(deployed.path), "--out", str(out)]) == 0
     again = open_demos(out)[0]
     np.testing.assert_allclose(again.obs["state"], episode.obs["state"])
     np.testing.assert_allclose(again.steps["action"], episode.steps["action"])
 
 
-def test_a_record_tells_what_the_loop_told(deployed):
+def test_outcome_from_record_equals_loop_outcome(deployed):
     (played,) = Record(deployed.path).played
     told = outcome(played)
     for name in ("ticks", "asked", "answered", "overruns", "clamps", "lateness", "ages", "delays", "success"):
@@ -125,20 +143,20 @@ def test_a_record_tells_what_the_loop_told(deployed):
     assert told.reason == "the record ends"  # nobody wrote how
 
 
-def test_a_record_is_a_robot(deployed, config):
-    replayed = Driver(config, str(deployed.path))
+def test_record_is_replayed_as_a_robot(deployed, config):
+    replayed = ReplayDriver(config, str(deployed.path))
     ticks = [tick for tick in deployed.ticks() if "joints" in tick]
     first = replayed.read()
     np.testing.assert_array_equal(first.joints, ticks[0]["joints"])
     replayed.command(first.joints + 1, 0.0)  # moves nothing
     time.sleep(0.3)
     later = replayed.read()
-    assert any((later.joints == tick["joints"]).all() for tick in ticks[4:9])
+    assert any((later.joints == tick["joints"]).all() for tick in ticks[1:])
     assert tuple(later.tracked) == replayed.spec.tracked and later.privileged is not None
     replayed.stop()
-    assert replayed.read().stopped == "told to"
+    assert replayed.read().stopped == "by a stop command"
     with pytest.raises(ConfigError, match="has 1 episodes, from 0, and not 3"):
-        Driver(config, str(deployed.path), episode=3)
+        ReplayDriver(config, str(deployed.path), episode=3)
 
 
 def test_rerun(deployed, tmp_path):
@@ -149,3 +167,68 @@ def test_rerun(deployed, tmp_path):
     recorded.head["rate"] = 20.0
     write(recorded, tmp_path / "a.rrd")
     assert (tmp_path / "a.rrd").stat().st_size > 10_000
+
+
+def damaged(path, out, *kinds):
+    """A copy of a record with one flipped bit in a frame of each kind; of ticks the fifth."""
+    data, seen = bytearray(path.read_bytes()), []
+    for place, frame in record.scan(path):
+        seen.append(frame["kind"])
+        if frame["kind"] in kinds and (frame["kind"] != "tick" or seen.count("tick") == 5):
+            data[place + record.FRAME.size + 9] ^= 4
+    out.write_bytes(data)
+    return out
+
+
+@pytest.fixture
+def several(deployed, tmp_path):
+    """The same episode three times in one record, each with its end."""
+    frames = list(record.read(deployed.path))
+    path = tmp_path / "several.rpdlog"
+    recorder = Recorder(path, frames[0])
+    for seed in range(3):
+        for frame in frames[1:]:
+            recorder.add({**frame, "seed": seed} if frame["kind"] == "episode" else frame)
+            time.sleep(0.002)
+        recorder.add({"kind": "end", "reason": "time", "fault": False})
+    recorder.close()
+    return path
+
+
+def test_damaged_frame_is_reported_and_others_are_read(several, tmp_path, caplog):
+    whole = Record(several)
+    assert not whole.lost and not caplog.records
+    read = Record(damaged(several, tmp_path / "b.rpdlog", "tick"))
+    assert [p.seed for p in read.played] == [0, 1, 2]
+    assert len(read.played[0].ticks) == len(whole.played[0].ticks) - 1
+    assert [len(p.ticks) for p in read.played[1:]] == [len(p.ticks) for p in whole.played[1:]]
+    (line,) = [entry.getMessage() for entry in caplog.records]
+    assert "b.rpdlog: damaged: " in line and "are lost, in or behind episode 1, after tick " in line
+
+
+def test_ticks_of_an_episode_whose_beginning_is_lost_are_no_other_episodes(several, tmp_path):
+    read = Record(damaged(several, tmp_path / "b.rpdlog", "episode"))
+    assert read.played == [] and len(read.lost) == 3
+    whole = Record(several)
+    data, marks = bytearray(several.read_bytes()), [(place, f["kind"]) for place, f in record.scan(several)]
+    end = next(place for place, kind in marks if kind == "end")
+    following = next(place for place, kind in marks if kind == "episode" and place > end)
+    for place in (end, following):
+        data[place + record.FRAME.size + 9] ^= 4
+    (tmp_path / "c.rpdlog").write_bytes(data)
+    read = Record(tmp_path / "c.rpdlog")
+    assert [p.seed for p in read.played] == [0, 2]
+    assert len(read.played[0].ticks) == len(whole.played[0].ticks)
+    assert read.episodes[0].success is None  # how it ended is lost
+
+
+def test_record_without_head_is_refused(several, tmp_path):
+    with pytest.raises(ConfigError, match="its first frame is damaged"):
+        Record(damaged(several, tmp_path / "b.rpdlog", "head"))
+
+
+def test_damage_is_reported_on_stderr(several, tmp_path, capsys):
+    path = damaged(several, tmp_path / "b.rpdlog", "tick")
+    code = f"import sys; from rpd.cli.main import main; sys.exit(main(['data', 'show', {str(path)!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1 and "b.rpdlog: damaged: " in done.stderr

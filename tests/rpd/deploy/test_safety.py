@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rpd.deploy import safety
-from rpd.deploy.safety import Limits, Motion, Unsafe, admit, at_rest
+from rpd.deploy.safety import JointCommand, Limits, Unsafe, filter_command, initial_command
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
@@ -29,85 +29,85 @@ def limits(**changes):
 
 
 def rest(*joints):
-    return Motion(np.array(joints, dtype=float), np.zeros(2))
+    return JointCommand(np.array(joints, dtype=float), np.zeros(2))
 
 
-def test_what_is_within_the_limits_passes_unchanged():
-    verdict = admit(np.array([0.005, -0.01]), rest(0, 0), limits(), planar, PERIOD)
-    assert verdict.clamps == ()
-    np.testing.assert_allclose(verdict.motion.position, [0.005, -0.01])
-    np.testing.assert_allclose(verdict.motion.velocity, [0.1, -0.2])
+def test_command_within_limits_is_unchanged():
+    filtered = filter_command(np.array([0.005, -0.01]), rest(0, 0), limits(), planar, PERIOD)
+    assert filtered.clamps == ()
+    np.testing.assert_allclose(filtered.command.position, [0.005, -0.01])
+    np.testing.assert_allclose(filtered.command.velocity, [0.1, -0.2])
 
 
 def test_velocity_is_scaled_and_keeps_its_direction():
-    moving = Motion(np.zeros(2), np.array([1.0, 1.0]))
-    verdict = admit(np.array([0.1, 0.1]), moving, limits(), planar, PERIOD)  # 2 rad/s each, of which the first may 1
-    assert verdict.clamps == ("velocity",)
-    np.testing.assert_allclose(verdict.motion.velocity, [1.0, 1.0])
+    moving = JointCommand(np.zeros(2), np.array([1.0, 1.0]))
+    filtered = filter_command(np.array([0.1, 0.1]), moving, limits(), planar, PERIOD)  # 2 rad/s each, of which the first may 1
+    assert filtered.clamps == ("velocity",)
+    np.testing.assert_allclose(filtered.command.velocity, [1.0, 1.0])
 
 
 def test_acceleration_is_bounded():
-    verdict = admit(np.array([0.05, 0.05]), rest(0, 0), limits(), planar, PERIOD)  # 1 rad/s from rest
-    assert verdict.clamps == ("acceleration",)
-    np.testing.assert_allclose(verdict.motion.velocity, [0.25, 0.25])  # 5 rad/s^2 x 0.05 s
+    filtered = filter_command(np.array([0.05, 0.05]), rest(0, 0), limits(), planar, PERIOD)  # 1 rad/s from rest
+    assert filtered.clamps == ("acceleration",)
+    np.testing.assert_allclose(filtered.command.velocity, [0.25, 0.25])  # 5 rad/s^2 x 0.05 s
 
 
-def test_a_joint_stops_at_its_limit():
-    motion, positions = rest(1.5, 0), []
+def test_joint_stops_at_its_limit():
+    command, positions = rest(1.5, 0), []
     for _ in range(60):
-        motion = admit(np.array([9.0, 0.0]), motion, limits(), planar, PERIOD).motion
-        positions.append(motion.position[0])
+        command = filter_command(np.array([9.0, 0.0]), command, limits(), planar, PERIOD).command
+        positions.append(command.position[0])
     assert max(positions) <= 2.0
     assert positions[-1] == pytest.approx(2.0, abs=1e-6)
 
 
-def test_a_hand_stops_at_the_wall():
+def test_tool_stops_at_the_workspace_limit():
     box = (np.array([-2.0, -2.0, -2.0]), np.array([2.0, 0.5, 2.0]))
-    motion, clamped = rest(0, 0), set()
+    command, clamped = rest(0, 0), set()
     for _ in range(60):
-        verdict = admit(motion.position + 0.2, motion, limits(box=box), planar, PERIOD)
-        motion = verdict.motion
-        clamped |= set(verdict.clamps)
-        assert planar(motion.position[None])[0, 1] <= 0.5
+        filtered = filter_command(command.position + 0.2, command, limits(box=box), planar, PERIOD)
+        command = filtered.command
+        clamped |= set(filtered.clamps)
+        assert planar(command.position[None])[0, 1] <= 0.5
     assert "workspace" in clamped
-    assert planar(motion.position[None])[0, 1] > 0.4
+    assert planar(command.position[None])[0, 1] > 0.4
 
 
-def test_a_slow_hand_is_slow():
+def test_tool_speed_is_limited():
     slow = limits(tcp_speed=0.1)
-    motion = rest(0, 0.5)
+    command = rest(0, 0.5)
     for _ in range(20):
-        verdict = admit(motion.position + 0.2, motion, slow, planar, PERIOD)
-        assert np.linalg.norm(planar(verdict.motion.position[None]) - planar(motion.position[None])) <= 0.1 * PERIOD
-        motion = verdict.motion
-    assert verdict.clamps[-1] == "tcp_speed"
+        filtered = filter_command(command.position + 0.2, command, slow, planar, PERIOD)
+        assert np.linalg.norm(planar(filtered.command.position[None]) - planar(command.position[None])) <= 0.1 * PERIOD
+        command = filtered.command
+    assert filtered.clamps[-1] == "tcp_speed"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_none_are_unsafe(bad):
     with pytest.raises(Unsafe, match="finite"):
-        admit(np.array([0.0, bad]), rest(0, 0), limits(), planar, PERIOD)
+        filter_command(np.array([0.0, bad]), rest(0, 0), limits(), planar, PERIOD)
 
 
-def test_an_arm_outside_of_its_limits_does_not_start():
+def test_arm_outside_of_its_limits_does_not_start():
     with pytest.raises(Unsafe, match=r"joint 2 is at 2.500 rad, outside of its limits -2 to 2"):
-        at_rest(np.array([0.0, 2.5]), limits(), planar)
+        initial_command(np.array([0.0, 2.5]), limits(), planar)
     with pytest.raises(Unsafe, match="outside of the workspace"):
-        at_rest(np.zeros(2), limits(box=(np.zeros(3), np.full(3, 0.5))), planar)
+        initial_command(np.zeros(2), limits(box=(np.zeros(3), np.full(3, 0.5))), planar)
 
 
 def test_braking_comes_to_rest_in_the_stated_time():
-    fast = Motion(np.zeros(2), np.array([1.0, -2.0]))
+    fast = JointCommand(np.zeros(2), np.array([1.0, -2.0]))
     way = safety.braking(fast, limits(), PERIOD)
     assert not way[-1].velocity.any()
     assert len(way) * PERIOD <= safety.stop_time(limits()) + PERIOD
 
 
 def test_gripper_hysteresis_and_ramp():
-    assert safety.grip(0.1, opened=False, hysteresis=0.0)
-    assert not safety.grip(0.1, opened=False, hysteresis=0.3)
-    assert safety.grip(-0.1, opened=True, hysteresis=0.3)
-    assert not safety.grip(-0.4, opened=True, hysteresis=0.3)
+    assert safety.gripper_with_hysteresis(0.1, opened=False, hysteresis=0.0)
+    assert not safety.gripper_with_hysteresis(0.1, opened=False, hysteresis=0.3)
+    assert safety.gripper_with_hysteresis(-0.1, opened=True, hysteresis=0.3)
+    assert not safety.gripper_with_hysteresis(-0.4, opened=True, hysteresis=0.3)
     assert safety.ramp(0, 2) == 0.1 and safety.ramp(1, 2) == pytest.approx(0.55) and safety.ramp(2, 2) == safety.ramp(0, 0) == 1
     np.testing.assert_allclose(safety.smooth(np.ones(2), np.zeros(2), 0.75), 0.25)
 
@@ -138,20 +138,20 @@ def cases(draw):
 @given(cases())
 def test_nothing_outside_of_the_limits_passes(case):
     arm, period, speed, relative, asked = case
-    motion = at_rest(np.zeros(2), arm, planar)
+    command = initial_command(np.zeros(2), arm, planar)
     for joints in asked:
-        wanted = np.array(joints) + (motion.position if relative else 0)
+        wanted = np.array(joints) + (command.position if relative else 0)
         try:
-            after = admit(wanted, motion, arm, planar, period, speed).motion
+            after = filter_command(wanted, command, arm, planar, period, speed).command
         except Unsafe:
             assert not np.isfinite(wanted).all()
             break
-        check(motion, after, arm, period)
-        motion = after
-    for after in safety.braking(motion, arm, period):  # and whenever it ends, there is a way to rest
-        check(motion, after, arm, period)
-        motion = after
-    assert (np.abs(motion.velocity) <= safety.EPSILON).all()
+        check(command, after, arm, period)
+        command = after
+    for after in safety.braking(command, arm, period):  # and whenever it ends, there is a way to rest
+        check(command, after, arm, period)
+        command = after
+    assert (np.abs(command.velocity) <= safety.EPSILON).all()
 
 
 def check(before, after, arm, period):

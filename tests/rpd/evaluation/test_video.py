@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from rpd.video import GREEN, GREY, GridRecorder, VideoWriter, grid, side_by_side
+from rpd.evaluation.video import GREEN, GREY, GridRecorder, VideoWriter, grid, side_by_side
 
 
 def read(path):
@@ -41,7 +41,7 @@ def test_videos_have_the_frame_rate_and_even_sizes(tmp_path):
     assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
 
 
-def test_an_interrupted_video_leaves_nothing(tmp_path):
+def test_interrupted_video_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", 20) as video:
         video.write(np.zeros((32, 32, 3), np.uint8))
         raise RuntimeError

@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from envs.registry import make
-from rpd.export import actors, command
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.envs.registry import make
+from rpd.export import actors
 from rpd.export.diffusion import steps
-from students.config import StudentConfig
-from students.diffusion.actor import DiffusionActor
-from students.diffusion.config import DiffusionConfig
-from students.diffusion.policy import DiffusionPolicy
-from students.diffusion.samplers import make as make_sampler
+from rpd.export.write import write
+from rpd.policies.made_for import made_for
+from rpd.students.config import StudentConfig
+from rpd.students.diffusion.actor import DiffusionActor
+from rpd.students.diffusion.config import DiffusionConfig
+from rpd.students.diffusion.policy import DiffusionPolicy
+from rpd.students.diffusion.samplers import make as make_sampler
 from tests.rpd.export.conftest import READS, TASK
 
 pytest.importorskip("diffusers")
@@ -22,15 +24,15 @@ N = 3
 
 
 def world(obs="state"):
-    images = {"obs": "image", "image_size": 32, "frames": 2} if obs == "image" else {}
+    images = {"obs_mode": "rgb", "image_size": 32, "frame_stack": 2} if obs == "image" else {}
     return make(TASK, EnvConfig(num_envs=N, **images))
 
 
 def build(env, student=None, **settings):
     """A small policy with random weights, as if it had seen demonstrations."""
     torch.manual_seed(0)
-    small = {"image_features": 16, "image_channels": (8, 8)} | (student or {})
-    config = DiffusionConfig(**{"width": 16, "depth": 1, "n_obs": 2, "horizon": 8, "levels": 50} | settings)
+    small = {"image_feature_dim": 16, "image_channels": (8, 8)} | (student or {})
+    config = DiffusionConfig(**{"width": 16, "depth": 1, "n_obs_steps": 2, "horizon": 8, "num_train_timesteps": 50} | settings)
     policy = DiffusionPolicy(env.spec, StudentConfig(**small), config)
     policy.prepare(torch.randn(64, len(env.spec.state_names)), torch.rand(64, 7) * 2 - 1)
     return policy.eval()
@@ -44,25 +46,27 @@ def same_noise(actor, written):
     written.seed(7)
 
 
+ROUNDING = 1e-3
+"""Between torch and onnxruntime, behind steps that divide by almost nothing (see rpd.export.diffusion.HALF)."""
 CASES = {
-    "ddim": ("state", {}, None, None, 0.0),
-    "ddpm": ("state", {}, None, "ddpm:steps=20", 1e-6),
-    "transformer": ("state", {"network": "transformer"}, None, "ddim:steps=4,execute=3", 1e-4),
-    "flow": ("state", {"process": "flow"}, {"reads": READS}, "euler:steps=5", 1e-5),
-    "warm": ("state", {}, None, "rti:levels=3", 1e-5),
-    "warm flow": ("state", {"process": "flow"}, None, "rti:levels=3,execute=2,fallback=0.5", 1e-5),
-    "images": ("image", {"gripper_scale": 0.1, "n_obs": 3}, None, "rti:levels=2", 1e-3),
+    "ddim": ("state", {}, None, None),
+    "ddpm": ("state", {}, None, "ddpm:steps=20"),
+    "transformer": ("state", {"network": "transformer"}, None, "ddim:steps=4,n_action_steps=3"),
+    "flow": ("state", {"process": "flow"}, {"state_keys": READS}, "euler:steps=5"),
+    "warm": ("state", {}, None, "rti:timesteps=3"),
+    "warm flow": ("state", {"process": "flow"}, None, "rti:timesteps=3,n_action_steps=2,fallback=0.5"),
+    "images": ("image", {"gripper_scale": 0.1, "n_obs_steps": 3}, None, "rti:timesteps=2"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_loop_in_numpy_does_what_the_sampler_does(name, tmp_path):
+def test_numpy_sampler_equals_torch_sampler(name, tmp_path):
     """Step by step in three environments, one of which begins anew."""
-    obs_kind, settings, student, sampler, tolerance = CASES[name]
+    obs_kind, settings, student, sampler = CASES[name]
     env = world(obs_kind)
     policy = build(env, student, **settings)
     policy.save_pretrained(tmp_path / "policy")
-    written = command.write(policy, tmp_path / "policy", tmp_path / "out", "torchscript", sampler=sampler)
+    written = write(policy, tmp_path / "policy", made_for(tmp_path / "policy"), tmp_path / "out", sampler=sampler)
     assert written.error <= 1e-5
     actor = DiffusionActor(policy, sampler)
     same_noise(actor, written)
@@ -76,24 +80,23 @@ def test_the_loop_in_numpy_does_what_the_sampler_does(name, tmp_path):
         action = actor.act(obs, [""] * N)
         images = {key: obs[key][..., -3:].numpy() for key in env.spec.cameras}
         np.testing.assert_allclose(
-            written.act_batch({"state": obs["state"][:, index].numpy(), **images}), action, atol=tolerance
+            written.act_batch({"state": obs["state"][:, index].numpy(), **images}), action, atol=ROUNDING
         )
         obs = env.step(action).obs
-    assert written.about["chunks"]["execute"] == actor.sampler.execute
+    assert written.about["chunks"]["execute"] == actor.sampler.n_action_steps
     assert written.about["networks"]["denoiser"]["inputs"] == ["x", "level", "context"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["onnx", "pt2"])
 @pytest.mark.parametrize("network", ["unet", "transformer"])
-def test_formats(network, format, tmp_path):
+def test_onnx(network, tmp_path):
     env = world()
     policy = build(env, network=network)
     policy.save_pretrained(tmp_path / "policy")
-    written = command.write(policy, tmp_path / "policy", tmp_path / "out", format, sampler="rti:levels=3")
+    written = write(policy, tmp_path / "policy", made_for(tmp_path / "policy"), tmp_path / "out", sampler="rti:timesteps=3")
     assert written.error <= 1e-5
-    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()).count(command.formats.FORMATS[format][0]) == 2
-    actor, obs = DiffusionActor(policy, "rti:levels=3"), env.reset(3)
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()).count(".onnx") == 2
+    actor, obs = DiffusionActor(policy, "rti:timesteps=3"), env.reset(3)
     same_noise(actor, written)
     for step in range(4):
         # The first chunk is drawn from pure noise, where rounding grows a hundredfold (see rpd.export.diffusion.HALF).
@@ -118,12 +121,37 @@ def test_steps_are_those_of_the_process(process, is_random):
         np.testing.assert_allclose(actor._walked(x.numpy(), None, [row], quiet=True), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", ["rtc", "streaming", "ddim:steps=4,ensemble=0.01", "rti:levels=auto"])
-def test_a_sampler_that_needs_more_than_networks_is_refused(sampler, tmp_path):
+@pytest.mark.parametrize("sampler", ["rtc", "streaming", "ddim:steps=4,ensemble=0.01", "rti:timesteps=auto"])
+def test_sampler_that_needs_more_than_networks_is_refused(sampler, tmp_path):
     env = world()
     policy = build(env, noise="action" if sampler == "streaming" else "chunk")
     make_sampler(sampler, policy)
     policy.save_pretrained(tmp_path / "policy")
-    with pytest.raises(ConfigError, match=r"cannot be exported: ddpm, ddim, euler and rti can|name them, e\.g\. rti:levels=3"):
-        command.write(policy, tmp_path / "policy", tmp_path / "out", "torchscript", sampler=sampler)
+    with pytest.raises(
+        ConfigError, match=r"cannot be exported: ddpm, ddim, euler and rti can|name them, e\.g\. rti:timesteps=3"
+    ):
+        write(policy, tmp_path / "policy", made_for(tmp_path / "policy"), tmp_path / "out", sampler=sampler)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"horizon": 10**9}, "chunks.horizon is 1000000000"),
+        ({"execute": 9}, "chunks.execute is 9"),
+        ({"n_obs": 10**9}, "chunks.n_obs"),
+        ({"full": [[0.0] * 7] * 1001}, "the number of chunks.full is 1001"),
+        ({"full": [[float("nan")] * 7]}, "chunks.full"),
+        ({"full": []}, "the number of chunks.full is 0"),
+        ({"start": -1}, "chunks.start"),
+        ({"half": [1e30] * 7}, "chunks.half"),
+        ({"center": [0.0] * 6}, "chunks.center"),
+        ({"warm": {"steps": [[0.0] * 7], "limit": float("nan"), "discrete": None}}, "chunks.warm"),
+    ],
+)
+def test_chunks_without_bounds_are_refused(change, says):
+    chunks = {"horizon": 8, "execute": 4, "n_obs": 1, "full": [[0.0] * 7], "warm": None, "start": 0}
+    chunks |= {"center": [0.0] * 7, "half": [1.0] * 7, "discrete": [False] * 7}
+    actors.check_chunks(chunks | {"warm": {"steps": [[0.0] * 7], "limit": float("inf"), "discrete": 0.5}}, 7)
+    with pytest.raises(ValueError, match=says.replace(".", r"\.")):
+        actors.check_chunks(chunks | change, 7)

@@ -4,95 +4,61 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from envs.base import Episodes, Step, VectorEnv
-from envs.errors import ConfigError, NonFiniteError
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
-from rpd.rollout import Collector, EpisodeStats
-from students.actor_critic import ActorCritic
-from students.config import StudentConfig
-from teachers.base import Teacher, TeacherOutput
+from rpd.envs.errors import ConfigError, NonFiniteError
+from rpd.envs.vector_env import EpisodeInfo
+from rpd.rollout.collector import Collector, EpisodeStats
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import StudentConfig
+from rpd.teachers.base import Teacher, TeacherOutput
+from tests.fakes import FakeEnv, fake_spec
 
 N, T, LIMIT = 4, 5, 3
-SPEC = EnvSpec(
-    task="fake/Count",
-    embodiment=Embodiment(name="dot", num_joints=1, descriptor={}),
-    observations={"state": ObsSpec(shape=(2,), dtype="float32")},
-    state_names=("env", "step"),
-    action=ActionSpec(names=("x", "grip"), units=("m", ""), scale=(0.1, 1.0), discrete=(False, True)),
-    control_hz=20,
-    max_episode_steps=LIMIT,
-    reward="dense",
-)
+SPEC = fake_spec(state_names=("env", "step"), max_episode_steps=LIMIT, reward="dense")
 nan, inf = float("nan"), float("inf")
 
 
-class CountEnv(VectorEnv):
+class CountEnv(FakeEnv):
     """Observes (environment, steps since reset). Environment 0 succeeds after 2 steps, the others time out after 3."""
 
-    num_envs, device, spec = N, torch.device("cpu"), SPEC
-
     def __init__(self):
+        super().__init__(N, SPEC)
         self.steps = 0
         self.broken = {}  # at which step to return what: {step: {"reward": ..., "obs": ...}}
 
-    @property
-    def instructions(self):
-        return [f"do {i}" for i in range(N)]
+    def solved(self, action):
+        return (self.t == 2) & (torch.arange(N) == 0)
 
-    def reset(self, seed, stagger=False):
-        self.count = torch.zeros(N, dtype=torch.int64)
-        return self._obs()
+    def reward(self, solved):
+        return torch.full((N,), float(self.steps))
+
+    def observe(self):
+        return TensorDict({"state": torch.stack([torch.arange(N), self.t], 1).float()}, batch_size=[N])
 
     def step(self, action):
         if not action.isfinite().all():
             raise NonFiniteError("policy", "action of environment 0")
         self.steps += 1
-        self.count += 1
-        solved = (self.count == 2) & (torch.arange(N) == 0)
-        late = self.count == LIMIT
-        ended = (solved | late).nonzero()[:, 0]
-        episode = final = None
-        if len(ended):
-            length = self.count[ended].clone()
-            episode = Episodes(ended, -length.float(), length, solved[ended], solved[ended], ended)
-            final = self._obs()[ended]
-            self.count[ended] = 0
-        reward, obs, broken = torch.full((N,), float(self.steps)), self._obs(), self.broken.get(self.steps, {})
+        out, broken = super().step(action), self.broken.get(self.steps, {})
         if "reward" in broken:
-            reward[2] = broken["reward"]
+            out.reward[2] = broken["reward"]
         if "obs" in broken:
-            obs["state"][3, 1] = broken["obs"]
-        if "final" in broken and final is not None:
-            final["state"][0] = broken["final"]
-        return Step(obs, reward, solved, late, final, episode)
+            out.obs["state"][3, 1] = broken["obs"]
+        if "final" in broken and out.final_obs is not None:
+            out.final_obs["state"][0] = broken["final"]
+        return out
 
-    def _obs(self):
-        return TensorDict({"state": torch.stack([torch.arange(N), self.count], 1).float()}, batch_size=[N])
-
-    def look(self, envs=None):
-        view = (10 * torch.arange(N) + self.count).to(torch.uint8)
+    def teacher_images(self, envs=None):
+        view = (10 * torch.arange(N) + self.t).to(torch.uint8)
         return {"view.eye": view if envs is None else view[envs]}
-
-    def render(self, envs=None, size=256):
-        raise NotImplementedError
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        return self._obs()
-
-    def close(self):
-        pass
 
 
 class Counting(Teacher):
     """Says 0.5 and remembers what it was asked."""
 
-    name, provides = "counting", frozenset({"mean"})
+    name, output_fields = "counting", frozenset({"mean"})
 
-    def __init__(self, elsewhere=False):
-        self.asked, self.forgotten, self.says, self.elsewhere = [], [], 0.5, elsewhere
+    def __init__(self, runs_remotely=False):
+        self.asked, self.forgotten, self.says, self.runs_remotely = [], [], 0.5, runs_remotely
 
     def check_env(self, spec):
         pass
@@ -109,14 +75,14 @@ class Counting(Teacher):
 
 def collector(teacher=None, fraction=1.0, explore=True):
     torch.manual_seed(0)
-    policy = ActorCritic(SPEC, StudentConfig(hidden=(8,)))
+    policy = ActorCritic(SPEC, StudentConfig(hidden_dims=(8,)))
     made = Collector(CountEnv(), policy, teacher, T, fraction, torch.Generator().manual_seed(0), explore)
     made.obs = made.env.reset(0)
-    policy.observe(made.obs)
+    policy.update_normalization(made.obs)
     return made
 
 
-def test_batch_holds_what_happened():
+def test_batch_contains_the_rollout():
     made = collector()
     batch, last_value = made.collect(label=False)
     assert batch.batch_size == (T, N)
@@ -152,25 +118,25 @@ def test_batch_is_allocated_once():
     made = collector(Counting())
     first = made.collect(label=True)[0]["obs", "state"].data_ptr()
     assert made.collect(label=True)[0]["obs", "state"].data_ptr() == first
-    assert "teacher.mean" not in made.collect(label=False)[0]  # labels that are not asked any more do not linger
+    assert "teacher" not in set(made.collect(label=False)[0].keys())  # labels that are not asked any more do not linger
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_every_observation_is_labelled_once(elsewhere):
-    teacher = Counting(elsewhere)
+@pytest.mark.parametrize("runs_remotely", [False, True])
+def test_every_observation_is_labelled_once(runs_remotely):
+    teacher = Counting(runs_remotely)
     made = collector(teacher)
     batch, _ = made.collect(label=True)
     assert torch.equal(torch.stack(teacher.asked), batch["obs", "state"])
-    assert made.queries == T * N and batch["teacher.valid"].all() and (batch["teacher.mean"] == 0.5).all()
+    assert made.queries == T * N and batch["teacher", "valid"].all() and (batch["teacher", "mean"] == 0.5).all()
     assert teacher.forgotten == [[True, False, False, False], [False, True, True, True], [True, False, False, False]]
     made.collect(label=False)
     assert made.queries == T * N and len(teacher.asked) == T
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_only_what_the_run_reads_is_stored(fraction):
+def test_only_requested_teacher_fields_are_stored(fraction):
     class Talkative(Counting):
-        provides = frozenset({"mean", "std", "log_prob"})
+        output_fields = frozenset({"mean", "std", "log_prob"})
 
         def label(self, obs, instructions, student_action=None):
             answer = super().label(obs, instructions, student_action)
@@ -178,29 +144,29 @@ def test_only_what_the_run_reads_is_stored(fraction):
             return answer
 
     teacher = Talkative()
-    assert teacher.wanted == teacher.provides
-    teacher.wanted = frozenset({"log_prob"})
+    assert teacher.requested_fields == teacher.output_fields
+    teacher.requested_fields = frozenset({"log_prob"})
     batch, _ = collector(teacher, fraction).collect(label=True)  # and what nobody reads may be NaN
-    assert {k for k in batch.keys() if k.startswith("teacher.")} == {"teacher.valid", "teacher.log_prob"}  # noqa: SIM118
-    valid = batch["teacher.valid"]
-    assert torch.equal(batch["teacher.log_prob"][valid], batch["action"][..., 0][valid])  # of the very action
+    assert set(batch["teacher"].keys()) == {"valid", "log_prob"}
+    valid = batch["teacher", "valid"]
+    assert torch.equal(batch["teacher", "log_prob"][valid], batch["action"][..., 0][valid])  # of the very action
 
 
-def test_a_teacher_elsewhere_thinks_while_the_simulator_steps():
+def test_remote_teacher_runs_in_parallel_with_the_simulator():
     """Its answer to each question but the last is held back until the environment has moved on."""
-    teacher, stepped = Counting(elsewhere=True), threading.Semaphore(0)
+    teacher, stepped = Counting(runs_remotely=True), threading.Semaphore(0)
     made = collector(teacher)
     label, step = teacher.label, made.env.step
     teacher.label = lambda *args: (stepped.acquire(timeout=30), label(*args))[1]
     made.env.step = lambda action: (step(action), stepped.release())[0]
     batch, _ = made.collect(label=True)
-    assert torch.equal(torch.stack(teacher.asked), batch["obs", "state"]) and (batch["teacher.mean"] == 0.5).all()
+    assert torch.equal(torch.stack(teacher.asked), batch["obs", "state"]) and (batch["teacher", "mean"] == 0.5).all()
     assert teacher.forgotten == [[True, False, False, False], [False, True, True, True], [True, False, False, False]]
 
 
 @pytest.mark.parametrize("what", ["label", "reset"])
-def test_what_goes_wrong_elsewhere_is_raised_here(what):
-    teacher = Counting(elsewhere=True)
+def test_error_in_teacher_thread_is_raised(what):
+    teacher = Counting(runs_remotely=True)
 
     def fail(*_):
         raise ConfigError("gone")
@@ -210,16 +176,16 @@ def test_what_goes_wrong_elsewhere_is_raised_here(what):
         collector(teacher).collect(label=True)
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("runs_remotely", [False, True])
 @pytest.mark.parametrize(("fraction", "per_step"), [(0.5, [2] * 5), (0.3, [1, 1, 1, 1, 2]), (0.75, [3] * 5)])
-def test_label_fraction_is_exact(fraction, per_step, elsewhere):
-    teacher = Counting(elsewhere)
+def test_label_fraction_is_exact(fraction, per_step, runs_remotely):
+    teacher = Counting(runs_remotely)
     made = collector(teacher, fraction)
     batch, _ = made.collect(label=True)
     assert [len(asked) for asked in teacher.asked] == per_step  # 0.3 * 4 = 1.2: what is owed is asked later
-    assert made.queries == batch["teacher.valid"].sum() == sum(per_step) == round(T * N * fraction)
-    valid = batch["teacher.valid"]
-    assert (batch["teacher.mean"][valid] == 0.5).all() and (batch["teacher.mean"][~valid] == 0).all()
+    assert made.queries == batch["teacher", "valid"].sum() == sum(per_step) == round(T * N * fraction)
+    valid = batch["teacher", "valid"]
+    assert (batch["teacher", "mean"][valid] == 0.5).all() and (batch["teacher", "mean"][~valid] == 0).all()
     assert torch.equal(batch["obs", "state"][valid], torch.cat(teacher.asked))
 
 
@@ -228,11 +194,11 @@ def test_fraction_below_one_label_per_step():
         collector(Counting(), 0.2)
 
 
-def test_who_remembers_rows_is_asked_about_all():
+def test_stateful_teacher_requires_full_label_fraction():
     teacher = Counting()
-    teacher.wants_all = True
+    teacher.is_stateful = True
     collector(teacher).collect(label=True)
-    with pytest.raises(ConfigError, match=r"label_fraction 0\.5: teacher counting remembers what each environment showed"):
+    with pytest.raises(ConfigError, match=r"label_fraction 0\.5: teacher counting is stateful"):
         collector(teacher, 0.5)
 
 
@@ -245,10 +211,10 @@ def test_without_exploration_the_mode_acts():
 def test_episode_stats_are_a_running_mean():
     stats = EpisodeStats(decay=0.9)
     one = torch.ones(1)
-    stats.add(Episodes(one.long(), 10 * one, 5 * one.long(), one.bool(), one.bool(), one.long()))
-    assert stats.means == {"success": 1.0, "return": 10.0, "length": 5.0}
-    stats.add(Episodes(one.long(), 20 * one, 5 * one.long(), ~one.bool(), one.bool(), one.long()))
-    assert stats.means == pytest.approx({"success": 0.9, "return": 11.0, "length": 5.0})
+    stats.add(EpisodeInfo(one.long(), 10 * one, 5 * one.long(), one.bool(), one.bool(), one.long()))
+    assert stats.means == {"success": 1.0, "ep_return": 10.0, "ep_length": 5.0}
+    stats.add(EpisodeInfo(one.long(), 20 * one, 5 * one.long(), ~one.bool(), one.bool(), one.long()))
+    assert stats.means == pytest.approx({"success": 0.9, "ep_return": 11.0, "ep_length": 5.0})
 
 
 @pytest.mark.parametrize("value", [nan, inf])
@@ -279,11 +245,11 @@ def test_teacher_is_named():
     teacher = Counting()
     made = collector(teacher)
     teacher.says = nan
-    with pytest.raises(NonFiniteError, match=r"from the teacher: teacher\.mean of environment 0, 1, 2, 3, step 1"):
+    with pytest.raises(NonFiniteError, match=r"from the teacher counting: teacher\.mean of environment 0, 1, 2, 3, step 1"):
         made.collect(label=True)
 
 
-def test_rows_that_are_not_valid_may_hold_anything():
+def test_invalid_rows_are_ignored():
     class Silent(Counting):
         def label(self, obs, instructions, student_action=None):
             return TeacherOutput(torch.full((N, 2), nan), torch.zeros(N, dtype=torch.bool))
@@ -291,7 +257,7 @@ def test_rows_that_are_not_valid_may_hold_anything():
     collector(Silent()).collect(label=True)
 
 
-def test_policy_is_named_and_the_batch_keeps_what_it_did():
+def test_non_finite_policy_is_named_and_batch_is_kept():
     made = collector()
     with torch.no_grad():
         next(made.policy.actor.parameters()).fill_(nan)
@@ -301,9 +267,9 @@ def test_policy_is_named_and_the_batch_keeps_what_it_did():
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_a_teacher_that_looks_sees_what_the_student_does_not(fraction):
+def test_teacher_images_are_passed_to_teacher_only(fraction):
     teacher = Counting()
-    teacher.looks = True
+    teacher.needs_teacher_images = True
     seen = []
     label = teacher.label
     teacher.label = lambda obs, *rest: (seen.append(obs), label(obs, *rest))[1]

@@ -3,7 +3,7 @@
 import torch
 from tensordict import TensorDict
 
-from rpd.replay import Replay
+from rpd.rollout.replay_buffer import Replay
 
 
 def batch(values: list[int]) -> TensorDict:

@@ -1,17 +1,22 @@
 import errno
+import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from envs.errors import ConfigError, RunFault
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
-from rpd import checkpoint
-from rpd.atomic import write_json, write_text
-from students.actor_critic import ActorCritic
-from students.config import StudentConfig
+from rpd.cli.main import main
+from rpd.core.files import write_json, write_text
+from rpd.envs.errors import ConfigError, RunFault
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.runs import checkpoint
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import StudentConfig
+from rpd.students.io.files import file_digest
+from rpd.training.on_policy import OnPolicyTrainer
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def policy():
         max_episode_steps=50,
         reward="dense",
     )
-    return ActorCritic(spec, StudentConfig(hidden=(8,)))
+    return ActorCritic(spec, StudentConfig(hidden_dims=(8,)))
 
 
 def steps(run):
@@ -49,7 +54,7 @@ def test_round_trip(policy, tmp_path):
     assert os.readlink(tmp_path / "checkpoints" / "last") == "000012800"
 
 
-def test_a_moved_run_still_works(policy, tmp_path):
+def test_moved_run_still_works(policy, tmp_path):
     checkpoint.save(tmp_path / "a", 1, policy, {}, {})
     (tmp_path / "a").rename(tmp_path / "b")
     assert checkpoint.load(tmp_path / "b" / "checkpoints" / "last").step == 1
@@ -94,21 +99,21 @@ def test_damage_is_named_and_passed_over(policy, tmp_path, name, damage):
     assert "\n" not in str(caught.value)
     if name != checkpoint.MANIFEST or damage != "flip":  # a digest that changed shows as its file's mismatch
         assert name in str(caught.value)
-    sound, problems = checkpoint.newest_sound(tmp_path)
+    sound, problems = checkpoint.latest_valid_checkpoint(tmp_path)
     assert sound.step == 1 and problems == [str(caught.value)]
 
 
 def test_none_sound(policy, tmp_path):
     with pytest.raises(ConfigError, match="no sound checkpoint"):
-        checkpoint.newest_sound(tmp_path)
+        checkpoint.latest_valid_checkpoint(tmp_path)
     path = checkpoint.save(tmp_path, 1, policy, {}, {})
     (path / checkpoint.STATE).unlink()
     with pytest.raises(ConfigError, match=r"state\.json: cannot be read"):
-        checkpoint.newest_sound(tmp_path)
+        checkpoint.latest_valid_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("writes", range(5))
-def test_full_disk_leaves_the_last_good_one(policy, tmp_path, monkeypatch, writes):
+def test_full_disk_leaves_the_last_valid_checkpoint(policy, tmp_path, monkeypatch, writes):
     checkpoint.save(tmp_path, 1, policy, {}, {}, keep=1)
     real, count = os.fsync, 0
 
@@ -124,7 +129,7 @@ def test_full_disk_leaves_the_last_good_one(policy, tmp_path, monkeypatch, write
         checkpoint.save(tmp_path, 2, policy, {"t": torch.ones(3)}, {}, keep=1)
     monkeypatch.undo()
     assert steps(tmp_path) == ["000000001", "last"]
-    assert checkpoint.newest_sound(tmp_path)[0].step == 1
+    assert checkpoint.latest_valid_checkpoint(tmp_path)[0].step == 1
 
 
 def test_killed_while_saving(policy, tmp_path, monkeypatch):
@@ -135,7 +140,7 @@ def test_killed_while_saving(policy, tmp_path, monkeypatch):
         checkpoint.save(tmp_path, 2, policy, {}, {})
     monkeypatch.undo()
     assert ".tmp-000000002" in steps(tmp_path)
-    assert checkpoint.newest_sound(tmp_path)[0].step == 1
+    assert checkpoint.latest_valid_checkpoint(tmp_path)[0].step == 1
     checkpoint.save(tmp_path, 2, policy, {}, {})
     assert steps(tmp_path) == ["000000001", "000000002", "last"]
 
@@ -173,16 +178,16 @@ def test_training_continues_bit_identically(policy, tmp_path):
 
     torch.manual_seed(99)
     np.random.seed(99)
-    saved, _ = checkpoint.newest_sound(tmp_path)
+    saved, _ = checkpoint.latest_valid_checkpoint(tmp_path)
     resumed = ActorCritic.from_pretrained(saved.policy_dir)
-    other = torch.optim.Adam(resumed.parameters(), lr=1e-2, eps=1e-5)
+    other = torch.optim.Adam(resumed.parameters(), lr=1 / 300, eps=1e-5)
     fresh = torch.Generator()
     groups = {p: {k.removeprefix(p): v for k, v in saved.tensors.items() if k.startswith(p)} for p in ("opt.", "rng.")}
     checkpoint.load_optimizer(other, groups["opt."])
     checkpoint.load_rng(groups["rng."], fresh)
     train(resumed, other, fresh, 5)
 
-    assert other.param_groups[0]["lr"] == 1 / 300
+    assert other.param_groups[0]["lr"] == 1 / 300, "the configuration's, and not the checkpoint's"
     for name, tensor in policy.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
@@ -222,3 +227,42 @@ def test_atomic_text(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="full"):
         write_text(path, "other")
     assert path.read_text() == '{\n  "a": 1\n}\n' and os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize("found", [None, 1, 99])
+def test_another_format_is_one_line_before_anything_is_built(found, small, tmp_path, monkeypatch, capsys):
+    """A run of an earlier version of rpd, which wrote no number, and one of a later."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "FORMAT", found)
+    assert OnPolicyTrainer(small(total_timesteps=32), Path("x")).run()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    last = Path("x/checkpoints/last")
+    if found is None:
+        rewrite(last, lambda state: state.pop("format"))
+    for words in (["train"], ["generalist"], ["teacher", "finetune"]):
+        assert main([*words, "--resume", "x"]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "x was trained by another version of rpd (rpd " in said
+        assert f"format {found or 1}, this version resumes format {checkpoint.FORMAT}: resume it with that version" in said
+    with pytest.raises(checkpoint.CorruptCheckpoint, match=f"format {found or 1}, and this version of rpd reads"):
+        checkpoint.load(last)
+
+
+def rewrite(path, change):
+    """Alter a checkpoint's state, and seal it again."""
+    state = json.loads((path / checkpoint.STATE).read_text())
+    change(state)
+    (path / checkpoint.STATE).write_text(json.dumps(state))
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    manifest["files"][checkpoint.STATE] = file_digest(path / checkpoint.STATE)
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_checkpoint_format_matches_its_keys(small, tmp_path):
+    """A change of this list raises `checkpoint.FORMAT`."""
+    OnPolicyTrainer(small(total_timesteps=32, algorithm="rpd", teacher="scripted"), tmp_path / "x").run()
+    assert checkpoint.FORMAT == 3
+    assert sorted(checkpoint.load(tmp_path / "x" / "checkpoints" / "last").meta) == [
+        "base_result", "collector", "config", "objective", "sources", "success", "teacher_result", "wall",
+    ]  # fmt: skip

@@ -7,14 +7,14 @@ import os
 import pytest
 from safetensors.torch import load_file
 
-import rpd.ppo
-import rpd.trainer
-from envs.errors import WorkerDied
-from envs.tabletop.env import TabletopEnv
-from rpd import checkpoint
-from rpd.cli import main
-from rpd.track import Tracker
-from teachers.scripted import ScriptedTeacher
+import rpd.algorithms.ppo
+import rpd.runs.evidence
+from rpd.cli.main import main
+from rpd.envs.errors import WorkerDied
+from rpd.envs.tabletop.env import TabletopEnv
+from rpd.runs import checkpoint
+from rpd.runs.tracker import Tracker
+from rpd.teachers.scripted import ScriptedTeacher
 
 
 def poison(monkeypatch, where):
@@ -44,15 +44,15 @@ def poison(monkeypatch, where):
 
         monkeypatch.setattr(ScriptedTeacher, "label", labelled)
     else:
-        update, updates = rpd.ppo.update, []
+        update, updates = rpd.algorithms.ppo.update, []
 
         def updated(*args, **kwargs):
             updates.append(1)
             if len(updates) == 3:
-                monkeypatch.setattr(rpd.ppo, "policy_loss", lambda log_ratio, *_: log_ratio.sum() * nan)
+                monkeypatch.setattr(rpd.algorithms.ppo, "policy_loss", lambda log_ratio, *_: log_ratio.sum() * nan)
             return update(*args, **kwargs)
 
-        monkeypatch.setattr(rpd.ppo, "update", updated)
+        monkeypatch.setattr(rpd.algorithms.ppo, "update", updated)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def poison(monkeypatch, where):
     [
         ("reward", "environment", "reward of environment 1, step 4 of the batch"),
         ("obs", "environment", "obs.state of environment 1, step 5 of the batch"),
-        ("teacher", "teacher", "teacher.mean of environment 2, step"),
+        ("teacher", "teacher scripted:noise=0.5", "teacher.mean of environment 2, step"),
         ("loss", "loss", "ppo/policy_loss"),
     ],
 )
 def test_nan_stops_the_run_with_evidence(where, source, named, arguments, tmp_path, monkeypatch, capsys):
 
-    args = [*arguments(total_steps=192, eval_every=192, distill__schedule="constant"), "--runs-dir", str(tmp_path)]
+    args = [*arguments(total_timesteps=192, eval_freq=192, distill__schedule="constant"), "--runs-dir", str(tmp_path)]
     with monkeypatch.context() as patch:
         poison(patch, where)
         assert main([*args, "--name", "x"]) == 1
@@ -93,7 +93,7 @@ def test_nan_stops_the_run_with_evidence(where, source, named, arguments, tmp_pa
 def test_evidence_must_not_hide_the_fault(arguments, tmp_path, monkeypatch, capsys):
 
     poison(monkeypatch, "reward")
-    monkeypatch.setattr(rpd.trainer, "write_bytes", full)
+    monkeypatch.setattr(rpd.runs.evidence, "write_bytes", full)
     assert main([*arguments(), "--runs-dir", str(tmp_path)]) == 1
     assert "non-finite values from the environment" in capsys.readouterr().err
 
@@ -112,7 +112,7 @@ def test_dead_worker_is_named_and_the_run_resumable(arguments, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(TabletopEnv, "step", stepped)
         patch.setattr(TabletopEnv, "close", lambda self: closed.append(self))
-        assert main([*arguments(total_steps=192), "--runs-dir", str(tmp_path), "--name", "x"]) == 1
+        assert main([*arguments(total_timesteps=192), "--runs-dir", str(tmp_path), "--name", "x"]) == 1
     out, err = capsys.readouterr()
     assert err == "rpd train: environment worker 1 (environments 2..3) was killed by SIGKILL\n"
     assert "rpd train --resume" in out and len(closed) == 2
@@ -171,3 +171,102 @@ def test_full_disk_while_logging(what, arguments, tmp_path, monkeypatch, capsys)
     out, err = capsys.readouterr()
     assert "No space left on device" in err and err.count("\n") == 1 and "rpd train --resume" in out
     assert main(["train", "--resume", str(tmp_path / "x")]) == 0
+
+
+def test_teacher_that_answers_nan_from_the_start(arguments, tmp_path, monkeypatch, capsys):
+    """It is judged before the first batch: there is none to leave as evidence, but what it was shown and answered."""
+    label = ScriptedTeacher.label
+
+    def labelled(self, obs, instructions, student_action=None):
+        answer = label(self, obs, instructions, student_action)
+        answer.mean[1, 0] = float("inf")
+        return answer
+
+    monkeypatch.setattr(ScriptedTeacher, "label", labelled)
+    monkeypatch.setattr(ScriptedTeacher, "act", lambda self, obs, instructions: labelled(self, obs, instructions).mean)
+    assert main([*arguments(), "--runs-dir", str(tmp_path), "--name", "x"]) == 1
+    out, err = capsys.readouterr()
+    named = "non-finite values from the policy scripted:noise=0.5: action of environment 1: x = inf"
+    assert err == f"rpd train: {named}\n" and f"evidence: {tmp_path / 'x' / 'evidence'}" in out
+    fault = json.loads((tmp_path / "x" / "evidence" / "fault.json").read_text())
+    assert fault == {"step": 0, "source": "policy scripted:noise=0.5", "fault": named}
+    tensors = load_file(tmp_path / "x" / "evidence" / "tensors.safetensors")
+    assert tensors["crossed.action"].isinf().any() and tensors["crossed.state"].isfinite().all()
+    assert "policy.actor.0.weight" in tensors
+
+    for verb in (["eval", "scripted:noise=0.5", "--task", "tabletop/Reach", "--episodes", "2", "--video", "False"],
+                 ["data", "collect", "tabletop/Reach", "--policy", "scripted:noise=0.5", "--episodes", "2"]):  # fmt: skip
+        assert main([*verb, "--out", str(tmp_path / verb[0]), "--num-threads", "1"]) == 1
+        assert capsys.readouterr().err == f"rpd {verb[0]}: {named}\n"
+
+
+def left(out, run_dir):
+    """The evidence that a command says it left: what was the matter, and the tensors."""
+    assert f"evidence: {run_dir / 'evidence'}" in out
+    return json.loads((run_dir / "evidence" / "fault.json").read_text()), load_file(
+        run_dir / "evidence" / "tensors.safetensors"
+    )
+
+
+@pytest.mark.parametrize("after", [0, 30], ids=["while it is judged", "while the student learns"])
+def test_base_that_answers_nan_is_named(after, tmp_path, monkeypatch, capsys):
+    act, asked = ScriptedTeacher.act, []
+
+    def acting(self, obs, instructions):
+        answer = act(self, obs, instructions)
+        asked.append(1)
+        if len(asked) > after:
+            answer[1, 0] = float("nan")
+        return answer
+
+    monkeypatch.setattr(ScriptedTeacher, "act", acting)
+    small = ["--env.num-envs", "4", "--env.max-episode-steps", "10", "--student.hidden-dims", "16", "--ppo.num-steps", "8",
+             "--total-timesteps", "256", "--num-threads", "1", "--eval-episodes", "2", "--final-eval-episodes",
+             "2"]  # fmt: skip
+    args = ["residual", "scripted:noise=0.3", "tabletop/Reach", *small]
+    assert main([*args, "--runs-dir", str(tmp_path), "--name", "x"]) == 1
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1 and "non-finite values from the base scripted:noise=0.3: " in err and "base_action" in err
+    fault, tensors = left(out, tmp_path / "x")
+    assert fault["source"] == "base scripted:noise=0.3"
+    assert any(name.endswith("base_action") and tensor.isnan().any() for name, tensor in tensors.items())
+
+
+def test_diffusion_policy_whose_loss_is_nan_leaves_evidence(collect, arguments, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("h5py"), pytest.importorskip("diffusers")
+    assert collect(tmp_path / "d", "tabletop/Reach", episodes=4, env__obs_mode="state", env__image_size=None) == 0
+    broken = lambda self, *_: sum(p.sum() for p in self.parameters()) * float("nan")  # noqa: E731
+    monkeypatch.setattr("rpd.students.diffusion.policy.DiffusionPolicy.loss", broken)
+    args = arguments(algorithm="bc", teacher=None, demos=tmp_path / "d", bc__batch_size=8)
+    assert main([*args, "--student", "diffusion", "--runs-dir", str(tmp_path), "--name", "x"]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("rpd train: non-finite values from the loss: nan at ") and err.count("\n") == 1
+    fault, tensors = left(out, tmp_path / "x")
+    assert fault["source"] == "loss" and {"batch.obs.state", "batch.actions"} <= tensors.keys()
+
+
+def test_vla_whose_loss_is_nan_leaves_evidence(recorded, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    from rpd.teachers.openvla.trainable import TrainableOpenVLA
+
+    loss = TrainableOpenVLA.loss
+    broken = lambda self, batch: {name: value * float("nan") for name, value in loss(self, batch).items()}  # noqa: E731
+    monkeypatch.setattr(TrainableOpenVLA, "loss", broken)
+    args = [
+        "teacher",
+        "finetune",
+        str(recorded),
+        "--train-steps",
+        "20",
+        "--batch-size",
+        "2",
+        "--eval-episodes",
+        "0",
+        "--num-threads",
+        "1",
+    ]
+    assert main([*args, "--runs-dir", str(tmp_path), "--name", "x"]) == 1
+    out, err = capsys.readouterr()
+    assert "non-finite values from the loss: clone/action" in err and err.count("\n") == 1
+    fault, tensors = left(out, tmp_path / "x")
+    assert fault["source"] == "loss" and tensors["batch.actions"].shape[0] == 2

@@ -13,33 +13,37 @@ import numpy as np
 import pytest
 import torch
 
-from rpd import checkpoint, run
-from rpd.cli import main
-from rpd.track import Tracker, read_metrics
-from rpd.trainer import Trainer
+import rpd
+from rpd.cli import train
+from rpd.cli.main import main
+from rpd.runs import checkpoint
+from rpd.runs.tracker import Tracker, read_metrics
+from rpd.training.on_policy import OnPolicyTrainer
 
 KINDS = {
     "rpd": {},
     "labels": {"distill": {"label_fraction": 0.5}},
-    "balanced": {"distill": {"divergence": "nll", "schedule": "gradient-ratio", "gate": "success-surpassed", "until": 1.0}},
-    "ppo": {"mode": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
-    "dagger": {"mode": "dagger"},
+    "balanced": {
+        "distill": {"divergence": "nll", "schedule": "gradient-ratio", "gate": "success-surpassed", "decay_fraction": 1.0}
+    },
+    "ppo": {"algorithm": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
+    "dagger": {"algorithm": "dagger"},
     "bins": {"teacher": "scripted:noise=0.5,bins=32", "distill": {"divergence": "rkl", "label_fraction": 0.5}},
     "samples": {"task": "tabletop/PickCube", "teacher": "scripted:modes=2,noise=0.2", "distill": {"divergence": "rkl"}},
     "scores": {"teacher": "scripted:noise=0.5,bins=32", "distill": {"divergence": "opd", "schedule": "gradient-ratio"}},
-    "scores alone": {"teacher": "scripted:bins=32", "distill": {"divergence": "opd"}, "mode": "dagger"},
-    "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "randomize": ("all",)}},
+    "scores alone": {"teacher": "scripted:bins=32", "distill": {"divergence": "opd"}, "algorithm": "dagger"},
+    "pick": {"task": "tabletop/PickCube", "env": {"max_episode_steps": 10, "domain_randomization": ("all",)}},
     "images": {
-        "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10},
-        "student": {"perceive": True, "asymmetric_critic": True, "augment": ("color",)},
-        "perception": {"minibatches": 3, "minibatch_size": 16, "keep": 50},
-        "distill": {"until": 0.5},
-        "teacher": "scripted:flip=0.2",
+        "env": {"obs_mode": "rgb", "image_size": 16, "max_episode_steps": 10},
+        "student": {"state_estimator": True, "asymmetric_critic": True, "augment": ("color",)},
+        "state_estimator": {"num_minibatches": 3, "minibatch_size": 16, "replay_capacity": 50},
+        "distill": {"decay_fraction": 0.5},
+        "teacher": "scripted:gripper_error_rate=0.2",
     },
     "ppo from images, end to end": {
-        "mode": "ppo",
+        "algorithm": "ppo",
         "teacher": None,
-        "env": {"obs": "image", "image_size": 16, "max_episode_steps": 10, "frames": 3},
+        "env": {"obs_mode": "rgb", "image_size": 16, "max_episode_steps": 10, "frame_stack": 3},
         "student": {"augment": ("shift", "color")},
     },
 }
@@ -50,7 +54,7 @@ def learned(run_dir):
     last = checkpoint.load(run_dir / "checkpoints" / "last")
     model = (last.policy_dir / "model.safetensors").read_bytes()
     tensors = {k: v.numpy().tobytes() for k, v in last.tensors.items()}
-    meta = {k: v for k, v in last.meta.items() if k != "wall"}
+    meta = {k: v for k, v in last.meta.items() if k not in ("wall", "config")}
     metrics = [{k: v for k, v in m.items() if not k.startswith("time/")} for m in read_metrics(run_dir)]
     result = json.loads((run_dir / "result.json").read_text())
     result.pop("wall_s")
@@ -72,7 +76,7 @@ def straight(small, tmp_path_factory):
     def get(kind):
         if kind not in done:
             run_dir = tmp_path_factory.mktemp(kind)
-            assert Trainer(small(**KINDS[kind]), run_dir).run()
+            assert OnPolicyTrainer(small(**KINDS[kind]), run_dir).run()
             done[kind] = learned(run_dir)
         return done[kind]
 
@@ -99,24 +103,24 @@ def interrupt_at(monkeypatch, step, signum):
 @pytest.mark.parametrize("kind", KINDS)
 def test_interrupted_and_resumed(kind, small, straight, tmp_path, monkeypatch, capfd):
     expected = straight(kind)
-    assert sum("eval/success" in m for m in expected["metrics"]) == 3  # one of them before the stop
+    assert sum("eval/success_once" in m for m in expected["metrics"]) == 3  # one of them before the stop
     config = small(**KINDS[kind])
-    config.checkpoint_every = 10_000  # the interrupt alone saves
+    config.save_freq = 10_000  # the interrupt alone saves
     with monkeypatch.context() as patch:
         interrupt_at(patch, 96, signal.SIGTERM)
-        assert Trainer(config, tmp_path).run() is False
+        assert OnPolicyTrainer(config, tmp_path).run() is False
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["000000096", "last"]
     assert "stopping after this iteration" in capfd.readouterr().err
     scramble()
-    assert run.resume(tmp_path) == 0
+    assert train.resume(tmp_path) == 0
     actual = learned(tmp_path)
     assert_equal(actual, expected)
-    assert any(m.get("rollout/length") for m in actual["metrics"])  # episodes ended and began again
+    assert any(m.get("rollout/ep_length") for m in actual["metrics"])  # episodes ended and began again
 
 
 def test_every_checkpoint_leads_to_the_same_end(small, straight, tmp_path):
     expected = straight("labels")
-    assert Trainer(small(**KINDS["labels"], keep_checkpoints=10), tmp_path / "whole").run()
+    assert OnPolicyTrainer(small(**KINDS["labels"], max_checkpoints=10), tmp_path / "whole").run()
     for step in (32, 64, 128, 192):
         copy = tmp_path / str(step)
         shutil.copytree(tmp_path / "whole", copy, symlinks=True)
@@ -124,22 +128,43 @@ def test_every_checkpoint_leads_to_the_same_end(small, straight, tmp_path):
             if int(path.name) > step:
                 shutil.rmtree(path)
         (copy / "result.json").unlink()
-        assert run.resume(copy) == 0
+        assert train.resume(copy) == 0
         assert_equal(learned(copy), expected)
 
 
-def test_a_complete_run_stays_as_it_is(small, tmp_path, capsys):
-    assert Trainer(small(total_steps=32), tmp_path).run()
+def test_resume_of_a_complete_run_changes_no_file(small, tmp_path, capsys):
+    assert OnPolicyTrainer(small(total_timesteps=32), tmp_path).run()
     before = learned(tmp_path)
-    assert run.resume(tmp_path) == 0
+    assert train.resume(tmp_path) == 0
     assert "is complete: 32 steps" in capsys.readouterr().out
     assert learned(tmp_path) == before
 
 
-def test_damage_goes_back_to_the_newest_sound_checkpoint(small, straight, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("way", ["command line", "library", "config.yaml"])
+def test_complete_run_trained_longer_equals_a_longer_run(way, small, tmp_path):
+    """With schedules that do not depend on the length of the run, and an end at a multiple of the evaluations' distance."""
+    options = {"distill": {"schedule": "constant"}, "ppo": {"anneal_lr": False}}
+    long = small(**options)
+    total = next(name for name, value in long if value == 192)
+    assert OnPolicyTrainer(long, tmp_path / "straight").run()
+    assert OnPolicyTrainer(small(**options, **{total: 128}), tmp_path / "x").run()
+    scramble()
+    if way == "command line":
+        assert main(["train", "--resume", str(tmp_path / "x"), f"--{total.replace('_', '-')}", "192"]) == 0
+    elif way == "library":
+        assert rpd.resume(tmp_path / "x", **{total: 192}).complete
+    else:
+        file = tmp_path / "x" / "config.yaml"
+        file.write_text(file.read_text().replace(f"{total}: 128", f"{total}: 192"))
+        assert rpd.resume(tmp_path / "x").complete
+    assert_equal(learned(tmp_path / "x"), learned(tmp_path / "straight"))
+    assert json.loads((tmp_path / "x" / "result-128.json").read_text())["steps"] == 128
+
+
+def test_damaged_checkpoint_falls_back_to_the_latest_valid_one(small, straight, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 128, signal.SIGINT)
-        assert Trainer(small(), tmp_path).run() is False
+        assert OnPolicyTrainer(small(), tmp_path).run() is False
     damaged = tmp_path / "checkpoints" / "000000128" / "policy" / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-7])
     assert main(["train", "--resume", str(tmp_path)]) == 0
@@ -149,8 +174,8 @@ def test_damage_goes_back_to_the_newest_sound_checkpoint(small, straight, tmp_pa
     assert_equal(learned(tmp_path), straight("rpd"))
 
 
-def test_nothing_sound_is_said_in_one_line(small, tmp_path, capsys):
-    assert Trainer(small(total_steps=32), tmp_path).run()
+def test_no_valid_checkpoint_gives_one_line(small, tmp_path, capsys):
+    assert OnPolicyTrainer(small(total_timesteps=32), tmp_path).run()
     (tmp_path / "checkpoints" / "000000032" / "manifest.json").write_text("{}")
     assert main(["train", "--resume", str(tmp_path)]) == 2
     err = capsys.readouterr().err
@@ -184,21 +209,21 @@ def kill_at(monkeypatch, count):
 
 def test_killed_at_any_moment(small, tmp_path, monkeypatch):
     """Writes from all over a run are, each in turn, the last thing that the process does."""
-    config = small(total_steps=96, eval_every=96, keep_checkpoints=1)
+    config = small(total_timesteps=96, eval_freq=96, max_checkpoints=1)
     with monkeypatch.context() as patch:
         calls = kill_at(patch, 10**6)
-        assert Trainer(config, tmp_path / "straight").run()
+        assert OnPolicyTrainer(config, tmp_path / "straight").run()
     expected, total = learned(tmp_path / "straight"), len(calls)
     for moment in (*range(0, 10, 3), *range(10, total, 11), total - 1):
         run_dir = tmp_path / str(moment)
         with monkeypatch.context() as patch:
             kill_at(patch, moment)
             with pytest.raises(Killed):
-                Trainer(config, run_dir).run()
+                OnPolicyTrainer(config, run_dir).run()
         if (run_dir / "config.yaml").exists():
-            assert run.resume(run_dir) == 0
+            assert train.resume(run_dir) == 0
         else:  # it had not begun: the same command again
-            assert run.start(config, tmp_path, str(moment)) == 0
+            assert train.start(config, tmp_path, str(moment)) == 0
         assert_equal(learned(run_dir), expected)
         assert not list((run_dir / "checkpoints").glob(".tmp-0*"))
 
@@ -207,11 +232,11 @@ def test_killed_at_any_moment(small, tmp_path, monkeypatch):
 @pytest.mark.parametrize("sign", ["config.yaml", "checkpoints/last"])
 def test_kill_9(sign, arguments, tmp_path):
     """A process that is really killed, from the command line to the command line."""
-    args = [*arguments(total_steps=512, eval_every=320, checkpoint_every=64), "--runs-dir", str(tmp_path)]
+    args = [*arguments(total_timesteps=512, eval_freq=320, save_freq=64), "--runs-dir", str(tmp_path)]
     assert main([*args, "--name", "straight"]) == 0
     process = subprocess.Popen(
-        [sys.executable, "-m", "rpd.cli", *args, "--name", "killed"],
-        cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "rpd.cli.main", *args, "--name", "killed"],
+        cwd=Path(__file__).parents[3], env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
@@ -223,3 +248,13 @@ def test_kill_9(sign, arguments, tmp_path):
     assert not (tmp_path / "killed" / "result.json").exists()
     assert main(["train", "--resume", str(tmp_path / "killed")]) == 0
     assert_equal(learned(tmp_path / "killed"), learned(tmp_path / "straight"))
+
+
+def test_truncated_metrics_are_reported(small, tmp_path, capsys):
+    """The lines before the checkpoint cannot be written again."""
+    run_dir = tmp_path / "x"
+    OnPolicyTrainer(small(total_timesteps=96), run_dir).run()
+    first = (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    (run_dir / "metrics.jsonl").write_text(first + first[:20])
+    Tracker(run_dir, 128, 96).close()
+    assert "metrics.jsonl ends at 32 steps: the curve lacks what followed, up to 96" in capsys.readouterr().out

@@ -1,16 +1,18 @@
 import asyncio
+import copy
 import threading
 
 import pytest
 import torch
 from tensordict import TensorDict
 
-from envs.errors import SpecMismatch
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
-from rpd.serve.server import Limits, PolicyServer
+from rpd.envs.errors import SpecMismatch
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.serve.peer import Limits
+from rpd.serve.server import PolicyServer
 from rpd.serve.service import PolicyService
 from rpd.serve.status import Status
-from teachers.base import Teacher, TeacherOutput
+from rpd.teachers.base import Teacher, TeacherOutput
 
 A, BINS, SIZE = 3, 4, 96  # an image of 27 kB: large enough for shared memory
 
@@ -19,13 +21,18 @@ class Oracle(Teacher):
     """Fills every field, as a function of all that it is given and of its seed; remembers resets."""
 
     name = "oracle"
-    provides = frozenset({"mean", "std", "samples", "bin_logits", "log_prob"})
+    output_fields = frozenset({"mean", "std", "samples", "bin_logits", "log_prob"})
     bin_edges = torch.linspace(-1, 1, BINS + 1).expand(A, -1)
 
     def __init__(self):
         self.rng = torch.Generator().manual_seed(0)
-        self.resets = []
+        self.resets, self.asked = [], []
         self.busy = threading.Lock()
+
+    def new_session(self):
+        session = copy.copy(self)  # what a test looks at is shared
+        session.rng = torch.Generator().manual_seed(0)
+        return session
 
     def check_env(self, spec):
         if spec.task == "toy/Other":
@@ -37,6 +44,7 @@ class Oracle(Teacher):
             self.busy.release()
             raise RuntimeError("the policy\nis out of order")
         n = len(instructions)
+        self.asked.append((n, self.requested_fields))
         seen = obs["image.front"].float().mean((1, 2, 3)) / 255 + obs["state"].sum(-1)
         mean = (seen[:, None] + torch.tensor([len(i) for i in instructions])[:, None] + torch.arange(A)).sin()
         samples = mean[:, None] + torch.randn(n, 2, A, generator=self.rng)
@@ -82,11 +90,21 @@ def make_obs(n):
 class Running:
     """A server in a thread of this process."""
 
-    def __init__(self, teacher, spec, port=0, token=None, limits=None, name="oracle", views=None):
-        self.teacher, self.status = teacher, Status(every_s=float("inf"))
-        self.server = PolicyServer(
-            PolicyService(teacher, spec, name, views), "127.0.0.1", port, token, limits or Limits(rate=1e6), self.status
-        )
+    def __init__(
+        self,
+        teacher,
+        spec,
+        port=0,
+        token=None,
+        limits=None,
+        name="oracle",
+        camera_request=None,
+        max_rows=1024,
+        max_total_rows=None,
+    ):
+        self.teacher, self.status, self.warnings = teacher, Status(every_s=float("inf")), []
+        service = PolicyService(teacher, spec, name, camera_request, max_rows, self.warnings.append, None, max_total_rows)
+        self.server = PolicyServer(service, "127.0.0.1", port, token, limits or Limits(rate=1e6), self.status)
         self.ready = threading.Event()
         self.thread = threading.Thread(target=asyncio.run, args=(self.run(),))
         self.thread.start()

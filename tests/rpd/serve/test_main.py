@@ -14,19 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.base import EnvConfig
-from envs.registry import make
-from rpd import checkpoint
-from rpd.arguments import parse
-from rpd.cli import main
-from rpd.serve.main import ServeOptions, load
+from rpd.cli.main import main
+from rpd.cli.options.train import train_options
+from rpd.cli.serve import ServeConfig
+from rpd.config.parser import parse
+from rpd.envs.config import EnvConfig
+from rpd.envs.registry import make
+from rpd.policies.cameras import with_teacher_cameras
+from rpd.runs import checkpoint
+from rpd.serve.loading import load
 from rpd.serve.status import Status
-from rpd.settings import train_options
-from rpd.views import shown_to
-from teachers import registry
-from teachers.base import Views
-from teachers.remote import RemoteTeacher
-from teachers.wire.client import Client
+from rpd.teachers import registry
+from rpd.teachers.adapters.remote import RemoteTeacher
+from rpd.teachers.base import CameraRequest
+from rpd.teachers.transport.client import Client
 
 ROOT = Path(__file__).parents[3]
 TEACHER = "scripted:noise=0.5"
@@ -54,16 +55,17 @@ def run(arguments, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("serve", "rpd serve: missing STR: Run, checkpoint or policy folder; or a teacher"),
-        ("serve scriptd --task tabletop/Reach", "unknown teacher or run 'scriptd': did you mean scripted?"),
+        ("serve", "rpd serve: missing STR: Policy reference: a run, a checkpoint or a policy folder; or a teacher"),
+        ("serve scriptd --task tabletop/Reach", "unknown policy 'scriptd': did you mean scripted?"),
         ("serve zoo/tabletop", "rpd serve: zoo/tabletop: for which task? add --task"),
         ("serve scripted", "rpd serve: scripted: for which task? add --task, e.g. --task tabletop/PickCube"),
         ("serve scripted --task tabletop/Reech", "unknown task 'tabletop/Reech': did you mean tabletop/Reach"),
         ("serve scripted:noise=9 --task tabletop/Reach", "noise=9: Input should be less than or equal to 2"),
         ("serve scripted --task tabletop/Reach --robot pand", "unknown robot for tabletop/Reach 'pand': did you mean panda?"),
-        ("serve scripted --task tabletop/Reach --obs image --cameras fron", "'fron': did you mean front?"),
-        ("serve scripted --task tabletop/Reach --image-size 64", "env.image_size does nothing with env.obs state"),
-        ("serve policy:/none", "/none: does not exist: expected a run"),
+        ("serve scripted --task tabletop/Reach --obs-mode rgb --cameras fron", "'fron': did you mean front?"),
+        ("serve scripted --task tabletop/Reach --image-size 64", "env.image_size does nothing with env.obs_mode state"),
+        ("serve zero", "zero ignores observations and cannot be a teacher"),
+        ("serve /none", "/none: does not exist: expected a run"),
         ("serve .", "expected a run with checkpoints"),
         ("serve . --task tabletop/Reach --robot panda", "was trained for: leave out --task, --robot"),
         (
@@ -73,6 +75,7 @@ def run(arguments, tmp_path):
         ("serve scripted --host ::", "could use the policy"),
         ("serve scripted --token-file none", "token file none: No such file or directory"),
         ("serve scripted --max-rate 0", "--max-rate 0.0: Input should be greater than 0"),
+        ("serve scripted --max-rows 8 --max-total-rows 4", "--max-total-rows 4 is less than one client may have: --max-rows 8"),
         ("serve scripted --port 70000", "--port 70000: Input should be less than or equal to 65535"),
         ("serve scripted --task tabletop/Reach --host 1.2.3.4 --token-file token", "cannot listen on 1.2.3.4:8000: "),
     ],
@@ -85,7 +88,7 @@ def test_mistakes_are_one_line(args, message, capsys, tmp_path, monkeypatch):
     assert message in err and err.count("\n") == 1 and "Traceback" not in err
 
 
-def test_a_port_in_use(capsys):
+def test_port_in_use(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -95,17 +98,17 @@ def test_a_port_in_use(capsys):
     assert f"cannot listen on 127.0.0.1:{port}: " in err and err.count("\n") == 1
 
 
-def test_a_model_that_ships_is_served_by_its_name():
-    teacher, spec, views = load(ServeOptions(policy="zoo/tabletop", task="tabletop/PickCube", device="cpu"))
-    assert teacher.name == "zoo/tabletop" and spec.task == "tabletop/PickCube" and views.cameras == ("front",)
+def test_model_that_ships_is_served_by_its_name():
+    teacher, spec, request = load(ServeConfig(policy="zoo/tabletop", task="tabletop/PickCube", device="cpu"))
+    assert teacher.name == "zoo/tabletop" and spec.task == "tabletop/PickCube" and request.cameras == ("front",)
 
 
-def test_a_run_brings_its_environment(run, serving, reach, toy_obs):
-    teacher, spec, _ = load(ServeOptions(policy=str(run), device="cpu"))
+def test_served_run_uses_its_environment(run, serving, reach, toy_obs):
+    teacher, spec, _ = load(ServeConfig(policy=str(run), device="cpu"))
     assert spec == reach.model_copy(update={"max_episode_steps": spec.max_episode_steps})
-    assert load(ServeOptions(policy=f"policy:{run}", device="cpu"))[1] == spec
+    assert load(ServeConfig(policy=str(run), device="cpu"))[1] == spec
     remote = registry.make(f"remote:{serving(teacher, spec).url}", reach)
-    local = registry.make(f"policy:{run}", reach)
+    local = registry.make(str(run), reach)
     env = make("tabletop/Reach", EnvConfig(num_envs=3), num_threads=1)
     obs = env.reset(0)
     env.close()
@@ -114,21 +117,26 @@ def test_a_run_brings_its_environment(run, serving, reach, toy_obs):
     remote.client.close()
 
 
-def test_a_teacher_of_images():
-    options = ServeOptions(
-        policy="scripted", task="tabletop/Reach", obs="image", cameras=("front",), image_size=32, robot="ur5e", num_threads=1
+def test_options_of_a_policy_are_not_ignored(run, capsys):
+    assert main(["serve", f"{run},samples=3"]) == 2
+    assert f"unknown option of teacher {run} 'samples': it has no options" in capsys.readouterr().err
+
+
+def test_teacher_of_images():
+    options = ServeConfig(
+        policy="scripted", task="tabletop/Reach", obs_mode="rgb", cameras=("front",), image_size=32, robot="ur5e", num_threads=1
     )
-    teacher, spec, views = load(options)
-    assert views == Views()
+    teacher, spec, request = load(options)
+    assert request == CameraRequest()
     assert spec.observations["image.front"].shape == (32, 32, 3) and spec.embodiment.name == "ur5e"
     assert teacher.name == "scripted"
 
 
-def test_what_the_documentation_shows(serving):
+def test_documented_commands_run(serving):
     text = (ROOT / "docs" / "serving.md").read_text()
     shown = [shlex.split(line, comments=True) for line in "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()]
     for _, verb, *args in (words for words in shown if words[0] == "rpd"):
-        train_options(args) if verb == "train" else parse(ServeOptions, args, verb)
+        train_options(args) if verb == "train" else parse(ServeConfig, args, verb)
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(program.replace("ws://127.0.0.1:8000", serving().url), found := {})
     assert found["action"].shape == (3,)
@@ -138,17 +146,17 @@ def test_what_the_documentation_shows(serving):
 def test_a_vla(serving):
     """It is served, says which camera it looks through, and answers as it does here."""
     pytest.importorskip("transformers")
-    name = f"openvla:{ROOT / 'tests/teachers/openvla/golden/checkpoint'},unnorm_key=tiny_bridge,bridge=metres"
-    teacher, spec, views = load(ServeOptions(policy=name, task="tabletop/PickCube", device="cpu", num_threads=1))
-    remote_name = f"remote:{serving(teacher, spec, views=views).url}"
-    assert registry.needs(remote_name) == views == registry.needs(name) and views.cameras
-    env = make("tabletop/PickCube", shown_to(EnvConfig(num_envs=2), remote_name), num_threads=1)
+    name = f"openvla:{ROOT / 'tests/teachers/openvla/golden/checkpoint'},unnorm_key=tiny_bridge,action_mapping=metres"
+    teacher, spec, request = load(ServeConfig(policy=name, task="tabletop/PickCube", device="cpu", num_threads=1))
+    remote_name = f"remote:{serving(teacher, spec, camera_request=request).url}"
+    assert registry.camera_request(remote_name) == request == registry.camera_request(name) and request.cameras
+    env = make("tabletop/PickCube", with_teacher_cameras(EnvConfig(num_envs=2), remote_name), num_threads=1)
     remote, local = registry.make(remote_name, env.spec), registry.make(name, env.spec)
     obs = env.reset(0)
-    obs.update(env.look())
+    obs.update(env.teacher_images())
     env.close()
-    for wanted in (local.provides, frozenset({"log_prob"})):
-        remote.wanted = local.wanted = wanted
+    for wanted in (local.output_fields, frozenset({"log_prob"})):
+        remote.requested_fields = local.requested_fields = wanted
         asked = obs, env.instructions, torch.zeros(2, 7)
         got, expected = remote.label(*asked).tensors(), local.label(*asked).tensors()
         assert got.keys() == expected.keys() and all(torch.equal(got[k], expected[k]) for k in got)
@@ -185,7 +193,7 @@ def test_until_a_signal(signum, capsys):
     assert re.search(r"\d clients? · 1 requests · latency p50 \d+\.\d ms, p95 \d+\.\d ms\n$", out)
 
 
-def test_the_line_of_a_log_file(capsys):
+def test_line_of_a_log_file(capsys):
     status = Status(every_s=0)
     status.clients, status.requests, status.refused = 2, 1234, 5
     status.latencies.extend([0.001] * 90 + [0.003] * 10)
@@ -194,7 +202,7 @@ def test_the_line_of_a_log_file(capsys):
     assert capsys.readouterr().out == "2 clients · 1,234 requests · 5 refused · latency p50 1.0 ms, p95 3.0 ms\n"
 
 
-def test_training_is_the_same_as_with_the_teacher_here(arguments, tmp_path, serving, reach):
+def test_remote_teacher_training_equals_local_training(arguments, tmp_path, serving, reach):
     url = serving(registry.make(TEACHER, reach), reach).url
     for name, teacher in (("here", TEACHER), ("there", f"remote:{url}")):
         assert main([*arguments(teacher=teacher), "--runs-dir", str(tmp_path), "--name", name]) == 0
@@ -202,12 +210,12 @@ def test_training_is_the_same_as_with_the_teacher_here(arguments, tmp_path, serv
     assert policies[0].read_bytes() == policies[1].read_bytes()
 
 
-def test_a_server_that_is_killed_while_a_run_trains(arguments, tmp_path, serving, reach, monkeypatch, capsys):
+def test_server_that_is_killed_while_a_run_trains(arguments, tmp_path, serving, reach, monkeypatch, capsys):
     """Retried, then the run stops with all its iterations; it cannot resume without a server, and does with one."""
     command = [
         sys.executable,
         "-m",
-        "rpd.cli",
+        "rpd.cli.main",
         "serve",
         TEACHER,
         "--task",
@@ -229,7 +237,7 @@ def test_a_server_that_is_killed_while_a_run_trains(arguments, tmp_path, serving
                 server.wait()
             return label(self, *args)
 
-        options = arguments(teacher=f"remote:{url},retries=1", checkpoint_every=1000, distill__schedule="constant")
+        options = arguments(teacher=f"remote:{url},retries=1", save_freq=1000, distill__schedule="constant")
         with monkeypatch.context() as patch:
             patch.setattr(RemoteTeacher, "label", labelled)
             assert main([*options, "--runs-dir", str(tmp_path), "--name", "x"]) == 1
@@ -251,7 +259,7 @@ def test_a_server_that_is_killed_while_a_run_trains(arguments, tmp_path, serving
     assert "resuming" in capsys.readouterr().out
 
 
-def test_an_exact_checkpoint_is_kept(arguments, tmp_path, serving, reach, monkeypatch):
+def test_exact_checkpoint_is_kept(arguments, tmp_path, serving, reach, monkeypatch):
     """A server that is lost right after a checkpoint does not replace it by one in the middle of a batch."""
     server = serving(registry.make(TEACHER, reach), reach)
     label, asked = RemoteTeacher.label, []

@@ -16,13 +16,17 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from envs.errors import ConfigError, ServerLost, SpecMismatch
-from envs.specs import ObsSpec
-from rpd.serve.server import Limits
-from teachers import registry
-from teachers.base import Views
-from teachers.wire import memory
-from teachers.wire.client import Client
+from rpd.envs.errors import ConfigError, ServerLost, SpecMismatch
+from rpd.envs.specs import ObsSpec
+from rpd.serve.peer import Limits
+from rpd.students.config import ResidualConfig, StudentConfig
+from rpd.students.residual import ResidualActorCritic
+from rpd.teachers import registry
+from rpd.teachers.adapters import remote
+from rpd.teachers.adapters.student import outside_base
+from rpd.teachers.base import CameraRequest
+from rpd.teachers.transport import shared_memory
+from rpd.teachers.transport.client import Client
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,10 +44,10 @@ def naps(monkeypatch):
     return slept
 
 
-def test_it_is_the_teacher(serving, oracle, toy_spec, toy_obs):
+def test_remote_teacher_equals_local_teacher(serving, oracle, toy_spec, toy_obs):
     server, local = serving(), oracle()
     remote = registry.make(f"remote:{server.url}", toy_spec())
-    assert remote.name == f"remote:{server.url}" and remote.provides == local.provides
+    assert remote.name == f"remote:{server.url}" and remote.output_fields == local.output_fields
     assert torch.equal(remote.bin_edges, local.bin_edges)
     remote.seed(3), local.seed(3)
     for n in (1, 4, 3):
@@ -51,23 +55,24 @@ def test_it_is_the_teacher(serving, oracle, toy_spec, toy_obs):
         expected = local.label(obs, words, action).tensors()
         got = remote.label(obs, words, action).tensors()
         assert got.keys() == expected.keys() and all(torch.equal(got[k], expected[k]) for k in got)
+        remote.reset(torch.ones(n, dtype=torch.bool))
         assert torch.equal(remote.act(obs, words), local.act(obs, words))
     assert remote.label(toy_obs(2), ["a", "b"]).log_prob is None
     remote.reset(torch.tensor([True, False, True]))
-    assert server.teacher.resets == [[True, False, True]]
+    assert server.teacher.resets[-1] == [True, False, True]
     got["mean"].add_(1)  # tensors of its own
     remote.client.close()
 
 
-def test_only_what_is_wanted_is_sent(serving, oracle, toy_spec, toy_obs):
+def test_only_requested_fields_are_sent(serving, oracle, toy_spec, toy_obs):
     server = serving()
     remote, obs, action = registry.make(f"remote:{server.url}", toy_spec()), toy_obs(2), torch.zeros(2, 3)
-    remote.wanted = frozenset({"log_prob"})
+    remote.requested_fields = frozenset({"log_prob"})
     answer = remote.label(obs, ["a", "b"], action).tensors()
-    assert answer.keys() == {"mean", "valid", "log_prob"} and server.teacher.wanted == {"log_prob"}
+    assert answer.keys() == {"mean", "valid", "log_prob"} and server.teacher.asked[-1][1] == {"log_prob"}
     assert torch.equal(answer["log_prob"], oracle().label(obs, ["a", "b"], action).log_prob)
     other = registry.make(f"remote:{server.url}", toy_spec())  # another client wants everything
-    assert other.label(obs, ["a", "b"], action).tensors().keys() == {*oracle.provides, "valid"}
+    assert other.label(obs, ["a", "b"], action).tensors().keys() == {*oracle.output_fields, "valid"}
     remote.client.close(), other.client.close()
 
 
@@ -80,15 +85,18 @@ def test_refuses_another_environment_on_both_sides(serving, toy_spec):
     registry.make(f"remote:{url}", toy_spec("toy/Third")).client.close()
 
 
-def test_a_teacher_that_looks_for_itself(serving, oracle, toy_spec, toy_obs):
+def test_remote_teacher_with_own_cameras(serving, oracle, toy_spec, toy_obs):
     """It is shown images of any camera and size; what the student sees matters no more than in one process."""
 
     class Looker(oracle):
-        looks = True
-        shown = None
+        needs_teacher_images = True
+
+        def __init__(self):
+            super().__init__()
+            self.shown = []
 
         def label(self, obs, instructions, student_action=None):
-            self.shown = obs
+            self.shown.append(obs)
             if "view.top" not in obs.keys():  # noqa: SIM118
                 raise ConfigError("looker looks through camera 'top'")
             return super().label(toy_obs(len(instructions)), instructions, student_action)
@@ -102,10 +110,11 @@ def test_a_teacher_that_looks_for_itself(serving, oracle, toy_spec, toy_obs):
         (other, TensorDict({"state": torch.zeros(n, 5)}, [n]), {"view.top"}),
     ):
         remote = registry.make(f"remote:{server.url}", seen)
-        assert remote.looks and not registry.make(f"remote:{serving().url}", spec).looks
+        assert remote.needs_teacher_images and not registry.make(f"remote:{serving().url}", spec).needs_teacher_images
         obs["view.top"] = top
         assert torch.equal(remote.label(obs, ["a"] * n).mean, oracle().label(toy_obs(n), ["a"] * n).mean)
-        assert set(server.teacher.shown.keys()) == keys and torch.equal(server.teacher.shown["view.top"], top)
+        shown = server.teacher.shown[-1]
+        assert set(shown.keys()) == keys and torch.equal(shown["view.top"], top)
         with pytest.raises(ServerLost, match="answers: looker looks through camera 'top'"):
             remote.act(obs.exclude("view.top"), ["a"] * n)
         with pytest.raises(ServerLost, match=r"view.top: \[3, 224, 224, 3\] uint8 is expected, not \[3, 128, 96\] uint8"):
@@ -134,25 +143,29 @@ def test_mistakes_are_one_line(name, message, toy_spec):
     assert "\n" not in str(error.value)
 
 
-def test_what_to_show_it(serving, oracle, toy_spec, toy_obs):
+def test_only_teacher_cameras_are_sent(serving, oracle, toy_spec, toy_obs):
     """Of all images, only its cameras are sent: its own view before the student's."""
 
     class Looker(oracle):
-        looks = True
+        needs_teacher_images = True
+
+        def __init__(self):
+            super().__init__()
+            self.shown = []
 
         def label(self, obs, instructions, student_action=None):
-            self.shown = obs
+            self.shown.append(obs)
             return super().label(toy_obs(len(instructions)), instructions, student_action)
 
-    views = Views(("front", "top"), 128)
-    server = serving(Looker(), views=views)
+    request = CameraRequest(("front", "top"), 128)
+    server = serving(Looker(), camera_request=request)
     name = f"remote:{server.url}"
-    assert registry.needs(name) == views and registry.needs(f"remote:{serving().url}") == Views()
+    assert registry.camera_request(name) == request and registry.camera_request(f"remote:{serving().url}") == CameraRequest()
     remote, obs = registry.make(name, toy_spec()), toy_obs(1)
     obs["view.front"] = obs["view.side"] = torch.zeros(1, 128, 128, 3, dtype=torch.uint8)
     obs["image.top"] = obs["image.front"]
     remote.label(obs, ["a"])
-    assert set(server.teacher.shown.keys()) == {"state", "view.front", "image.top"}
+    assert set(server.teacher.shown[-1].keys()) == {"state", "view.front", "image.top"}
     remote.client.close()
 
 
@@ -163,18 +176,54 @@ def test_options_of_openpi_do_nothing_here(serving, toy_spec):
 
 def test_the_token(serving, toy_spec, tmp_path, monkeypatch):
     url = serving(token="s3cret").url
-    with pytest.raises(ConfigError, match="it wants a token: add token_file=FILE, or set RPD_SERVE_TOKEN"):
+    with pytest.raises(ConfigError, match="a token is required: add token_file=FILE, or set RPD_SERVE_TOKEN"):
         registry.make(f"remote:{url}", toy_spec())
     (tmp_path / "token").write_text("s3cret\n")
     registry.make(f"remote:{url},token_file={tmp_path / 'token'}", toy_spec()).client.close()
     monkeypatch.setenv("RPD_SERVE_TOKEN", "other")
-    with pytest.raises(ConfigError, match="it does not accept this token"):
+    with pytest.raises(ConfigError, match="the token is not accepted"):
         registry.make(f"remote:{url}", toy_spec())
     monkeypatch.setenv("RPD_SERVE_TOKEN", "s3cret")
     registry.make(f"remote:{url}", toy_spec()).client.close()
     monkeypatch.setenv("RPD_SERVE_TOKEN", " ")
     with pytest.raises(ConfigError, match="RPD_SERVE_TOKEN: a token is one word"):
         registry.make(f"remote:{url}", toy_spec())
+
+
+def test_server_that_only_a_policy_names_gets_no_token(serving, toy_spec, tmp_path, monkeypatch):
+    """Whoever hands out a policy does not get the tokens of those who try it."""
+    open_server, closed = serving(), serving(token="s3cret")
+    sent = []
+    monkeypatch.setenv("RPD_SERVE_TOKEN", "s3cret")
+    monkeypatch.setattr(remote, "Client", lambda *args, **options: sent.append(args[1]) or Client(*args, **options))
+    spec = toy_spec()
+
+    def corrects(url):
+        policy = ResidualActorCritic(spec, StudentConfig(hidden_dims=(8,)), ResidualConfig(), f"remote:{url}")
+        policy.save_pretrained(tmp_path / "policy")
+        return policy
+
+    def used(policy, named=None):
+        sent.clear()
+        teachers = [outside_base(policy, spec, torch.device("cpu"), named)]
+        if named is None:
+            registry.identity(tmp_path / "policy")
+            teachers.append(registry.make(str(tmp_path / "policy"), spec).base)
+        for teacher in teachers:
+            teacher.close()
+        assert len(sent) >= 2 * len(teachers)
+        return set(sent)
+
+    policy = corrects(open_server.url)
+    assert used(policy) == {None} and used(policy, f"remote:{open_server.url}") == {"s3cret"}
+    policy = corrects(closed.url)
+    with pytest.raises(
+        ConfigError, match=f"a token is required: a policy names this server: set RPD_SERVE_TOKEN_FOR={closed.url}"
+    ):
+        used(policy)
+    assert used(policy, f"remote:{closed.url}") == {"s3cret"}
+    monkeypatch.setenv("RPD_SERVE_TOKEN_FOR", f"ws://other:1, {closed.url}")
+    assert used(policy) == {"s3cret"}
 
 
 def test_connects_again(serving, oracle, toy_spec, toy_obs, naps, monkeypatch, capsys):
@@ -185,11 +234,12 @@ def test_connects_again(serving, oracle, toy_spec, toy_obs, naps, monkeypatch, c
     assert torch.equal(remote.label(obs, ["a", "b"]).mean, oracle().label(obs, ["a", "b"]).mean)
     assert naps == [0.5, 1.0]
     said = capsys.readouterr().err.splitlines()
+    assert said.pop().endswith("connected again; its memory of the running episodes is lost")
     assert len(said) == 2 and said[1].startswith(f"policy server {server.url}: ") and said[1].endswith("retry 2 of 3 in 1 s")
     remote.client.close()
 
 
-def test_gives_up(serving, toy_spec, toy_obs, naps):
+def test_stops_after_the_last_retry(serving, toy_spec, toy_obs, naps):
     server = serving()
     remote = registry.make(f"remote:{server.url}", toy_spec())
     server.stop()
@@ -198,7 +248,7 @@ def test_gives_up(serving, toy_spec, toy_obs, naps):
     assert naps == [0.5, 1, 2, 4, 8]
 
 
-def test_does_not_wait_for_ever(serving, oracle, toy_spec, toy_obs, naps):
+def test_request_times_out(serving, oracle, toy_spec, toy_obs, naps):
     class Slow(oracle):
         def label(self, *args):
             threading.Event().wait(0.5)
@@ -209,7 +259,7 @@ def test_does_not_wait_for_ever(serving, oracle, toy_spec, toy_obs, naps):
         remote.label(toy_obs(1), ["a"])
 
 
-def test_a_server_that_stops_reading():
+def test_server_that_stops_reading():
     """Frozen after the handshake: a request larger than the socket's buffers is not waited for either."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -233,7 +283,7 @@ def test_a_server_that_stops_reading():
         thread.join()
 
 
-def test_a_policy_that_fails_is_not_asked_again(serving, toy_spec, toy_obs, naps):
+def test_policy_that_fails_is_not_asked_again(serving, toy_spec, toy_obs, naps):
     remote = registry.make(f"remote:{serving().url}", toy_spec())
     with pytest.raises(ServerLost, match=r"answers: oracle failed: RuntimeError: the policy is out of order$"):
         remote.label(toy_obs(1), ["fail"])
@@ -280,7 +330,7 @@ def test_too_large_a_question(serving, toy_spec, toy_obs, naps):
     remote.client.close()
 
 
-def test_an_answer_nobody_waited_for(serving, toy_spec, toy_obs, oracle, monkeypatch):
+def test_answer_after_interrupt_is_discarded(serving, toy_spec, toy_obs, oracle, monkeypatch):
     """Ctrl-C while waiting: the next question must not get the answer to this one."""
     remote = registry.make(f"remote:{serving().url}", toy_spec())
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -290,11 +340,11 @@ def test_an_answer_nobody_waited_for(serving, toy_spec, toy_obs, oracle, monkeyp
     remote.client.close()
 
 
-needs_shm = pytest.mark.skipif(not memory.available(), reason="needs /dev/shm")
+needs_shm = pytest.mark.skipif(not shared_memory.available(), reason="needs /dev/shm")
 
 
 def blocks():
-    return {name for name in os.listdir(memory.FOLDER) if name.startswith("rpd-")}
+    return {name for name in os.listdir(shared_memory.FOLDER) if name.startswith("rpd-")}
 
 
 @needs_shm
@@ -317,7 +367,9 @@ def test_without_shared_memory_arrays_are_sent(when, serving, toy_obs, oracle, m
     if when == "there is no memory left":
         monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     else:
-        monkeypatch.setattr(memory.PeerBlock, "__init__", lambda *_: (_ for _ in ()).throw(ValueError("another container")))
+        monkeypatch.setattr(
+            shared_memory.PeerBlock, "__init__", lambda *_: (_ for _ in ()).throw(ValueError("another container"))
+        )
     obs = toy_obs(4)
     asked = {"request": "label", "obs": {k: v.numpy() for k, v in obs.items()}, "instructions": ["a"] * 4}
     for _ in range(2):
@@ -327,12 +379,12 @@ def test_without_shared_memory_arrays_are_sent(when, serving, toy_obs, oracle, m
 
 
 @needs_shm
-def test_a_killed_client_leaves_nothing(serving, toy_obs):
+def test_killed_client_leaves_nothing(serving, toy_obs):
     server, before = serving(), blocks()
     code = f"""
 import os, signal, sys
 import numpy as np
-from teachers.wire.client import Client
+from rpd.teachers.transport.client import Client
 client = Client({server.url!r})
 client.request({{"state": np.zeros(2), "image.front": np.zeros((96, 96, 3), np.uint8), "prompt": "a"}})
 print(client._block.name, flush=True)

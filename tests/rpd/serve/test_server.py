@@ -13,9 +13,9 @@ import torch
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from rpd.serve.server import Limits, Pace
-from teachers.wire.client import Client
-from teachers.wire.codec import decode, encode
+from rpd.serve.peer import Limits, RateLimiter
+from rpd.teachers.transport.client import Client
+from rpd.teachers.transport.codec import decode, encode
 
 # What an openpi client sends and reads, without any code of ours.
 
@@ -38,7 +38,7 @@ def observation(obs, i=None):
     return {**rows, "prompt": "go" if i is not None else ["go"] * len(obs)}
 
 
-def test_an_openpi_client(serving, oracle, toy_obs):
+def test_openpi_client(serving, oracle, toy_obs):
     obs = toy_obs(3)
     with connect(serving().url, compression=None, max_size=None) as socket_:
         metadata = read_by_hand(socket_.recv())
@@ -85,24 +85,24 @@ def test_metadata(serving, oracle, toy_spec):
     client = Client(serving(spec=spec, limits=Limits(message_bytes=2**20, rate=50)).url)
     metadata = client.metadata
     assert type(spec).model_validate(metadata["spec"]) == spec
-    assert metadata["protocol"] == "rpd/1" and metadata["remembers"] is True and metadata["shared_memory"] is True
-    assert metadata["provides"] == sorted(oracle.provides)
+    assert metadata["protocol"] == "rpd/3" and metadata["remembers"] is True and metadata["shared_memory"] is True
+    assert metadata["output_fields"] == sorted(oracle.output_fields)
     assert (metadata["bin_edges"] == oracle.bin_edges.numpy()).all()
     assert metadata["observations"] == ["state", "image.front"] and metadata["optional"] == ["privileged"]
-    assert metadata["limits"] == {"message_bytes": 2**20, "requests_per_second": 50}
+    assert metadata["limits"] == {"message_bytes": 2**20, "requests_per_second": 50, "rows": 1024}
     client.close()
 
 
 def test_reset_and_seed(serving, oracle, toy_obs):
     server = serving()
     client, obs, local = Client(server.url), toy_obs(2), oracle()
-    client.request({"request": "reset", "mask": np.array([True, False])})
-    assert server.teacher.resets == [[True, False]]
     asked = {"request": "label", "obs": {k: v.numpy() for k, v in obs.items()}, "instructions": ["a", "b"]}
     for seed in (7, 8, 7):
         client.request({"request": "seed", "seed": seed})
         local.seed(seed)
         assert (client.request(asked)["samples"] == local.label(obs, ["a", "b"]).samples.numpy()).all()
+    client.request({"request": "reset", "mask": np.array([True, False])})
+    assert server.teacher.resets == [[True, False]]
     client.close()
 
 
@@ -234,7 +234,7 @@ def change(**fields):
         (lambda _: {"request": "memory", "name": "rpd-" + "0" * 32, "size": 64}, "memory: the block cannot be opened here"),
     ],
 )
-def test_wrong_requests_are_told_so(alter, text, serving, toy_obs):
+def test_malformed_requests_get_an_error_reply(alter, text, serving, toy_obs):
     with connect(serving().url) as socket_:
         socket_.recv()
         good = {k: v.numpy()[0] for k, v in toy_obs(1).items()} | {"prompt": "go"}
@@ -245,7 +245,7 @@ def test_wrong_requests_are_told_so(alter, text, serving, toy_obs):
         assert decode(socket_.recv())["actions"].shape == (1, 3)
 
 
-def test_a_thousand_malformed_messages(serving, toy_obs):
+def test_thousand_malformed_messages(serving, toy_obs):
     """Requests with bytes changed, lost and added, and random ones: each gets an answer, and the server goes on."""
     server, rng = serving(), random.Random(0)
     obs = {k: v.numpy() for k, v in toy_obs(1).items()}
@@ -282,7 +282,7 @@ def test_garbage_instead_of_a_handshake(serving, toy_obs):
     still_serves(server, toy_obs)
 
 
-def test_a_client_that_leaves_in_the_middle(serving, oracle, toy_obs):
+def test_client_that_leaves_in_the_middle(serving, oracle, toy_obs):
     computing, done = threading.Event(), threading.Event()
 
     class Slow(oracle):
@@ -302,7 +302,7 @@ def test_a_client_that_leaves_in_the_middle(serving, oracle, toy_obs):
     still_serves(server, toy_obs)
 
 
-def test_stopping_says_goodbye(serving):
+def test_stop_closes_connections_with_a_reason(serving):
     server = serving()
     with connect(server.url) as socket_:
         socket_.recv()
@@ -315,7 +315,7 @@ def test_stopping_says_goodbye(serving):
 def test_pace(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    pace = Pace(10)
+    pace = RateLimiter(10)
     assert [pace.wait() for _ in range(12)] == pytest.approx([0] * 10 + [0.1, 0.2])
     clock[0] = 0.2 + 0.5  # the two have waited
     assert [pace.wait() for _ in range(6)] == pytest.approx([0] * 5 + [0.1])
@@ -323,7 +323,7 @@ def test_pace(monkeypatch):
     assert [pace.wait() for _ in range(11)] == pytest.approx([0] * 10 + [0.1])
 
 
-def test_who_asks_too_often_waits(serving, toy_obs):
+def test_rate_limit_delays_requests(serving, toy_obs):
     client = Client(serving(limits=Limits(rate=20)).url)
     began = time.monotonic()
     for _ in range(24):

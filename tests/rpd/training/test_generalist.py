@@ -1,4 +1,4 @@
-"""`rpd distill`: from specialists' runs to one policy, in an ordinary run folder."""
+"""`rpd generalist`: from specialists' runs to one policy, in an ordinary run folder."""
 
 import json
 import shutil
@@ -8,26 +8,28 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from envs import registry
-from envs.base import EnvConfig
-from rpd import checkpoint
-from rpd.cli import main
-from rpd.generalist import cells, data
-from rpd.generalist.config import DistillRun
-from rpd.generalist.play import Player, specialists_play
-from rpd.generalist.trainer import GeneralistTrainer
-from rpd.policies import resolve
-from rpd.trainer import Trainer
-from students.actor_critic import ActorCritic
-from students.bodies import Body
-from students.config import GeneralistConfig, StudentConfig
-from students.generalist import BODY, GeneralistActorCritic
+from rpd.cli.main import main
+from rpd.config.generalist import DistillRun
+from rpd.datasets import specialists as data
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.policies.loading import load_policy
+from rpd.runs import checkpoint
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import GeneralistConfig, StudentConfig
+from rpd.students.embodiment_layout import RobotIO
+from rpd.students.generalist import BODY, GeneralistActorCritic
+from rpd.training import specialists as cells
+from rpd.training.generalist import GeneralistTrainer
+from rpd.training.on_policy import OnPolicyTrainer
+from rpd.training.specialist_rollouts import Player, specialists_play
 
 READS = ("gripper", "tcp_lag", "object", "goal")
 FEW = {
-    "episodes": 4, "num_envs": 2, "steps": 10, "rounds": 2, "round_episodes": 2, "round_steps": 60, "batch_size": 32,
-    "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 1000, "num_threads": 1,
-    "student": {"hidden": (8, 8), "reads": READS},
+    "episodes": 4, "num_envs": 2, "train_steps": 10, "dagger_iterations": 2, "round_episodes": 2, "round_steps": 60,
+    "batch_size": 32,
+    "eval_episodes": 2, "final_eval_episodes": 2, "save_freq": 1000, "num_threads": 1,
+    "student": {"hidden_dims": (8, 8), "state_keys": READS},
 }  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -37,8 +39,8 @@ def runs(small, tmp_path_factory):
     """Folders of two specialists, which know little."""
     folder, made = tmp_path_factory.mktemp("specialists"), []
     for robot in ("panda", "ur5e_slow"):
-        config = small(mode="ppo", teacher=None, env={"robot": robot}, total_steps=32, checkpoint_every=32)
-        assert Trainer(config, folder / robot).run()
+        config = small(algorithm="ppo", teacher=None, env={"robot": robot}, total_timesteps=32, save_freq=32)
+        assert OnPolicyTrainer(config, folder / robot).run()
         made.append(folder / robot)
     return made
 
@@ -107,22 +109,22 @@ def test_whole_episodes_with_their_outcome(runs):
 
 def test_files_are_small_and_whole(tmp_path):
     rows = _rows(state=[[0.5] * 30] * 1000, mean=[[0.1] * 7] * 1000, success=[True] * 1000)
-    data.write(tmp_path / "a" / "x.safetensors", rows, 3, 4, "float16", ["q"] * 30)
+    data.write(tmp_path / "a" / "x.safetensors", rows, 3, 4, "float16", ["q"] * 30, "")
     read = data.read(tmp_path / "a" / "x.safetensors")
     assert (read.solved, read.episodes, len(read.rows)) == (3, 4, 1000)
     assert read.rows["state"].dtype == torch.float16 and read.size / 1000 < 2 * (30 + 7 + 7) + 1 + 1
     assert torch.equal(read.rows["state"].float(), rows["state"])
     rows["state"][0] = 1e5
     with pytest.raises(Exception, match="'state' has numbers beyond float16's range: use --storage float32"):
-        data.write(tmp_path / "y.safetensors", rows, 3, 4, "float16", [])
+        data.write(tmp_path / "y.safetensors", rows, 3, 4, "float16", [], "")
     (tmp_path / "z").write_bytes(b"no")
     with pytest.raises(Exception, match="not a recording of specialists"):
         data.read(tmp_path / "z")
 
 
-def test_a_whole_run(runs, distil, tmp_path, capsys):
+def test_whole_run(runs, distil, tmp_path, capsys):
     before = [ActorCritic.from_pretrained(run / "checkpoints/last/policy").state_dict() for run in runs]
-    trainer = distil(held_out=("so101",), generalist={"network": "moe", "describe": ("max_delta_pos", "delay")})
+    trainer = distil(held_out=("so101",), generalist={"network": "moe", "descriptor_keys": ("max_delta_pos", "delay")})
     for cell, frozen in zip(trainer.cells, before, strict=True):
         assert all(torch.equal(frozen[name], tensor) for name, tensor in cell.teacher.weights().items())
     run = tmp_path / "x"
@@ -137,10 +139,10 @@ def test_a_whole_run(runs, distil, tmp_path, capsys):
         "00-Reach-ur5e_slow.safetensors",
     ]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "eval/success" in line] == [10, 70, 130]
+    assert [line["step"] for line in lines if "eval/success_once" in line] == [10, 70, 130]
     for robot in ("panda", "ur5e_slow", "so101"):
         env = registry.make("tabletop/Reach", EnvConfig(num_envs=2, robot=robot))
-        assert resolve(str(run), env).act(env.reset(0), env.instructions).shape == (2, 7)
+        assert load_policy(str(run), env).act(env.reset(0), env.instructions).shape == (2, 7)
     assert main(["eval", str(run), "--robot", "so101", "--episodes", "2", "--video", "False"]) == 0
     assert "zero-shot: so101 is not among" in capsys.readouterr().out
 
@@ -148,73 +150,85 @@ def test_a_whole_run(runs, distil, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("aggregate", [True, False])
 def test_resumes_bit_for_bit(aggregate, distil, runs, tmp_path):
-    distil("straight", aggregate=aggregate)
+    distil("straight", aggregate_dataset=aggregate)
     shutil.copytree(tmp_path / "straight", stopped := tmp_path / "stopped")
     for path in [*stopped.glob("checkpoints/*"), *stopped.glob("data/02-*"), stopped / "result.json"]:
         path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path)
     whole = (tmp_path / "straight/checkpoints/last/policy/model.safetensors").read_bytes()
-    config = DistillRun.model_validate({**FEW, "runs": runs, "aggregate": aggregate})
+    config = DistillRun.model_validate({**FEW, "runs": runs, "aggregate_dataset": aggregate})
     with cells.opened(config.runs, 2, CPU, 1) as members:
         trainer = GeneralistTrainer(config, stopped, members, [], CPU)
-        advance, calls = trainer._advance, []
+        iterate, calls = trainer.iterate, []
 
-        def interrupted(count):
-            calls.append(count)
+        def interrupted():
+            calls.append(trainer.step)
             if len(calls) == 3:  # 50 steps into first round
                 raise KeyboardInterrupt
-            return advance(count)
+            return iterate()
 
-        trainer._advance = interrupted
+        trainer.iterate = interrupted
         with pytest.raises(KeyboardInterrupt):
             trainer.run()
-    assert main(["distill", "--resume", str(stopped)]) == 0
+    assert main(["generalist", "--resume", str(stopped)]) == 0
     assert (stopped / "checkpoints/last/policy/model.safetensors").read_bytes() == whole
-    assert main(["distill", "--resume", str(stopped)]) == 0  # complete
+    assert main(["generalist", "--resume", str(stopped)]) == 0  # complete
 
 
 def test_trains_on(small, tmp_path):
     """From a reward and a teacher, on one robot; it stays a policy of all."""
     envs = [registry.make("tabletop/Reach", EnvConfig(num_envs=2, robot=robot)) for robot in ("panda", "ur5e_slow")]
-    student, two = StudentConfig(hidden=(8,), reads=READS), GeneralistConfig(network="dual-head", describe=("delay",))
+    student, two = (
+        StudentConfig(hidden_dims=(8,), state_keys=READS),
+        GeneralistConfig(network="dual-head", descriptor_keys=("delay",)),
+    )
     policy = GeneralistActorCritic([env.spec for env in envs], student, two)
     policy.save_pretrained(tmp_path / "g")
-    rl = {"mode": "rpd", "teacher": "scripted:std=0.1", "distill": {"divergence": "fkl"}, "total_steps": 64}
+    rl = {"algorithm": "rpd", "teacher": "scripted:std=0.1", "distill": {"divergence": "fkl"}, "total_timesteps": 64}
     exploring = {"init_log_std": -2.0, "asymmetric_critic": True}
-    config = small(init=str(tmp_path / "g"), env={"robot": "ur5e_slow"}, student=exploring, **rl)
-    trainer = Trainer(config, tmp_path / "run")
+    config = small(pretrained_path=str(tmp_path / "g"), env={"robot": "ur5e_slow"}, student=exploring, **rl)
+    trainer = OnPolicyTrainer(config, tmp_path / "run")
     obs = trainer.collector.obs
-    policy.fit(trainer.env.spec)
+    policy.adapt_to(trainer.env.spec)
     assert torch.allclose(trainer.policy.act(obs), policy.act(obs), atol=1e-6)
     assert torch.allclose(trainer.policy.distribution(obs).std[:, :6].log(), torch.tensor(-2.0))
-    heads = [layer.weight.clone() for layer in (trainer.policy.actor[-1], trainer.policy.second)]
+    heads = [layer.weight.clone() for layer in (trainer.policy.actor[-1], trainer.policy.rl_head)]
     assert trainer.run()
     assert all(
-        not torch.equal(a, b.weight) for a, b in zip(heads, (trainer.policy.actor[-1], trainer.policy.second), strict=True)
+        not torch.equal(a, b.weight) for a, b in zip(heads, (trainer.policy.actor[-1], trainer.policy.rl_head), strict=True)
     )
-    again = Trainer(config, tmp_path / "run", checkpoint.load(tmp_path / "run" / "checkpoints" / "000000032"))
+    again = OnPolicyTrainer(config, tmp_path / "run", checkpoint.load(tmp_path / "run" / "checkpoints" / "000000032"))
     assert again.run() and again.policy.blend == trainer.policy.blend
     assert all(torch.equal(a, b) for a, b in zip(again.policy.parameters(), trainer.policy.parameters(), strict=True))
-    assert resolve(str(tmp_path / "run"), envs[0]).act(envs[0].reset(0), envs[0].instructions).shape == (2, 7)
+    assert load_policy(str(tmp_path / "run"), envs[0]).act(envs[0].reset(0), envs[0].instructions).shape == (2, 7)
 
 
 @pytest.mark.slow
-def test_it_learns_what_its_specialists_do(small, tmp_path):
+def test_generalist_imitates_its_specialists(small, tmp_path):
     """Two specialists that do as the script does, on robots with other steps and delays, become one policy."""
     runs = [tmp_path / robot for robot in ("panda", "ur5e_slow")]
     for run in runs:
-        few = {"total_steps": 32, "checkpoint_every": 32, "env": {"robot": run.name, "max_episode_steps": None}}
-        config = small(base="teacher:scripted", mode="ppo", teacher=None, ppo={"lr": 1e-6}, **few)
-        assert Trainer(config, run).run()
-    many = {"episodes": 32, "num_envs": 32, "steps": 300, "rounds": 1, "round_episodes": 32, "round_steps": 300}
+        few = {"total_timesteps": 32, "save_freq": 32, "env": {"robot": run.name, "max_episode_steps": None}}
+        config = small(base="scripted", algorithm="ppo", teacher=None, ppo={"learning_rate": 1e-6}, **few)
+        assert OnPolicyTrainer(config, run).run()
+    many = {
+        "episodes": 32,
+        "num_envs": 32,
+        "train_steps": 300,
+        "dagger_iterations": 1,
+        "round_episodes": 32,
+        "round_steps": 300,
+    }
     settings = {
         **FEW,
         **many,
         "batch_size": 256,
-        "final_episodes": 32,
-        "lr": 3e-3,
-        "student": {"hidden": (64, 64), "reads": READS},
+        "final_eval_episodes": 32,
+        "learning_rate": 3e-3,
+        "student": {"hidden_dims": (64, 64), "state_keys": READS},
     }
-    config = DistillRun.model_validate({**settings, "runs": runs, "generalist": {"describe": ("max_delta_pos", "delay")}})
+    config = DistillRun.model_validate(
+        {**settings, "runs": runs, "generalist": {"descriptor_keys": ("max_delta_pos", "delay")}}
+    )
     with cells.opened(runs, 32, CPU, 1) as members:
         assert GeneralistTrainer(config, tmp_path / "x", members, [], CPU).run()
     for cell in json.loads((tmp_path / "x" / "result.json").read_text())["cells"]:
@@ -269,7 +283,7 @@ def _body(present, dims=(0, 1)):
     n = max(3, *dims)
     own = torch.tensor([i in dims for i in range(n)])
     columns = torch.zeros(len(present), dtype=torch.int64)
-    return Body(torch.zeros(0), columns, torch.tensor(present), torch.tensor(list(dims)), own, torch.ones(n))
+    return RobotIO(torch.zeros(0), columns, torch.tensor(present), torch.tensor(list(dims)), own, torch.ones(n))
 
 
 def _rows(state, mean, success):
@@ -284,21 +298,21 @@ def test_command_line(runs, tmp_path, monkeypatch, capsys):
         "2",
         "--num-envs",
         "2",
-        "--steps",
+        "--train-steps",
         "20",
-        "--rounds",
+        "--dagger-iterations",
         "1",
         "--round-episodes",
         "2",
         "--round-steps",
         "20",
     ]
-    few += ["--eval-episodes", "2", "--final-episodes", "2", "--student.hidden", "8", "--num-threads", "1"]
-    few += ["--student.reads", *READS, "--embodiment", "one-hot", "--held-out", "so101", "--name", "g"]
-    assert main(["distill", *map(str, runs), *few]) == 0
+    few += ["--eval-episodes", "2", "--final-eval-episodes", "2", "--student.hidden-dims", "8", "--num-threads", "1"]
+    few += ["--student.state-keys", *READS, "--embodiment", "one-hot", "--held-out", "so101", "--name", "g"]
+    assert main(["generalist", *map(str, runs), *few]) == 0
     out = capsys.readouterr().out
     assert "bytes each" in out and "one-hot of zeros" in out and "report: runs/g/report.html" in out
-    assert main(["distill", *map(str, runs), *few]) == 2
+    assert main(["generalist", *map(str, runs), *few]) == 2
     assert "runs/g exists already" in capsys.readouterr().err
     assert Path("runs/g/report.html").exists()
 
@@ -306,36 +320,38 @@ def test_command_line(runs, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no specialists: name their runs"),
+        ([], "no specialists: list their runs"),
         (["{0}", "nowhere"], "unknown policy 'nowhere'"),
         (["{0}", "{0}/checkpoints/last"], "last is not a specialist's run"),
-        (["{0}", "{0}"], "two specialists of tabletop/Reach on panda"),
-        (["{0}", "{1}", "--held-out", "panda"], "held out panda: the specialists have it (panda, ur5e_slow)"),
+        (["{0}", "{copy}"], "two specialists of tabletop/Reach on panda"),
+        (["{0}", "{1}", "--held-out", "panda"], "held out panda: the specialists include it (panda, ur5e_slow)"),
         (["{0}", "{1}", "--held-out", "pandas"], "unknown robot for tabletop/Reach 'pandas': did you mean panda"),
         (["{0}", "{1}", "--held-out", "so101"], "whose joints are read"),
-        (["{0}", "{1}", "--student.reads", "cube"], "no robot has state entries of the group cube"),
-        (["{0}", "{1}", "--batch-size", "1"], "batch_size 1 cannot hold a row of each of 2 specialists"),
+        (["{0}", "{1}", "--student.state-keys", "cube"], "no robot has state entries of the group cube"),
+        (["{0}", "{1}", "--batch-size", "1"], "batch_size 1 is less than one row of each of 2 specialists"),
         (
             ["{0}", "{images}"],
             "observations differ: tabletop/Reach on panda has state; tabletop/Reach on so101 has image.",
         ),
         (["{0}", "{wheels}"], "control rate differ: tabletop/Reach on panda has 20 Hz; navigate/Open on wheeled has 10 Hz"),
-        (["--resume", "{0}"], "config.yaml is not of `rpd distill`"),
+        (["--resume", "{0}"], "config.yaml is not of `rpd generalist`"),
     ],
 )
 def test_refused_before_anything_starts(words, message, runs, small, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     others = {}
     for name, changes in (
-        ("images", {"env": {"robot": "so101", "obs": "image", "image_size": 16}}),
+        ("images", {"env": {"robot": "so101", "obs_mode": "rgb", "image_size": 16}}),
         ("wheels", {"task": "navigate/Open"}),
     ):
         if f"{{{name}}}" in words:
-            config = small(mode="ppo", teacher=None, total_steps=32, checkpoint_every=32, **changes)
-            assert Trainer(config, tmp_path / name).run()
+            config = small(algorithm="ppo", teacher=None, total_timesteps=32, save_freq=32, **changes)
+            assert OnPolicyTrainer(config, tmp_path / name).run()
             others[name] = tmp_path / name
+    if "{copy}" in words:
+        others["copy"] = shutil.copytree(runs[0], tmp_path / "copy", symlinks=True)
     capsys.readouterr()
-    assert main(["distill", *(word.format(*runs, **others) for word in words)]) == 2
+    assert main(["generalist", *(word.format(*runs, **others) for word in words)]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not Path("runs").exists()

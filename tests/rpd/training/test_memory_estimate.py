@@ -9,26 +9,29 @@ import torch
 from rich.console import Console
 from tensordict import TensorDict
 
-from envs import registry as envs
-from envs.base import EnvConfig
-from envs.errors import ConfigError
-from rpd import memory, plan
-from rpd.cli import main
-from rpd.memory import Item, human
-from rpd.trainer import Trainer
-from students.encoders import mlp
+from rpd.cli import plan
+from rpd.cli.main import main
+from rpd.core import memory
+from rpd.core.memory import Item, human
+from rpd.envs import registry as envs
+from rpd.envs import resources
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
+from rpd.students.networks.encoders import mlp
+from rpd.training import memory_estimate
+from rpd.training.on_policy import OnPolicyTrainer
 
 CPU = torch.device("cpu")
-IMAGES = {"obs": "image", "image_size": 16}
-SIGHT = {"perception": {"minibatches": 2, "minibatch_size": 8, "keep": 50}}
+IMAGES = {"obs_mode": "rgb", "image_size": 16}
+SIGHT = {"state_estimator": {"num_minibatches": 2, "minibatch_size": 8, "replay_capacity": 50}}
 KINDS = {
     "state": {},
     "bins": {"teacher": "scripted:noise=0.5,bins=32", "distill": {"divergence": "rkl"}},
     "samples": {"task": "tabletop/PickCube", "teacher": "scripted:modes=2", "distill": {"divergence": "nearest"}},
     "scores": {"teacher": "scripted:bins=32", "distill": {"divergence": "opd"}},
-    "frames": {"mode": "ppo", "teacher": None, "env": {**IMAGES, "frames": 3}, "student": {"augment": ("shift",)}},
-    "beliefs": {"env": IMAGES, "student": {"perceive": True, "asymmetric_critic": True}, **SIGHT},
-    "outside": {"base": "teacher:scripted:noise=0.3"},
+    "frames": {"algorithm": "ppo", "teacher": None, "env": {**IMAGES, "frame_stack": 3}, "student": {"augment": ("shift",)}},
+    "beliefs": {"env": IMAGES, "student": {"state_estimator": True, "asymmetric_critic": True}, **SIGHT},
+    "outside": {"base": "scripted:noise=0.3"},
     "vla": {"task": "tabletop/PickCube", "teacher": "zoo/tabletop", "distill": {"divergence": "rkl"}},
     "octo": {"task": "tabletop/PickCube", "teacher": "zoo/tabletop-octo", "distill": {"divergence": "rkl"}},
 }
@@ -39,30 +42,32 @@ def tensors(batch: TensorDict) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_rollout_is_counted_to_the_byte(kind, small, tmp_path) -> None:
+def test_rollout_is_counted_to_the_byte(kind, small, tmp_path) -> None:
     config = small(**KINDS[kind])
-    planned = plan.make(config)
-    trainer = Trainer(config, tmp_path)
+    planned = memory_estimate.make(config)
+    trainer = OnPolicyTrainer(config, tmp_path)
     batch, _ = trainer.collector.collect(label=trainer.objective is not None)
     assert {item.what: item.bytes for item in planned.items if item.part == "rollout"} == tensors(batch)
     counted = {(item.part, item.what): item.bytes for item in planned.items if item.certain}
     trained = [p for p in trainer.policy.parameters() if p.requires_grad]
     assert counted["student", "weights"] == sum(t.nbytes for t in trainer.policy.state_dict().values())
     assert counted["student", "gradients and Adam"] == 3 * sum(p.nbytes for p in trained)
-    if trainer.sight is not None:
+    if trainer.state_estimator is not None:
         trainer.iterate()
-        assert counted["perception", "50 observations that are kept"] == sum(tensors(trainer.sight.replay._store).values())
+        assert counted["state_estimator", "50 replayed observations"] == sum(
+            tensors(trainer.state_estimator.replay._store).values()
+        )
     if kind == "vla":
         assert counted["teacher", "weights"] == sum(t.nbytes for t in trainer.teacher.weights().values())
     trainer.close()
 
 
-def test_activations_are_what_autograd_keeps() -> None:
+def test_activation_estimate_equals_autograd_storage() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(10, 30), torch.nn.Tanh(), torch.nn.Linear(30, 1))
     row = TensorDict({"x": torch.zeros(1, 10)}, [1])
     # The input, and the output of tanh, which both it and the next layer keep: once.
-    assert plan.activations(lambda rows: network(rows["x"]).sum(), row) == 4 * (10 + 30)
-    assert plan.activations(lambda rows: mlp([10, 1], 1.0)(rows["x"]).sum(), row) == 4 * 10
+    assert memory_estimate.activations(lambda rows: network(rows["x"]).sum(), row) == 4 * (10 + 30)
+    assert memory_estimate.activations(lambda rows: mlp([10, 1], 1.0)(rows["x"]).sum(), row) == 4 * 10
 
 
 def test_sizes_for_people() -> None:
@@ -72,7 +77,7 @@ def test_sizes_for_people() -> None:
     ]  # fmt: skip
 
 
-def test_what_cannot_fit_is_refused_in_one_line(monkeypatch) -> None:
+def test_insufficient_memory_gives_one_line(monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 1_000_000)
     items = [Item("rollout", "obs.image.front", 800_000, CPU), Item("rollout", "obs.state", 300_000, CPU)]
     with pytest.raises(ConfigError) as e:
@@ -86,26 +91,26 @@ def test_what_cannot_fit_is_refused_in_one_line(monkeypatch) -> None:
     memory.check(items, "a batch", "take less")  # who cannot say does not refuse
 
 
-def test_a_container_has_what_its_limit_leaves(tmp_path) -> None:
-    assert memory._cgroup(tmp_path) is None
+def test_available_memory_respects_cgroup_limit(tmp_path) -> None:
+    assert resources._cgroup(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
-    assert memory._cgroup(tmp_path) == 450
+    assert resources._cgroup(tmp_path) == 450
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._cgroup(tmp_path) is None
+    assert resources._cgroup(tmp_path) is None
     assert memory.available(CPU) > 0 and memory.resident() > 0
 
 
 def test_training_refuses_a_batch_that_cannot_fit(small, tmp_path, monkeypatch) -> None:
-    config = small(env=IMAGES, mode="ppo", teacher=None)
+    config = small(env=IMAGES, algorithm="ppo", teacher=None)
     row = 4 * 2 * 16 * 16 * 3 * 4  # more than 8 steps of 4 environments' images
     monkeypatch.setattr(memory, "available", lambda device: row)
     with pytest.raises(ConfigError, match=r"a batch of 8 steps from 4 environments needs .* most of it is rollout image.front"):
-        Trainer(config, tmp_path)
+        OnPolicyTrainer(config, tmp_path)
 
 
-def test_the_command_prints_a_table_and_refuses(tmp_path, capsys, monkeypatch) -> None:
+def test_command_prints_a_table_and_refuses(tmp_path, capsys, monkeypatch) -> None:
     options = ["tabletop/Reach", "--teacher", "scripted:noisy", "--env.num-envs", "8"]
     assert main(["doctor", "--plan", *options]) == 0
     out = capsys.readouterr().out
@@ -114,52 +119,56 @@ def test_the_command_prints_a_table_and_refuses(tmp_path, capsys, monkeypatch) -
     dotted = tmp_path / "lr-0.5"
     dotted.mkdir()
     for folder in (tmp_path, dotted):
-        (folder / "config.yaml").write_text("task: tabletop/Reach\nmode: ppo\nenv: {num_envs: 3}\nppo: {num_steps: 7}\n")
+        (folder / "config.yaml").write_text("task: tabletop/Reach\nalgorithm: ppo\nenv: {num_envs: 3}\nppo: {num_steps: 7}\n")
     for path in (tmp_path, dotted, tmp_path / "config.yaml"):  # runs, or a file
         assert main(["doctor", "--plan", str(path)]) == 0
         assert "tabletop/Reach, 3 environments, 7 steps" in capsys.readouterr().out
-    huge = [*options, "--env.obs", "image", "--env.image-size", "1024", "--ppo.num-steps", "1000000"]
+    huge = [*options, "--env.obs-mode", "rgb", "--env.image-size", "1024", "--ppo.num-steps", "1000000"]
     assert main(["doctor", "--plan", *huge]) == 2
     captured = capsys.readouterr()
     assert "obs.image.front" in captured.out and captured.err.count("\n") == 1
-    assert captured.err.startswith("rpd doctor: tabletop/Reach, 8 environments, 1000000 steps needs ")
+    assert captured.err.startswith("rpd doctor: tabletop/Reach, 8 environments, 1,000,000 steps needs ")
     assert main(["doctor", "--plan", "tabletop/Reach", "--teacher", "nobody"]) == 2
     assert "unknown teacher 'nobody'" in capsys.readouterr().err
 
 
-def test_a_diffusion_policy_is_not_mistaken_for_another_student(small, tmp_path) -> None:
-    with pytest.raises(ConfigError, match="its memory is not counted"):
-        plan.make(small(mode="bc", teacher=None, demos=(tmp_path,), student={"kind": "diffusion"}))
+def test_diffusion_policy_is_not_mistaken_for_another_student(small, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="its memory is not estimated"):
+        memory_estimate.make(small(algorithm="bc", teacher=None, demos=(tmp_path,), student={"type": "diffusion"}))
 
 
 def test_demonstrations_count(collect, small, tmp_path) -> None:
     pytest.importorskip("h5py")
     assert collect(tmp_path / "x", "tabletop/Reach", episodes=2) == 0
-    items = plan.make(small(mode="bc", teacher=None, demos=(tmp_path / "x",), env={**IMAGES, "frames": 2})).items
+    items = memory_estimate.make(
+        small(algorithm="bc", teacher=None, demos=(tmp_path / "x",), env={**IMAGES, "frame_stack": 2})
+    ).items
     (held,) = (item for item in items if item.part == "demonstrations")
     steps = int(held.what.split()[0])
     assert steps * 16 * 16 * 3 < held.bytes < 2 * steps * 16 * 16 * 3  # single frames, and states
 
 
-def test_simulators_say_what_they_take() -> None:
-    drawing = EnvConfig(num_envs=8, num_workers=2, obs="image")
-    assert envs.memory("maniskill/PushCube-v1", drawing) == {"2 workers": 2 * 680_000_000}
+def test_simulator_memory_estimates() -> None:
+    drawing = EnvConfig(num_envs=8, num_workers=2, obs_mode="rgb")
+    assert envs.memory("maniskill/PushCube-v1", drawing) == {"2 workers": 2 * 680_000_000, "8 environments": 8_000_000}
     assert envs.memory("maniskill/PushCube-v1", drawing, "cuda") == {}  # nobody has measured
-    assert envs.memory("navigate/Open", EnvConfig()) == {}
-    few, many = (envs.memory("tabletop/Reach", EnvConfig(num_envs=n, obs="image", image_size=64)) for n in (1, 10))
+    assert envs.memory("navigate/Open", EnvConfig(num_envs=2)) == {"2 environments": 8_000}
+    few, many = (envs.memory("tabletop/Reach", EnvConfig(num_envs=n, obs_mode="rgb", image_size=64)) for n in (1, 10))
     assert [*few.values()] == [6_000 + 20 * 64 * 64] and [*many.values()] == [10 * (6_000 + 20 * 64 * 64)]
 
 
 MEASURE = """
 import json, sys, tempfile
 from pathlib import Path
-from rpd import memory, plan
-from rpd.trainer import Trainer
-config = plan.read(sys.argv[1:])
-items = plan.make(config).items
+from rpd.core import memory
+from rpd.training import memory_estimate
+from rpd.cli.options.plan import plan_config
+from rpd.training.on_policy import OnPolicyTrainer
+config = plan_config(sys.argv[1:])
+items = memory_estimate.make(config).items
 before = memory.resident()
 with tempfile.TemporaryDirectory() as folder:
-    trainer = Trainer(config, Path(folder))
+    trainer = OnPolicyTrainer(config, Path(folder))
     trainer.iterate()
     trainer._save()
     trainer.close()
@@ -169,28 +178,40 @@ planned = sum(item.bytes for item in items if item.part != "process")
 print(json.dumps([peak - before, planned]))
 """
 OPTIONS = {
-    "end to end": "--env.image-size 64 --ppo.minibatches 2 --student.perceive False --student.asymmetric-critic False",
-    "augmented": "--env.image-size 64 --ppo.minibatches 2 --student.perceive False --student.asymmetric-critic False "
-    "--student.augment shift color --env.frames 3",
-    "beliefs": "--env.image-size 128 --perception.keep 1600 --perception.minibatches 2",
+    "end to end": "--env.image-size 64 --ppo.num-minibatches 2 --student.state-estimator False "
+    "--student.asymmetric-critic False",
+    "augmented": "--env.image-size 64 --ppo.num-minibatches 2 --student.state-estimator False "
+    "--student.asymmetric-critic False "
+    "--student.augment shift color --env.frame-stack 3",
+    "beliefs": "--env.image-size 128 --state-estimator.replay-capacity 1600 --state-estimator.num-minibatches 2",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_a_run_takes_about_what_was_planned(kind) -> None:
+def test_measured_memory_is_near_the_estimate(kind) -> None:
     """The peak of an iteration and a checkpoint, beyond what the process had before, within a factor of 1.7."""
-    args = ["tabletop/PickCube", "--mode", "ppo", "--env.obs", "image", "--env.cameras", "front", "--env.num-envs", "64"]
-    args += ["--num-threads", "1", "--eval-episodes", "4", "--ppo.epochs", "1", *OPTIONS[kind].split()]
+    args = [
+        "tabletop/PickCube",
+        "--algorithm",
+        "ppo",
+        "--env.obs-mode",
+        "rgb",
+        "--env.cameras",
+        "front",
+        "--env.num-envs",
+        "64",
+    ]
+    args += ["--num-threads", "1", "--eval-episodes", "4", "--ppo.update-epochs", "1", *OPTIONS[kind].split()]
     done = subprocess.run([sys.executable, "-c", MEASURE, *args], capture_output=True, text=True, check=True, timeout=600)
     measured, planned = json.loads(done.stdout)
     assert planned / 1.7 < measured < planned * 1.7, (measured, planned)
 
 
-def test_the_table_says_what_is_estimated(small) -> None:
+def test_memory_table_lists_items(small) -> None:
     console = Console(record=True, width=120)
-    plan.render(plan.make(small()), console)
+    plan.render(memory_estimate.make(small()), console)
     text = console.export_text()
     (minibatch,) = (line for line in text.splitlines() if "a minibatch of 16" in line)
     assert "about" in minibatch and "about" not in next(line for line in text.splitlines() if "obs.state" in line)

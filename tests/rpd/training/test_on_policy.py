@@ -4,21 +4,23 @@ import pytest
 import torch
 import yaml
 
-from envs import registry
-from envs.tabletop.env import TabletopEnv
-from rpd.config import RunConfig
-from rpd.evaluate import evaluate
-from rpd.policies import StudentPolicy
-from rpd.track import read_metrics
-from rpd.trainer import FINAL_SEED, MAX_EVAL_ENVS, Trainer, eval_config
-from students.actor_critic import ActorCritic
-from teachers.policy import PolicyTeacher
-from teachers.scripted import ScriptedTeacher
+from rpd.config.schema import RunConfig
+from rpd.core.seeds import FINAL_SEED
+from rpd.envs import registry
+from rpd.envs.tabletop.env import TabletopEnv
+from rpd.evaluation.environments import MAX_EVAL_ENVS, eval_config
+from rpd.evaluation.evaluate import evaluate
+from rpd.policies.builtin import StudentPolicy
+from rpd.runs.tracker import read_metrics
+from rpd.students.actor_critic import ActorCritic
+from rpd.teachers.adapters.student import PolicyTeacher
+from rpd.teachers.scripted import ScriptedTeacher
+from rpd.training.on_policy import OnPolicyTrainer
 
 
-def test_a_run_leaves_what_it_promises(small, tmp_path):
+def test_run_folder_contents(small, tmp_path):
     config = small()
-    assert Trainer(config, tmp_path).run()
+    assert OnPolicyTrainer(config, tmp_path).run()
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoints", "config.yaml", "env.json", "metrics.jsonl", "result.json", "tensorboard"
     ]  # fmt: skip
@@ -29,14 +31,14 @@ def test_a_run_leaves_what_it_promises(small, tmp_path):
 
     metrics = read_metrics(tmp_path)
     assert [m["step"] for m in metrics] == [32, 64, 96, 128, 160, 192]
-    assert [m["step"] for m in metrics if "eval/success" in m] == [64, 128, 192]
-    assert all({"ppo/policy_loss", "time/env", "time/update", "rollout/length"} <= m.keys() for m in metrics[1:])
+    assert [m["step"] for m in metrics if "eval/success_once" in m] == [64, 128, 192]
+    assert all({"ppo/policy_loss", "time/env", "time/update", "rollout/ep_length"} <= m.keys() for m in metrics[1:])
     # w = 2 (1 - t / 0.5): from half of the run on nobody asks the teacher
     assert [m["teacher/queries"] for m in metrics] == [32, 64, 96, 96, 96, 96]
     assert [m.get("distill/weight") for m in metrics] == pytest.approx([2.0, 4 / 3, 2 / 3, None, None, None])
 
     result = json.loads((tmp_path / "result.json").read_text())
-    assert (result["steps"], result["teacher_queries"], result["mode"], result["seed"]) == (192, 96, "rpd", 0)
+    assert (result["steps"], result["teacher_queries"], result["algorithm"], result["seed"]) == (192, 96, "rpd", 0)
     assert [row[0] for row in result["curve"]] == [64, 128, 192] and all(row[3] == 3 for row in result["curve"])
     assert result["student"]["first_seed"] == result["teacher_eval"]["first_seed"] == FINAL_SEED
     assert result["paired"]["n"] == 3
@@ -47,11 +49,11 @@ def test_a_run_leaves_what_it_promises(small, tmp_path):
     assert again.to_dict() == result["student"]
 
 
-def test_the_same_seed_gives_the_same_run_and_another_another(small, tmp_path):
+def test_run_is_determined_by_its_seed(small, tmp_path):
     runs = []
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         torch.manual_seed(len(runs))
-        assert Trainer(small(seed=seed, total_steps=64), tmp_path / name).run()
+        assert OnPolicyTrainer(small(seed=seed, total_timesteps=64), tmp_path / name).run()
         runs.append([{k: v for k, v in m.items() if not k.startswith("time/")} for m in read_metrics(tmp_path / name)])
     assert runs[0] == runs[1] != runs[2]
 
@@ -69,12 +71,12 @@ def test_one_label_per_observation_and_none_in_the_epochs(mode, fraction, diverg
 
     monkeypatch.setattr(ScriptedTeacher, "label", counted)
     distill = {"divergence": divergence, "label_fraction": fraction, "schedule": "constant"}
-    ppo = {"num_steps": 8, "epochs": 5}
-    trainer = Trainer(small(mode=mode, teacher="scripted:bins=32", ppo=ppo, distill=distill), tmp_path)
+    ppo = {"num_steps": 8, "update_epochs": 5}
+    trainer = OnPolicyTrainer(small(algorithm=mode, teacher="scripted:bins=32", ppo=ppo, distill=distill), tmp_path)
     for iteration in (1, 2, 3):
         metrics = trainer.iterate()
         assert metrics["teacher/queries"] == trainer.collector.queries == sum(asked) == iteration * 8 * 4 * fraction
-        assert metrics["distill/labelled"] == fraction
+        assert metrics["distill/label_fraction"] == fraction
     assert len(asked) == 3 * 8
     trainer.close()
 
@@ -91,13 +93,13 @@ def test_one_label_per_observation_and_none_in_the_epochs(mode, fraction, diverg
         ("scripted:modes=2", "opd", {"mean", "samples"}),
     ],
 )
-def test_the_teacher_knows_what_is_read_and_nothing_else_is_kept(teacher, divergence, fields, small, tmp_path):
+def test_only_fields_of_the_divergence_are_requested_and_stored(teacher, divergence, fields, small, tmp_path):
     config = small(task="tabletop/PickCube", teacher=teacher, distill={"divergence": divergence})
-    trainer = Trainer(config, tmp_path)
-    assert trainer.teacher.wanted == fields
+    trainer = OnPolicyTrainer(config, tmp_path)
+    assert trainer.teacher.requested_fields == fields
     trainer.iterate()
     trainer.close()
-    kept = {k.removeprefix("teacher.") for k in trainer.collector.batch.keys() if k.startswith("teacher.")}  # noqa: SIM118
+    kept = set(trainer.collector.batch["teacher"].keys())
     assert kept == fields | {"valid"}
 
 
@@ -105,22 +107,22 @@ def test_the_teacher_knows_what_is_read_and_nothing_else_is_kept(teacher, diverg
     ("mode", "divergence", "explore"),
     [("rpd", "mse", True), ("dagger", "mse", False), ("dagger", "opd", True), ("rpd", "opd", True)],
 )
-def test_who_learns_from_what_it_tries_explores(mode, divergence, explore, small, tmp_path):
-    trainer = Trainer(small(mode=mode, distill={"divergence": divergence}), tmp_path)
+def test_exploration_by_algorithm_and_divergence(mode, divergence, explore, small, tmp_path):
+    trainer = OnPolicyTrainer(small(algorithm=mode, distill={"divergence": divergence}), tmp_path)
     trainer.close()
     assert trainer.collector.explore is explore
 
 
-def test_ppo_asks_nobody(small, tmp_path):
-    trainer = Trainer(small(mode="ppo", teacher=None), tmp_path)
+def test_ppo_queries_no_teacher(small, tmp_path):
+    trainer = OnPolicyTrainer(small(algorithm="ppo", teacher=None), tmp_path)
     assert "teacher/queries" not in trainer.iterate() and trainer.collector.queries == 0
     trainer.close()
 
 
-def test_the_teacher_is_frozen(small, tmp_path):
+def test_teacher_is_frozen(small, tmp_path):
     """A saved policy as teacher: trained from, evaluated, and bit-identical after it."""
-    assert Trainer(small(mode="ppo", teacher=None, total_steps=32), tmp_path / "first").run()
-    trainer = Trainer(small(teacher=f"policy:{tmp_path / 'first'}", distill={"divergence": "fkl"}), tmp_path / "second")
+    assert OnPolicyTrainer(small(algorithm="ppo", teacher=None, total_timesteps=32), tmp_path / "first").run()
+    trainer = OnPolicyTrainer(small(teacher=str(tmp_path / "first"), distill={"divergence": "fkl"}), tmp_path / "second")
     assert isinstance(trainer.teacher, PolicyTeacher)
     before = {k: v.clone() for k, v in trainer.teacher.weights().items()}
     student = {k: v.clone() for k, v in trainer.policy.state_dict().items()}
@@ -133,7 +135,7 @@ def test_the_teacher_is_frozen(small, tmp_path):
 
 
 def test_normaliser_moves_between_batches_only(small, tmp_path, monkeypatch):
-    trainer = Trainer(small(), tmp_path)
+    trainer = OnPolicyTrainer(small(), tmp_path)
     counts = [trainer.policy.state_normalizer.count.item()]
     step = TabletopEnv.step
 
@@ -161,7 +163,7 @@ def test_dagger_does_not_read_the_reward(small, tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(TabletopEnv, "step", stepped)
-            trainer = Trainer(small(mode="dagger"), tmp_path)
+            trainer = OnPolicyTrainer(small(algorithm="dagger"), tmp_path)
             trainer.iterate()
             trainer.close()
         weights.append(trainer.policy.state_dict())
@@ -169,7 +171,7 @@ def test_dagger_does_not_read_the_reward(small, tmp_path, monkeypatch):
 
 
 def test_learning_rate_anneals(small, tmp_path):
-    trainer = Trainer(small(ppo={"num_steps": 8, "lr": 1e-3, "anneal_lr": True}), tmp_path)
+    trainer = OnPolicyTrainer(small(ppo={"num_steps": 8, "learning_rate": 1e-3, "anneal_lr": True}), tmp_path)
     for step, rate in ((0, 1e-3), (48, 0.75e-3), (96, 0.5e-3)):
         trainer.step = step
         trainer.iterate()
@@ -183,24 +185,25 @@ def test_evaluation_has_at_most_so_many_environments(small):
 
 
 LESSONS = {
-    "ppo": {"mode": "ppo", "teacher": None},
+    "ppo": {"algorithm": "ppo", "teacher": None},
     "rpd": {"teacher": "scripted:noisy"},
     "rpd, through the advantage": {"teacher": "scripted:biased,bins=255", "distill": {"divergence": "opd"}},
-    "through the advantage alone": {"mode": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "opd"}},
-    "from bins alone": {"mode": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "rkl"}},
+    "through the advantage alone": {"algorithm": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "opd"}},
+    "from bins alone": {"algorithm": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "rkl"}},
 }
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
-def test_it_learns(lesson, small, tmp_path):
+def test_training_improves_the_policy(lesson, small, tmp_path):
     """Reach from state, dense reward: seconds on one thread."""
     config = small(
-        **LESSONS[lesson], env={"num_envs": 64, "max_episode_steps": None}, total_steps=20_000,
-        student={"hidden": (64, 64), "init_log_std": -1.0},
-        ppo={"num_steps": 25, "epochs": 5, "minibatches": 4}, eval_every=10**6, final_episodes=50, checkpoint_every=10**6,
+        **LESSONS[lesson], env={"num_envs": 64, "max_episode_steps": None}, total_timesteps=20_000,
+        student={"hidden_dims": (64, 64), "init_log_std": -1.0},
+        ppo={"num_steps": 25, "update_epochs": 5, "num_minibatches": 4}, eval_freq=10**6, final_eval_episodes=50,
+        save_freq=10**6,
     )  # fmt: skip
-    assert Trainer(config, tmp_path).run()
+    assert OnPolicyTrainer(config, tmp_path).run()
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["student"]["rate"] > 0.8
-    if config.mode == "rpd":
+    if config.algorithm == "rpd":
         assert result["teacher_eval"]["rate"] < 0.75

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
-from students.config import StudentConfig
-from students.diffusion.config import DiffusionConfig
-from students.diffusion.policy import DiffusionPolicy
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.students.config import StudentConfig
+from rpd.students.diffusion.config import DiffusionConfig
+from rpd.students.diffusion.policy import DiffusionPolicy
 
 pytest.importorskip("diffusers")
-TINY = {"width": 8, "n_obs": 2, "horizon": 4, "levels": 20}
+TINY = {"width": 8, "n_obs_steps": 2, "horizon": 4, "num_train_timesteps": 20}
 
 
 def make_spec(cameras=(), discrete=(False, True)):
@@ -27,7 +27,7 @@ def build():
 
     def build(cameras=(), **settings):
         torch.manual_seed(0)
-        student = StudentConfig(kind="diffusion", image_features=8, image_channels=(8, 8))
+        student = StudentConfig(type="diffusion", image_feature_dim=8, image_channels=(8, 8))
         policy = DiffusionPolicy(make_spec(cameras), student, DiffusionConfig(**{**TINY, **settings}))
         policy.prepare(torch.randn(64, 2), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).repeat(32, 1))
         return policy.eval()

@@ -6,24 +6,24 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from envs.errors import ConfigError, SpecMismatch
-from students import pretrained
-from students.actor_critic import ActorCritic
-from students.config import StudentConfig
-from students.diffusion.actor import DiffusionActor
-from students.diffusion.config import DiffusionConfig
-from students.diffusion.ema import Average
-from students.diffusion.policy import DiffusionPolicy
+from rpd.envs.errors import ConfigError, SpecMismatch
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import StudentConfig
+from rpd.students.diffusion.actor import DiffusionActor
+from rpd.students.diffusion.config import DiffusionConfig
+from rpd.students.diffusion.ema import EMA
+from rpd.students.diffusion.policy import DiffusionPolicy
+from rpd.students.io import pretrained
 
 
 def learn(policy, states, actions, steps, lr=3e-3):
     """Minimise the loss on pairs of states [R, 2] and chunks [R, H, A]; returns the average of the weights."""
     generator = torch.Generator().manual_seed(0)
-    optimizer, average = torch.optim.AdamW(policy.parameters(), lr), Average(policy, 0.99)
+    optimizer, average = torch.optim.AdamW(policy.parameters(), lr), EMA(policy, 0.99)
     policy.train()
     for step in range(steps):
         index = torch.randint(len(states), (96,), generator=generator)
-        window = {"state": states[index, None].expand(-1, policy.config.n_obs, -1)}
+        window = {"state": states[index, None].expand(-1, policy.config.n_obs_steps, -1)}
         optimizer.zero_grad()
         policy.loss(policy.encode_window(window), actions[index], generator).backward()
         optimizer.step()
@@ -36,8 +36,9 @@ def answers(policy, sampler, states):
     return DiffusionActor(policy, sampler).act(obs, [""] * len(states))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"network": "transformer"}, {"process": "flow"}, {"noise": "action"}], ids=str)
-def test_learns_two_modes_and_what_they_depend_on(build, settings):
+def test_learns_conditional_bimodal_actions(build, settings):
     """x is +0.7 or -0.7, both as likely, where the state's first entry is 0; +0.4 where it is 1. The gripper follows it."""
     policy = build(width=32 if "network" in settings else 16, depth=1, **settings)
     generator = torch.Generator().manual_seed(1)
@@ -74,19 +75,21 @@ def test_loads_without_diffusers(build, tmp_path, monkeypatch):
     policy.save_pretrained(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "diffusers.schedulers.scheduling_ddpm", None)
     assert torch.equal(DiffusionPolicy.from_pretrained(tmp_path).process.alpha_bar, policy.process.alpha_bar)
-    with pytest.raises(ConfigError, match=r"a new diffusion policy needs diffusers: pip install 'rpd\[diffusion\]'"):
+    with pytest.raises(
+        ConfigError, match=r"a new diffusion policy needs diffusers, which is not installed: pip install -e '\.\[diffusion\]'"
+    ):
         build()
 
 
-def test_is_not_taken_for_another_kind(build, tmp_path):
+def test_policy_type_is_checked(build, tmp_path):
     build().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="a DiffusionPolicy, which has no critic and no density: name a plain student"):
+    with pytest.raises(ConfigError, match="a DiffusionPolicy has no critic and no action density: use an actor-critic"):
         ActorCritic.from_pretrained(tmp_path)
     other = tmp_path / "other"
-    ActorCritic(build().spec, StudentConfig(hidden=(8,))).save_pretrained(other)
+    ActorCritic(build().spec, StudentConfig(hidden_dims=(8,))).save_pretrained(other)
     with pytest.raises(ConfigError, match="not a diffusion policy but ActorCritic"):
         DiffusionPolicy.from_pretrained(other)
-    assert pretrained.describe(tmp_path).diffusion.levels == 20
+    assert pretrained.describe(tmp_path).diffusion.num_train_timesteps == 20
 
 
 def test_actions_are_normalised_by_their_range(build):
@@ -102,16 +105,16 @@ def test_acts_where_actions_are_scaled_differently(build):
     policy = build()
     spec = policy.spec.model_copy(update={"action": policy.spec.action.model_copy(update={"scale": (0.2, 1.0)})})
     with pytest.raises(SpecMismatch, match="action scale differ"):
-        policy.fit(spec)
-    policy.student.reads = ("goal",)
-    policy.fit(spec)  # one that says what it reads means the same physical way
+        policy.adapt_to(spec)
+    policy.student.state_keys = ("goal",)
+    policy.adapt_to(spec)  # one that says what it reads means the same physical way
     assert policy.denormalize(torch.tensor([1.0, 1.0])).tolist() == pytest.approx([0.5, 1.0])
 
 
 def test_average_of_weights():
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(network.weight, 1.0)
-    average = Average(network, 0.9)
+    average = EMA(network, 0.9)
     torch.nn.init.constant_(network.weight, 3.0)
     average.update(network, 0)
     assert average.network.weight.item() == 3.0  # nothing of the start is kept
@@ -129,12 +132,12 @@ def test_average_of_weights():
         ({"width": 10, "network": "transformer"}, "diffusion.width 10: a transformer of 4 heads needs a multiple of 4"),
     ],
 )
-def test_what_does_not_go_together(build, settings, message):
+def test_incompatible_options_are_refused(build, settings, message):
     with pytest.raises(ConfigError, match=message):
         build(**settings)
 
 
-def test_a_scene_is_not_perceived(build):
-    for name in ("perceive", "asymmetric_critic"):
-        with pytest.raises(ConfigError, match=f"student.{name} is of students that act and judge at once"):
+def test_state_estimation_is_unsupported(build):
+    for name in ("state_estimator", "asymmetric_critic"):
+        with pytest.raises(ConfigError, match=f"student.{name} needs an actor-critic"):
             DiffusionPolicy(build().spec, StudentConfig(**{name: True}), DiffusionConfig())

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from students.diffusion.process import Diffusion, Flow
+from rpd.students.diffusion.process import Diffusion, Flow
 
 
 def at(level):

@@ -4,18 +4,18 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from envs.errors import ConfigError
-from students.diffusion import samplers
-from students.diffusion.actor import DiffusionActor
-from students.diffusion.samplers.base import Memory, shift, spread
+from rpd.envs.errors import ConfigError
+from rpd.students.diffusion import samplers
+from rpd.students.diffusion.actor import DiffusionActor
+from rpd.students.diffusion.samplers.base import ChunkMemory, even_levels, shift
 
 EVERY = [
     "ddpm",
     "ddim:steps=4",
-    "rti:levels=3",
-    "rti:levels=auto",
-    "rtc:steps=4,execute=1,delay=1",
-    "streaming:execute=1,steps=2",
+    "rti:timesteps=3",
+    "rti:timesteps=auto",
+    "rtc:steps=4,n_action_steps=1,delay=1",
+    "streaming:n_action_steps=1,steps=2",
 ]
 
 
@@ -27,7 +27,7 @@ def act(actor, n, value=0.0):
     return actor.act(obs(n, value), [""] * n)
 
 
-def test_shift_drops_what_was_executed_and_repeats_the_last():
+def test_shift_drops_executed_actions_and_repeats_the_last():
     chunk = torch.arange(4.0).view(1, 4, 1)
     assert shift(chunk, 1).flatten().tolist() == [1, 2, 3, 3]
     assert shift(chunk, 3).flatten().tolist() == [3, 3, 3, 3]
@@ -35,23 +35,23 @@ def test_shift_drops_what_was_executed_and_repeats_the_last():
 
 
 def test_levels_are_spread_down_to_zero():
-    assert spread(2, 3) == [2, 1, 0] and spread(99, 4) == [99, 66, 33, 0]
-    assert spread(7, 1) == [7] and spread(3, 9) == [3, 2, 1, 0]
+    assert even_levels(2, 3) == [2, 1, 0] and even_levels(99, 4) == [99, 66, 33, 0]
+    assert even_levels(7, 1) == [7] and even_levels(3, 9) == [3, 2, 1, 0]
 
 
 def test_memory_is_per_environment():
-    memory, rows = Memory(), torch.tensor([0, 2])
+    memory, rows = ChunkMemory(), torch.tensor([0, 2])
     assert memory.recall(rows, 3)[1].tolist() == [False, False]
     memory.store(rows, torch.ones(2, 4, 1))
     assert memory.recall(torch.arange(3), 3)[1].tolist() == [True, False, True]
-    memory.forget(torch.tensor([True, False, False]))
+    memory.reset(torch.tensor([True, False, False]))
     assert memory.recall(torch.arange(3), 3)[1].tolist() == [False, False, True]
     assert not memory.recall(torch.arange(2), 2)[1].any()  # another set of environments
 
 
 def test_full_denoising_asks_once_per_level_and_chunk(build):
     for name, per_chunk in (("ddpm", 20), ("ddpm:steps=5", 5), ("ddim:steps=4", 4)):
-        actor = DiffusionActor(build(), f"{name}{',' if ':' in name else ':'}execute=2")
+        actor = DiffusionActor(build(), f"{name}{',' if ':' in name else ':'}n_action_steps=2")
         for _ in range(4):
             act(actor, 3)
         assert actor.sampler.evaluations == 3 * 2 * per_chunk and actor.evaluations_per_action == per_chunk / 2
@@ -60,7 +60,7 @@ def test_full_denoising_asks_once_per_level_and_chunk(build):
 def test_warm_starts_are_cheap_and_enter_without_noise(build):
     """The guess is the last chunk moved on by one, unscaled; a level is one evaluation."""
     policy = build()
-    actor = DiffusionActor(policy, "rti:levels=3,full=5,fallback=1e9")
+    actor = DiffusionActor(policy, "rti:timesteps=3,full=5,fallback=1e9")
     act(actor, 2)
     assert actor.sampler.evaluations == 2 * 5
     last = actor.sampler.memory.chunks.clone()
@@ -74,9 +74,9 @@ def test_warm_starts_are_cheap_and_enter_without_noise(build):
     torch.testing.assert_close(asked[0][0], guess)
 
 
-def test_a_sequence_with_gaps(build):
+def test_sequence_with_gaps(build):
     policy = build()
-    actor = DiffusionActor(policy, "rti:levels=3,start=8,full=2,fallback=1e9")
+    actor = DiffusionActor(policy, "rti:timesteps=3,start_timestep=8,full=2,fallback=1e9")
     act(actor, 1)
     asked = []
     policy.network.register_forward_hook(lambda _, given, __: asked.append(int(given[1][0, 0])))
@@ -98,8 +98,9 @@ def test_gripper_treatments(build, factor, gripper):
     assert scaled.denormalize(torch.tensor([0.0, -0.1])).tolist() == pytest.approx([0.0, -1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
-def test_nothing_survives_a_reset(build, name):
+def test_reset_clears_all_state(build, name):
     """An environment that begins anew acts as one that never acted; the other goes on as if nothing had happened."""
     make = lambda: DiffusionActor(build(noise="action"), name)  # noqa: E731
     actor = make()
@@ -113,8 +114,10 @@ def test_nothing_survives_a_reset(build, name):
         assert torch.equal(act(actor, 2, 1.0), act(fresh, 2, 1.0))
 
 
-@pytest.mark.parametrize("name", ["rti:levels=3,full=5,fallback=1e9", "streaming:execute=1,steps=2", "rtc:steps=4,execute=1"])
-def test_one_environment_begins_anew(build, name):
+@pytest.mark.parametrize(
+    "name", ["rti:timesteps=3,full=5,fallback=1e9", "streaming:n_action_steps=1,steps=2", "rtc:steps=4,n_action_steps=1"]
+)
+def test_reset_of_one_environment(build, name):
     actor = DiffusionActor(build(noise="action"), name)
     for _ in range(2):
         act(actor, 3)
@@ -129,8 +132,8 @@ def test_one_environment_begins_anew(build, name):
     assert actor.sampler.evaluations - before == 2 * warm + cold
 
 
-def test_a_guess_that_is_off_is_denoised_in_full(build):
-    never, always = (DiffusionActor(build(), f"rti:levels=2,full=5,fallback={f}") for f in ("1e9", "1e-9"))
+def test_wrong_draft_is_fully_denoised(build):
+    never, always = (DiffusionActor(build(), f"rti:timesteps=2,full=5,fallback={f}") for f in ("1e9", "1e-9"))
     for actor in (never, always):
         for _ in range(3):
             act(actor, 2)
@@ -141,7 +144,7 @@ def test_a_guess_that_is_off_is_denoised_in_full(build):
 def test_start_level_by_measured_contraction(build):
     """A network that knows the answer, zero: from far away one level is too few."""
     policy = build()
-    sampler, _ = samplers.make("rti:levels=auto", policy)
+    sampler, _ = samplers.make("rti:timesteps=auto", policy)
     answer = torch.zeros(8, 4, 2)
 
     def knows(x, level, context):  # but believes only in errors that noise of this level explains
@@ -150,29 +153,29 @@ def test_start_level_by_measured_contraction(build):
 
     policy.predict = knows
     context = torch.zeros(8, 2, 2)
-    far = sampler.choose(context, torch.full((8, 4, 2), 0.9), answer)
-    near = sampler.choose(context, torch.full((8, 4, 2), 0.02), answer)
+    far = sampler.choose_levels(context, torch.full((8, 4, 2), 0.9), answer)
+    near = sampler.choose_levels(context, torch.full((8, 4, 2), 0.02), answer)
     assert near == [0] and far[0] > 2 and far[-1] == 0
     for _ in range(200):
         if sampler.levels is not None:
             break
-        sampler.plan(context, torch.arange(8), 8)
+        sampler.sample(context, torch.arange(8), 8)
     assert sampler.levels is not None  # after 256 logged ticks
 
 
 def test_streaming_moves_each_group_one_group_down(build):
-    sampler, _ = samplers.make("streaming:execute=2,steps=2", build(noise="action"))
+    sampler, _ = samplers.make("streaming:n_action_steps=2,steps=2", build(noise="action"))
     ramp = sampler.ramp[..., 0].tolist()
     assert ramp[0] == [19, 19, 19, 19] and ramp[-1] == [-1, -1, 9, 9]
     assert ramp[2][:2] == [9, 9] and ramp[2][2:] == [19, 19]  # two steps from the end: as after the buffer moved on
 
 
-def test_real_time_chunks_keep_what_was_promised(build):
-    sampler, _ = samplers.make("rtc:steps=4,execute=1,delay=2", build())
+def test_real_time_chunking_keeps_committed_actions(build):
+    sampler, _ = samplers.make("rtc:steps=4,n_action_steps=1,delay=2", build())
     assert sampler.weight[:2].flatten().tolist() == [1, 1] and sampler.weight[-1] == 0 and 0 < sampler.weight[2] < 1
     context, rows = torch.zeros(1, 2, 2), torch.tensor([0])
-    first = sampler.plan(context, rows, 1)
-    second = sampler.plan(context, rows, 1)
+    first = sampler.sample(context, rows, 1)
+    second = sampler.sample(context, rows, 1)
     torch.testing.assert_close(second[:, :2], first[:, 1:3])
 
 
@@ -185,7 +188,7 @@ def test_ensemble_asks_at_every_step(build):
 
 def test_flow_draws_by_euler(build):
     policy = build(process="flow")
-    for name in (None, "euler:steps=4", "rti:levels=3", "rtc:steps=4,execute=1"):
+    for name in (None, "euler:steps=4", "rti:timesteps=3", "rtc:steps=4,n_action_steps=1"):
         assert torch.isfinite(act(DiffusionActor(policy, name), 2)).all()
 
 
@@ -193,25 +196,26 @@ def test_flow_draws_by_euler(build):
     "name, message",
     [
         ("rit", "unknown sampler 'rit': did you mean rti"),
-        ("rti:level=3", "unknown option of sampler rti 'level': did you mean levels"),
-        ("rti:levels", "'levels' is not an option; write KEY=VALUE"),
-        ("rti:levels=3,levels=4", "option 'levels' is given twice"),
-        ("rti:levels=x", "sampler rti: levels=x"),
-        ("rti:levels=30", "sampler rti: 30 levels from 29 to 0: the policy has levels 0 to 19"),
-        ("rti:levels=auto,start=3", "start=3 is what levels=auto chooses"),
+        ("rti:levels=3", "unknown option of sampler rti 'levels': it is timesteps now"),
+        ("rti:timestep=3", "unknown option of sampler rti 'timestep': did you mean timesteps"),
+        ("rti:timesteps", "'timesteps' is not an option; write KEY=VALUE"),
+        ("rti:timesteps=3,timesteps=4", "option 'timesteps' is given twice"),
+        ("rti:timesteps=x", "sampler rti: timesteps=x"),
+        ("rti:timesteps=30", "sampler rti: 30 levels from 29 to 0: the policy has levels 0 to 19"),
+        ("rti:timesteps=auto,start_timestep=3", "start_timestep=3 is what timesteps=auto chooses"),
         ("rti:gripper=scale", "gripper=scale needs a policy trained with --diffusion.gripper-scale"),
-        ("ddim:execute=5", "sampler ddim: execute=5: a chunk of this policy has 4 actions"),
+        ("ddim:n_action_steps=5", "sampler ddim: n_action_steps=5: a chunk of this policy has 4 actions"),
         ("ddim:ensemble=x", "ensemble=x: a number"),
-        ("ddim:ensemble=0.1,execute=2", "leave out execute"),
+        ("ddim:ensemble=0.1,n_action_steps=2", "leave out n_action_steps"),
         (
             "euler",
-            "sampler euler draws of a flow policy, and this one was trained by ddpm: use ddpm, ddim, rti, streaming, rtc",
+            "sampler euler needs a flow policy, and this one was trained with ddpm: use ddpm, ddim, rti, streaming, rtc",
         ),
         ("streaming", "sampler streaming: it needs a policy trained with --diffusion.noise action"),
-        ("rtc:execute=3,delay=2", "delay=2, but after 3 of 4 actions 1 are left"),
+        ("rtc:n_action_steps=3,delay=2", "delay=2, but after 3 of 4 actions 1 are left"),
     ],
 )
-def test_bad_names_are_told_in_one_line(build, name, message):
+def test_invalid_sampler_gives_one_line(build, name, message):
     with pytest.raises(ConfigError) as error:
         samplers.make(name, build())
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
 
-from students.distribution import ActionDistribution
+from rpd.students.networks.distribution import ActionDistribution
 
 
 def mixed(raw, log_std):

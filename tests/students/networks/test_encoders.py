@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from students.encoders import ImageEncoder, init, mlp
+from rpd.students.networks.encoders import ImageEncoder, init, mlp
 
 CHANNELS, FEATURES = (32, 32), 128
 
@@ -13,13 +13,14 @@ def test_any_size_in_few_parameters(size):
     assert sum(p.numel() for p in encoder.parameters()) < 300_000
 
 
-def test_the_image_is_left_as_it_is():
+def test_image_is_left_as_it_is():
     image = torch.full((1, 64, 48, 3), 200, dtype=torch.uint8)
     ImageEncoder((64, 48, 3), CHANNELS, FEATURES)(image)
     assert (image == 200).all()
 
 
-def test_sees_where_a_dot_is():
+@pytest.mark.slow
+def test_encoder_localizes_a_dot():
     """A regression on the position of a 5-pixel dot, on changing backgrounds, gets below 3 pixels."""
     torch.manual_seed(0)
     encoder, head = ImageEncoder((64, 64, 3), CHANNELS, FEATURES), init(torch.nn.Linear(FEATURES, 2), 0.1)
@@ -44,7 +45,7 @@ def test_sees_where_a_dot_is():
         assert (head(encoder(image)) - position).abs().mean() * 32 < 3
 
 
-def test_an_actor_starts_near_zero():
+def test_actor_starts_near_zero():
     torch.manual_seed(0)
     x = torch.randn(100, 10)
     assert mlp([10, 64, 64, 7], out_gain=0.01)(x).abs().max() < 0.1

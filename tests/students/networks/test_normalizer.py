@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from students.normalizer import CLIP, MIN_STD, Normalizer
+from rpd.students.networks.normalizer import CLIP, MIN_STD, Normalizer
 
 
 def test_chunks_equal_the_whole():
@@ -27,7 +27,7 @@ def test_identity_before_the_first_update():
     assert torch.equal(Normalizer(2)(x), x)
 
 
-def test_what_is_scaled_is_left_alone():
+def test_scaled_entries_are_not_normalized():
     normalizer = Normalizer(2, scaled=(False, True))
     normalizer.update(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))  # a touch, for example, that has not yet happened
     assert torch.equal(normalizer(torch.tensor([[4.0, 1.0]])), torch.tensor([[2.0, 1.0]]))

@@ -12,12 +12,12 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from envs.errors import ConfigError, SpecMismatch
-from envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
-from students.actor_critic import ActorCritic
-from students.config import StudentConfig
-from students.locate import resolve_policy
-from teachers import registry
+from rpd.envs.errors import ConfigError, SpecMismatch
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import StudentConfig
+from rpd.students.io.policy_path import resolve_policy
+from rpd.teachers import registry
 
 STATE, ACTIONS = 5, 3
 
@@ -47,7 +47,7 @@ def make_obs(n: int = 64) -> TensorDict:
 @pytest.fixture
 def student(tmp_path):
     torch.manual_seed(0)
-    policy = ActorCritic(make_spec(), StudentConfig(hidden=(8,)))
+    policy = ActorCritic(make_spec(), StudentConfig(hidden_dims=(8,)))
     for p in policy.actor.parameters():
         p.data *= 100  # beyond [-1, 1], to see the clipping
     policy.save_pretrained(tmp_path / "run" / "checkpoints" / "100" / "policy")
@@ -71,7 +71,7 @@ def test_resolve_policy_refuses(tmp_path):
 
 def test_student_labels_with_its_distribution(student):
     policy, run = student
-    teacher = registry.make(f"policy:{run}", make_spec())
+    teacher = registry.make(str(run), make_spec())
     obs = make_obs()
     out = teacher.label(obs, [""] * 64)
     expected = policy.distribution(obs)
@@ -79,18 +79,18 @@ def test_student_labels_with_its_distribution(student):
     assert torch.equal(out.std, expected.std)
     assert (expected.mean.abs() > 1).any()
     assert out.valid.all() and not out.mean.requires_grad
-    assert set(out.tensors()) == teacher.provides | {"valid"}
-    assert teacher.name == f"policy:{run}"
+    assert set(out.tensors()) == teacher.output_fields | {"valid"}
+    assert teacher.name == str(run)
     assert torch.equal(teacher.weights()["log_std_logit"], policy.log_std_logit)
 
 
 def test_student_refuses_another_environment(student):
     _, run = student
     with pytest.raises(SpecMismatch, match=r"policy \(toy/Toy\)"):
-        registry.make(f"policy:{run}", make_spec(state=6))
+        registry.make(str(run), make_spec(state=6))
 
 
-@pytest.mark.parametrize("name", ["policy", "policy:", "policy:nowhere", "sb3", "sb3:nowhere.zip", "policy:x,a=1", "sb3:x,a=1"])
+@pytest.mark.parametrize("name", ["nowhere", "", "sb3", "sb3:nowhere.zip", "nowhere,a=1", "sb3:x,a=1"])
 def test_bad_names(name):
     with pytest.raises(ConfigError, match=r"policy|nowhere|sb3"):
         registry.make(name, make_spec())
@@ -133,8 +133,8 @@ def test_sb3_acts_like_the_model(tmp_path, algorithm, policy_kwargs):
     out = teacher.label(obs, [""] * 64)
     np.testing.assert_allclose(out.mean[:, :-1], expected[:, :-1], atol=1e-6)
     assert (np.sign(out.mean[:, -1].numpy()) == np.sign(expected[:, -1])).all()
-    assert set(out.tensors()) == teacher.provides | {"valid"}
-    assert ("std" in teacher.provides) == (algorithm in ("PPO", "A2C", "SAC"))
+    assert set(out.tensors()) == teacher.output_fields | {"valid"}
+    assert ("std" in teacher.output_fields) == (algorithm in ("PPO", "A2C", "SAC"))
     assert out.mean.abs().max() <= 1
 
 

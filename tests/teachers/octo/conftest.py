@@ -36,7 +36,7 @@ class Case:
         return {k.removeprefix(prefix): self[k] for k in self.arrays if k.startswith(prefix)}
 
     def inputs(self, model):
-        from teachers.octo.model import Observation, Task
+        from rpd.teachers.octo.model import Observation, Task
 
         observed, task = self.under("in/observation/"), self.under("in/task/")
         images = {k: v for k, v in observed.items() if k.startswith("image")}
@@ -65,14 +65,14 @@ def folder():
 
 @pytest.fixture(scope="session")
 def checkpoint(folder):
-    from teachers.octo.checkpoint import read_checkpoint
+    from rpd.teachers.octo.checkpoint import read_checkpoint
 
     return read_checkpoint(folder, "tiny")
 
 
 @pytest.fixture(scope="session")
 def model(checkpoint, folder):
-    from teachers.octo import weights
+    from rpd.teachers.octo import weights
 
     torch.set_num_threads(1)
     return weights.load(checkpoint, folder)

@@ -10,16 +10,18 @@ import msgpack
 import pytest
 import torch
 
-from envs.errors import ConfigError
-from rpd import cli
-from teachers.octo import flax, weights
-from teachers.octo.checkpoint import read_checkpoint, weights_file
-from teachers.octo.config import DiffusionHead, read_config
-from teachers.octo.language import pad
-from teachers.octo.model import Observation, Task
-from teachers.octo.names import from_original, original, to_original
-from teachers.octo.setup import resolve
-from teachers.octo.statistics import select
+from rpd.cli import main
+from rpd.envs.errors import ConfigError
+from rpd.teachers.octo import flax, weights
+from rpd.teachers.octo.checkpoint import read_checkpoint, weights_file
+from rpd.teachers.octo.config import DiffusionHead, read_config
+from rpd.teachers.octo.init_model import SPECIAL
+from rpd.teachers.octo.language import EOS, Words, pad
+from rpd.teachers.octo.model import Observation, Task
+from rpd.teachers.octo.param_names import from_original, original, to_original
+from rpd.teachers.octo.setup import resolve
+from rpd.teachers.octo.statistics import select
+from rpd.teachers.vla import tokenizer as tokenization
 
 INSIDE = "300000/default/checkpoint"
 
@@ -59,7 +61,7 @@ def test_sizes_of_t5_are_read_off_its_weights(model):
     assert (t5.vocab_size, t5.d_model, t5.d_kv, t5.num_heads, t5.num_layers, t5.d_ff) == (384, 48, 8, 5, 2, 96)
 
 
-def test_an_old_name_of_the_horizon(edit):
+def test_old_name_of_the_horizon(edit):
     def older(model):
         kwargs = model["heads"]["action"]["kwargs"]
         kwargs["pred_horizon"] = kwargs.pop("action_horizon")
@@ -67,11 +69,18 @@ def test_an_old_name_of_the_horizon(edit):
     assert read_config(edit(older) / "config.json").head.action_horizon == 4
 
 
-def test_the_last_step_is_taken(broken):
+def test_last_step_is_taken(broken):
     shutil.copytree(broken / "300000", broken / "9000")
     assert weights_file(broken) == broken / INSIDE
     assert weights_file(broken, 9000) == broken / "9000/default/checkpoint"
     refuse(lambda: weights_file(broken, 5), "has no step 5; it has 9000, 300000")
+
+
+def test_conversion_in_a_folder_with_steps_is_ambiguous(broken):
+    """A conversion into the folder of a training that went on: it may be older than every step."""
+    (broken / "model.safetensors").write_bytes(b"")
+    refuse(lambda: weights_file(broken), r"has model.safetensors and step 300000, .*: add step=, or move")
+    assert weights_file(broken, 300000) == broken / INSIDE
 
 
 def test_frozen_and_on_its_own_memory(model):
@@ -98,7 +107,7 @@ def test_names_there_and_back(model, folder):
     assert not tree
 
 
-def test_a_camera_that_was_never_trained(broken):
+def test_camera_that_was_never_trained(broken):
     """The original makes no parameters for a tokenizer whose camera the data lacked."""
 
     def without(tree):
@@ -121,11 +130,28 @@ def test_bfloat16(checkpoint, folder, model, case):
 # -- what is refused
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int32])
+def test_quantized_weights(broken, dtype):
+    def change(tree):
+        path = "octo_transformer/obs_wrist_projection/bias"
+        tree[path] = tree[path].to(dtype)
+
+    refuse(lambda: load(rewrite(broken, change)), r"checkpoint: tensor '.*/obs_wrist_projection/bias' is torch\.\w+: weights")
+
+
+def test_git_lfs_pointers(broken):
+    for file in (INSIDE, "example_batch.msgpack", "config.json", "dataset_statistics.json"):
+        whole = (broken / file).read_bytes()
+        (broken / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+        refuse(lambda: load(broken), rf"{file}: a git-lfs pointer in place of the file: run 'git lfs pull'")
+        (broken / file).write_bytes(whole)
+
+
 @pytest.mark.parametrize("keep", [0, 100, 200_000, 2_659_000])
-def test_a_truncated_file(broken, keep):
+def test_truncated_file(broken, keep):
     content = (broken / INSIDE).read_bytes()
     (broken / INSIDE).write_bytes(content[:keep])
-    refuse(lambda: load(broken), r"default/checkpoint: not a whole msgpack file of flax \(.*\): truncated or altered\?")
+    refuse(lambda: load(broken), r"default/checkpoint: not a complete msgpack file of flax \(.*\): truncated or altered\?")
 
 
 def test_arrays_of_the_wrong_length(broken):
@@ -135,13 +161,13 @@ def test_arrays_of_the_wrong_length(broken):
 
 
 @pytest.mark.parametrize("mark", ["default/manifest.ocdbt", "default/d/x", "_sharding"])
-def test_a_newer_orbax(broken, mark):
+def test_newer_orbax(broken, mark):
     os.remove(broken / INSIDE)
     (broken / "300000" / mark).parent.mkdir(exist_ok=True)
     (broken / "300000" / mark).write_bytes(b"")
     refuse(
         lambda: load(broken),
-        r"written by a newer orbax as OCDBT or zarr.*: what is needed is the one msgpack file 'checkpoint'",
+        r"written by a newer orbax as OCDBT or zarr.*: needs the msgpack file 'checkpoint'",
     )
 
 
@@ -154,7 +180,8 @@ def test_arrays_in_folders_of_their_own(broken):
     ("how", "match"),
     [
         (lambda t: t.pop("octo_transformer/obs_wrist_projection/bias"), "tensor '.*/obs_wrist_projection/bias' is missing"),
-        (lambda t: t.update({"heads_other/x": torch.zeros(2)}), "unexpected tensor 'heads_other/x': config.json describes"),
+        (lambda t: t.update({"heads_other/x": torch.zeros(2)}),
+         "unexpected tensor 'heads_other/x': not part of the model in config.json"),
         (lambda t: t.update({"heads_action/diffusion_model/reverse_network/Dense_1/bias": torch.zeros(5)}),
          r"tensor 'head.outputs.bias' has shape \[5\], the configuration describes \[28\]"),
         (lambda t: [t.pop(p) for p in list(t) if "obs_" in p], "has tensors of none of the image tokenizers primary, wrist"),
@@ -167,7 +194,7 @@ def test_tensors_that_do_not_fit(broken, how, match):
 @pytest.mark.parametrize(
     ("how", "match"),
     [
-        (lambda m: m.update(use_correct_attention=False), "use_correct_attention is false, as in Octo 1.0, .*: use Octo 1.5"),
+        (lambda m: m.update(use_correct_attention=False), "use_correct_attention is not true, as in Octo 1.0 .*: use Octo 1.5"),
         (lambda m: m["heads"]["action"].update(name="UNetDDPMActionHead"), "'UNetDDPMActionHead' is not supported"),
         (lambda m: m["observation_tokenizers"]["wrist"].update(name="LowdimObsTokenizer"),
          "tokenizer wrist: 'LowdimObsTokenizer' is not supported; supported: ImageTokenizer"),
@@ -175,6 +202,7 @@ def test_tensors_that_do_not_fit(broken, how, match):
         (lambda m: m["transformer_kwargs"].update(add_position_embedding=True), "add_position_embedding: not"),
         (lambda m: m["heads"]["action"]["kwargs"].update(new=1), "head action: new: not supported"),
         (lambda m: m["heads"].update(two=m["heads"]["action"]), "has heads action, two; supported: one"),
+        (lambda m: m.pop("use_correct_attention"), "use_correct_attention is not true, as in Octo 1.0 "),
         (lambda m: m["task_tokenizers"].clear(), "task tokenizers are none; supported: language"),
         (lambda m: m.pop("readouts"), "field 'readouts' is missing"),
         (lambda m: m.update(readouts={"value": 1}), r"head action reads readout_action, but readouts are \['value'\]"),
@@ -191,8 +219,8 @@ def test_configurations_that_are_not_supported(edit, how, match):
         ("config.json", None, "not an Octo checkpoint: no config.json"),
         ("config.json", b"{", "config.json: not valid JSON"),
         ("config.json", b"{}", "config.json: field 'model' is missing"),
-        ("example_batch.msgpack", None, "example_batch.msgpack is missing: it says which cameras"),
-        ("example_batch.msgpack", b"\x81", "example_batch.msgpack: not a whole msgpack file"),
+        ("example_batch.msgpack", None, "example_batch.msgpack is missing: it contains the cameras"),
+        ("example_batch.msgpack", b"\x81", "example_batch.msgpack: not a complete msgpack file"),
         ("dataset_statistics.json", b"{", "dataset_statistics.json: not valid JSON"),
     ],
 )
@@ -216,22 +244,24 @@ def test_no_weights(broken):
         ({}, "has action statistics of 2 data sets: add unnorm_key=, one of bridge_dataset, fractal20220817_data"),
         ({"unnorm_key": "bridge"}, "unknown unnorm_key of .*octo 'bridge': did you mean bridge_dataset"),
         ({"window": "12"}, "window=12: this model's horizon is 10 time steps"),
-        ({"execute": "5"}, "execute=5: a chunk of this model has 4 actions"),
-        ({"execute": "2", "ensemble": "0"}, "execute and ensemble exclude each other"),
+        ({"n_action_steps": "5"}, "n_action_steps=5: a chunk of this model has 4 actions"),
+        ({"n_action_steps": "2", "ensemble": "0"}, "n_action_steps and ensemble exclude each other"),
         ({"ddim": "21"}, "ddim=21: this model was trained on 20 steps"),
         ({"samples": "1"}, r"samples=1: .*\(valid: integer, minimum 2\)"),
-        ({"bridge": "nowhere"}, "unknown bridge 'nowhere'"),
-        ({"bridge": ""}, "nothing says what its actions mean: add bridge="),
+        ({"action_mapping": "nowhere"}, "unknown action mapping 'nowhere'"),
+        ({"action_mapping": ""}, "the units of its actions are unknown: add action_mapping="),
     ],
 )
 def test_options_that_do_not_fit(broken, options, match):
-    chosen = {"bridge": "metres", "unnorm_key": "bridge_dataset"} | options if options else {"bridge": "metres"}
+    chosen = {"action_mapping": "metres", "unnorm_key": "bridge_dataset"} | options if options else {"action_mapping": "metres"}
     refuse(lambda: resolve(str(broken), {k: v for k, v in chosen.items() if v}), match)
 
 
-def test_a_head_that_does_not_denoise(edit):
+def test_head_that_does_not_denoise(edit):
     folder = edit(lambda m: m["heads"].update(action={"name": "L1ActionHead", "kwargs": {"readout_key": "readout_action"}}))
-    refuse(lambda: resolve(str(folder), {"bridge": "metres", "ddim": "5"}), "ddim=5: this model's head does not denoise")
+    refuse(
+        lambda: resolve(str(folder), {"action_mapping": "metres", "ddim": "5"}), "ddim=5: this model's head does not denoise"
+    )
 
 
 def test_statistics(checkpoint):
@@ -256,7 +286,7 @@ def test_statistics_of_another_data_set(edit):
         values["bridge_dataset"]["action"] = {"mean": [0.0] * 9, "std": [1.0] * 9}
 
     folder = edit(longer, "dataset_statistics.json")
-    refuse(lambda: resolve(str(folder), {"bridge": "env", "unnorm_key": "bridge_dataset"}),
+    refuse(lambda: resolve(str(folder), {"action_mapping": "env", "unnorm_key": "bridge_dataset"}),
            "the action statistics of bridge_dataset have 9 dimensions, the model 7: they are of another data set")  # fmt: skip
 
 
@@ -268,9 +298,9 @@ def test_images_and_windows_that_do_not_fit(model):
         goals = {} if goal is None else {key: torch.zeros(1, goal, goal, 3, dtype=torch.uint8)}
         return model(Observation({key: image}, torch.ones(1, window, dtype=torch.bool)), task._replace(goals=goals))
 
-    refuse(lambda: see(128), "image_primary is 128 x 128 pixels; this model sees 256 x 256")
+    refuse(lambda: see(128), "image_primary is 128 x 128 pixels; this model needs 256 x 256")
     refuse(lambda: see(16, 11), "a window of 11 time steps; this model's horizon is 10")
-    refuse(lambda: see(key="image_side"), "none of the images image_side is one that it sees: image_primary, image_wrist")
+    refuse(lambda: see(key="image_side"), "none of the images image_side is an input of the model: image_primary, image_wrist")
     refuse(lambda: see(goal=128), r"the goal for image_primary is \[128, 128\] pixels, the image \[256, 256\]")
 
 
@@ -279,12 +309,25 @@ def test_long_instructions_keep_their_end():
     assert ids.tolist() == [[7, 1, 0, 0], [2, 3, 4, 1]] and mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
 
 
+def test_tokenizer_padding_settings_are_ignored(tmp_path):
+    """Octo's own call pads to 16 and cuts off; a fast tokenizer saves that."""
+    tokenizer = tokenization.build(["lift the cube"], SPECIAL, "<unk>")
+    ids = [Words(tokenizer.to_str().encode(), None, "x").ids("lift the cube")]
+    for length in (2, 16):
+        tokenizer.enable_padding(length=length)
+        tokenizer.enable_truncation(length)
+        ids.append(Words(tokenizer.to_str().encode(), None, "x").ids("lift the cube"))
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_str())
+    ids.append(Words(str(tmp_path), None, "x").ids("lift the cube"))
+    assert all(row == ids[0] for row in ids) and len(ids[0]) > 3 and ids[0][-1] == EOS
+
+
 # -- conversion
 
 
 def test_convert(folder, model, tmp_path, capsys):
     out = tmp_path / "converted"
-    assert cli.main(["convert", "octo", str(folder), str(out)]) == 0
+    assert main.main(["teacher", "convert", "octo", str(folder), str(out)]) == 0
     assert f"use it as octo:{out}" in capsys.readouterr().out
     names = {"config.json", "dataset_statistics.json", "example_batch.msgpack", "model.safetensors"}
     assert {p.name for p in out.iterdir()} == names
@@ -292,7 +335,7 @@ def test_convert(folder, model, tmp_path, capsys):
     assert again.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
     assert json.loads((out / "config.json").read_text()) == model.config.source
-    assert cli.main(["convert", "octo", str(folder), str(out)]) == 2
+    assert main.main(["teacher", "convert", "octo", str(folder), str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
     refuse(lambda: weights_file(out, 300000), "step=300000: this checkpoint was converted")
     (out / "model.safetensors").write_bytes((out / "model.safetensors").read_bytes()[:1000])

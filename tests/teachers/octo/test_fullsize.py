@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from teachers.octo import weights
-from teachers.octo.config import parse_config
-from teachers.octo.model import Observation, Task
-from teachers.octo.names import T5, from_original, original
+from rpd.teachers.octo import weights
+from rpd.teachers.octo.config import parse_config
+from rpd.teachers.octo.model import Observation, Task
+from rpd.teachers.octo.param_names import T5, from_original, original
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = json.loads((GOLDEN / "shapes_octo-small-1.5.json").read_text())

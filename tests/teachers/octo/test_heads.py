@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from teachers.octo.config import HEADS
-from teachers.octo.diffusion import DiffusionActionHead
-from teachers.octo.heads import DiscreteActionHead, build_head, draw, masked_mean
-from teachers.octo.names import from_original, original
-from teachers.octo.schedule import cosine
+from rpd.teachers.octo.build_head import build_head
+from rpd.teachers.octo.config import HEADS
+from rpd.teachers.octo.diffusion import DiffusionActionHead
+from rpd.teachers.octo.heads import DiscreteActionHead, draw, masked_mean
+from rpd.teachers.octo.param_names import from_original, original
+from rpd.teachers.octo.schedule import cosine
 
 FOLDER = Path(__file__).parent / "golden" / "heads"
 CONTINUOUS, DISCRETE = ("continuous_mean", "l1_map", "mse_map"), ("per_dim", "per_horizon_normal", "single_map")

@@ -6,17 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from envs.errors import ConfigError
-from envs.privileged import Scene
-from teachers import lora
-from teachers.learner import Minibatch
-from teachers.octo import weights
-from teachers.octo.checkpoint import read_checkpoint
-from teachers.octo.language import Words, pad
-from teachers.octo.learn import OctoLearner
-from teachers.octo.model import Observation, Task
-from teachers.octo.new import Size, new_checkpoint, read_size
-from teachers.octo.statistics import ActionStatistics
+from rpd.envs.errors import ConfigError
+from rpd.envs.privileged_state import ManipulationState
+from rpd.teachers.octo import weights
+from rpd.teachers.octo.checkpoint import read_checkpoint
+from rpd.teachers.octo.init_model import Size, new_checkpoint, read_size
+from rpd.teachers.octo.language import Words, pad
+from rpd.teachers.octo.model import Observation, Task
+from rpd.teachers.octo.statistics import ActionStatistics
+from rpd.teachers.octo.trainable import TrainableOcto
+from rpd.teachers.vla import lora
+from rpd.teachers.vla.trainable import Minibatch
 
 STATISTICS = {"mine": {"action": {"mean": [0.1, 0.0], "std": [0.4, 1.0], "mask": [True, False]}}}
 SAID = ["go left", "go right", ""]
@@ -29,8 +29,8 @@ TINY = Size(
 
 def learner(**options):
     torch.manual_seed(0)
-    checkpoint, model = new_checkpoint("new", SAID, STATISTICS, TINY, 2, {"bridge.yaml": b"action: env\n"})
-    return OctoLearner(checkpoint, model, "mine", **options)
+    checkpoint, model = new_checkpoint("new", SAID, STATISTICS, TINY, 2, {"action_mapping.yaml": b"action: env\n"})
+    return TrainableOcto(checkpoint, model, "mine", **options)
 
 
 def batch(scene=None):
@@ -41,12 +41,12 @@ def batch(scene=None):
 
 def still():
     """A scene without anything in it, but with quaternions."""
-    scene = Scene.empty(3)
-    Scene.get(scene, "tcp_quat")[:, 0] = Scene.get(scene, "object_quat")[:, 0] = 1.0
+    scene = ManipulationState.empty(3)
+    ManipulationState.get(scene, "tcp_quat")[:, 0] = ManipulationState.get(scene, "object_quat")[:, 0] = 1.0
     return scene
 
 
-def test_it_learns_what_it_is_shown():
+def test_overfits_one_batch():
     made, shown = learner(scene_weight=0.1), batch(still())
     optimizer = torch.optim.AdamW(made.trainable().values(), 5e-3)
     before = made.loss(shown)["action"].item()
@@ -60,7 +60,7 @@ def test_it_learns_what_it_is_shown():
     assert (made.act(shown.images, SAID) - shown.actions[:, 0]).abs().mean() < 0.4  # of the whole range 2
 
 
-def test_what_does_not_count_moves_nothing():
+def test_masked_rows_have_no_gradient():
     made, shown = learner(), batch()
     shown.counts[2] = False
     torch.manual_seed(1)
@@ -99,7 +99,9 @@ def test_export_gives_the_same_samples(tmp_path):
     made = learner(scene_weight=1.0, dtype=torch.float32)
     made.export(tmp_path / "octo")
     checkpoint = read_checkpoint(tmp_path / "octo", "octo")
-    assert dict(checkpoint.cameras) == {"image_primary": (32, 32)} and checkpoint.files["bridge.yaml"] == b"action: env\n"
+    assert (
+        dict(checkpoint.cameras) == {"image_primary": (32, 32)} and checkpoint.files["action_mapping.yaml"] == b"action: env\n"
+    )
     model = weights.load(checkpoint, tmp_path / "octo")
     assert model.config == made.model.config and made.model.t5.config.vocab_size < 400
     assert all(torch.equal(p, model.get_parameter(name)) for name, p in made.model.named_parameters())
@@ -121,7 +123,7 @@ def given(checkpoint, folder, dim=7, **options):
     """The checkpoint that the original saved, told words by a tokenizer of our own."""
     entry = {"action": {"mean": [0.0] * dim, "std": [0.5] * dim}}
     files = {"tokenizer.json": learner().checkpoint.files["tokenizer.json"]}
-    return OctoLearner(
+    return TrainableOcto(
         checkpoint.with_data({"new": entry}, files), weights.load(checkpoint, folder), "new", dtype=torch.float32, **options
     )
 
@@ -133,7 +135,7 @@ def of(made, dim=7):
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_a_given_model_keeps_its_t5(rank, checkpoint, folder, tmp_path):
+def test_given_model_keeps_its_t5(rank, checkpoint, folder, tmp_path):
     if rank:
         pytest.importorskip("peft")
     made = given(checkpoint, folder, rank=rank)

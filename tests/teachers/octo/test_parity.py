@@ -57,10 +57,10 @@ def hooked(model, run):
 
 @pytest.mark.parametrize("name", CASES)
 def test_attention_mask(model, run, name):
-    from teachers.octo.masks import allowed
+    from rpd.teachers.octo.masks import allowed
 
     this = run(name)
-    _, valid, layout = model.assemble(model.see(this.seen, this.task.goals), this.seen, this.task)
+    _, valid, layout = model.assemble(model.encode_images(this.seen, this.task.goals), this.seen, this.task)
     mask = (allowed(layout, model.device) & valid[:, None, :])[:, None]
     shape = this.case["mid/attention_mask_shape"].tolist()
     packed = this.case.arrays["mid/attention_mask_packed"]
@@ -76,7 +76,7 @@ def test_readout(run, name):
 
 def test_groups(model, run):
     this = run(WHOLE)
-    _, valid, layout = model.assemble(model.see(this.seen, this.task.goals), this.seen, this.task)
+    _, valid, layout = model.assemble(model.encode_images(this.seen, this.task.goals), this.seen, this.task)
     names, sizes = zip(*layout.step, strict=True)
     steps = dict(zip(names, valid[:, 16:].unflatten(1, (2, -1)).split(sizes, 2), strict=True))
     for name in ("task_language", "obs_primary", "obs_wrist", "obs_task_language", "readout_action"):
@@ -121,7 +121,7 @@ def test_blocks(hooked, run):
 @torch.no_grad()
 def test_denoising_steps(model, run, name):
     """Every step from the recorded x before it; the noise of the last window position, as that is all we denoise."""
-    from teachers.octo.schedule import Schedule, cosine, ddpm
+    from rpd.teachers.octo.schedule import Schedule, cosine, ddpm
 
     this, head, limit = run(name), model.head, limits(name)
     recorded = this.case["out/readout_action/tokens"][:, -1]
@@ -153,7 +153,7 @@ def test_actions(model, run, name):
 @torch.no_grad()
 def test_actions_of_an_embodiment(model, run, name, monkeypatch):
     """With statistics: dimensions that the embodiment lacks stay noise, and the others are in its units."""
-    from teachers.octo.statistics import ActionStatistics
+    from rpd.teachers.octo.statistics import ActionStatistics
 
     this, atol = run(name), limits(name)["actions"]
     statistics = ActionStatistics.model_validate({k: v.tolist() for k, v in this.case.under("in/stats/").items()})

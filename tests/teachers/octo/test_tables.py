@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from teachers.octo.config import DiscreteHead
-from teachers.octo.heads import DiscreteActionHead
-from teachers.octo.images import crop, lanczos, resize
-from teachers.octo.schedule import cosine, ddim, ddpm
+from rpd.teachers.octo.config import DiscreteHead
+from rpd.teachers.octo.heads import DiscreteActionHead
+from rpd.teachers.octo.images import crop, lanczos, resize
+from rpd.teachers.octo.schedule import cosine, ddim, ddpm
 
 TABLES = dict(np.load(Path(__file__).parent / "golden" / "misc_tables.npz"))
 

@@ -42,14 +42,14 @@ def folder():
 
 @pytest.fixture(scope="session")
 def checkpoint(folder):
-    from teachers.openvla.checkpoint import read_checkpoint
+    from rpd.teachers.openvla.checkpoint import read_checkpoint
 
     return read_checkpoint(folder, "tiny")
 
 
 @pytest.fixture(scope="session")
 def model(checkpoint, folder):
-    from teachers.openvla import weights
+    from rpd.teachers.openvla import weights
 
     torch.set_num_threads(1)
     return weights.load(checkpoint, folder)

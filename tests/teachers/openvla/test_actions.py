@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from envs.errors import ConfigError
-from teachers.openvla.actions import ActionBins, ActionStatistics, select
+from rpd.envs.errors import ConfigError
+from rpd.teachers.openvla.actions import ActionBins, ActionStatistics, select
 
 BINS = ActionBins(32000, 256)
 
@@ -19,7 +19,7 @@ def test_tables_of_the_original(golden):
     np.testing.assert_array_equal(BINS.encode(golden.arrays["tok/x"]), golden.arrays["tok/token_ids"])
 
 
-def test_by_hand():
+def test_hand_computed_actions():
     tokens = np.array([31999, 31872, 31745, 31744, 20, 32010])
     np.testing.assert_allclose(BINS.decode(tokens), [-254 / 255, 0, 254 / 255, 254 / 255, 254 / 255, -254 / 255], atol=1e-12)
     assert BINS.encode(np.array([-3.0, -1.0, 0.0, 0.9999, 1.0, 2.0])).tolist() == [31999, 31999, 31872, 31745, 31744, 31744]
@@ -45,7 +45,7 @@ def test_unnormalize_by_hand():
     np.testing.assert_allclose(every.unnormalize(np.array([0.0, 0.0])), [1, 0.5])
 
 
-def test_the_only_statistics_need_no_key(checkpoint):
+def test_only_statistics_need_no_key(checkpoint):
     only = {"mine": checkpoint.statistics["tiny_bridge"]}
     assert select(only, None, "tiny")[0] == "mine"
 
@@ -70,6 +70,25 @@ def test_ambiguous_or_missing_key(checkpoint, key, said):
 def test_damaged_statistics(action):
     with pytest.raises(ConfigError, match="the action statistics of 'a'"):
         select({"a": {"action": action}}, "a", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("q01", "said"),
+    [
+        ([0.0, 2.0], "q99 - q01 of dimension 1 is -1, which would mirror it"),
+        ([0.0, 1.0], "q99 - q01 of dimension 1 is 0, which would freeze it: if that is intended, its mask must be false"),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "dataset_statistics.json"])
+def test_statistics_that_mirror_an_axis_or_hold_it_still(q01, said, file):
+    values = {"a": {"action": {"q01": q01, "q99": [1.0, 1.0], "mask": [True, True]}}}
+    with pytest.raises(ConfigError, match=rf"^tiny: {file}: the action statistics of 'a': {said}$"):
+        select(values, None, "tiny", values if file == "config.json" else {})
+    values["a"]["action"]["mask"] = [True, False]
+    assert select(values, None, "tiny")[1].dim == 2
+    del values["a"]["action"]["mask"]  # all are normalised
+    with pytest.raises(ConfigError, match="of dimension 1"):
+        select(values, None, "tiny")
 
 
 def test_no_statistics():

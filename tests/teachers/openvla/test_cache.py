@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from teachers.openvla import decode, processing
-from teachers.openvla.cache import VisualTokenCache
-from teachers.openvla.prompt import pad
+from rpd.teachers.openvla import decode, processing
+from rpd.teachers.openvla.cache import VisualTokenCache
+from rpd.teachers.openvla.prompt import pad
 
 PATCH, SIDE, BOS = 14, 5, 1
 
@@ -46,7 +46,7 @@ def test_exact_with_eps_zero(look, model):
     assert cache.computed == 25 * (3 + 0 + 1 + 0 + 1 + 3) and cache.asked == 25 * 18
 
 
-def test_only_what_changed_is_computed(look, model):
+def test_only_changed_patches_are_recomputed(look, model):
     cache = VisualTokenCache(model, BOS, 0.1)
     images = scene()
     before = look(cache)(images)
@@ -62,7 +62,7 @@ def test_only_what_changed_is_computed(look, model):
         assert (after - exact)[row, 1 + patch].norm() < 0.3 * (before - exact)[row, 1 + patch].norm()
 
 
-def test_the_partial_pass_is_exact_with_every_patch_in_it(checkpoint, model, look):
+def test_partial_pass_is_exact_with_every_patch_in_it(checkpoint, model, look):
     """It approximates nothing by itself: all that is wrong with it is what it leaves out."""
     cache = VisualTokenCache(model, BOS, 0.1)
     look(cache)(scene())
@@ -73,12 +73,12 @@ def test_the_partial_pass_is_exact_with_every_patch_in_it(checkpoint, model, loo
     torch.testing.assert_close(values(cache._prefix), look.exactly(other), atol=1e-5, rtol=0)
 
 
-def test_it_is_what_the_prompt_attends_to(checkpoint, model):
+def test_cached_prefill_equals_full_prefill(checkpoint, model):
     """Prompts behind the cache's keys and values read like prompts behind the image."""
     images = scene()
     pixels = processing.normalize(images, checkpoint.processor)
     prompts = [checkpoint.prompter(7).ids(text) for text in ("lift it", "pick up the cube", "close the door")]
-    plain = decode.prefill(model, model.see(pixels), *pad(prompts, 32000))
+    plain = decode.prefill(model, model.encode_images(pixels), *pad(prompts, 32000))
     prefix = VisualTokenCache(model, BOS, 0.0)(images, pixels)
     behind = decode.prefill_text(model, prefix, *pad(prompts, 32000))
     torch.testing.assert_close(behind.hidden, plain.hidden, atol=1e-5, rtol=0)
@@ -108,12 +108,12 @@ def test_much_change_is_computed_whole(look, model):
     assert cache.computed == 25 * 3 + 25
 
 
-def test_an_episode_that_ended_is_forgotten(look, model):
+def test_episode_that_ended_is_forgotten(look, model):
     cache = VisualTokenCache(model, BOS, 0.1)
     images = scene()
     look(cache)(images)
     changed = paint(paint(images, 0, 7, 255), 1, 7, 255)
-    cache.forget(torch.tensor([True, False, False]))
+    cache.reset(torch.tensor([True, False, False]))
     after = look(cache)(changed)
     torch.testing.assert_close(after[0], look.exactly(changed)[0], atol=1e-6, rtol=0)
     assert (after[1] - look.exactly(changed)[1]).abs().max() > 1e-4
@@ -125,7 +125,7 @@ def test_an_episode_that_ended_is_forgotten(look, model):
 def test_another_number_of_images_starts_over(look, model):
     cache = VisualTokenCache(model, BOS, 0.1)
     look(cache)(scene())
-    cache.forget(torch.tensor([True]))
+    cache.reset(torch.tensor([True]))
     torch.testing.assert_close(look(cache)(scene(2)), look.exactly(scene(2)), atol=1e-6, rtol=0)
 
 

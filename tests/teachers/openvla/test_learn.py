@@ -6,16 +6,16 @@ import math
 import pytest
 import torch
 
-from envs.privileged import Scene
-from teachers import lora
-from teachers.learner import Minibatch
-from teachers.openvla import weights
-from teachers.openvla.actions import ActionBins, ActionStatistics
-from teachers.openvla.checkpoint import read_checkpoint
-from teachers.openvla.config import TinyViT
-from teachers.openvla.learn import OpenVLALearner, cross_entropy
-from teachers.openvla.model import OpenVLA
-from teachers.openvla.new import new_checkpoint
+from rpd.envs.privileged_state import ManipulationState
+from rpd.teachers.openvla import weights
+from rpd.teachers.openvla.actions import ActionBins, ActionStatistics
+from rpd.teachers.openvla.checkpoint import read_checkpoint
+from rpd.teachers.openvla.config import TinyViT
+from rpd.teachers.openvla.init_model import new_checkpoint
+from rpd.teachers.openvla.model import OpenVLA
+from rpd.teachers.openvla.trainable import TrainableOpenVLA, cross_entropy
+from rpd.teachers.vla import lora
+from rpd.teachers.vla.trainable import Minibatch
 
 STATISTICS = {"mine": {"action": {"q01": [-0.5, -1.0], "q99": [0.5, 1.0], "mask": [True, False]}}}
 LLAMA = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -26,7 +26,7 @@ def learner(**options):
     torch.manual_seed(0)
     vit = TinyViT(depth=3, embed_dim=16, num_heads=2, patch_size=8, class_token=False)
     checkpoint = new_checkpoint("new", SAID, STATISTICS, 16, [vit], LLAMA, bins=32)
-    return OpenVLALearner(checkpoint, OpenVLA(checkpoint.config), "mine", **options)
+    return TrainableOpenVLA(checkpoint, OpenVLA(checkpoint.config), "mine", **options)
 
 
 def batch(scene=None):
@@ -53,10 +53,10 @@ def test_normalize_undoes_unnormalize():
     assert statistics.normalize([0.25, 3.5, 7.0]).tolist() == [0.25, 0.5, 0.0]  # no range: always the middle
 
 
-def test_it_learns_what_it_is_shown():
+def test_overfits_one_batch():
     made = learner(smoothing=1.0, scene_weight=0.1)
-    scene = Scene.empty(3)
-    Scene.get(scene, "tcp_quat")[:, 0] = Scene.get(scene, "object_quat")[:, 0] = 1.0
+    scene = ManipulationState.empty(3)
+    ManipulationState.get(scene, "tcp_quat")[:, 0] = ManipulationState.get(scene, "object_quat")[:, 0] = 1.0
     shown = batch(scene)
     optimizer = torch.optim.AdamW(made.trainable().values(), 5e-3)
     for _ in range(60):
@@ -70,7 +70,7 @@ def test_it_learns_what_it_is_shown():
 
 def test_eyes_can_learn_alone():
     made = learner(scene_weight=1.0)
-    shown = batch(Scene.empty(3))
+    shown = batch(ManipulationState.empty(3))
     losses = made.scene_loss(shown)
     assert losses == {"scene": made.loss(shown)["scene"]}
     losses["scene"].backward()
@@ -101,5 +101,5 @@ def test_adapters_alone_learn_and_are_merged(tmp_path):
     made.export(tmp_path / "vla")
     model = weights.load(read_checkpoint(tmp_path / "vla", "vla"), tmp_path / "vla")
     assert not torch.equal(model.language_model.lm_head.weight, whole["language_model.lm_head.weight"])
-    again = OpenVLALearner(made.checkpoint, model, "mine")
+    again = TrainableOpenVLA(made.checkpoint, model, "mine")
     torch.testing.assert_close(again.loss(batch()), made.loss(batch()))

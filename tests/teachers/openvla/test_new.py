@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
-from teachers.openvla import decode, weights
-from teachers.openvla.checkpoint import read_checkpoint
-from teachers.openvla.config import TinyViT
-from teachers.openvla.model import OpenVLA
-from teachers.openvla.new import build_tokenizer, new_checkpoint
-from teachers.openvla.prompt import pad
+from rpd.teachers.openvla import decode, weights
+from rpd.teachers.openvla.checkpoint import read_checkpoint
+from rpd.teachers.openvla.config import TinyViT
+from rpd.teachers.openvla.init_model import build_tokenizer, new_checkpoint
+from rpd.teachers.openvla.model import OpenVLA
+from rpd.teachers.openvla.prompt import pad
 
 INSTRUCTIONS = ["pick up the red cube", "push the blue cube to the goal", "stack the red cube on the blue cube"]
 STATISTICS = {"mine": {"action": {"q01": [-1.0, -1.0], "q99": [1.0, 1.0], "mask": [True, False]}}}
@@ -24,7 +24,9 @@ def checkpoint(request):
     siglip = TinyViT(depth=3, embed_dim=24, num_heads=2, patch_size=8, class_token=False)
     vits = [dino, siglip] if request.param == "two" else [siglip]
     llama = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return new_checkpoint("new", INSTRUCTIONS, STATISTICS, 32, vits, llama, bins=32, files={"bridge.yaml": b"action: env\n"})
+    return new_checkpoint(
+        "new", INSTRUCTIONS, STATISTICS, 32, vits, llama, bins=32, files={"action_mapping.yaml": b"action: env\n"}
+    )
 
 
 def test_tokenizer(checkpoint):
@@ -64,11 +66,11 @@ def test_it_learns_and_survives_saving(checkpoint, tmp_path):
 
     weights.save(checkpoint, model.named_parameters(), tmp_path / "vla")
     back = read_checkpoint(tmp_path / "vla", "vla")
-    assert back.files["bridge.yaml"] == b"action: env\n"
+    assert back.files["action_mapping.yaml"] == b"action: env\n"
     assert json.loads((tmp_path / "vla" / "config.json").read_text())["tiny_vit_kwargs"][-1]["class_token"] is False
     again = weights.load(back, tmp_path / "vla")
     with torch.no_grad():
         assert torch.equal(again(pixels, ids, mask, actions), model(pixels, ids, mask, actions))
-        answer = decode.greedy(again, decode.prefill(again, again.see(pixels), ids, mask), 2)
+        answer = decode.greedy(again, decode.prefill(again, again.encode_images(pixels), ids, mask), 2)
     assert torch.equal(answer.tokens, actions)
     assert back.prompter(2).ids(INSTRUCTIONS[0]) == prompter.ids(INSTRUCTIONS[0])

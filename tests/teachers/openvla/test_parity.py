@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from teachers.openvla import decode, processing, weights
-from teachers.openvla.prompt import pad
+from rpd.teachers.openvla import decode, processing, weights
+from rpd.teachers.openvla.prompt import pad
 
 PIXELS, FEATURES, LOGITS, BATCHED = 1e-6, 5e-5, 1e-4, 5e-5
 
@@ -32,7 +32,7 @@ def prompts(golden, checkpoint):
 
 @pytest.fixture(scope="module")
 def visual(golden, checkpoint, model):
-    return model.see(torch.cat([pixels(golden, checkpoint, i) for i in golden.samples]))
+    return model.encode_images(torch.cat([pixels(golden, checkpoint, i) for i in golden.samples]))
 
 
 def window(answer):
@@ -47,7 +47,7 @@ def test_one_at_a_time(golden, checkpoint, model, prompts, i):
     dino, siglip = (vit(part) for vit, part in zip(model.vision_backbone.vits, image.split(3, 1), strict=True))
     close(dino, golden.of(i, "features_dino"), FEATURES)
     close(siglip, golden.of(i, "features_siglip"), FEATURES)
-    visual = model.see(image)
+    visual = model.encode_images(image)
     close(visual, golden.of(i, "projector"), FEATURES)
 
     context = decode.prefill(model, visual, *pad([prompts[i]], 32000))
@@ -110,14 +110,14 @@ def test_training_forward(golden, checkpoint, model, prompts, visual, side):
     close(logits.logsumexp(-1), decoded.total, BATCHED)
 
 
-def test_the_image_matters(model, prompts, visual):
+def test_image_matters(model, prompts, visual):
     context = decode.prefill(model, visual, *pad([prompts[0]] * 5, 32000))
     first = decode.greedy(model, context, 7).logits[:, 0]
     for i in range(1, 5):
         assert (first[i] - first[0]).abs().max() > 0.1
 
 
-def test_the_instruction_matters(model, prompts, visual):
+def test_instruction_matters(model, prompts, visual):
     context = decode.prefill(model, visual[:1].expand(5, -1, -1), *pad(prompts, 32000))
     first = decode.greedy(model, context, 7).logits[:, 0]
     assert all((first[i] - first[0]).abs().max() > 0.1 for i in range(1, 5))
@@ -127,7 +127,7 @@ def test_bfloat16(golden, checkpoint, folder, prompts):
     model = weights.load(checkpoint, folder, torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     images = torch.cat([pixels(golden, checkpoint, i) for i in golden.samples])
-    context = decode.prefill(model, model.see(images), *pad(prompts, 32000))
+    context = decode.prefill(model, model.encode_images(images), *pad(prompts, 32000))
     answer = decode.greedy(model, context, 7)
     for i in golden.samples:
         close(window(answer)[i, 0], golden.of(i, "bf16_first_step_action_window_logits"), 0.2)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from envs.errors import ConfigError
-from teachers.looking import check_images
-from teachers.openvla import processing
-from teachers.openvla.config import Crop, Resize
+from rpd.envs.errors import ConfigError
+from rpd.teachers.openvla import processing
+from rpd.teachers.openvla.config import Crop, Resize
+from rpd.teachers.vla.images import check_images
 
 STRATEGIES = {
     "resize-naive": {"tvf_resize_params": [Resize(size=(224, 224))] * 2},
@@ -41,12 +41,12 @@ def test_224_pixels(golden, processor, request, i):
     np.testing.assert_allclose(statistics, golden.arrays[f"{prefix}/dino_channel_mean_std"], atol=1e-6)
 
 
-def test_an_image_of_the_right_size_is_left_alone(golden, checkpoint):
+def test_image_of_the_right_size_is_left_alone(golden, checkpoint):
     image = golden.image(2)  # 70 x 70
     assert processing.resize(image, checkpoint.processor) is image
 
 
-def test_a_batch_is_its_images(golden, checkpoint):
+def test_batch_is_its_images(golden, checkpoint):
     batch = torch.cat([golden.image(1), golden.image(1).flip(1)])
     both = processing.resize(batch, checkpoint.processor)
     assert torch.equal(both[:1], processing.resize(batch[:1], checkpoint.processor))
@@ -72,6 +72,6 @@ def test_crop_by_hand():
         (torch.zeros(8, 8, 3, dtype=torch.uint8), r"uint8 \[8, 8, 3\]"),
     ],
 )
-def test_what_is_no_image_is_refused(images, said):
+def test_invalid_image_is_refused(images, said):
     with pytest.raises(ConfigError, match=said):
         check_images(images, "view.front", "OpenVLA")

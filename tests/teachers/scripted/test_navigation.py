@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from envs import registry
-from envs.base import EnvConfig
-from envs.errors import ConfigError, SpecMismatch
-from envs.privileged import Course
-from teachers import registry as teachers
-from teachers.scripted.planner import ARRIVE, plan
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError, SpecMismatch
+from rpd.envs.privileged_state import NavigationState
+from rpd.teachers import registry as teachers
+from rpd.teachers.scripted.navigation import ARRIVE, plan
 
 
 def course(**fields) -> torch.Tensor:
-    rows = torch.zeros(1, Course.dim)
+    rows = torch.zeros(1, NavigationState.dim)
     for name, value in {"obstacle_pos": (-5.0, 0.0), **fields}.items():
-        rows[0, Course.fields[name]] = torch.tensor(value)
+        rows[0, NavigationState.fields[name]] = torch.tensor(value)
     return rows
 
 
@@ -24,18 +24,18 @@ def command(**fields) -> list[float]:
     return plan(course(**fields), speed=1.0, yaw_rate=1.5, radius=0.25)[0].tolist()
 
 
-def test_it_drives_along_the_path_and_turns_first():
+def test_turns_before_driving_along_the_path():
     assert command(way_pos=(3.0, 0.0), distance=3.0) == pytest.approx([1, 0, 0], abs=1e-6)
     assert command(way_pos=(0.0, 3.0), distance=3.0) == pytest.approx([0, 0, 1.5])
     assert command(way_pos=(0.0, -3.0), distance=3.0) == pytest.approx([0, 0, -1.5])
 
 
-def test_it_stands_and_turns_at_the_goal():
+def test_turns_in_place_at_the_goal():
     near = {"way_pos": (0.1, 0.1), "distance": ARRIVE - 0.1}
     assert command(**near, goal_yaw=(0.2,)) == pytest.approx([0, 0, 0.5])
 
 
-def test_it_slows_down_and_turns_away_from_what_is_near():
+def test_slows_down_and_turns_away_from_obstacles():
     free, _, _ = command(way_pos=(3.0, 0.0), distance=3.0)
     slow, _, turn = command(way_pos=(3.0, 0.0), distance=3.0, obstacle_pos=(0.25, 0.2))  # left ahead
     assert slow < free and turn < 0

@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from teachers.wire.codec import DTYPES, MAX_DEPTH, MAX_DIMS, MAX_ITEMS, MAX_LENGTH, MalformedMessage, decode, encode
+from rpd.teachers.transport.codec import DTYPES, MAX_DEPTH, MAX_DIMS, MAX_ITEMS, MAX_LENGTH, MalformedMessage, decode, encode
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,7 +26,7 @@ def packed(value):
     return msgpack.packb({"x": value})
 
 
-def test_the_bytes_of_an_array():
+def test_bytes_of_an_array():
     by_hand = (
         b"\x81\xa1x\x84\xc4\x0b__ndarray__\xc3\xc4\x04data\xc4\x08\x00\x00\x80?\x00\x00\x00@"
         b"\xc4\x05dtype\xa3<f4\xc4\x05shape\x92\x01\x02"
@@ -36,7 +36,7 @@ def test_the_bytes_of_an_array():
     assert message["x"].dtype == np.float32 and message["x"].tolist() == [[1, 2]] and not message["x"].flags.writeable
 
 
-def test_the_bytes_of_a_scalar():
+def test_bytes_of_a_scalar():
     generic = packed({b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"})
     assert decode(generic)["x"] == np.float32(1.5) and isinstance(decode(generic)["x"], np.float32)
     assert decode(encode({"x": np.float32(1.5), "y": np.int64(3), "z": np.bool_(True)})) == {"x": 1.5, "y": 3, "z": True}
@@ -111,7 +111,7 @@ def nested(levels):
         (packed(array(data=[0] * 8)), "has 8 bytes"),
         (packed(array(data=array(dtype="|u1", shape=[8]))), "has 8 bytes"),
         (packed(array(dtype="|b1", shape=[2], data=b"\x01\x02")), "other numbers than 0 and 1"),
-        (packed(array(data=None, offset=0)), "none was agreed on"),
+        (packed(array(data=None, offset=0)), "the connection has none"),
         (packed({b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}), "not msgpack"),
         (packed({b"__npgeneric__": True, b"data": "x", b"dtype": "<f4"}), "a scalar has the fields"),
         (packed({b"__npgeneric__": True, b"data": 1, b"dtype": "|O"}), "dtype"),
@@ -158,19 +158,19 @@ def test_fuzzed_messages_are_messages_or_malformed():
     assert outcomes.count(False) > 1500
 
 
-def test_the_client_needs_no_torch_and_says_which_extra():
+def test_client_imports_without_torch_and_names_its_extra():
     code = """
 import sys
-import teachers.wire.client
-assert not {"torch", "pydantic", "rpd"} & set(sys.modules)
-for name in ("teachers.wire.client", "teachers.wire.codec"):
+import rpd.teachers.transport.client
+assert not {"torch", "pydantic"} & set(sys.modules)
+for name in ("rpd.teachers.transport.client", "rpd.teachers.transport.codec"):
     del sys.modules[name]
 sys.modules["msgpack"] = None
-from envs.errors import ConfigError
+from rpd.envs.errors import ConfigError
 try:
-    import teachers.wire.client
+    import rpd.teachers.transport.client
 except ConfigError as error:
     print(error)
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "pip install 'rpd[serve]'" in result.stdout and result.stdout.count("\n") == 1
+    assert "pip install -e '.[serve]'" in result.stdout and result.stdout.count("\n") == 1

@@ -7,23 +7,23 @@ import msgpack
 import numpy as np
 import pytest
 
-from teachers.wire import memory
-from teachers.wire.codec import MalformedMessage, decode, encode
+from rpd.teachers.transport import shared_memory
+from rpd.teachers.transport.codec import MalformedMessage, decode, encode
 
-pytestmark = pytest.mark.skipif(not memory.available(), reason="needs /dev/shm")
+pytestmark = pytest.mark.skipif(not shared_memory.available(), reason="needs /dev/shm")
 
 
 @pytest.fixture
 def pair():
-    own = memory.OwnBlock(2**18)
-    peer = memory.PeerBlock(own.name, own.size)
+    own = shared_memory.OwnBlock(2**18)
+    peer = shared_memory.PeerBlock(own.name, own.size)
     own.unlink()
     yield own, peer
     own.close()
     peer.close()
 
 
-def test_a_question_and_its_answer(pair):
+def test_request_and_reply(pair):
     own, peer = pair
     image, state = np.random.default_rng(0).integers(0, 256, (2, 100, 100, 3), np.uint8), np.float32([1, 2])
     sent = encode({"image": image, "state": state}, own)
@@ -55,11 +55,11 @@ def test_arrays_do_not_overlap(pair):
         decode(msgpack.packb({"x": fields, "y": fields}), pair[1])
 
 
-def test_a_truncated_block_is_no_bus_error():
-    own = memory.OwnBlock(2**18)
-    peer = memory.PeerBlock(own.name, own.size)
+def test_truncated_block_is_no_bus_error():
+    own = shared_memory.OwnBlock(2**18)
+    peer = shared_memory.PeerBlock(own.name, own.size)
     sent = encode({"x": np.ones(2**17, np.uint8)}, own)
-    os.truncate(memory.FOLDER / own.name, 4096)
+    os.truncate(shared_memory.FOLDER / own.name, 4096)
     own.unlink()
     with pytest.raises(MalformedMessage):
         decode(sent, peer)
@@ -70,26 +70,26 @@ def test_a_truncated_block_is_no_bus_error():
 @pytest.mark.parametrize("name", ["", "x", "../../etc/passwd", "rpd-" + "g" * 32, "rpd-" + "0" * 32 + "\n", "psm_12345678"])
 def test_other_names(name):
     with pytest.raises(ValueError, match="a block's name"):
-        memory.PeerBlock(name, 64)
+        shared_memory.PeerBlock(name, 64)
 
 
 def test_other_files(tmp_path):
-    path = memory.FOLDER / f"rpd-{secrets.token_hex(16)}"
+    path = shared_memory.FOLDER / f"rpd-{secrets.token_hex(16)}"
     with pytest.raises(ValueError, match="cannot be opened"):
-        memory.PeerBlock(path.name, 64)
+        shared_memory.PeerBlock(path.name, 64)
     try:
         os.mkfifo(path)
         with pytest.raises(ValueError, match="does not have 64 bytes"):
-            memory.PeerBlock(path.name, 64)
+            shared_memory.PeerBlock(path.name, 64)
         path.unlink()
         (tmp_path / "secret").write_bytes(b"x" * 100)
         path.symlink_to(tmp_path / "secret")
         with pytest.raises(ValueError, match="cannot be opened"):
-            memory.PeerBlock(path.name, 64)
+            shared_memory.PeerBlock(path.name, 64)
         path.unlink()
         path.write_bytes(b"x" * 63)
         with pytest.raises(ValueError, match="does not have 64 bytes"):
-            memory.PeerBlock(path.name, 64)
+            shared_memory.PeerBlock(path.name, 64)
     finally:
         path.unlink()
 
@@ -99,7 +99,7 @@ def test_no_memory_left(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    before = set(os.listdir(memory.FOLDER))
+    before = set(os.listdir(shared_memory.FOLDER))
     with pytest.raises(OSError, match="No space"):
-        memory.OwnBlock(2**18)
-    assert set(os.listdir(memory.FOLDER)) == before
+        shared_memory.OwnBlock(2**18)
+    assert set(os.listdir(shared_memory.FOLDER)) == before

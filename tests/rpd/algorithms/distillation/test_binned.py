@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.special import log_ndtr
 
-from rpd.config import DistillConfig
-from rpd.distill import bins
-from rpd.distill.divergences import DIVERGENCES, fkl, fkl_bins, rkl, rkl_bins
-from students.distribution import ActionDistribution
+from rpd.algorithms.distillation import binned
+from rpd.algorithms.distillation.divergences import DIVERGENCES, fkl, fkl_bins, rkl, rkl_bins
+from rpd.config.schema import DistillConfig
+from rpd.students.networks.distribution import ActionDistribution
 
 B = 255
 EDGES = torch.linspace(-1, 1, B + 1)
 GRIP = 0.8  # both open with this probability: the gripper adds nothing
-DIGEST = {name: forms[0].digest for name, forms in DIVERGENCES.items() if forms[0].digest is not None}
+PRECOMPUTE = {name: variants[0].precompute for name, variants in DIVERGENCES.items() if variants[0].precompute is not None}
 
 
 def gaussian_bins(mean: float, std: float, edges: torch.Tensor = EDGES) -> torch.Tensor:
@@ -25,9 +25,9 @@ def gaussian_bins(mean: float, std: float, edges: torch.Tensor = EDGES) -> torch
 def answer(name: str, *rows: torch.Tensor, edges: torch.Tensor = EDGES, blur=0.03, floor=1e-3) -> dict[str, torch.Tensor]:
     """What divergence `name` reads of a teacher with one arm dimension and a gripper; a row per log-probabilities [B]."""
     logits = torch.stack([torch.stack([row, torch.zeros_like(row)]) for row in rows])  # a gripper's bins are not looked at
-    operator = bins.blur_operator(edges.expand(2, -1), blur)
+    operator = binned.blur_operator(edges.expand(2, -1), blur)
     mean = torch.tensor([[0.0, 2 * GRIP - 1]]).expand(len(rows), 2)
-    return {"mean": mean, **DIGEST[name](bins.blur(logits, operator, floor))}
+    return {"mean": mean, **PRECOMPUTE[name](binned.blur(logits, operator, floor))}
 
 
 def student(mean: float, std: float) -> ActionDistribution:
@@ -41,7 +41,7 @@ def value(name: str, s: ActionDistribution, t: dict[str, torch.Tensor], **config
 
 def log_masses(mean: float, std: float) -> torch.Tensor:
     """log P_b [CELLS] of N(mean, std²), the outermost with the tails, in double precision and without a cancellation."""
-    edges = torch.linspace(-1, 1, bins.CELLS + 1, dtype=torch.float64)
+    edges = torch.linspace(-1, 1, binned.CELLS + 1, dtype=torch.float64)
     edges[0], edges[-1] = -math.inf, math.inf
     z = (edges - mean) / std
     left, right = log_ndtr(z), log_ndtr(-z)
@@ -59,21 +59,21 @@ def test_bins_come_first() -> None:
 
 
 def test_blur_keeps_the_mass_and_the_mean_and_adds_its_variance() -> None:
-    operator = bins.blur_operator(EDGES[None], 0.05)
+    operator = binned.blur_operator(EDGES[None], 0.05)
     torch.testing.assert_close(operator.sum(-1), torch.ones(1, B))
-    mass = bins.blur(gaussian_bins(0.3, 0.1)[None, None], operator, 1e-9).exp()
-    x = torch.linspace(-1 + bins.WIDTH / 2, 1 - bins.WIDTH / 2, bins.CELLS)
+    mass = binned.blur(gaussian_bins(0.3, 0.1)[None, None], operator, 1e-9).exp()
+    x = torch.linspace(-1 + binned.WIDTH / 2, 1 - binned.WIDTH / 2, binned.CELLS)
     assert mass.sum().item() == pytest.approx(1, abs=1e-5)
     mean = (mass @ x).item()
     assert mean == pytest.approx(0.3, abs=1e-4)
-    assert (mass * (x - mean).square()).sum().item() == pytest.approx(0.1**2 + 0.05**2 + bins.WIDTH**2 / 12, rel=1e-3)
+    assert (mass * (x - mean).square()).sum().item() == pytest.approx(0.1**2 + 0.05**2 + binned.WIDTH**2 / 12, rel=1e-3)
 
 
-def test_the_floor_is_spread_widely_about_the_mean() -> None:
+def test_floor_is_spread_widely_about_the_mean() -> None:
     sure = gaussian_bins(0.5, 0.001)[None, None]
-    log_mass = bins.blur(sure, bins.blur_operator(EDGES[None], 0.02), 0.01)[0, 0]
-    centres = torch.linspace(-1 + bins.WIDTH / 2, 1 - bins.WIDTH / 2, bins.CELLS)
-    wide = (-0.5 * ((centres - 0.5) / bins.TAIL).square()).softmax(-1)
+    log_mass = binned.blur(sure, binned.blur_operator(EDGES[None], 0.02), 0.01)[0, 0]
+    centres = torch.linspace(-1 + binned.WIDTH / 2, 1 - binned.WIDTH / 2, binned.CELLS)
+    wide = (-0.5 * ((centres - 0.5) / binned.TAIL).square()).softmax(-1)
     far = centres < 0.3
     torch.testing.assert_close(log_mass[far], (0.01 * wide[far]).log(), atol=0.02, rtol=0)
     assert log_mass.exp().sum().item() == pytest.approx(1, abs=1e-5)
@@ -81,18 +81,18 @@ def test_the_floor_is_spread_widely_about_the_mean() -> None:
 
 @pytest.mark.parametrize("std", [0.06, 0.15, 0.6])
 @pytest.mark.parametrize("mean", [0.0, 0.3, -0.9, 1.2])
-def test_the_sums_that_they_stand_for(mean: float, std: float) -> None:
+def test_closed_forms_equal_sums_over_bins(mean: float, std: float) -> None:
     """sum_b P_b (log P_b - log q~_b) and sum_b q~_b (log q~_b - log P_b), P_b = Phi(z_{b+1}) - Phi(z_b), term by term."""
     logits = gaussian_bins(0.1, 0.1)
-    log_q = bins.blur(logits[None, None], bins.blur_operator(EDGES[None], 0.03), 1e-3)[0, 0].double()
+    log_q = binned.blur(logits[None, None], binned.blur_operator(EDGES[None], 0.03), 1e-3)[0, 0].double()
     log_p = log_masses(mean, std)
     reverse = (log_p.exp() * (log_p - log_q)).sum().item()
     forward = (log_q.exp() * (log_q - log_p)).sum().item()
     m, s = torch.tensor([[mean]]), torch.tensor([[std]])
     log_mass = log_q.float()[None, None]
-    moments = bins.moments(log_mass)
-    assert (bins.neg_entropy(m, s) - bins.expected(bins.steps(log_mass), m, s)).item() == pytest.approx(reverse, rel=0.01)
-    assert (moments["neg_entropy"] + bins.cross_entropy(moments, m, s)).item() == pytest.approx(forward, rel=0.01)
+    moments = binned.moments(log_mass)
+    assert (binned.neg_entropy(m, s) - binned.expected(binned.steps(log_mass), m, s)).item() == pytest.approx(reverse, rel=0.01)
+    assert (moments["neg_entropy"] + binned.cross_entropy(moments, m, s)).item() == pytest.approx(forward, rel=0.01)
 
 
 def test_gaussians_in_bins_are_as_far_apart_as_gaussians() -> None:
@@ -106,7 +106,7 @@ def test_gaussians_in_bins_are_as_far_apart_as_gaussians() -> None:
     assert value("fkl", student(0.1, 0.15), t).item() == pytest.approx(gaussian_kl(0.1, 0.10, 0.15), rel=0.01)
 
 
-@pytest.mark.parametrize("name", DIGEST)
+@pytest.mark.parametrize("name", PRECOMPUTE)
 def test_zero_iff_equal(name: str) -> None:
     t = answer(name, gaussian_bins(0.2, math.sqrt(0.15**2 - 0.03**2)), floor=1e-6)
     assert value(name, student(0.2, 0.15), t).item() == pytest.approx(0, abs=1e-3)
@@ -114,7 +114,7 @@ def test_zero_iff_equal(name: str) -> None:
         assert value(name, student(mean, std), t).item() > 5e-3, (mean, std)
 
 
-@pytest.mark.parametrize("name", DIGEST)
+@pytest.mark.parametrize("name", PRECOMPUTE)
 @pytest.mark.parametrize("std", [0.0184, 0.2, 1.6])  # the smallest and the largest sigma of a student
 @pytest.mark.parametrize("mean", [-0.6, -1.1, -2.0, -50.0])
 def test_far_from_a_sure_teacher_the_gradient_is_finite_and_pulls(name: str, std: float, mean: float) -> None:
@@ -127,14 +127,14 @@ def test_far_from_a_sure_teacher_the_gradient_is_finite_and_pulls(name: str, std
         assert abs(s.raw.grad[0, 1].item()) < 1e-6
 
 
-def test_an_even_floor_would_not_pull() -> None:
+def test_uniform_mix_has_no_gradient_far_away() -> None:
     """Why the floor is not flat: five sigma from a teacher that is sure, its density is all there is to feel."""
-    logits, operator = gaussian_bins(0.6, 1e-3)[None, None], bins.blur_operator(EDGES[None], 0.03)
-    even = (1 - 1e-3) * logits.exp() @ operator + 1e-3 / bins.CELLS
+    logits, operator = gaussian_bins(0.6, 1e-3)[None, None], binned.blur_operator(EDGES[None], 0.03)
+    even = (1 - 1e-3) * logits.exp() @ operator + 1e-3 / binned.CELLS
     slopes = []
-    for log_q in (bins.blur(logits, operator, 1e-3), even.log()):
+    for log_q in (binned.blur(logits, operator, 1e-3), even.log()):
         mean = torch.tensor([[-0.4]], requires_grad=True)
-        bins.expected(bins.steps(log_q), mean, torch.tensor([[0.2]])).sum().backward()
+        binned.expected(binned.steps(log_q), mean, torch.tensor([[0.2]])).sum().backward()
         slopes.append(mean.grad.item())
     assert slopes[0] > 100 * abs(slopes[1])
 
@@ -153,9 +153,9 @@ def test_two_modes() -> None:
     assert stds[forward.index(min(forward))] == 0.5
 
 
-@pytest.mark.parametrize("name", DIGEST)
+@pytest.mark.parametrize("name", PRECOMPUTE)
 @pytest.mark.parametrize("width", [0.0, 1e-6])
-def test_a_dimension_that_never_moves(name: str, width: float) -> None:
+def test_constant_dimension(name: str, width: float) -> None:
     """All bins in one point: the teacher is N(point, blur²), whichever bin it names."""
     edges = 0.25 + width * torch.linspace(-1, 1, 6)
     for logits in (torch.full((5,), -math.log(5)), torch.tensor([0.0, -50, -50, -50, -50])):
@@ -167,8 +167,8 @@ def test_a_dimension_that_never_moves(name: str, width: float) -> None:
         assert torch.isfinite(s.raw.grad).all() and s.raw.grad[0, 0] > 0.02
 
 
-@pytest.mark.parametrize("name", DIGEST)
-def test_bins_that_end_within_or_beyond_what_the_environment_accepts(name: str) -> None:
+@pytest.mark.parametrize("name", PRECOMPUTE)
+def test_bins_narrower_or_wider_than_the_action_range(name: str) -> None:
     narrow = torch.linspace(-0.2, 0.4, B + 1)
     means = torch.linspace(-1, 1, 41).tolist()
     t = answer(name, gaussian_bins(0.4, 0.02, narrow), edges=narrow)  # as far as it can go
@@ -180,7 +180,7 @@ def test_bins_that_end_within_or_beyond_what_the_environment_accepts(name: str) 
     assert value(name, student(1.3, 0.1), t).item() < value(name, student(2.5, 0.1), t).item()
 
 
-@pytest.mark.parametrize("name", DIGEST)
+@pytest.mark.parametrize("name", PRECOMPUTE)
 def test_rows_are_independent_and_the_std_is_detached(name: str) -> None:
     first, second = gaussian_bins(0.1, 0.1), gaussian_bins(-0.4, 0.05)
     s = ActionDistribution(student(0.0, 0.2).raw.expand(2, 2), student(0.0, 0.2).log_std, torch.tensor([False, True]))
@@ -193,12 +193,12 @@ def test_rows_are_independent_and_the_std_is_detached(name: str) -> None:
 
 
 def test_log_density_is_that_of_the_cell() -> None:
-    log_mass = torch.randn(1, 1, bins.CELLS).log_softmax(-1)
-    for action, cell in ((-1.0, 0), (-5.0, 0), (-1 + 2.5 * bins.WIDTH, 2), (0.0, bins.CELLS // 2), (1.0, -1), (1e9, -1)):
-        density = bins.log_density(log_mass, torch.tensor([[action]]))
-        assert density.item() == pytest.approx(log_mass[0, 0, cell].item() - math.log(bins.WIDTH), abs=1e-5)
+    log_mass = torch.randn(1, 1, binned.CELLS).log_softmax(-1)
+    for action, cell in ((-1.0, 0), (-5.0, 0), (-1 + 2.5 * binned.WIDTH, 2), (0.0, binned.CELLS // 2), (1.0, -1), (1e9, -1)):
+        density = binned.log_density(log_mass, torch.tensor([[action]]))
+        assert density.item() == pytest.approx(log_mass[0, 0, cell].item() - math.log(binned.WIDTH), abs=1e-5)
 
 
 def test_overshoot_by_hand() -> None:
     x = torch.tensor([-1.4, -1.0, 0.3, 1.0, 1.2])
-    torch.testing.assert_close(bins.overshoot(x, -1, 1, 0.2), torch.tensor([2.0, 0.0, 0.0, 0.0, 0.5]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(binned.overshoot(x, -1, 1, 0.2), torch.tensor([2.0, 0.0, 0.0, 0.0, 0.5]), atol=1e-5, rtol=0)

@@ -4,20 +4,27 @@ Those from bins: test_bins.py; from samples: test_samples.py.
 """
 
 import math
+import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from rpd.config import DistillConfig
-from rpd.distill.divergences import DIVERGENCES, MIN_PROB, SOFT_CLIP
-from rpd.distill.scores import SCORES
-from students.distribution import ActionDistribution
+from rpd.algorithms.distillation.divergences import DIVERGENCES, MIN_PROB, SOFT_CLIP
+from rpd.algorithms.distillation.opd import LOG_PROB_ESTIMATORS
+from rpd.cli.main import main
+from rpd.config.divergences import divergence_names
+from rpd.config.schema import DistillConfig
+from rpd.envs import user_files
+from rpd.envs.errors import ConfigError
+from rpd.students.networks.distribution import ActionDistribution
 
 DISCRETE = torch.tensor([False, False, True])
-CONFIG = DistillConfig(teacher_std=0.05, detach_std=False)
-FORMS = {n: form for n, forms in DIVERGENCES.items() for form in forms if form.needs <= {"mean", "std"}}
-ALL = sorted(FORMS)
+CONFIG = DistillConfig(min_teacher_std=0.05, kde_bandwidth=0.05, bin_tail_std=0.05, detach_std=False)
+VARIANTS = {n: variant for n, variants in DIVERGENCES.items() for variant in variants if variant.needs <= {"mean", "std"}}
+ALL = sorted(VARIANTS)
 PROPER = sorted(set(ALL) - {"nll"})  # nll is a likelihood: smallest, but not zero, where equal
 
 
@@ -33,7 +40,7 @@ def teacher(mean=(0.1, 0.4), std=(0.2, 0.3), p=0.8) -> dict[str, torch.Tensor]:
 
 
 def value(name: str, s: ActionDistribution, t: dict[str, torch.Tensor], config: DistillConfig = CONFIG) -> torch.Tensor:
-    return FORMS[name].fn(s, t, config)
+    return VARIANTS[name].fn(s, t, config)
 
 
 def gripper_kl(p: float, logit: float) -> float:
@@ -82,7 +89,7 @@ def test_zero_iff_equal(name: str) -> None:
     equal = student(mean=(0.1, 0.4), std=(0.2, 0.3), logit=math.log(0.8 / 0.2))
     assert value(name, equal, teacher()).item() == pytest.approx(0, abs=1e-6)
     different = [{"mean": (0.15, 0.4)}, {"mean": (0.1, 0.3)}, {"logit": 1.0}, {"logit": 2.0}]
-    if "std" in FORMS[name].needs:
+    if "std" in VARIANTS[name].needs:
         different += [{"std": (0.25, 0.3)}, {"std": (0.2, 0.2)}]
     for change in different:
         other = student(**{"mean": (0.1, 0.4), "std": (0.2, 0.3), "logit": math.log(0.8 / 0.2)} | change)
@@ -116,7 +123,7 @@ def test_gradients_are_finite_and_pull_towards_the_teacher(name: str) -> None:
                 assert abs(grip) <= (3.0 if name == "rkl" else 1.0)
 
 
-def test_only_the_std_that_is_seen_moves() -> None:
+def test_std_has_a_gradient_unless_detached() -> None:
     for name in ALL:
         for detach in (True, False):
             s = student()
@@ -126,7 +133,7 @@ def test_only_the_std_that_is_seen_moves() -> None:
 
 
 def test_teacher_std_is_floored() -> None:
-    config = DistillConfig(teacher_std=0.2)
+    config = DistillConfig(min_teacher_std=0.2, kde_bandwidth=0.2, bin_tail_std=0.2)
     for name in ("fkl", "rkl"):
         torch.testing.assert_close(
             value(name, student(), teacher(std=(0.0, 0.1)), config), value(name, student(), teacher(std=(0.2, 0.2)), config)
@@ -164,4 +171,29 @@ def test_rows_are_independent() -> None:
 
 
 def test_names_are_those_of_the_configuration() -> None:
-    assert {*DIVERGENCES, *SCORES} == set(DistillConfig.model_fields["divergence"].annotation.__args__)
+    assert divergence_names() == [*DIVERGENCES, *LOG_PROB_ESTIMATORS] and all(DIVERGENCES.values())
+    with pytest.raises(ConfigError, match=r"unknown divergence 'nl': did you mean nll"):
+        DistillConfig(divergence="nl")
+
+
+def test_own_divergence_is_an_option(tmp_path, monkeypatch, capsys) -> None:
+    example = re.search(
+        r"### A divergence.*?```python\n(.*?)```", (Path(__file__).parents[4] / "docs/architecture.md").read_text(), re.DOTALL
+    )
+    (tmp_path / "mine.py").write_text(example[1])
+    started = []
+    monkeypatch.setattr(user_files, "_loaded", [])
+    monkeypatch.setenv(user_files.VARIABLE, "")  # restored, so that later tests do not import the file
+    monkeypatch.setattr("rpd.cli.train.start", lambda config, *_: started.append(config.distill.divergence) or 0)
+    words = ["train", "tabletop/Reach", "--teacher", "scripted", "--import", str(tmp_path / "mine.py")]
+    try:
+        assert main([*words, "--distill.divergence", "hellinger"]) == 0 and started == ["hellinger"]
+        assert main([*words, "--distill", "helinger"]) == 2
+        assert "unknown divergence 'helinger': did you mean hellinger" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert "rkl, hellinger, opd; default: nll" in text
+    finally:
+        DIVERGENCES.pop("hellinger", None)
+        sys.modules.pop("mine", None)

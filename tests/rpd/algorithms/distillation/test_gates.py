@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from envs.errors import ConfigError
-from rpd.config import DistillConfig
-from rpd.distill.gates import GATES, GateContext
+from rpd.algorithms.distillation.gates import GATES, GateContext
+from rpd.config.schema import DistillConfig
+from rpd.envs.errors import ConfigError
 
 DISCRETE = torch.tensor([False, True])
-CONFIG = DistillConfig(teacher_std=0.2, gate_beta=2.0)
+CONFIG = DistillConfig(min_teacher_std=0.2, kde_bandwidth=0.2, bin_tail_std=0.2, gate_beta=2.0)
 
 
 def gate(name: str, teacher: dict[str, torch.Tensor], context: GateContext | None = None) -> list[float]:

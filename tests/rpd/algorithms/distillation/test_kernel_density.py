@@ -6,10 +6,19 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from rpd.config import DistillConfig
-from rpd.distill import samples
-from rpd.distill.divergences import DIVERGENCES, Form, fkl, fkl_samples, mse, nearest, rkl, rkl_samples
-from students.distribution import ActionDistribution
+from rpd.algorithms.distillation import kernel_density
+from rpd.algorithms.distillation.divergences import (
+    DIVERGENCES,
+    DivergenceVariant,
+    fkl,
+    fkl_samples,
+    mse,
+    nearest,
+    rkl,
+    rkl_samples,
+)
+from rpd.config.schema import DistillConfig
+from rpd.students.networks.distribution import ActionDistribution
 
 DISCRETE = torch.tensor([False, False, True])
 CONTINUOUS = ~DISCRETE
@@ -30,7 +39,7 @@ def teacher(*rows: tuple[float, float], p: float = P) -> dict[str, torch.Tensor]
 
 
 def config(std: float = 0.2, detach_std: bool = False) -> DistillConfig:
-    return DistillConfig(teacher_std=std, detach_std=detach_std)
+    return DistillConfig(min_teacher_std=std, kde_bandwidth=std, detach_std=detach_std)
 
 
 @pytest.fixture(autouse=True)
@@ -40,20 +49,20 @@ def seeded():
 
 @pytest.fixture
 def many_draws(monkeypatch):
-    monkeypatch.setattr(samples, "DRAWS", 200_000)
+    monkeypatch.setattr(kernel_density, "DRAWS", 200_000)
 
 
 def test_they_come_after_bins_and_before_a_gaussian() -> None:
     for name, fn, gaussian in (("fkl", fkl_samples, fkl), ("rkl", rkl_samples, rkl)):
-        assert [form.fn for form in DIVERGENCES[name]][1:] == [fn, gaussian]
-    assert DIVERGENCES["nearest"] == [Form(nearest, frozenset({"samples", "mean"}))]
+        assert [variant.fn for variant in DIVERGENCES[name]][1:] == [fn, gaussian]
+    assert DIVERGENCES["nearest"] == [DivergenceVariant(nearest, frozenset({"samples", "mean"}))]
 
 
 def test_density_by_hand() -> None:
     # h = 0.5, at (0, 0): squared distances 1 and 0.25, so exp(-2) and exp(-1/2)
     drawn = torch.tensor([[[1.0, 0.0, 9.0], [0.3, -0.4, -9.0]]])
     expected = math.log((math.exp(-2) + math.exp(-0.5)) / 2) - 2 * math.log(0.5) - math.log(2 * math.pi)
-    density = samples.log_density(torch.zeros(1, 3), drawn, CONTINUOUS, 0.5)
+    density = kernel_density.log_density(torch.zeros(1, 3), drawn, CONTINUOUS, 0.5)
     assert density.tolist() == pytest.approx([expected])
 
 
@@ -61,7 +70,7 @@ def test_density_is_a_mixture_of_gaussians() -> None:
     drawn, action = torch.randn(4, 5, 3), torch.randn(6, 4, 3)
     kernels = Independent(Normal(drawn[..., :2], 0.3), 1)
     mixture = MixtureSameFamily(Categorical(torch.ones(4, 5)), kernels)
-    torch.testing.assert_close(samples.log_density(action, drawn, CONTINUOUS, 0.3), mixture.log_prob(action[..., :2]))
+    torch.testing.assert_close(kernel_density.log_density(action, drawn, CONTINUOUS, 0.3), mixture.log_prob(action[..., :2]))
 
 
 def test_nearest_by_hand() -> None:
@@ -110,7 +119,7 @@ def test_one_sample_is_a_gaussian(many_draws) -> None:
     torch.testing.assert_close(rkl_samples(student(logit=0.3), t, c), rkl(student(logit=0.3), gaussian, c), rtol=5e-3, atol=0)
 
 
-def test_the_pull_of_one_sample_is_exact_whatever_is_drawn() -> None:
+def test_gradient_for_one_sample_is_exact_for_any_draw() -> None:
     t, c = teacher((0.1, 0.4)), config(0.3)
     for seed in range(3):
         torch.manual_seed(seed)
@@ -131,7 +140,7 @@ def test_zero_where_equal(fn) -> None:
 
 
 @pytest.mark.parametrize("fn", ALL)
-def test_the_gripper_is_compared_by_its_probability(fn) -> None:
+def test_gripper_is_compared_by_its_probability(fn) -> None:
     mine, theirs = Bernoulli(logits=torch.tensor(0.3)), Bernoulli(torch.tensor(P))
     expected = kl_divergence(mine, theirs) if fn is rkl_samples else kl_divergence(theirs, mine)
     s = student(mean=(0.1, 0.4), std=(0.3, 0.3), logit=0.3)
@@ -178,7 +187,7 @@ def test_rows_are_independent_and_samples_have_no_order(fn) -> None:
     torch.testing.assert_close(at(rows.flip(1)), before)
 
 
-def test_only_the_std_that_is_seen_moves() -> None:
+def test_std_has_a_gradient_unless_detached() -> None:
     for fn in ALL:
         for detach in (True, False):
             s = student()
@@ -203,6 +212,7 @@ def learn(fn, start: float) -> tuple[float, float]:
     return raw[0, 0].item(), log_std[0].exp().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [-0.1, 0.1])
 def test_two_modes(start: float) -> None:
     """Reverse KL and the nearest sample settle in one mode; the mean, and forward KL, land between, where nobody goes."""
@@ -215,12 +225,13 @@ def test_two_modes(start: float) -> None:
     assert mean == pytest.approx(0.0, abs=0.05) and std == pytest.approx(math.sqrt(0.36 + 0.01), abs=0.05)
 
 
+@pytest.mark.slow
 def test_two_modes_from_half_way() -> None:
     """Not only where it starts nearer to one: what is drawn decides."""
     assert abs(learn(rkl_samples, 0.0)[0]) == pytest.approx(0.6, abs=0.05)
 
 
-def test_a_mode_costs_the_others() -> None:
+def test_mode_costs_the_others() -> None:
     """In one of two modes KL(S || T) is log 2, however far the other; between them it is many nats."""
     t = teacher((-0.6, 0.0), (0.6, 0.0))
     assert rkl_samples(student((0.6, 0.0), (0.1, 0.1)), t, config(0.1)).item() == pytest.approx(math.log(2), abs=1e-3)

@@ -7,30 +7,30 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from envs.errors import ConfigError
-from rpd.config import DistillConfig
-from rpd.distill import DistillObjective, GateContext
-from rpd.distill.objective import gradient_norms
-from students.distribution import ActionDistribution
+from rpd.algorithms.distillation import DistillObjective, GateContext
+from rpd.algorithms.distillation.objective import gradient_norms
+from rpd.config.schema import DistillConfig
+from rpd.envs.errors import ConfigError
+from rpd.students.networks.distribution import ActionDistribution
 
 DISCRETE = (False, True)
 ALL = {"mean", "std", "valid"}
 
 
-def objective(provides=ALL, use_reward: bool = True, bin_edges=None, **config) -> DistillObjective:
+def objective(output_fields=ALL, use_reward: bool = True, bin_edges=None, **config) -> DistillObjective:
     chosen = DistillConfig(**{"divergence": "mse", **config})
-    return DistillObjective(chosen, "policy:x", provides, DISCRETE, use_reward, bin_edges)
+    return DistillObjective(chosen, "x", output_fields, DISCRETE, use_reward, bin_edges)
 
 
 def batch(gaps: list[float], valid: list[bool] | None = None, std: list[float] | None = None) -> TensorDict:
     """A teacher that is `gaps` away from a student at 0, sure of a closed gripper."""
     n = len(gaps)
-    fields = {
-        "teacher.mean": torch.tensor([[g, -1.0] for g in gaps]),
-        "teacher.valid": torch.tensor(valid or [True] * n),
-        "teacher.std": torch.tensor([[s, 0.0] for s in std or [0.2] * n]),
+    teacher = {
+        "mean": torch.tensor([[g, -1.0] for g in gaps]),
+        "valid": torch.tensor(valid or [True] * n),
+        "std": torch.tensor([[s, 0.0] for s in std or [0.2] * n]),
     }
-    return TensorDict(fields, batch_size=[n])
+    return TensorDict({"teacher": teacher}, batch_size=[n])
 
 
 def student(n: int) -> ActionDistribution:
@@ -40,15 +40,15 @@ def student(n: int) -> ActionDistribution:
 
 
 def loss(o: DistillObjective, b: TensorDict, progress: float = 0.0, context: GateContext | None = None) -> float:
-    o.prepare(b, progress, context or GateContext())
-    return o.loss(student(len(b)), b).item()
+    targets = o.prepare(b, progress, context or GateContext())
+    return o.loss(student(len(b)), targets).item()
 
 
 def test_refuses_a_divergence_that_the_teacher_cannot_serve() -> None:
     with pytest.raises(ConfigError) as e:
         objective({"mean"}, divergence="rkl")
     assert str(e.value) == (
-        "divergence rkl needs the teacher's bin_logits or samples or std, but teacher policy:x provides only mean; "
+        "divergence rkl needs the teacher's bin_logits or samples or std, but teacher x provides only mean; "
         "use huber or l1 or mse or nll"
     )
 
@@ -63,23 +63,27 @@ def test_refuses_a_gate_that_the_teacher_cannot_serve() -> None:
         objective({"mean"}, gate="entropy")
 
 
-def test_the_form_is_chosen_by_what_the_teacher_provides() -> None:
+def test_variant_follows_teacher_output_fields() -> None:
     edges = torch.linspace(-1, 1, 6).expand(2, -1)
-    for provides, wanted in (
+    for output_fields, requested in (
         ({"mean", "std", "bin_logits"}, {"mean", "bin_logits"}),
         ({"mean", "std", "samples", "bin_logits"}, {"mean", "bin_logits"}),
         ({"mean", "std", "samples"}, {"mean", "samples"}),
         ({"mean", "std", "log_prob"}, {"mean", "std"}),
     ):
-        assert objective(provides, divergence="rkl", bin_edges=edges).wanted == wanted
-    for provides, wanted in (
+        assert objective(output_fields, divergence="rkl", bin_edges=edges).requested_fields == requested
+    for output_fields, requested in (
         ({"mean", "std", "bin_logits", "log_prob"}, {"log_prob"}),
         ({"mean", "std", "bin_logits"}, {"mean", "bin_logits"}),
         ({"mean", "std", "samples"}, {"mean", "samples"}),
         ({"mean", "std"}, {"mean", "std"}),
     ):
-        assert objective(provides, divergence="opd", bin_edges=edges).wanted == wanted
-    assert objective({"mean", "std", "log_prob"}, divergence="opd", gate="entropy").wanted == {"mean", "std", "log_prob"}
+        assert objective(output_fields, divergence="opd", bin_edges=edges).requested_fields == requested
+    assert objective({"mean", "std", "log_prob"}, divergence="opd", gate="entropy").requested_fields == {
+        "mean",
+        "std",
+        "log_prob",
+    }
     with pytest.raises(ConfigError, match="opd needs the teacher's log_prob or bin_logits or samples or std"):
         objective({"mean"}, divergence="opd")
 
@@ -88,11 +92,11 @@ def test_weighted_mean_over_the_labelled_rows() -> None:
     # w = 3; mse of rows 0 and 2: (0.01 + 0.09) / 2
     b = batch([0.1, 0.2, 0.3], valid=[True, False, True])
     assert loss(objective(weight=3.0), b) == pytest.approx(3 * 0.05)
-    assert loss(objective(weight=3.0, until=0.5), b, progress=0.25) == pytest.approx(1.5 * 0.05)
-    assert loss(objective(weight=3.0, until=0.5), b, progress=0.5) == 0.0
+    assert loss(objective(weight=3.0, decay_fraction=0.5), b, progress=0.25) == pytest.approx(1.5 * 0.05)
+    assert loss(objective(weight=3.0, decay_fraction=0.5), b, progress=0.5) == 0.0
 
 
-def test_nothing_labelled_is_zero() -> None:
+def test_no_labels_give_zero_loss() -> None:
     assert loss(objective(), batch([0.1, 0.2], valid=[False, False])) == 0.0
 
 
@@ -100,9 +104,9 @@ def test_unlabelled_rows_cannot_poison_the_gradient() -> None:
     for divergence in ("mse", "l1", "huber", "nll", "fkl", "rkl"):
         o = objective(divergence=divergence, gate="entropy", detach_std=False)
         b = batch([0.1, math.nan, 0.3], valid=[True, False, True], std=[0.2, math.inf, 0.2])
-        o.prepare(b, 0.0, GateContext())
+        targets = o.prepare(b, 0.0, GateContext())
         s = student(3)
-        o.loss(s, b).backward()
+        o.loss(s, targets).backward()
         assert torch.isfinite(s.raw.grad).all()
         assert torch.equal(s.raw.grad[1], torch.zeros(2))
         assert all(torch.isfinite(x) for x in o.metrics().values())
@@ -112,11 +116,11 @@ def test_unlabelled_rows_cannot_poison_the_gradient() -> None:
 def test_unlabelled_samples_cannot_poison_the_gradient(divergence: str) -> None:
     o = objective({"mean", "samples"}, divergence=divergence, detach_std=False)
     b = batch([0.1, math.nan, 0.3], valid=[True, False, True])
-    b["teacher.samples"] = torch.randn(3, 4, 2)
-    b["teacher.samples"][1] = math.nan
-    o.prepare(b, 0.0, GateContext())
+    b["teacher", "samples"] = torch.randn(3, 4, 2)
+    b["teacher", "samples"][1] = math.nan
+    targets = o.prepare(b, 0.0, GateContext())
     s = student(3)
-    o.loss(s, b).backward()
+    o.loss(s, targets).backward()
     assert s.raw.grad.isfinite().all() and s.raw.grad[1].tolist() == [0, 0] and s.raw.grad[0, 0] != 0
 
 
@@ -124,55 +128,55 @@ def with_bins(n: int) -> TensorDict:
     """A teacher that provides everything, and what the student did."""
     g = torch.Generator().manual_seed(0)
     given = batch([0.1] * n)
-    given["teacher.bin_logits"] = torch.randn(n, 2, 9, generator=g).log_softmax(-1)
-    given["teacher.log_prob"] = torch.randn(n, generator=g)
+    given["teacher", "bin_logits"] = torch.randn(n, 2, 9, generator=g).log_softmax(-1)
+    given["teacher", "log_prob"] = torch.randn(n, generator=g)
     given["action"], given["log_prob"] = torch.randn(n, 2, generator=g), torch.randn(n, generator=g)
     return given
 
 
 @pytest.mark.parametrize("divergence", ["fkl", "rkl", "opd"])
-def test_bins_are_digested_once_and_unlabelled_rows_leave_no_trace(divergence: str) -> None:
+def test_bins_are_precomputed_once_and_unlabelled_rows_leave_no_trace(divergence: str) -> None:
     edges = torch.linspace(-1, 1, 10).expand(2, -1)
-    for provides in ({"mean", "bin_logits"}, {"mean", "std", "bin_logits", "log_prob"}):
-        o = objective(provides, divergence=divergence, bin_edges=edges)
+    for output_fields in ({"mean", "bin_logits"}, {"mean", "std", "bin_logits", "log_prob"}):
+        o = objective(output_fields, divergence=divergence, bin_edges=edges)
         whole, holed = with_bins(4), with_bins(4)
-        holed["teacher.valid"][1] = False
+        holed["teacher", "valid"][1] = False
         for name in ("mean", "bin_logits", "log_prob"):
-            holed["teacher." + name][1] = math.nan
+            holed["teacher", name][1] = math.nan
         for b in (whole, holed):
-            for name in {"teacher.mean", "teacher.std", "teacher.bin_logits", "teacher.log_prob"}:
-                if name.removeprefix("teacher.") not in o.wanted:
-                    b.pop(name)
-            o.prepare(b, 0.0, GateContext())
-            assert "teacher.bin_logits" not in b.keys()  # noqa: SIM118
-        if o.scores:
-            assert holed["distill_advantage"].isfinite().all() and holed["distill_advantage"][1] == 0
-            assert not {"teacher.mean", "teacher.log_prob", "teacher.log_mass"} & set(holed.keys())
+            for name in {"mean", "std", "bin_logits", "log_prob"} - o.requested_fields:
+                del b["teacher", name]
+        before = whole.clone()
+        whole_targets, targets = (o.prepare(b, 0.0, GateContext()) for b in (whole, holed))
+        assert "bin_logits" not in targets.keys()  # noqa: SIM118
+        assert (whole == before).all() and set(whole["teacher"].keys()) == {"valid", *o.requested_fields}
+        if o.uses_advantage:
+            assert targets["advantage"].isfinite().all() and targets["advantage"][1] == 0
+            assert set(targets.keys()) == {"valid", "gate", "advantage"}
         else:
             s, rows = student(4), torch.tensor([0, 2, 3])
-            o.mean_divergence(s, holed).backward()
+            o.mean_divergence(s, targets).backward()
             assert s.raw.grad.isfinite().all() and s.raw.grad[1].tolist() == [0, 0]
-            expected = o.mean_divergence(student(3), whole[rows])
-            torch.testing.assert_close(o.mean_divergence(student(4), holed), expected)
+            expected = o.mean_divergence(student(3), whole_targets[rows])
+            torch.testing.assert_close(o.mean_divergence(student(4), targets), expected)
 
 
-def test_scores_are_gated_and_weighted() -> None:
+def test_opd_advantages_are_gated_and_weighted() -> None:
     # x = 1, 3, 5, of which the second is not labelled: mean 3; the entropy gate is 1 and 1/2
     b = batch([0.0] * 3, valid=[True, False, True], std=[0.2, 0.2, 0.4])
-    b["teacher.log_prob"], b["log_prob"] = torch.tensor([1.0, 3.0, 5.0]), torch.zeros(3)
+    b["teacher", "log_prob"], b["log_prob"] = torch.tensor([1.0, 3.0, 5.0]), torch.zeros(3)
     b["action"] = torch.zeros(3, 2)
     gated = {"divergence": "opd", "gate": "entropy", "gate_beta": 2.0, "weight": 3.0}
     o = objective(ALL | {"log_prob"}, **gated)
-    first, second = b.clone(), b.clone()
-    o.prepare(first, 0.25, GateContext())
-    assert o.scores and o.advantage(first).tolist() == pytest.approx([-2.0, 0.0, 1.0])
-    assert o.weight.item() == 1.5  # half-way to `until`
+    targets = o.prepare(b, 0.25, GateContext())
+    assert o.uses_advantage and o.advantage(targets).tolist() == pytest.approx([-2.0, 0.0, 1.0])
+    assert o.weight.item() == 1.5  # half-way to `decay_fraction`
     assert {k: v.item() for k, v in o.metrics().items()} == pytest.approx(
-        {"distill/weight": 1.5, "distill/gate": 0.75, "distill/labelled": 2 / 3, "distill/divergence": -3.0}
+        {"distill/weight": 1.5, "distill/gate": 0.75, "distill/label_fraction": 2 / 3, "distill/divergence": -3.0}
     )
-    o = objective(ALL | {"log_prob"}, preserve_mean=True, **gated)
-    o.prepare(second, 0.25, GateContext())
-    assert o.advantage(second).tolist() == pytest.approx([-2.0 / 0.75, 0.0, 1.0 / 0.75])
+    o = objective(ALL | {"log_prob"}, normalize_gate=True, **gated)
+    targets = o.prepare(b, 0.25, GateContext())
+    assert o.advantage(targets).tolist() == pytest.approx([-2.0 / 0.75, 0.0, 1.0 / 0.75])
 
 
 def test_gate_scales_or_redistributes() -> None:
@@ -180,7 +184,7 @@ def test_gate_scales_or_redistributes() -> None:
     gaps, std = [0.1, 0.3], [0.2, 0.4]
     gated = objective(weight=1.0, gate="entropy", gate_beta=2.0)
     assert loss(gated, batch(gaps, std=std)) == pytest.approx((0.01 + 0.5 * 0.09) / 2)
-    preserved = objective(weight=1.0, gate="entropy", gate_beta=2.0, preserve_mean=True)
+    preserved = objective(weight=1.0, gate="entropy", gate_beta=2.0, normalize_gate=True)
     assert loss(preserved, batch(gaps, std=std)) == pytest.approx((0.01 + 0.5 * 0.09) / 1.5)
     assert gated.metrics()["distill/gate"].item() == pytest.approx(0.75)
 
@@ -198,7 +202,7 @@ def test_metrics() -> None:
     assert {k: v.item() for k, v in o.metrics().items()} == {
         "distill/weight": 3.0,
         "distill/gate": 1.0,
-        "distill/labelled": 0.25,
+        "distill/label_fraction": 0.25,
     }
 
 
@@ -218,7 +222,7 @@ def test_gradient_norms_by_hand() -> None:
     assert gradient_norms(a, [torch.zeros(1), torch.zeros(1, 2)])[1].item() == 0.0
 
 
-def test_gradient_ratio_uses_what_is_observed_and_resumes() -> None:
+def test_gradient_ratio_uses_observed_gradients_and_resumes() -> None:
     o = objective(weight=0.5, schedule="gradient-ratio")
     b = batch([0.1])
     o.prepare(b, 0.0, GateContext())

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from rpd.config import DistillConfig
-from rpd.distill.schedules import CURVES, Schedule
+from rpd.algorithms.distillation.schedules import CURVES, Schedule
+from rpd.config.schema import DistillConfig
 
 CPU = torch.device("cpu")
 
 
 def schedule(name: str, **kwargs) -> Schedule:
-    return Schedule(DistillConfig(schedule=name, weight=2.0, until=0.8, **kwargs))
+    return Schedule(DistillConfig(schedule=name, weight=2.0, decay_fraction=0.8, **kwargs))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_gradient_ratio_holds_the_ratio() -> None:
     assert s.weight.item() == 0.0
 
 
-def test_gradient_ratio_is_bounded_where_there_is_nothing_left_to_distil() -> None:
+def test_gradient_ratio_is_bounded_at_zero_distillation_gradient() -> None:
     s = schedule("gradient-ratio")
     s.begin(0.0, CPU)
     s.observe(torch.tensor([0.0, 1.0]))  # no label in this minibatch

@@ -1,4 +1,4 @@
-"""`rpd teacher train` end to end: minibatches, a run, its resume, its model as a teacher, and what it refuses."""
+"""`rpd teacher finetune` end to end: minibatches, a run, its resume, its model as a teacher, and what it refuses."""
 
 import json
 import math
@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from envs.errors import ConfigError
-from rpd.cli import main
-from rpd.cloning.config import CloneConfig
-from rpd.cloning.data import CloneData, camera_of
-from rpd.cloning.trainer import progress_rate
-from rpd.demos.reader import open_demos
-from rpd.track import read_metrics
+from rpd.cli.main import main
+from rpd.config.vla_finetuning import CloneConfig
+from rpd.datasets.reader import open_demos
+from rpd.datasets.vla import CloneData, camera_of
+from rpd.envs.errors import ConfigError
+from rpd.runs.tracker import read_metrics
+from rpd.training.lr_schedules import progress_rate
 
 pytest.importorskip("transformers")
 pytest.importorskip("h5py")
@@ -41,15 +41,17 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def sizes(tiny, monkeypatch):
-    monkeypatch.setattr("teachers.sizes.folder", lambda family: tiny / family)
+    monkeypatch.setattr("rpd.teachers.vla.model_sizes.folder", lambda family: tiny / family)
 
 
 def train(runs, data, *more):
-    steps = ["--steps", "60", "--batch-size", "8", "--eval-every", "20", "--checkpoint-every", "20", "--eval-episodes", "2"]
-    return main(["teacher", "train", str(data), "--init", "tiny", "--runs-dir", str(runs), "--num-threads", "1", *steps, *more])
+    steps = ["--train-steps", "60", "--batch-size", "8", "--eval-freq", "20", "--save-freq", "20", "--eval-episodes", "2"]
+    return main(
+        ["teacher", "finetune", str(data), "--init", "tiny", "--runs-dir", str(runs), "--num-threads", "1", *steps, *more]
+    )
 
 
-def test_the_learning_rate_rises_and_falls():
+def test_learning_rate_rises_and_falls():
     assert math.isclose(progress_rate(0, 100, 10), 0.1)
     assert progress_rate(9, 100, 10) > 0.97
     assert math.isclose(progress_rate(50, 100, 0), 0.505)
@@ -86,7 +88,7 @@ def test_chunks_end_with_their_episode(recorded):
 
 @pytest.mark.parametrize("family", ["openvla", "octo"])
 @pytest.mark.parametrize("more", [(), ("--scene-steps", "50", "--scene-weight", "1")], ids=["whole", "eyes first"])
-def test_a_run_its_resume_and_its_model(more, family, collect, tmp_path, capsys, monkeypatch):
+def test_run_its_resume_and_its_model(more, family, collect, tmp_path, capsys, monkeypatch):
     """Stopped after 40 steps and continued; with eyes that learn first, among those."""
     recorded = tmp_path / "demos"
     assert collect(recorded, privileged=True) == 0
@@ -103,30 +105,43 @@ def test_a_run_its_resume_and_its_model(more, family, collect, tmp_path, capsys,
     stop = iter([False, False, True])
     asked = property(lambda self: next(stop), lambda self, value: None)
     with monkeypatch.context() as patch:
-        patch.setattr("rpd.interrupt.Interrupt.requested", asked, raising=False)
+        patch.setattr("rpd.core.interrupt.Interrupt.requested", asked, raising=False)
         assert train(tmp_path, recorded, "--name", "halves", *kind, *more) == 130
     halves = tmp_path / "halves"
-    assert main(["teacher", "train", "--resume", str(halves)]) == 0
-    for name in ("model.safetensors", "bridge.yaml", "dataset_statistics.json"):
+    assert main(["teacher", "finetune", "--resume", str(halves)]) == 0
+    for name in ("model.safetensors", "action_mapping.yaml", "dataset_statistics.json"):
         assert (halves / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
     numbers = [
         [{k: v for k, v in m.items() if "time/" not in k} for m in read_metrics(tmp_path / n)] for n in ("whole", "halves")
     ]
     assert numbers[0] == numbers[1]
 
-    bridge = yaml.safe_load((whole / "model" / "bridge.yaml").read_text())
-    assert bridge["action"]["x"] == {"unit": "m", "scale": 0.03} and bridge["image_size"] == 16
+    action_mapping = yaml.safe_load((whole / "model" / "action_mapping.yaml").read_text())
+    assert action_mapping["action"]["x"] == {"unit": "m", "scale": 0.03} and action_mapping["image_size"] == 16
     options = ["--episodes", "2", "--video", "False", "--out", str(tmp_path / "eval")]
-    assert main(["eval", f"teacher:{family}:{whole / 'model'}", "--task", "tabletop/Reach", *options]) == 0
+    assert main(["eval", f"{family}:{whole / 'model'}", "--task", "tabletop/Reach", *options]) == 0
     assert main(["teacher", "show", f"{family}:{whole / 'model'}", "--task", "tabletop/PushCube"]) == 0
 
 
 @pytest.mark.parametrize("family", ["openvla", "octo"])
 def test_fine_tuning_keeps_the_statistics_of_before(family, recorded, tmp_path):
     kind = ["--family", family]
-    assert train(tmp_path, recorded, *kind, "--name", "first", "--steps", "20", "--eval-episodes", "0") == 0
+    assert train(tmp_path, recorded, *kind, "--name", "first", "--train-steps", "20", "--eval-episodes", "0") == 0
     model = str(tmp_path / "first" / "model")
-    tuned = ["--init", model, "--lora", "2", "--key", "second", "--steps", "20", "--eval-episodes", "0", "--name", "tuned"]
+    tuned = [
+        "--init",
+        model,
+        "--lora",
+        "2",
+        "--key",
+        "second",
+        "--train-steps",
+        "20",
+        "--eval-episodes",
+        "0",
+        "--name",
+        "tuned",
+    ]
     assert train(tmp_path, recorded, *kind, *tuned) == 0
     statistics = json.loads((tmp_path / "tuned" / "model" / "dataset_statistics.json").read_text())
     assert set(statistics) == {"demos", "second"}
@@ -137,15 +152,15 @@ def test_fine_tuning_keeps_the_statistics_of_before(family, recorded, tmp_path):
     [
         (["--init", "tiney"], "unknown size of a new model 'tiney': did you mean tiny?"),
         (["--init", "/nowhere/vla"], "/nowhere/vla: does not exist"),
-        (["--scene-weight", "1"], "--scene-weight needs the scenes, which were not recorded"),
+        (["--scene-weight", "1"], "--scene-weight needs scene states, which were not recorded"),
         (["--camera", "side"], "camera 'side' was not recorded"),
-        (["--lora", "4"], "--lora 4 adapts a given model, and --init tiny is a new one"),
-        (["--family", "octo", "--smoothing", "3"], "--smoothing 3 spreads over bins, which --family octo has none of"),
+        (["--lora", "4"], "--lora 4 adapts a pretrained model, and --init tiny is a new one"),
+        (["--family", "octo", "--smoothing", "3"], "--smoothing 3 applies to action bins, and --family octo has none"),
         (["--family", "octo", "--init", "tiney"], "unknown size of a new model 'tiney': did you mean tiny?"),
         (["--resume", "/nowhere"], "/nowhere is not a run that can be resumed"),
     ],
 )
-def test_mistakes_are_told_in_one_line(recorded, tmp_path, capsys, options, says):
+def test_invalid_options_give_one_line(recorded, tmp_path, capsys, options, says):
     assert train(tmp_path, recorded, *options) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1

@@ -1,0 +1,1 @@
+"""Inverse kinematics and end-effector control, shared by simulation and deployment."""

@@ -1,0 +1,1 @@
+"""Find a Vulkan device or an OpenGL platform to render with."""

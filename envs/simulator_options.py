@@ -1,0 +1,60 @@
+"""Options of single simulators, one class each.
+
+`rpd.envs.config.EnvConfig` inherits all of them, so names are unique and any task is configured in one place;
+``OPTIONS`` of a simulator lists the classes that it reads, and options of the others are refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+
+class TabletopOptions(BaseModel):
+    """Options of tabletop tasks."""
+
+    owners: ClassVar[str] = "tabletop"
+
+    domain_randomization: tuple[str, ...] = ()
+    """Domain randomization per episode, tabletop: any of friction, mass, camera, colors, delay; or all."""
+
+
+class WorkerOptions(BaseModel):
+    """Options of simulators that run in worker processes."""
+
+    owners: ClassVar[str] = "maniskill or libero"
+
+    num_workers: int | None = Field(None, ge=1)
+    """ManiSkill on CPU, LIBERO: number of worker processes (default: one per core)."""
+
+
+class LiberoOptions(BaseModel):
+    """Options of LIBERO tasks."""
+
+    owners: ClassVar[str] = "libero"
+
+    rendering: Literal["stock", "cheap"] | None = None
+    """LIBERO: stock (default) renders like the official demonstrations, as VLAs need; cheap omits shadows and reflections."""
+    settled_with: Literal["3.3.0", "installed"] | None = None
+    """LIBERO: version of MuJoCo that settles objects before an episode. 3.3.0 (default if settled states are stored): as in
+    published results; installed: simulate again with the installed version."""
+
+
+class ManiSkillOptions(BaseModel):
+    """Options of ManiSkill tasks."""
+
+    owners: ClassVar[str] = "maniskill"
+
+    sim_backend: Literal["auto", "cpu", "gpu"] | None = None
+    """ManiSkill: device of the physics (auto: gpu if the device of the run is cuda)."""
+    control_mode: str | None = None
+    """ManiSkill: controller, default pd_ee_delta_pose (pd_joint_delta_pos for robots without it)."""
+    ignore_terminations: bool | None = None
+    """ManiSkill: continue every episode to its last step after success, as in the evaluation of its papers."""
+    reconfigure: bool | None = None
+    """ManiSkill: rebuild the scene of every episode with objects sampled from its seed, as in the evaluation of its papers.
+    On a GPU, only if all environments reset in the same step."""
+
+
+SIMULATOR_OPTIONS = (TabletopOptions, WorkerOptions, LiberoOptions, ManiSkillOptions)

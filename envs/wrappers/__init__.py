@@ -1,0 +1,1 @@
+"""Environments as seen by others: frame stacking, stable-baselines3."""

@@ -1,0 +1,6 @@
+"""Distillation objective, composed of a divergence, a gate and a schedule."""
+
+from rpd.algorithms.distillation.gates import GateContext
+from rpd.algorithms.distillation.objective import DistillObjective, choose
+
+__all__ = ["DistillObjective", "GateContext", "choose"]

@@ -1,0 +1,70 @@
+"""`rpd eval`: one policy measured, or two compared on the same episodes, with videos and a report."""
+
+from __future__ import annotations
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from rpd.config.evaluation import EvalConfig
+from rpd.envs.errors import ConfigError
+from rpd.evaluation.evaluate import compare
+from rpd.evaluation.measure import Measurement, measure, policies_of, result_folders
+from rpd.evaluation.suite_evaluation import SuiteEvaluation, measure_suite
+from rpd.reporting.html import rate_text
+from rpd.reporting.tables import show
+
+
+def main(options: EvalConfig) -> int:
+    """Evaluate and print; returns the exit code."""
+    torch.set_num_threads(1)
+    if options.suite is not None:
+        _show_suite(measure_suite(options))
+        return 0
+    if options.shard is not None:
+        raise ConfigError(f"--shard {options.shard} is a part of a suite: add --suite, e.g. --suite libero_spatial")
+    measured = measure(options, result_folders(options))
+    _show(measured)
+    if len(measured.results) == 2:
+        first, second = policies_of(options)
+        print(f"{second} - {first}: {compare(measured.results[1], measured.results[0])}")
+    return 0
+
+
+def _show(measured: Measurement) -> None:
+    spec = measured.spec
+    table = Table(title=f"{spec.task} · {spec.embodiment.name}", title_justify="left", header_style="bold")
+    table.add_column("policy", overflow="fold")
+    more = ("travel time", "weighted") if spec.course else ("at end",)  # success ends a course
+    for column in ("success (95 %)", "return", "length", *more):
+        table.add_column(column, no_wrap=True)
+    for r in measured.results:
+        at_end = [str(sum(e.success_at_end for e in r.episodes))]
+        times = ["–" if t is None else f"{t:.1f} s" for t in (r.travel_time, r.weighted_travel_time)]
+        numbers = (f"{r.mean_return:.2f}", f"{r.mean_length:.1f}", *(times if spec.course else at_end))
+        table.add_row(r.policy, rate_text(r.to_dict()), *numbers)
+    console = Console()
+    show(table, console)
+    for folder in measured.folders:
+        console.print(f"results: {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_suite(done: SuiteEvaluation) -> None:
+    """Print a summary per task and in total."""
+    summary = done.summary
+    title = f"{summary['task']} · {summary['policy']}"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("task", no_wrap=True)
+    table.add_column("success (95 %)", no_wrap=True)
+    table.add_column("length", no_wrap=True)
+    table.add_column("instruction", overflow="fold")
+    for row in summary["tasks"]:
+        table.add_row(row["task"], rate_text(row), f"{row['mean_length']:.0f}", row["instruction"])
+    table.add_section()
+    table.add_row("all", rate_text(summary), f"{summary['mean_length']:.0f}", f"mean of the tasks {summary['mean_rate']:.1%}")
+    console = Console()
+    show(table, console)
+    if summary["n"] < done.expected:
+        rest = f"{summary['n']} of {done.expected} episodes are here; the other shards, or the same command, add the rest"
+        console.print(rest, highlight=False, soft_wrap=True)
+    console.print(f"results: {done.folder}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Options of each verb; importable without torch, so that help and errors appear at once."""

@@ -1,0 +1,61 @@
+"""Options of `rpd bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class BenchOptions(BaseModel):
+    """Measure speed: environments, parts of a training iteration, a teacher, a policy server, or samplers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "export", "deploy", "diffusion"]]
+    """env: control steps and images per second; train: parts of a training iteration; teacher: labels per second; octo:
+    loading an Octo checkpoint, and its labels per second; serve: round trips of image requests to a policy of zero cost;
+    export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real time, at several
+    rates and delays, compared with its evaluation; diffusion: samplers of a diffusion policy, by success, network
+    evaluations and time per action."""
+    policy: tyro.conf.Positional[str | None] = None
+    """diffusion, deploy, export: a run, a checkpoint or a policy folder; default of export: new students of the usual sizes,
+    from state and from images."""
+    task: str = ""
+    """Task; default: tabletop/PickCube; diffusion: the policy's."""
+    num_envs: int = Field(128, ge=1)
+    """Environments stepped in parallel."""
+    image_size: int | None = Field(None, ge=8, le=1024)
+    """Height and width of an image, pixels; default: 64, and 224 for serve."""
+    obs_mode: Literal["state", "rgb"] = "state"
+    """train: observations of the student."""
+    teacher: str = "scripted"
+    """train, teacher: the teacher."""
+    against: str | None = None
+    """teacher: the same teacher with other options, e.g. a token cache, for a comparison of speed and actions."""
+    size: str = "octo-small-1.5"
+    """octo: size of a model with random weights: octo-small-1.5, octo-base-1.5, or small, as zoo/tabletop-octo."""
+    checkpoint: Path | None = None
+    """octo: a folder in the original layout, in place of random weights."""
+    samples: int = Field(32, ge=1)
+    """octo: actions sampled per label."""
+    samplers: tuple[str, ...] = ()
+    """diffusion: samplers to compare with the first one, e.g. ddpm rti:timesteps=3; default: all that fit the policy, see
+    docs/diffusion.md."""
+    n_action_steps: int = Field(1, ge=1)
+    """diffusion: executed actions per chunk, for samplers that do not set n_action_steps."""
+    episodes: int | None = Field(None, ge=1)
+    """diffusion: episodes, on the same seeds for all samplers (default 200); deploy: episodes of the evaluation and of each
+    rate and delay (default 100)."""
+    seed: int = Field(4_000_000, ge=0)
+    """diffusion: seed of the first episode."""
+    out: Path | None = None
+    """Folder for bench.json, and diffusion's figure and report; default: runs/bench-...."""
+    rounds: int = Field(5, ge=1)
+    """Repetitions; the minimum, median and maximum are printed."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, or auto."""
+    num_threads: int | None = Field(None, ge=1)
+    """CPU threads."""

@@ -1,1 +1,0 @@
-"""Behaviour cloning: a vision-language-action model learns from demonstrations (`rpd teacher train`)."""

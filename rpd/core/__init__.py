@@ -1,0 +1,1 @@
+"""Device, seeds, files, signals, memory and statistics: utilities without robot or learning concepts."""

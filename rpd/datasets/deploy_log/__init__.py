@@ -1,0 +1,1 @@
+"""Deployment recordings: crash-safe writing of their frames, and reading."""

@@ -1,0 +1,236 @@
+"""One deployed episode: at every tick measure, query the policy if due, and send the command that the safety layer allows."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rpd.datasets.deploy_log.format import Recorder, RecordLost
+from rpd.deploy import safety
+from rpd.deploy.cameras import Camera
+from rpd.deploy.cascade import UNSURE
+from rpd.deploy.config import RobotConfig
+from rpd.deploy.controller import Controller
+from rpd.deploy.kinematics import Array
+from rpd.deploy.monitor import check_finite, check_state
+from rpd.deploy.observe import Observer
+from rpd.deploy.outcome import Outcome, Stop
+from rpd.deploy.policy import Answer, PolicyProcess
+from rpd.deploy.robots.base import RobotDriver, RobotState
+from rpd.deploy.safety import FilteredCommand, Forward, JointCommand, Limits
+from rpd.export.actors import invalid_entries
+
+ANSWER_WAIT = 0.5  # fraction of a period that a tick waits for the answer to its own query
+
+
+@dataclass
+class EpisodeContext:
+    """Parts and constants that the episodes of a deployment share."""
+
+    robot: RobotDriver
+    policy: PolicyProcess
+    cameras: dict[str, Camera]
+    """By observation key, e.g. ``image.front``."""
+    config: RobotConfig
+    recorder: Recorder
+    emergency: Callable[[], str | None]
+    """Returns a reason to stop, or None; called at every tick."""
+    dry_run: bool
+    """Compute and record commands without sending them."""
+    limits: Limits
+    period: float
+    """Time between ticks, s."""
+    ticks_per_action: int
+    """Ticks per control step of the policy."""
+    forward: Forward
+    """Joint positions [K, n], rad, to positions of the tool center point [K, 3], m."""
+    observer: Observer
+    controller: Controller
+
+    def record(self, frame: dict[str, Any]) -> None:
+        """Record a frame, if recording is still possible."""
+        try:
+            self.recorder.add(frame)
+        except RecordLost:
+            return
+
+
+class EpisodeRunner:
+    """State of a running episode."""
+
+    def __init__(self, context: EpisodeContext, instruction: str, first_tick: int) -> None:
+        """Prepare an episode; `begin` reads the robot.
+
+        Args:
+            context: shared parts.
+            instruction: language instruction.
+            first_tick: number of its first tick, counted over all episodes.
+        """
+        self.context, self.instruction, self.first_tick = context, instruction, first_tick
+        self.out = Outcome(reason="", fault=False, success=None)
+        self.gripper_open = True
+        self.smoothed: Array | None = None
+        self.consecutive_overruns = 0
+        self.frames: dict[str, deque[Array]] = {}  # by camera: images of the last policy queries
+
+    def begin(self) -> None:
+        """Reset policy and controller, and start at rest in the current posture.
+
+        Raises:
+            Stop: the robot has stopped by itself, or its measurements are invalid.
+            Unsafe: the robot is outside its limits.
+        """
+        context = self.context
+        context.policy.reset()
+        state = context.robot.read()
+        if state.stopped:
+            raise Stop(f"the robot does not move: {state.stopped}")
+        check_finite(state)
+        self.command = safety.initial_command(state.joints, context.limits, context.forward)
+        self.start = self.goal = self.command.position
+        self.gripper_open = state.gripper > 0.5
+        context.controller.reset(state.joints)
+        self.began = self.deadline = time.monotonic()
+        self.pending: dict[int, tuple[float, float]] = {}  # by tick of an unanswered query: query and measurement time
+        self.ticks_since_goal = 0
+
+    def tick(self, step: int) -> None:
+        """Run one period.
+
+        Raises:
+            Stop: the robot must stop.
+        """
+        context, out = self.context, self.out
+        time.sleep(max(0.0, self.deadline - time.monotonic()))
+        now = time.monotonic()
+        lateness = now - self.deadline
+        out.lateness.append(lateness)
+        out.ticks += 1
+        missed = int(lateness / context.period)
+        self.consecutive_overruns = self.consecutive_overruns + missed if missed else 0
+        out.overruns += missed
+        self.deadline += (1 + missed) * context.period  # deadlines stay on the grid
+        if missed:  # a robot without new commands comes to rest at the last one
+            self.command = JointCommand(self.command.position, np.zeros_like(self.command.position))
+        frame: dict[str, Any] = {"kind": "tick", "tick": self.first_tick + step, "time": now - self.began}
+        frame |= {"lateness": lateness, "missed": missed}
+        try:
+            self._act(step, now, frame)
+        except BaseException:  # the tick that failed is recorded, too
+            context.record(frame)
+            raise
+        context.recorder.add(frame)
+
+    def _act(self, step: int, now: float, frame: dict[str, Any]) -> None:
+        """Measure, query and command; adds the results to the frame."""
+        context = self.context
+        if (reason := context.emergency()) is not None:
+            raise Stop(reason)
+        if self.consecutive_overruns >= context.config.watchdog.max_consecutive_overruns:
+            raise Stop(f"{self.consecutive_overruns} deadlines in a row were missed: the computer is too busy")
+        state = context.robot.read()
+        self.out.success = state.success
+        frame |= {
+            "joints": state.joints, "velocities": state.velocities, "gripper": state.gripper, "effort": state.effort,
+            "success": state.success,
+        }  # fmt: skip
+        frame["age"] = self._check(state, now)
+        queries = step % context.ticks_per_action == 0
+        if queries:
+            frame["obs"] = self._query(step, state)
+        answer = context.policy.answer(now + ANSWER_WAIT * context.period if queries else None)
+        if answer is not None and answer.tick in self.pending:
+            newest = context.robot.read()
+            check_finite(newest)
+            self._set_goal(answer, newest, frame)
+        wanted, filtered = self._next_command()
+        frame |= {
+            "wanted": wanted, "command": filtered.command.position, "open": self.gripper_open, "clamps": list(filtered.clamps),
+        }  # fmt: skip
+        self._send(filtered.command, state, now)
+
+    def _check(self, state: RobotState, now: float) -> float:
+        """Check the robot state and the policy's response time; returns the age of `state`, s."""
+        context, age = self.context, time.monotonic() - state.time
+        self.out.ages.append(age)
+        check_state(state, age, self.command.position, context.config, context.robot.spec.effort)
+        if self.pending:
+            waited = now - min(asked for asked, _ in self.pending.values())
+            if waited > context.config.watchdog.policy:
+                raise Stop(f"the policy has not answered for {1000 * waited:.0f} ms")
+        return age
+
+    def _query(self, step: int, state: RobotState) -> dict[str, Array]:
+        """Send an observation to the policy; returns it."""
+        context, tick = self.context, self.first_tick + step
+        obs: dict[str, Array] = {"state": context.observer.state(state, context.controller.target)}
+        for key, camera in context.cameras.items():
+            taken, image = camera.read()
+            if (age := time.monotonic() - taken) > context.config.watchdog.observation_age:
+                raise Stop(f"the last picture of {key} is {1000 * age:.0f} ms old")
+            count = context.policy.spec.frames
+            frames = self.frames.setdefault(key, deque([image] * count, count))
+            frames.append(image)  # the first image fills the stack, as in rpd.envs.wrappers.frame_stack
+            obs[key] = np.concatenate(frames, axis=-1)
+        if state.privileged is not None:
+            obs["privileged"] = state.privileged
+        if bad := invalid_entries(obs["state"], context.policy.spec.state_names):
+            raise Stop(f"the observation for the policy is no number that can be measured: {bad}")
+        context.policy.ask(tick, obs, self.instruction)
+        self.pending[tick] = time.monotonic(), state.time
+        self.out.asked += 1
+        return obs
+
+    def _set_goal(self, answer: Answer, state: RobotState, frame: dict[str, Any]) -> None:
+        """Convert an answer to the goal of the joints, one control step ahead."""
+        context, config, out = self.context, self.context.config, self.out
+        _, measured = self.pending[answer.tick]
+        self.pending = {tick: times for tick, times in self.pending.items() if tick > answer.tick}
+        frame |= {"answer": answer.tick, "raw": answer.action, "policy_seconds": answer.seconds}
+        frame |= {"who": answer.who, "spread": answer.spread, "value": answer.value}
+        out.answered += 1
+        out.who[answer.who] += 1
+        if answer.who == UNSURE:
+            raise Stop(f"the policy is unsure: spread {answer.spread}, value {answer.value}")
+        names = context.policy.spec.action.names
+        if answer.action.shape != (len(names),) or invalid_entries(answer.action, names):
+            raise Stop(f"the policy's action is not finite: {np.array2string(answer.action, precision=3)}")
+        action = np.clip(answer.action, -1, 1)
+        if (np.abs(answer.action) > 1 + 1e-6).any():
+            out.clamps["action"] += 1
+        self.smoothed = safety.smooth(action[:6], self.smoothed, config.smoothing)
+        self.gripper_open = safety.gripper_with_hysteresis(float(action[6]), self.gripper_open, config.gripper_hysteresis)
+        action = np.append(self.smoothed, 1.0 if self.gripper_open else -1.0)
+        self.start, self.ticks_since_goal = self.command.position, 0
+        self.goal = context.controller.step(action, state.joints)
+        delay = time.monotonic() - measured
+        out.delays.append(delay)
+        frame |= {"action": action, "delay": delay}
+
+    def _next_command(self) -> tuple[Array, FilteredCommand]:
+        """Interpolate toward the goal; returns the wanted joint positions [n], rad, and the filtered command."""
+        context = self.context
+        self.ticks_since_goal = min(self.ticks_since_goal + 1, context.ticks_per_action)
+        wanted = self.start + (self.goal - self.start) * (self.ticks_since_goal / context.ticks_per_action)
+        speed = safety.ramp(time.monotonic() - self.began, context.config.ramp)
+        filtered = safety.filter_command(wanted, self.command, context.limits, context.forward, context.period, speed)
+        self.out.clamps.update(filtered.clamps)
+        return wanted, filtered
+
+    def _send(self, command: JointCommand, state: RobotState, began: float) -> None:
+        """Send a command, unless the tick has taken too long."""
+        context = self.context
+        if (reason := context.emergency()) is not None:
+            raise Stop(reason)
+        if (late := time.monotonic() - began) > context.config.watchdog.max_consecutive_overruns * context.period:
+            raise Stop(f"a command took {1000 * late:.0f} ms: the computer is too busy")
+        if context.dry_run:  # the arm does not move: the next command starts from its current posture
+            command = JointCommand(state.joints, np.zeros_like(state.joints))
+        else:
+            context.robot.command(command.position, float(self.gripper_open))
+        self.command = command

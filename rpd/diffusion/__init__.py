@@ -1,1 +1,0 @@
-"""Diffusion policies learn from demonstrations (`rpd train --mode bc --student diffusion`)."""

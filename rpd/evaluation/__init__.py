@@ -1,0 +1,1 @@
+"""Success rates with intervals, suites of tasks, and videos."""

@@ -1,1 +1,0 @@
-"""`rpd distill`: the specialists of several robots become one policy."""

@@ -1,0 +1,1 @@
+"""HTML reports, charts and tables made from run folders."""

@@ -1,0 +1,1 @@
+"""Collect rollout batches; the teacher labels each observation once."""

@@ -1,0 +1,158 @@
+"""Behavior cloning of all student types: draw demonstrations, take gradient steps, average the weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from tensordict import TensorDict
+
+from rpd.config.schema import RunConfig
+from rpd.core.device import prepare_process, resolve_device
+from rpd.core.files import write_json
+from rpd.core.seeds import CURVE_SEED, FINAL_SEED
+from rpd.envs import registry as envs
+from rpd.envs.errors import NonFiniteError
+from rpd.evaluation.environments import eval_config
+from rpd.evaluation.evaluate import EvalResult, evaluate
+from rpd.policies.identity import begun_with
+from rpd.runs import checkpoint
+from rpd.runs.progress import report_progress
+from rpd.runs.tracker import read_metrics
+from rpd.students.diffusion.ema import EMA
+from rpd.students.io import pretrained, state_dict
+from rpd.training.bc_students import BATCHES_PER_ITERATION, STUDENTS
+from rpd.training.builders import make_teacher
+from rpd.training.loop import TrainingLoop
+from rpd.training.lr_schedules import progress_rate
+from rpd.training.result import run_result
+
+MAX_GRAD_NORM = 1.0
+
+
+class BehaviorCloningTrainer(TrainingLoop):
+    """One behavior cloning run. A step is one drawn row or chunk of demonstrations.
+
+    Args:
+        config: the resolved configuration, with ``algorithm: bc``.
+        run_dir: run folder.
+        resume: checkpoint to continue from; None: start a run.
+
+    Raises:
+        ConfigError: an invalid setting, before training starts.
+    """
+
+    config: RunConfig
+
+    def __init__(self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
+        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq)
+        self.sources = begun_with(config, self.run_dir, None if resume is None else resume.meta["sources"])
+        self.device = torch.device(resolve_device(config.device))
+        prepare_process(config.seed, config.num_threads)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        together = eval_config(config.task, config.env, config.eval_episodes)
+        self.env = envs.make(config.task, together, self.device, config.num_threads)
+        make_teacher(config, self.env)  # raises an error if a teacher is set
+        saved = None if resume is None else pretrained.load(resume.policy_dir, self.device)
+        self.student = STUDENTS[config.student.type](config, self.env, self.generator, saved)
+        self.policy = self.student.policy
+        self.config = config.model_copy(
+            update={"student": self.policy.describe().student}
+        )  # that of `pretrained_path`, if given
+        self.average = EMA(self.policy, config.bc.ema_decay, self.student.shared)
+        self.parameters = self.student.parameters()
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=0.0, betas=(0.9, 0.99), weight_decay=config.bc.weight_decay, fused=True
+        )
+        self.updates = 0
+        self.batch: TensorDict | None = None  # the newest batch
+        if resume is not None:
+            self._load(resume)
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the run in rows; the last batch may exceed it."""
+        return self.config.total_timesteps
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the averaged weights on the episodes of the learning curve."""
+        return self._evaluate(CURVE_SEED, self.config.eval_episodes).metrics()
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def iterate(self) -> dict[str, float]:
+        """Take up to `BATCHES_PER_ITERATION` gradient steps; returns mean metrics."""
+        config, began = self.config.bc, self.clock()
+        whole = math.ceil(self.total_steps / config.batch_size)
+        count = min(BATCHES_PER_ITERATION, whole - self.updates)
+        losses: list[torch.Tensor] = []
+        for _ in range(count):
+            rate = config.learning_rate * progress_rate(self.updates, whole, config.warmup_steps, config.anneal_lr)
+            losses.append(self._update(rate))
+            report_progress("learning", len(losses), count)
+        mean = torch.stack(losses).mean().item()
+        if not math.isfinite(mean):
+            raise NonFiniteError(
+                "loss", f"{mean} at {self.step:,} steps: lower --bc.learning-rate; the last checkpoint is valid"
+            )
+        metrics = {"bc/loss": mean, "bc/learning_rate": rate, "time/update": self.clock() - began}
+        return metrics | self.student.end_iteration(self.step / self.total_steps)
+
+    def _update(self, rate: float) -> torch.Tensor:
+        """Take one gradient step at learning rate `rate`; returns the loss before the step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.batch = self.student.draw(self.config.bc.batch_size)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.student.loss(self.batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
+        self.optimizer.step()
+        self.average.update(self.policy, self.updates)
+        self.updates += 1
+        self.step += self.config.bc.batch_size
+        return loss.detach()
+
+    def evidence(self) -> dict[str, torch.Tensor]:
+        """See `TrainingLoop.evidence`: the network and the newest batch."""
+        batch = {} if self.batch is None else dict(self.batch.flatten_keys(".").items())
+        return state_dict.join({"batch": batch, "policy": self.policy.state_dict()})
+
+    def _evaluate(self, seed: int, episodes: int) -> EvalResult:
+        with torch.random.fork_rng():
+            return evaluate(self.env, self.student.actor(self.average.network), episodes, seed)
+
+    def finish(self) -> None:
+        """Evaluate the final policy on new episodes and write result.json."""
+        student = self._evaluate(FINAL_SEED, self.config.final_eval_episodes)
+        result = run_result(
+            self.config, self.env.spec, self.step, self.wall, read_metrics(self.run_dir), student, sources=self.sources
+        )
+        write_json(self.run_dir / "result.json", result)
+
+    def save(self) -> None:
+        """See `TrainingLoop.save`."""
+        tensors = state_dict.join({
+            "network": self.policy.state_dict(),
+            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+            "student": self.student.state_dict(),
+            "rng": checkpoint.rng_tensors(self.generator),
+        })  # fmt: skip
+        meta = {
+            "updates": self.updates,
+            "wall": self.wall,
+            "sources": self.sources,
+            "config": self.config.model_dump(mode="json"),
+        }
+        checkpoint.save(self.run_dir, self.step, self.average.network, tensors, meta, keep=self.config.max_checkpoints)
+
+    def _load(self, saved: checkpoint.Checkpoint) -> None:
+        """Restore the training state. The averaged weights are the checkpoint's policy, loaded with the student."""
+        self.updates = saved.meta["updates"]
+        self.policy.load_state_dict(state_dict.part(saved.tensors, "network"))
+        checkpoint.load_optimizer(self.optimizer, state_dict.part(saved.tensors, "optimizer"))
+        self.student.load_state_dict(state_dict.part(saved.tensors, "student"))
+        checkpoint.load_rng(state_dict.part(saved.tensors, "rng"), self.generator)

@@ -1,0 +1,1 @@
+"""Save and load policies as config.json + model.safetensors, without pickle."""

@@ -1,0 +1,1 @@
+"""Encoders, distributions and normalizers."""

@@ -1,0 +1,1 @@
+"""Components shared by the OpenVLA and Octo teachers."""
