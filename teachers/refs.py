@@ -1,11 +1,12 @@
 """Policy references: one grammar for every policy and teacher, on the command line, in configurations and in Python.
 
-==============================  ====================================================================
-``zero``, ``random``            baselines
-``FAMILY[:ARGUMENT][,K=V]...``  a teacher of a registered family, e.g. ``scripted:noisy``, ``openvla:FOLDER``
-``zoo/NAME[,K=V]...``           a shipped teacher
-``PATH[,K=V]...``               a run, a checkpoint, a policy folder or an exported folder
-==============================  ====================================================================
+================================  ==================================================================
+``zero``, ``random``              baselines
+``FAMILY[:ARGUMENT][,K=V]...``    a teacher of a registered family, e.g. ``scripted:noisy``, ``openvla:FOLDER``
+``remote:URL[,URL]...[,K=V]...``  a policy server, or several replicas of one: a ``URL`` starts with ws:// or wss://
+``zoo/NAME[,K=V]...``             a shipped teacher
+``PATH[,K=V]...``                 a run, a checkpoint, a policy folder or an exported folder
+================================  ==================================================================
 
 Names take precedence: write ``./PATH`` for a path that looks like one of the first three. A `Path` object is always a path.
 """
@@ -26,6 +27,8 @@ from rpd.teachers.families import FAMILIES
 
 BASELINES = ("zero", "random")
 """Policies that ignore observations."""
+SCHEMES = ("ws://", "wss://")
+"""Prefixes of addresses of policy servers. An option never starts like one."""
 OLD_PREFIXES = ("teacher", "policy")
 """Prefixes of version 0.1; such references are refused with today's form."""
 
@@ -131,6 +134,15 @@ def required_path(ref: str | Path, role: str = "policy") -> Path:
     return path
 
 
+def addresses(argument: str) -> list[str]:
+    """Addresses in the argument of a reference to policy servers.
+
+    >>> addresses("ws://a:8000,ws://b:8000")
+    ['ws://a:8000', 'ws://b:8000']
+    """
+    return argument.split(",")
+
+
 def teacher_of(ref: str | None) -> str | None:
     """Return a reference if it is a teacher of a family or a shipped one; None for a path, a baseline or None."""
     return ref if ref is not None and parse(ref).is_teacher else None
@@ -155,6 +167,9 @@ def _argument(text: str, rest: str, separator: str) -> tuple[str | None, list[st
     parts = rest.split(",") if rest else []
     if not parts or separator != ":" or re.match(r"\w+=", parts[0]):
         return None, parts
+    if parts[0].strip().startswith(SCHEMES):
+        urls = [part.strip() for part in parts if part.strip().startswith(SCHEMES)]
+        return ",".join(urls), [part for part in parts if part.strip() not in urls]
     length = _path_parts(text, parts)
     return ",".join(parts[:length]) or None, parts[length:]
 

@@ -21,7 +21,7 @@ from rpd.serve.peer import Limits
 from rpd.serve.server import PolicyServer
 from rpd.serve.service import PolicyService
 from rpd.serve.status import Status
-from rpd.teachers.adapters.remote import RemoteTeacher
+from rpd.teachers.adapters.remote_teacher import RemoteTeacher
 from rpd.teachers.base import Teacher, TeacherOutput
 from rpd.teachers.transport.client import Client
 

@@ -11,7 +11,8 @@ from rpd.config.serve import ServeConfig
 from rpd.envs.errors import ConfigError
 from rpd.serve.loading import load
 from rpd.serve.peer import Limits, is_loopback
-from rpd.serve.server import PolicyServer
+from rpd.serve.replicas import Replicas, check_ports, devices
+from rpd.serve.server import READY, PolicyServer
 from rpd.serve.service import PolicyService
 from rpd.serve.status import Status
 from rpd.teachers import registry as teachers
@@ -31,6 +32,8 @@ def main(options: ServeConfig) -> int:
     total = options.max_total_rows
     if total is not None and total < options.max_rows:
         raise ConfigError(f"--max-total-rows {total} is less than one client may have: --max-rows {options.max_rows}")
+    if options.replicas > 1:
+        return _serve_replicas(options)
     teacher, spec, camera_request = load(options)
     identity = teachers.identity(options.policy)
     limits = Limits(options.max_message_mb * 2**20, options.max_rate, options.max_clients)
@@ -44,6 +47,25 @@ def main(options: ServeConfig) -> int:
     return 0
 
 
+def _serve_replicas(options: ServeConfig) -> int:
+    """Serve with several processes until SIGINT or SIGTERM; returns the exit code."""
+    check_ports(options.host, options.port, options.replicas)
+    chosen = devices(options.device, options.replicas, torch.cuda.device_count())
+    commands = [
+        _command(options.model_copy(update={"replicas": 1, "device": device, "port": options.port and options.port + i}))
+        for i, device in enumerate(chosen)
+    ]
+    return Replicas(commands).run()
+
+
+def _command(options: ServeConfig) -> list[str]:
+    """Command line of these options, after ``rpd``."""
+    words = ["serve", options.policy]
+    for name, value in options.model_dump(mode="json", exclude_defaults=True, exclude={"policy"}).items():
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
 async def _run(server: PolicyServer) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -55,5 +77,5 @@ async def _run(server: PolicyServer) -> None:
         loop.add_signal_handler(signum, stopping, signum)
     host = f"[{server.host}]" if ":" in server.host else server.host
     spec = server.service.spec
-    what = f"serving {server.service.name} for {spec.task} ({spec.embodiment.name})"
+    what = f"{READY}{server.service.name} for {spec.task} ({spec.embodiment.name})"
     await server.run(stop, lambda port: server.status.log(f"{what} on ws://{host}:{port}"))

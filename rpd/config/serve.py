@@ -32,6 +32,8 @@ class ServeConfig(BaseModel):
     """Address to listen on. Any address but this machine's own (0.0.0.0: all) requires a token."""
     port: int = Field(8000, ge=0, le=65535)
     """Port; 0: any free one."""
+    replicas: int = Field(1, ge=1, le=256)
+    """Number of servers, each a process with a port of its own (PORT, PORT + 1, ...); several GPUs are used in turn."""
     token_file: Path | None = None
     """File with the token that clients must send; default: the environment variable RPD_SERVE_TOKEN, else none."""
     max_message_mb: int = Field(64, ge=1, le=1024)

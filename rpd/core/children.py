@@ -19,7 +19,7 @@ TETHER = "RPD_TETHER"
 
 def start(
     words: Sequence[str],
-    log: IO[Any] | None = None,
+    log: IO[Any] | int | None = None,
     env: Mapping[str, str] | None = None,
     own_session: bool = False,
     cwd: Path | None = None,
@@ -28,7 +28,7 @@ def start(
 
     Args:
         words: the command line, after ``rpd``.
-        log: file of its output; None: this process's own output.
+        log: file of its output; `subprocess.PIPE`: a pipe for its output, without its errors; None: this process's own output.
         env: additional environment variables.
         own_session: start a new session, so Ctrl-C does not reach the process.
         cwd: working folder; None: this process's.
@@ -36,7 +36,7 @@ def start(
     tether = _tether()
     return subprocess.Popen(
         python("from rpd.cli.main import main; sys.exit(main())", *words),
-        stdout=log, stderr=None if log is None else subprocess.STDOUT, start_new_session=own_session,
+        stdout=log, stderr=None if log in (None, subprocess.PIPE) else subprocess.STDOUT, start_new_session=own_session,
         env={**os.environ, **(env or {}), TETHER: str(tether)}, pass_fds=(tether,), cwd=cwd,
     )  # fmt: skip
 

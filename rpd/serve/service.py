@@ -17,7 +17,7 @@ from rpd.envs.finite import check
 from rpd.envs.specs import EnvSpec, ObsSpec
 from rpd.export.actors import LIMIT, invalid_entries
 from rpd.serve.sessions import Environment, Memory, Session, SessionPool
-from rpd.teachers.adapters.remote import as_served
+from rpd.teachers.adapters.remote_teacher import as_served
 from rpd.teachers.base import CameraRequest, Teacher
 from rpd.teachers.transport.client import PROTOCOL
 from rpd.teachers.transport.codec import Message, as_int

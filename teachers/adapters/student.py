@@ -25,7 +25,7 @@ from rpd.students.residual import BASE_ACTION, BASE_FEATURES
 from rpd.teachers import inputs, registry
 from rpd.teachers.adapters.diffusion import DiffusionOptions, DiffusionTeacher
 from rpd.teachers.base import CameraRequest, Description, Input, Teacher, TeacherOutput
-from rpd.teachers.refs import parse
+from rpd.teachers.refs import addresses, parse
 from rpd.teachers.registry import Options, parse_options
 from rpd.teachers.transport import TOKEN_SERVERS, TOKEN_VARIABLE
 from rpd.teachers.vla.action_table import describe_own_actions
@@ -278,7 +278,8 @@ def _trusted(base: str) -> str:
     _check_sent(base, ref.options)
     _warn(base, ref.family, ref.argument)
     listed = [address.strip() for address in os.environ.get(TOKEN_SERVERS, "").split(",")]
-    return f"{base},token=withheld" if ref.family == "remote" and ref.argument not in listed else base
+    trusted = ref.family != "remote" or all(address in listed for address in addresses(ref.argument or ""))
+    return base if trusted else f"{base},token=withheld"
 
 
 def _check_sent(base: str, options: dict[str, str]) -> None:

@@ -33,6 +33,22 @@ MAX_REPLY = 256 * 2**20  # bytes
 ANSWER_ROOM = 2**20  # bytes of shared memory for an answer, in addition to the size of the request
 
 
+class ConnectionFailed(ServerLost):
+    """No answer after all retries: the server is gone.
+
+    Attributes:
+        reason: the message without the address and the retries.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ServerChanged(ConnectionFailed):
+    """The server at the address serves another policy now, or no longer accepts the token."""
+
+
 class _Lost(Exception):
     """The connection is unusable; the message gives the reason."""
 
@@ -59,6 +75,7 @@ class Client:
         on_retry: Callable[[str], None] = lambda message: None,
         share: bool = True,
         remedy: str = HOW_TO_SEND,
+        metadata: Message | None = None,
     ) -> None:
         """Connect. A failure to connect here is an error without retry; later failures are retried.
 
@@ -70,6 +87,7 @@ class Client:
             on_retry: called with a message before each retry.
             share: pass large arrays through shared memory if the server can open it.
             remedy: how to send a token, for the error message of a server that requires one.
+            metadata: metadata of an earlier connection to this server: connect only for the first request.
 
         Raises:
             ConfigError: no server at the address, another kind of server, or a wrong token.
@@ -81,9 +99,11 @@ class Client:
         self._socket: ClientConnection | None = None
         self._block: OwnBlock | None = None
         self._share, self._shares = share, False
-        self.metadata: Message = {}
+        self.metadata: Message = metadata or {}
         if not url.startswith(("ws://", "wss://")):
             raise ConfigError(f"policy server '{url}': write its address as ws://host:port")
+        if metadata is not None:
+            return
         try:
             self._connect()
         except _Lost as error:
@@ -92,13 +112,17 @@ class Client:
         except _Denied:
             raise ConfigError(f"policy server {url}: {_wrong_token(token, remedy)}") from None
 
-    def another(self) -> Client:
+    def another(self, lazy: bool = False) -> Client:
         """Open a second connection to the same server, with its own memory.
+
+        Args:
+            lazy: connect only for the first request, so that a server that is gone is no error here.
 
         Raises:
             ConfigError: the server is gone.
         """
-        return Client(self.url, self._token, self.timeout, self.retries, self.on_retry, self._share, self._remedy)
+        metadata = self.metadata if lazy else None
+        return Client(self.url, self._token, self.timeout, self.retries, self.on_retry, self._share, self._remedy, metadata)
 
     def request(self, message: Message) -> Message:
         """Send a request and return the answer.
@@ -107,7 +131,8 @@ class Client:
             message: an observation, or one of the requests in docs/serving.md.
 
         Raises:
-            ServerLost: no answer, after all retries; or the answer is an error.
+            ConnectionFailed: no answer, after all retries; or see `ServerChanged`.
+            ServerLost: the answer is an error, or the request is too large.
         """
         for attempt in range(self.retries + 1):
             try:
@@ -116,11 +141,12 @@ class Client:
                 answer = self._exchange(message, self._arena(message))
                 break
             except _Denied:
-                raise ServerLost(f"policy server {self.url}: the token is no longer accepted") from None
+                raise self._changed("the token is no longer accepted") from None
             except _Lost as error:
                 self.close()
                 if attempt == self.retries:
-                    raise ServerLost(f"policy server {self.url}: no answer after {attempt} retries ({error})") from None
+                    failed = f"policy server {self.url}: no answer after {attempt} retries ({error})"
+                    raise ConnectionFailed(failed, str(error)) from None
                 delay = min(0.5 * 2**attempt, 8.0)
                 self.on_retry(f"policy server {self.url}: {error}; retry {attempt + 1} of {self.retries} in {delay:g} s")
                 time.sleep(delay)
@@ -143,7 +169,7 @@ class Client:
         """Connect and read the metadata.
 
         Raises:
-            ServerLost: the server now serves another policy.
+            ServerChanged: the server now serves another policy.
         """
         try:
             connection = connect(
@@ -168,10 +194,13 @@ class Client:
         if self.metadata and _identity(metadata) != _identity(self.metadata):
             self.close()
             names = (str(m.get("name", "a policy")) for m in (metadata, self.metadata))
-            raise ServerLost("policy server {}: it now serves {}, and not {} as before".format(self.url, *names))
+            raise self._changed("it now serves {}, and not {} as before".format(*names))
         self.metadata = metadata
         self.connections += 1
         self._shares = self._share and metadata.get("shared_memory") is True
+
+    def _changed(self, reason: str) -> ServerChanged:
+        return ServerChanged(f"policy server {self.url}: {reason}", reason)
 
     def _exchange(self, message: Message, arena: OwnBlock | None) -> Message | str:
         """Send a request; return the answer, or the text of an error."""

@@ -248,7 +248,7 @@ def test_server_metadata_contains_identity(monkeypatch):
 
     service = PolicyService(Still(7), _spec(8), "still", identity="d" * 64)
     client = SimpleNamespace(metadata=service.metadata(), close=lambda: None)
-    monkeypatch.setattr(remote, "_connect", lambda argument, options: (client, None))
+    monkeypatch.setattr(remote, "_connect", lambda argument, options: ([client], None))
     here = teachers.identity("remote:ws://127.0.0.1:1")
     assert here == teachers.identity("remote:ws://127.0.0.1:2,timeout=3") is not None
     client.metadata = {}

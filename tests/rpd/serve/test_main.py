@@ -25,7 +25,7 @@ from rpd.runs import checkpoint
 from rpd.serve.loading import load
 from rpd.serve.status import Status
 from rpd.teachers import registry
-from rpd.teachers.adapters.remote import RemoteTeacher
+from rpd.teachers.adapters.remote_teacher import RemoteTeacher
 from rpd.teachers.base import CameraRequest
 from rpd.teachers.transport.client import Client
 

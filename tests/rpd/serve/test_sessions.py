@@ -23,7 +23,7 @@ from rpd.serve.service import PolicyService
 from rpd.students.config import ResidualConfig, StudentConfig
 from rpd.students.residual import ResidualActorCritic
 from rpd.teachers import registry
-from rpd.teachers.adapters.remote import RemoteTeacher
+from rpd.teachers.adapters.remote_teacher import RemoteTeacher
 from rpd.teachers.base import Teacher, TeacherOutput
 from rpd.teachers.transport.client import Client
 from rpd.teachers.transport.codec import decode
