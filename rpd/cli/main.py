@@ -102,6 +102,10 @@ def serve(args: list[str]) -> int:
     from rpd.config.serve import ServeConfig
 
     options = parse(ServeConfig, args, "rpd serve")
+    if options.replicas > 1:
+        from rpd.cli import serve_replicas
+
+        return serve_replicas.main(options)
     from rpd.cli import serve as serving
 
     return serving.main(options)

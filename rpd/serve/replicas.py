@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rpd.core import children
 from rpd.envs.errors import ConfigError, RunFault
-from rpd.serve.server import READY
+from rpd.serve.status import READY
 
 LOG = logging.getLogger(__name__)
 RESTARTS, PERIOD = 3, 60.0
@@ -27,14 +27,14 @@ WILDCARDS = ("0.0.0.0", "[::]")
 class Line(NamedTuple):
     """A line that a replica printed."""
 
-    index: int
+    replica: int
     text: str
 
 
 class Ended(NamedTuple):
     """The exit of a replica."""
 
-    index: int
+    replica: int
     code: int
 
 
@@ -104,13 +104,13 @@ class Replicas:
 
     def _read(self, line: Line) -> None:
         """Print a line of a server; start the others after the first, and print the reference when all are ready."""
-        replica = self._replicas[line.index]
-        LOG.info(f"replica {line.index}: {line.text}")
+        replica = self._replicas[line.replica]
+        LOG.info(f"replica {line.replica}: {line.text}")
         if replica.url is not None or not line.text.startswith(READY):
             return
         replica.url = _reachable(line.text.split()[-1])
         replica.command = _with_port(replica.command, replica.url)
-        if line.index == 0:
+        if line.replica == 0:
             for index in range(1, len(self._replicas)):
                 self._start(index)
         if all(other.url is not None for other in self._replicas):
@@ -118,16 +118,16 @@ class Replicas:
             LOG.info(f"all {len(self._replicas)} replicas are ready: remote:{','.join(str(r.url) for r in self._replicas)}")
 
     def _restart(self, ended: Ended) -> None:
-        replica, now = self._replicas[ended.index], time.monotonic()
+        replica, now = self._replicas[ended.replica], time.monotonic()
         while replica.restarts and now - replica.restarts[0] > PERIOD:
             replica.restarts.popleft()
         how = f"signal {signal.Signals(-ended.code).name}" if ended.code < 0 else f"exit code {ended.code}"
-        name = f"replica {ended.index}{f' ({replica.url})' if replica.url else ''} ended with {how}"
+        name = f"replica {ended.replica}{f' ({replica.url})' if replica.url else ''} ended with {how}"
         if len(replica.restarts) == RESTARTS:
             raise RunFault(f"{name}, for the {RESTARTS + 1}th time within {PERIOD:g} s: the other replicas end too")
         replica.restarts.append(now)
         LOG.warning(f"{name}: started again ({len(replica.restarts)} of {RESTARTS} times within {PERIOD:g} s)")
-        self._start(ended.index)
+        self._start(ended.replica)
 
     def _end(self) -> None:
         """End all servers after their current requests; at once on a second signal."""
@@ -141,7 +141,7 @@ class Replicas:
                 except queue.Empty:
                     continue
                 if isinstance(event, Line):
-                    LOG.info(f"replica {event.index}: {event.text}")
+                    LOG.info(f"replica {event.replica}: {event.text}")
                 elif isinstance(event, Stop):
                     for other in running:
                         other.kill()
@@ -169,19 +169,25 @@ def check_ports(host: str, port: int, replicas: int) -> None:
             raise ConfigError(f"cannot listen on {host}:{number}: {error.strerror or error}") from None
 
 
-def devices(device: str, replicas: int, gpus: int) -> list[str]:
+def devices(device: str, replicas: int) -> list[str]:
     """Device of each replica: the GPUs in turn, unless one is chosen; replicas that share a GPU are logged.
 
     Args:
         device: option of the user: auto, cpu, cuda or cuda:INDEX.
         replicas: number of replicas.
-        gpus: number of GPUs of this machine.
     """
-    if device not in ("auto", "cuda") or gpus == 0:
+    if device not in ("auto", "cuda") or (gpus := _gpus()) == 0:
         return [device] * replicas
     if replicas > gpus:
         LOG.info(f"{replicas} replicas share {gpus} GPU{'s' if gpus > 1 else ''}")
     return [f"cuda:{i % gpus}" for i in range(replicas)]
+
+
+def _gpus() -> int:
+    """Number of GPUs of this machine."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _reachable(url: str) -> str:

@@ -29,8 +29,6 @@ try:
 except ImportError:
     raise missing_package("a policy server or its client", "msgpack and websockets", "serve") from None
 
-READY = "serving "
-"""Beginning of the line that a server prints when clients can connect; the last word is its address."""
 SHOWN_EVERY = 0.25  # period of status updates, s
 
 

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.status import Status as Spinner
 
 LOG = logging.getLogger(__name__)
+READY = "serving "
+"""Beginning of the line that a server prints when clients can connect; the last word is its address."""
 
 
 class Status:

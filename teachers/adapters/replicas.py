@@ -56,7 +56,8 @@ class ReplicatedTeacher(Teacher):
         self.replicas, self.name = list(replicas), f"remote:{','.join(r.client.url for r in replicas)}"
         self.output_fields, self.bin_edges = first.output_fields, first.bin_edges
         self.needs_teacher_images, self.is_stateful = first.needs_teacher_images, first.is_stateful
-        self._retries, self._spec, self._seed = retries, first.spec, None
+        self._retries, self._spec = retries, first.spec
+        self._seed: int | None = None
         self._dispatcher = Dispatcher(self.replicas, [r.client.url for r in replicas], self._restore, retries)
 
     def check_env(self, spec: EnvSpec) -> None:

@@ -77,13 +77,13 @@ class Dispatcher(Generic[R]):
         """
         return self._add(self._jobs, _Job(work))
 
-    def submit_to(self, index: int, work: Callable[[R], T], skip_dropped: bool = False) -> Future[T | None]:
+    def submit_to(self, index: int, work: Callable[[R], T], skip_dropped: bool = False) -> Future[T]:
         """Call `work` with one replica; if this is lost meanwhile, call it again once it is restored.
 
         Args:
             index: number of the replica.
             work: the function.
-            skip_dropped: do not call it with a dropped replica, and return None: `restore` does the same.
+            skip_dropped: do not call it with a dropped replica; the result is None then: for what `restore` does too.
 
         Returns:
             Future of the result; raises `ServerLost` if the replica is lost.

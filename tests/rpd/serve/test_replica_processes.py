@@ -15,6 +15,7 @@ import pytest
 from rpd.cli.main import main
 from rpd.core import children
 from rpd.envs.errors import ConfigError, RunFault
+from rpd.serve import replicas
 from rpd.serve.replicas import RESTARTS, Replicas, _reachable, check_ports, devices
 from rpd.teachers.adapters.remote_teacher import RemoteTeacher
 
@@ -33,6 +34,7 @@ class Serving:
 
     def __init__(self):
         words = ["serve", TEACHER, "--task", "tabletop/Reach", "--port", "0", "--num-threads", "1", "--replicas", "2"]
+        words += ["--device", "cpu"]
         self.process = subprocess.Popen([sys.executable, "-m", "rpd", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         self.lines, self.changed = [], threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
@@ -129,10 +131,10 @@ def test_replica_that_ends_again_and_again(short_lived, tmp_path, capsys):
     started = short_lived(
         f"import pathlib, time; {READY} '1234', flush=True)\nwhile not pathlib.Path({str(flag)!r}).exists(): time.sleep(0.01)"
     )
-    replicas = Replicas([["serve", "x", "--port", "0"], ["serve", "x", "--port", "0", "--device", "cpu"]])
+    servers = Replicas([["serve", "x", "--port", "0"], ["serve", "x", "--port", "0", "--device", "cpu"]])
 
     def end_them():
-        while not replicas._is_announced:
+        while not servers._is_announced:
             threading.Event().wait(0.01)
         flag.touch()
 
@@ -141,7 +143,7 @@ def test_replica_that_ends_again_and_again(short_lived, tmp_path, capsys):
     with pytest.raises(
         RunFault, match=r"replica \d \(ws://127.0.0.1:1234\) ended with exit code 0, for the 4th time within 60 s"
     ):
-        replicas.run()
+        servers.run()
     restarted = [words for words in started if words[-2:] == ["--port", "1234"]]
     assert len(restarted) >= RESTARTS and all(words.count("--port") == 1 for words in started)
     out = capsys.readouterr().out
@@ -183,11 +185,14 @@ def test_ports(capsys):
         assert message in err and err.count("\n") == 1
 
 
-def test_devices(capsys):
-    assert devices("auto", 3, 0) == ["auto"] * 3 and devices("cuda:1", 2, 4) == ["cuda:1"] * 2
-    assert devices("auto", 2, 2) == ["cuda:0", "cuda:1"]
+def test_devices(monkeypatch, capsys):
+    assert devices("cpu", 2) == ["cpu"] * 2 and devices("cuda:1", 2) == ["cuda:1"] * 2
+    monkeypatch.setattr(replicas, "_gpus", lambda: 0)
+    assert devices("auto", 3) == ["auto"] * 3
+    monkeypatch.setattr(replicas, "_gpus", lambda: 2)
+    assert devices("auto", 2) == ["cuda:0", "cuda:1"]
     assert capsys.readouterr().out == ""
-    assert devices("cuda", 3, 2) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert devices("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
     assert capsys.readouterr().out == "3 replicas share 2 GPUs\n"
 
 
