@@ -19,7 +19,7 @@ class Family(NamedTuple):
     """One line for `rpd list`."""
 
 
-CONNECTION = ("token_file", "token", "timeout", "retries")
+CONNECTION = ("token_file", "token", "timeout", "retries", "rows")
 """Options of the connection to a server, which do not change what the teacher is."""
 
 FAMILIES = {
@@ -40,7 +40,7 @@ FAMILIES = {
     ),
     "remote": Family(
         "rpd.teachers.adapters.remote",
-        "remote:ws://HOST:PORT[,ws://HOST:PORT]...[,token_file=FILE][,timeout=S][,retries=N][,action_mapping=NAME]",
+        "remote:ws://HOST:PORT[,ws://HOST:PORT]...[,token_file=FILE][,timeout=S][,retries=N][,rows=N][,action_mapping=NAME]",
         "a policy behind `rpd serve`, or behind openpi's server (action_mapping=libero, droid or a file, see docs/serving.md)",
     ),
     "sb3": Family(

@@ -47,8 +47,8 @@ def main(options: BenchOptions) -> int:
     if options.policy is not None and options.what not in ("export", "deploy", "diffusion"):
         raise ConfigError(f"rpd bench {options.what} measures no policy: leave out '{options.policy}'")
     benches: dict[str, Callable[[BenchOptions], Benchmark]] = {
-        "env": _env, "train": _train, "teacher": _teacher, "octo": _octo, "serve": _serve, "export": _export,
-        "deploy": _deploy, "diffusion": _diffusion,
+        "env": _env, "train": _train, "teacher": _teacher, "octo": _octo, "serve": _serve,
+        "replicas": _replicas, "export": _export, "deploy": _deploy, "diffusion": _diffusion,
     }  # fmt: skip
     with _claim(options) as folder:
         found = benches[options.what](options)
@@ -185,6 +185,20 @@ def _serve(options: BenchOptions) -> Benchmark:
         (Column("way"), Column("batch"), *spread_columns(" ms", ".3f")),
         [(way, n, *spread(seconds[way, n], 1000)) for n in BATCHES for way in WAYS],
     )
+
+
+def _replicas(options: BenchOptions) -> Benchmark:
+    from rpd.bench.replicas import load, measure
+
+    notes = [load()]
+    columns = (Column("servers"), Column("batch"), *spread_columns("", ",.0f"))
+    found = Benchmark(f"{options.teacher} on {options.task}: labels per second", columns, notes=notes)
+    for rates in measure(options.teacher, options.task, options.image_size, options.rounds, options.num_threads or 1):
+        found.rows += [("1", rates.batch, *spread(rates.one)), ("2", rates.batch, *spread(rates.two))]
+        low, median, high = spread(rates.ratios)
+        times = f"{median:.2f} times as many labels per second ({low:.2f} to {high:.2f} in {options.rounds} rounds, by turns)"
+        notes.append(f"batch {rates.batch}: two servers answer {times}; mean distance of their actions: {rates.gap:.2g}")
+    return found
 
 
 def _export(options: BenchOptions) -> Benchmark:

@@ -36,7 +36,7 @@ def from_string(argument: str | None, options: dict[str, str], spec: EnvSpec, de
     if "protocol" not in clients[0].metadata:
         return OpenPITeacher(clients[0], spec, device, parse_interface(chosen, clients[0].url))
     replicas = [RemoteTeacher(client, device) for client in clients]
-    return ReplicatedTeacher(replicas, chosen.retries) if len(replicas) > 1 else replicas[0]
+    return ReplicatedTeacher(replicas, chosen.retries, chosen.rows) if len(replicas) > 1 else replicas[0]
 
 
 def camera_request(argument: str | None, options: dict[str, str]) -> CameraRequest:
@@ -131,6 +131,8 @@ def _connect(argument: str | None, options: dict[str, str]) -> tuple[list[Client
     chosen, urls = parse_options(RemoteOptions, options, "remote"), addresses(argument)
     if twice := [url for url in urls if urls.count(url) > 1]:
         raise ConfigError(f"teacher remote: {twice[0]} is given twice: each replica has an address of its own")
+    if chosen.rows is not None and len(urls) == 1:
+        raise ConfigError(f"teacher remote: rows={chosen.rows} splits batches over replicas, and {urls[0]} is a single server")
     withheld = chosen.token == "withheld"
     token = None if withheld else read_token(chosen.token_file)
     remedy = f"a policy names this server: set {TOKEN_SERVERS}={argument} to trust it" if withheld else HOW_TO_SEND

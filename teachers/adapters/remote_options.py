@@ -24,6 +24,8 @@ class RemoteOptions(Options):
     """Seconds to wait for an answer."""
     retries: int = Field(5, ge=0)
     """Number of retries, over a new connection, before the run stops."""
+    rows: int | None = Field(None, ge=1)
+    """Several replicas: rows of a request, at most; default: see `rpd.teachers.adapters.replicas.split`."""
     action_mapping: str | None = None
     images: str | None = None
     state: str | None = None

@@ -23,10 +23,10 @@ from rpd.teachers.transport.codec import Message, encode
 from rpd.teachers.transport.dispatch import Dispatcher
 
 LOG = logging.getLogger(__name__)
-PARTS = 4
-"""Parts of a batch per replica: a slow replica holds at most one of them."""
-SMALL = 8
-"""Rows of a part below which a batch is only split further if a replica would have none."""
+PARTS = 2
+"""Parts of a batch per replica: a slow replica holds up a batch by one of them."""
+SMALL = 16
+"""Rows below which a part costs a network more per row; batches are split further only for a replica that would have none."""
 OWN = ("name", "limits", "shared_memory")
 """Metadata in which replicas may differ."""
 
@@ -45,18 +45,19 @@ class ReplicatedTeacher(Teacher):
 
     runs_remotely = True
 
-    def __init__(self, replicas: Sequence[RemoteTeacher], retries: int) -> None:
+    def __init__(self, replicas: Sequence[RemoteTeacher], retries: int, rows: int | None = None) -> None:
         """Wrap connections.
 
         Args:
             replicas: connections without retries to servers of the same policy, see `check_same_policy`.
             retries: attempts to connect to a lost server before it is an error.
+            rows: see `split`.
         """
         first = replicas[0]
         self.replicas, self.name = list(replicas), f"remote:{','.join(r.client.url for r in replicas)}"
         self.output_fields, self.bin_edges = first.output_fields, first.bin_edges
         self.needs_teacher_images, self.is_stateful = first.needs_teacher_images, first.is_stateful
-        self._retries, self._spec = retries, first.spec
+        self._retries, self._rows, self._spec = retries, rows, first.spec
         self._seed: int | None = None
         self._dispatcher = Dispatcher(self.replicas, [r.client.url for r in replicas], self._restore, retries)
 
@@ -84,7 +85,7 @@ class ReplicatedTeacher(Teacher):
         """See `Teacher.new_session`. The connections open with the first request, so that a lost replica is no error."""
         sessions = [replica.new_session(lazy=True) for replica in self.replicas]
         opened = [session for session in sessions if session is not None]
-        return ReplicatedTeacher(opened, self._retries) if len(opened) == len(sessions) else None
+        return ReplicatedTeacher(opened, self._retries, self._rows) if len(opened) == len(sessions) else None
 
     def close(self) -> None:
         """Close the connections."""
@@ -156,7 +157,7 @@ class ReplicatedTeacher(Teacher):
         if sticky:
             return _results([self._dispatcher.submit_to(i, ask(part)) for i, part in self._blocks(rows).items()])
         most = min(replica.max_rows for replica in self.replicas)
-        return _results([self._dispatcher.submit(ask(part)) for part in split(rows, len(self.replicas), most)])
+        return _results([self._dispatcher.submit(ask(part)) for part in split(rows, len(self.replicas), most, self._rows)])
 
     def _blocks(self, rows: int) -> dict[int, slice]:
         """Rows of each replica, of a policy with memory; by its number."""
@@ -164,15 +165,16 @@ class ReplicatedTeacher(Teacher):
         return {i: slice(*pair) for i, pair in enumerate(itertools.pairwise(bounds)) if pair[0] < pair[1]}
 
 
-def split(rows: int, replicas: int, most: int) -> list[slice]:
+def split(rows: int, replicas: int, most: int, size: int | None = None) -> list[slice]:
     """Parts of a batch, a function of its size and the number of replicas alone, so that a run can be repeated.
 
     Args:
         rows: size of the batch.
         replicas: number of replicas, with the lost ones.
         most: maximum rows of a request.
+        size: rows of a part; None: `PARTS` parts per replica, see also `SMALL`.
     """
-    size = min(max(math.ceil(rows / (PARTS * replicas)), SMALL), math.ceil(rows / replicas), most)
+    size = min(size or max(math.ceil(rows / (PARTS * replicas)), SMALL), math.ceil(rows / replicas), most)
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 

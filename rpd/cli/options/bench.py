@@ -14,9 +14,10 @@ class BenchOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "export", "deploy", "diffusion"]]
+    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "replicas", "export", "deploy", "diffusion"]]
     """env: control steps and images per second; train: parts of a training iteration; teacher: labels per second; octo:
     loading an Octo checkpoint, and its labels per second; serve: round trips of image requests to a policy of zero cost;
+    replicas: labels per second of a teacher behind one policy server and behind two;
     export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real time, at several
     rates and delays, compared with its evaluation; diffusion: samplers of a diffusion policy, by success, network
     evaluations and time per action."""
@@ -32,7 +33,7 @@ class BenchOptions(BaseModel):
     obs_mode: Literal["state", "rgb"] = "state"
     """train: observations of the student."""
     teacher: str = "scripted"
-    """train, teacher: the teacher."""
+    """train, teacher, replicas: the teacher."""
     against: str | None = None
     """teacher: the same teacher with other options, e.g. a token cache, for a comparison of speed and actions."""
     size: str = "octo-small-1.5"

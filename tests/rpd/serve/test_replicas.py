@@ -90,13 +90,14 @@ def test_labels_and_actions_equal_those_of_one_server(serving, oracle, replicate
     [
         (1, 2, 1024, [1]),
         (8, 2, 1024, [4, 4]),
-        (20, 2, 1024, [8, 8, 4]),
-        (128, 2, 1024, [16] * 8),
+        (40, 2, 1024, [16, 16, 8]),
+        (128, 2, 1024, [32] * 4),
         (128, 2, 10, [10] * 12 + [8]),
     ],
 )
 def test_parts_of_a_batch(rows, replicas, most, sizes):
     parts = split(rows, replicas, most)
+    assert all(part.stop - part.start <= 3 for part in split(rows, replicas, most, 3))
     assert [part.stop - part.start for part in parts] == sizes
     assert [i for part in parts for i in range(rows)[part]] == list(range(rows))
 
@@ -110,7 +111,7 @@ def test_faster_replica_gets_more_rows(serving, oracle, replicated, toy_obs):
             return super().label(*args)
 
     fast, slow = serving(), serving(Slow())
-    teacher, asked = replicated(fast, slow), question(toy_obs, 64)
+    teacher, asked = replicated(fast, slow, options=",rows=8"), question(toy_obs, 64)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(teacher.label, *asked)
         wait_for(lambda: rows_of(fast) == 56)
@@ -317,6 +318,8 @@ def test_mistakes_are_one_line(serving, replicated, toy_spec):
     for ref, message in (
         (f"{url},ws://127.0.0.1:1", "no policy server at ws://127.0.0.1:1 .*refused"),
         (f"{url},{url}", f"{url} is given twice"),
+        (f"{url},rows=4", f"rows=4 splits batches over replicas, and {url} is a single server"),
+        (f"{url},ws://127.0.0.1:1,rows=0", "rows=0: Input should be greater than or equal to 1"),
         (f"{url},retries=2,127.0.0.1:1", "'127.0.0.1:1' is not an option; write key=value"),
         (f"{url},ws://127.0.0.1:1,tokenfile=x", "'tokenfile': did you mean token_file"),
     ):

@@ -1,0 +1,100 @@
+"""Labels per second of a teacher behind one policy server, and behind two."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from rpd.bench.teacher import Walk, difference, label, walk
+from rpd.core import children
+from rpd.envs.errors import RunFault
+from rpd.envs.specs import EnvSpec
+from rpd.teachers import registry
+from rpd.teachers.base import Teacher
+
+BATCHES = (16, 64, 128)
+COUNT = 2
+ANNOUNCED = " replicas are ready: "
+
+
+@dataclass
+class Rates:
+    """Labels per second of one batch size; round by round, by turns."""
+
+    batch: int
+    one: list[float] = field(default_factory=list)
+    """With one server."""
+    two: list[float] = field(default_factory=list)
+    """With two servers."""
+    gap: float = 0.0
+    """Mean distance of the actions of both, of -1 to 1."""
+
+    @property
+    def ratios(self) -> list[float]:
+        """Rates with two servers, relative to those with one in the same round."""
+        return [two / one for one, two in zip(self.one, self.two, strict=True)]
+
+
+def measure(name: str, task: str, image_size: int | None, rounds: int, num_threads: int) -> list[Rates]:
+    """Label the same observations through one and through two servers on this machine, each with `num_threads` threads.
+
+    Args:
+        name: reference of the teacher, which computes on the CPU.
+        task: task of the observations, of steps in which the teacher acts.
+        image_size: size of images, pixels; None: the default.
+        rounds: repetitions, after one that warms up.
+        num_threads: CPU threads of each server.
+
+    Raises:
+        RunFault: the servers do not start; they have printed the reason.
+    """
+    walks = [walk(name, task, image_size, batch, torch.device("cpu")) for batch in BATCHES]
+    with _serving(name, task, num_threads) as ref:
+        return [_compare(ref, walked, spec, rounds) for walked, spec in walks]
+
+
+def _compare(ref: str, walked: Walk, spec: EnvSpec, rounds: int) -> Rates:
+    one, two = registry.make(ref.partition(",")[0], spec), registry.make(ref, spec)
+    try:
+        rates = Rates(len(walked.seen[0][1]))
+        rates.gap = difference(label(one, walked)[1], label(two, walked)[1], spec.action.discrete)[0]  # warms up
+        for _ in range(rounds):
+            rates.one.append(_rate(one, walked))
+            rates.two.append(_rate(two, walked))
+        return rates
+    finally:
+        one.close()
+        two.close()
+
+
+def _rate(teacher: Teacher, walked: Walk) -> float:
+    return walked.count / label(teacher, walked)[0]
+
+
+@contextlib.contextmanager
+def _serving(name: str, task: str, num_threads: int) -> Iterator[str]:
+    """Context of running servers; their reference."""
+    words = ["serve", name, "--task", task, "--replicas", str(COUNT), "--port", "0"]
+    words += ["--device", "cpu", "--num-threads", str(num_threads)]
+    process = children.start(words, subprocess.PIPE, {"OMP_NUM_THREADS": str(num_threads)})
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            _, announced, ref = line.decode().strip().partition(ANNOUNCED)
+            if announced:
+                yield ref
+                return
+        raise RunFault(f"rpd serve {name} does not start")
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def load() -> str:
+    """Load of the machine by other processes, as one sentence."""
+    return f"load average of the last minute before the measurement: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
