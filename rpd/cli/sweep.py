@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from typing import Any
 
 import torch
@@ -11,13 +11,16 @@ from rich.table import Table
 from rpd.cli.options.sweep import SweepOptions
 from rpd.core.statistics import wilson
 from rpd.envs.errors import ConfigError
+from rpd.launch import choose
+from rpd.launch.base import Launcher
+from rpd.launch.pool import Pool
 from rpd.policies.identity import check_same, sources
 from rpd.reporting.html import rate_text
 from rpd.reporting.tables import compact, show
 from rpd.runs.reader import read_json
 from rpd.students.io.locks import LOCK, is_locked, locked
 from rpd.students.io.outputs import made
-from rpd.training.sweep import Cell, Sweep, _log, _prepare, _short, _train, cells_of, read
+from rpd.training.sweep import Cell, Sweep, _prepare, _short, cells_of, jobs_of, read, train
 
 
 def main(options: SweepOptions) -> int:
@@ -25,23 +28,25 @@ def main(options: SweepOptions) -> int:
     sweep = read(options.file)
     sweep = sweep if options.out is None else sweep.model_copy(update={"out": options.out})
     cells = list(cells_of(sweep))
-    with made(sweep.out), locked(sweep.out / LOCK, sweep.out):
-        return _run(sweep, cells, options)
+    launcher = choose.make(options, torch.cuda.device_count())
+    with contextlib.closing(launcher), made(sweep.out), locked(sweep.out / LOCK, sweep.out):
+        return _run(sweep, cells, options, launcher)
 
 
-def _run(sweep: Sweep, cells: list[Cell], options: SweepOptions) -> int:
+def _run(sweep: Sweep, cells: list[Cell], options: SweepOptions, launcher: Launcher) -> int:
     for cell in cells:
         if is_locked(cell.run_dir / LOCK):
             raise ConfigError(f"{cell.run_dir} is still being written, by an earlier sweep or by hand: wait for it, or end it")
         _check_sources(cell)
-    _prepare(sweep, cells)
     todo = [cell for cell in cells if not cell.is_complete]
+    pool = Pool(launcher, jobs_of(todo, options.cpus_per_run, options.gpus_per_run), sweep.out, options.jobs)
+    _prepare(sweep, cells)
     print(f"{len(cells)} runs in {sweep.out}, {len(cells) - len(todo)} of them complete", flush=True)
-    failed, interrupted = _train(todo, options.jobs or torch.cuda.device_count() or os.cpu_count() or 1)
+    failed = train(todo, pool)
     show(table(cells))
-    for cell in failed:
-        print(f"failed: {cell.name}: see {_log(cell)}", flush=True)
-    if interrupted:
+    for outcome in failed:
+        print(outcome.failure, flush=True)
+    if pool.interrupted:
         print(f"to continue: rpd sweep {options.file}" + (f" --out {options.out}" if options.out else ""), flush=True)
         return 130
     return 1 if failed else 0

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from rpd.envs.processes import python
+from rpd.envs.processes import fresh_python, python
 
 TETHER = "RPD_TETHER"
 """Environment variable with the file descriptor of a pipe that closes when the parent ends for any reason."""
@@ -23,6 +23,7 @@ def start(
     env: Mapping[str, str] | None = None,
     own_session: bool = False,
     cwd: Path | None = None,
+    fresh: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a command with this process's import path.
 
@@ -32,10 +33,12 @@ def start(
         env: additional environment variables.
         own_session: start a new session, so Ctrl-C does not reach the process.
         cwd: working folder; None: this process's.
+        fresh: use the import path of a new interpreter, see `fresh_python`.
     """
     tether = _tether()
+    command = fresh_python if fresh else python
     return subprocess.Popen(
-        python("from rpd.cli.main import main; sys.exit(main())", *words),
+        command("from rpd.cli.main import main; sys.exit(main())", *words),
         stdout=log, stderr=None if log in (None, subprocess.PIPE) else subprocess.STDOUT, start_new_session=own_session,
         env={**os.environ, **(env or {}), TETHER: str(tether)}, pass_fds=(tether,), cwd=cwd,
     )  # fmt: skip

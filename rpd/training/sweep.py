@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rpd.config.loader import Tree, configure, file_settings, read_text
 from rpd.config.schema import RunConfig
-from rpd.core import children
 from rpd.core.files import write_text
-from rpd.core.interrupt import Interrupt
 from rpd.envs import registry as envs
 from rpd.envs.errors import ConfigError
+from rpd.launch.job import Job
+from rpd.launch.pool import Outcome, Pool
 from rpd.reporting.html import rate_text
 from rpd.reporting.report_file import REPORT, is_whole
 from rpd.runs.reader import SWEEP_LOGS, SWEEP_SETTINGS, valid_result
 from rpd.students import unique_yaml
+from rpd.students.io.locks import LOCK
 from rpd.training.builders import make_policy, make_teacher
 
 LOG = logging.getLogger(__name__)
-
-POLL = 0.2  # s
 
 
 class Sweep(BaseModel):
@@ -97,11 +92,6 @@ class Cell:
             "env": {"robot": self.robot},
         }
         return configure(self.task, {name: value for name, value in own.items() if value is not None}, settings)
-
-    def command(self) -> list[str]:
-        """Return the arguments of ``rpd`` that start the run, or resume it if it exists."""
-        again = ["train", "--resume", str(self.run_dir)]
-        return again if (self.run_dir / "config.yaml").exists() else self.words
 
     def result(self) -> dict[str, Any]:
         """Return the run's result.json; empty until the run is complete."""
@@ -170,49 +160,38 @@ def _prepare(sweep: Sweep, cells: list[Cell]) -> None:
         raise
 
 
-def _train(cells: list[Cell], jobs: int) -> tuple[list[Cell], bool]:
-    """Run cells, `jobs` at a time; returns the failed ones, and whether the sweep was interrupted."""
-    waiting, failed, stopping = list(cells), [], False
-    running: dict[int, tuple[Cell, subprocess.Popen[bytes]]] = {}  # by slot
-    with Interrupt() as interrupt:
-        try:
-            while running or (waiting and not interrupt.requested):
-                for slot in range(jobs):
-                    if slot not in running and waiting and not interrupt.requested:
-                        running[slot] = (cell := waiting.pop(0), _start(cell, slot))
-                if interrupt.requested and not stopping:
-                    stopping = True
-                    for _, process in running.values():
-                        process.send_signal(signal.SIGINT)  # the run saves a checkpoint and exits
-                for slot, (cell, process) in list(running.items()):
-                    if (code := process.poll()) is not None:
-                        del running[slot]
-                        failed += [cell] if code not in (0, 130) else []
-                        _log_result(cell)
-                time.sleep(POLL)
-        finally:
-            for _, process in running.values():
-                process.kill()
-    return failed, stopping or interrupt.requested
+def jobs_of(cells: list[Cell], cpus: int = 1, gpus: float | None = None) -> list[Job]:
+    """One job per run, which resumes the run if it exists.
+
+    Args:
+        cells: the runs.
+        cpus: CPU cores of each.
+        gpus: GPUs of each, see `rpd.launch.job.Job`.
+    """
+    return [
+        Job(
+            name=cell.name,
+            words=tuple(cell.words),
+            log=cell.out / SWEEP_LOGS / f"{cell.name}.log",
+            again=("train", "--resume", str(cell.run_dir)),
+            begun=(cell.run_dir / "config.yaml",),
+            lock=cell.run_dir / LOCK,
+            cpus=cpus,
+            gpus=gpus,
+        )
+        for cell in cells
+    ]
 
 
-def _start(cell: Cell, slot: int) -> subprocess.Popen[bytes]:
-    log = _log(cell)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    where = {"OMP_NUM_THREADS": "1"}
-    if count := torch.cuda.device_count():
-        where["CUDA_VISIBLE_DEVICES"] = str(slot % count)
-    with log.open("ab") as file:  # own session: Ctrl-C reaches the run once, forwarded by this process
-        return children.start(cell.command(), file, where, own_session=True)
-
-
-def _log_result(cell: Cell) -> None:
-    result = cell.result()
-    LOG.info(f"{cell.name}: {rate_text(result['student']) if result else 'not complete'}")
-
-
-def _log(cell: Cell) -> Path:
-    return cell.out / SWEEP_LOGS / f"{cell.name}.log"
+def train(cells: list[Cell], pool: Pool) -> list[Outcome]:
+    """Run the jobs of cells to their ends, and log each result; returns the failures."""
+    by_name, failed = {cell.name: cell for cell in cells}, []
+    for outcome in pool.outcomes():
+        result = by_name[outcome.job.name].result()
+        rate = rate_text(result["student"]) if result else "not complete"
+        LOG.info(f"{outcome.job.name}: {rate}; {outcome.progress}")
+        failed += [outcome] if outcome.failed else []
+    return failed
 
 
 def _short(task: str) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from rpd.config.launch import LaunchConfig
 
 
-class SweepOptions(BaseModel):
+class SweepOptions(LaunchConfig):
     """Train every (task, robot, seed) of a file, or resume interrupted ones; prints one table."""
-
-    model_config = ConfigDict(extra="forbid")
 
     file: tyro.conf.Positional[Path]
     """YAML with out, tasks, robots, seeds, base or init, and settings, e.g. configs/experiments/compass/tabletop.yaml."""
     jobs: int | None = Field(None, ge=1)
-    """Parallel runs, each on one core; default: one per GPU, or per core without a GPU."""
+    """Parallel runs; default: one per GPU, or per core without a GPU; on a cluster, as many as it has room for."""
     out: Path | None = None
     """Folder of the runs, overrides the file's."""

@@ -19,7 +19,7 @@ from rpd.envs.config import EnvConfig
 from rpd.students.actor_critic import ActorCritic
 from rpd.students.config import StudentConfig
 from rpd.students.io.locks import LOCK, locked
-from rpd.training.sweep import Cell, read
+from rpd.training.sweep import Cell, jobs_of, read
 
 SETTINGS = {
     "env": {"num_envs": 4, "max_episode_steps": 10}, "student": {"hidden_dims": [8]}, "ppo": {"num_steps": 8},
@@ -76,10 +76,9 @@ def test_interrupted_sweep_continues(sweep):
     assert len(started) == 1 and list(started[0].glob("checkpoints/*"))
     log = (Path("out/logs") / f"{started[0].name}.log").read_text()
     assert "to continue: rpd train --resume" in log and "Traceback" not in log
-    cell = Cell("tabletop/Reach", "panda", 0, None, Path("out"))
-    assert cell.command() == ["train", "--resume", "out/Reach-panda-seed0"]
-    other = Cell("tabletop/Reach", "panda", 1, None, Path("out"))
-    assert other.command()[:2] == ["train", "tabletop/Reach"]
+    first, second = jobs_of([Cell("tabletop/Reach", "panda", seed, None, Path("out")) for seed in (0, 1)])
+    assert first.command() == ["train", "--resume", "out/Reach-panda-seed0"]
+    assert second.command()[:2] == ["train", "tabletop/Reach"]
 
 
 @pytest.mark.parametrize(
