@@ -15,7 +15,7 @@ from rpd.cli.collect import CollectOptions
 from rpd.cli.convert import ConvertOptions
 from rpd.cli.data import DataOptions
 from rpd.cli.deploy import DeployConfig
-from rpd.cli.eval import EvalConfig
+from rpd.cli.eval import EvalOptions
 from rpd.cli.export import ExportOptions
 from rpd.cli.log import LogOptions
 from rpd.cli.options.finetune import FinetuneOptions
@@ -29,7 +29,7 @@ from rpd.config.parser import parse
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 OPTIONS = {
-    "sweep": SweepOptions, "generalist": GeneralistOptions, "eval": EvalConfig, "data": DataOptions,
+    "sweep": SweepOptions, "generalist": GeneralistOptions, "eval": EvalOptions, "data": DataOptions,
     "bench": BenchOptions, "serve": ServeConfig,
     "export": ExportOptions, "deploy": DeployConfig, "log": LogOptions,
 }  # fmt: skip

@@ -41,6 +41,7 @@ def verbs() -> dict[str, Any]:
     from rpd.cli.options.bench import BenchOptions
     from rpd.cli.options.collect import CollectOptions
     from rpd.cli.options.data import DataOptions
+    from rpd.cli.options.eval import EvalOptions
     from rpd.cli.options.export import ExportOptions
     from rpd.cli.options.finetune import FinetuneOptions
     from rpd.cli.options.generalist import GeneralistOptions
@@ -51,7 +52,6 @@ def verbs() -> dict[str, Any]:
     from rpd.cli.options.train import ResidualOptions, TrainOptions
     from rpd.cli.teacher import ShowOptions
     from rpd.config.deploy import DeployConfig
-    from rpd.config.evaluation import EvalConfig
     from rpd.config.serve import ServeConfig
 
     return {
@@ -59,7 +59,7 @@ def verbs() -> dict[str, Any]:
         "residual": ResidualOptions,
         "sweep": SweepOptions,
         "generalist": GeneralistOptions,
-        "eval": EvalConfig,
+        "eval": EvalOptions,
         "data": {"collect": CollectOptions, "show": DataOptions, "export": DataOptions},
         "serve": ServeConfig,
         "deploy": DeployConfig,

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from rpd.cli.options.eval import EvalOptions
 from rpd.config.evaluation import EvalConfig
 from rpd.envs.errors import ConfigError
 from rpd.evaluation.evaluate import compare
 from rpd.evaluation.measure import Measurement, measure, policies_of, result_folders
+from rpd.evaluation.shards import check_options, measure_shards
 from rpd.evaluation.suite_evaluation import SuiteEvaluation, measure_suite
+from rpd.launch import choose
 from rpd.reporting.html import rate_text
 from rpd.reporting.tables import show
 
 
-def main(options: EvalConfig) -> int:
+def main(options: EvalOptions) -> int:
     """Evaluate and print; returns the exit code."""
     torch.set_num_threads(1)
-    if options.suite is not None:
-        _show_suite(measure_suite(options))
+    what = options.evaluation()
+    if options.shards is not None:
+        _show_suite(_measure_shards(what, options.shards, options))
         return 0
-    if options.shard is not None:
-        raise ConfigError(f"--shard {options.shard} is a part of a suite: add --suite, e.g. --suite libero_spatial")
-    measured = measure(options, result_folders(options))
+    if given := options.launching():
+        raise ConfigError(f"{given[0]}: add --suite and --shards, the number of processes")
+    if what.suite is not None:
+        _show_suite(measure_suite(what))
+        return 0
+    if what.shard is not None:
+        raise ConfigError(f"--shard {what.shard} is a part of a suite: add --suite, e.g. --suite libero_spatial")
+    measured = measure(what, result_folders(what))
     _show(measured)
     if len(measured.results) == 2:
-        first, second = policies_of(options)
+        first, second = policies_of(what)
         print(f"{second} - {first}: {compare(measured.results[1], measured.results[0])}")
     return 0
+
+
+def _measure_shards(what: EvalConfig, shards: int, options: EvalOptions) -> SuiteEvaluation:
+    check_options(what, shards)
+    with contextlib.closing(choose.make(options, torch.cuda.device_count())) as launcher:
+        return measure_shards(what, shards, launcher, options, options.jobs)
 
 
 def _show(measured: Measurement) -> None:

@@ -68,10 +68,10 @@ def generalist(args: list[str]) -> int:
 
 def evaluate(args: list[str]) -> int:
     """Measure a policy, or compare two on the same episodes."""
-    from rpd.config.evaluation import EvalConfig
+    from rpd.cli.options.eval import EvalOptions
     from rpd.config.parser import parse
 
-    options = parse(EvalConfig, args, "rpd eval")
+    options = parse(EvalOptions, args, "rpd eval")
     from rpd.cli import eval as evaluation
 
     return evaluation.main(options)

@@ -70,21 +70,33 @@ def measure_suite(options: EvalConfig) -> SuiteEvaluation:
         SpecMismatch: the policy does not fit an environment.
         RunFault: see `rpd.evaluation.evaluate.evaluate`.
     """
+    what = suite_run(options)
+    shard = Shard.parse(options.shard) if options.shard else Shard()
+    with result_folder(options) as folder:
+        LOG.info(f"results: {folder}; if interrupted, the same command with --out {folder} continues")
+        summary = run_suite(what, folder, shard, options.device, options.num_threads, options.video)
+    return SuiteEvaluation(summary, folder, options.episodes * len(what.suite.tasks))
+
+
+def suite_run(options: EvalConfig) -> SuiteRun:
+    """Build the evaluation that `options` describe, without loading the policy.
+
+    Raises:
+        ConfigError: an option is invalid or does not apply to the suite.
+    """
     suite, name = _suite(options), options.policy
     configs = {}
     for task in suite.tasks:
         _, (config,) = environments(options.model_copy(update={"task": task}), [name])
         configs[task] = config.model_copy(update={"max_episode_steps": options.max_episode_steps, **suite.env})
-    shard = Shard.parse(options.shard) if options.shard else Shard()
-    what = SuiteRun(suite, name, options.episodes, options.seed, configs, options.sampler, identity(name))
     if (path := trained_path(name)) is not None:
         LOG.info(f"{name} was trained on {made_for(path).task}; each task of the suite has its own episode length")
-    claim: AbstractContextManager[Path]
-    (claim,) = result_folders(options) if options.out is None else (_shared_folder(options.out),)
-    with claim as folder:
-        LOG.info(f"results: {folder}; if interrupted, the same command with --out {folder} continues")
-        summary = run_suite(what, folder, shard, options.device, options.num_threads, options.video)
-    return SuiteEvaluation(summary, folder, options.episodes * len(suite.tasks))
+    return SuiteRun(suite, name, options.episodes, options.seed, configs, options.sampler, identity(name))
+
+
+def result_folder(options: EvalConfig) -> AbstractContextManager[Path]:
+    """Result folder of an evaluation of one policy on a suite: `out`, which shards share, or a new one."""
+    return result_folders(options)[0] if options.out is None else _shared_folder(options.out)
 
 
 def _suite(options: EvalConfig) -> Suite:

@@ -39,7 +39,7 @@ from rpd.students.io.locks import LOCK, locked
 
 LOG = logging.getLogger(__name__)
 
-SETTINGS, EPISODES, VIDEOS = "suite.json", "episodes", "videos"
+SETTINGS, EPISODES, VIDEOS, LOGS = "suite.json", "episodes", "videos", "logs"
 _EPISODE = TypeAdapter(EpisodeRecord)
 TILES = 4
 """Number of episodes in each task's video: rendering is slow, and a suite has many tasks."""
@@ -101,13 +101,31 @@ def run(what: SuiteRun, folder: Path, shard: Shard, device: str, num_threads: in
     Raises:
         ConfigError: the folder holds another evaluation, or another process runs this shard.
     """
-    _check(what, folder)
-    part = f"shard {shard.index}/{shard.count} of {folder}"
-    with locked(folder / f".{shard.index}-of-{shard.count}{LOCK}", part):
-        for task, seeds in shard.share(what.suite, what.seeds).items():
-            missing = sorted(set(seeds) - {e.seed for e in _episodes(what, folder, task)})
-            if missing:
-                _play(what, folder, task, shard, missing, device, num_threads, film)
+    check(what, folder)
+    with locked(lock_of(folder, shard), f"shard {shard.index}/{shard.count} of {folder}"):
+        for task, seeds in missing(what, folder, shard).items():
+            _play(what, folder, task, shard, seeds, device, num_threads, film)
+    return summarize(what, folder)
+
+
+def lock_of(folder: Path, shard: Shard) -> Path:
+    """Lock file of the process that runs a shard."""
+    return folder / f".{shard.index}-of-{shard.count}{LOCK}"
+
+
+def missing(what: SuiteRun, folder: Path, shard: Shard) -> dict[str, list[int]]:
+    """Seeds of a shard by task, without those that have an episode in the folder; tasks without any are left out.
+
+    Raises:
+        ConfigError: a file is damaged, see `run`.
+    """
+    shares = shard.share(what.suite, what.seeds).items()
+    seeds = {task: sorted(set(share) - {e.seed for e in _episodes(what, folder, task)}) for task, share in shares}
+    return {task: left for task, left in seeds.items() if left}
+
+
+def summarize(what: SuiteRun, folder: Path) -> dict[str, Any]:
+    """Write the summary of all episodes in a folder; returns the contents of eval.json."""
     with locked(folder / f".summary{LOCK}", folder, wait=True):  # another shard may end at the same time
         return _summarise(what, folder)
 
@@ -175,16 +193,16 @@ def _summarise(what: SuiteRun, folder: Path) -> dict[str, Any]:
 def _claim(what: SuiteRun, folder: Path, shard: Shard) -> None:
     """Write the settings of the folder's evaluation, unless another shard has, and those of this shard."""
     with locked(folder / f".settings{LOCK}", folder, wait=True):
-        if not _check(what, folder):
+        if not check(what, folder):
             write_json(folder / SETTINGS, what.settings())
         (folder / EPISODES).mkdir(exist_ok=True)
         write_json(folder / EPISODES / f"{shard.index}-of-{shard.count}.json", what.settings())
 
 
-def _check(what: SuiteRun, folder: Path) -> bool:
+def check(what: SuiteRun, folder: Path) -> bool:
     """Reject a folder, or a shard in it, of another evaluation; returns whether the folder has settings."""
     if not (folder / SETTINGS).exists():
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
+        if any(not path.name.startswith(".") and path.name != LOGS for path in folder.iterdir()):
             raise ConfigError(f"--out {folder} has something else in it: choose another folder")
         return False
     for file in (folder / SETTINGS, *sorted((folder / EPISODES).glob("*-of-*.json"))):  # shards may have been copied here
