@@ -2,6 +2,7 @@
 
 python scripts/compass.py navigate [--jobs 2]    # hours on 2 cores; after Ctrl-C, the same command resumes
 python scripts/compass.py tabletop [--jobs 2]
+python scripts/compass.py tabletop --launcher ray --launcher-address host:port   # on a cluster, see docs/clusters.md
 python scripts/compass.py navigate --list        # the commands, without running them
 
 Every cell is an ordinary run folder, and every command one that can be typed. In the end: one page with all of it.
@@ -14,13 +15,21 @@ import os
 import shlex
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rpd.core import children
+import torch
+from launching import launch_options, launching
+
+from rpd.config.launch import LaunchConfig
 from rpd.datasets.dataset_dir import INDEX
+from rpd.launch.base import Launcher
+from rpd.launch.job import Job
+from rpd.launch.local import LocalLauncher
+from rpd.launch.pool import Pool
 from rpd.runs.reader import valid_result
+from rpd.students.io.locks import LOCK
 from rpd.training.sweep import Sweep, cells_of, read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,20 +69,27 @@ class Step:
     folder: Path
     again: list[str] | None = None
     """None: by the same command, which does what is not done."""
+    here: bool = False
+    """Whether it runs on this machine with every launcher: it is short, or launches processes itself."""
 
     @property
     def complete(self) -> bool:
         """Whether there is nothing to do."""
         return self.again is not None and bool(valid_result(self.folder))
 
-    @property
-    def started(self) -> bool:
-        """Whether there is something to go on with."""
-        return any((self.folder / name).exists() for name in ("config.yaml", INDEX))
+
+BEGUN = ("config.yaml", INDEX)
+"""Files of which a folder has one if there is something to go on with."""
 
 
-def stages(name: str, domain: Domain, jobs: int) -> list[list[Step]]:
-    """All commands; those of a stage may run at the same time, the stages one after the other."""
+def stages(name: str, domain: Domain, launch: Sequence[str] = ()) -> list[list[Step]]:
+    """All commands; those of a stage may run at the same time, the stages one after the other.
+
+    Args:
+        name: of the domain.
+        domain: the domain.
+        launch: options of the sweeps, e.g. ``--jobs 2``.
+    """
     sweeps = {kind: read(Path(f"configs/experiments/compass/{name}{kind}.yaml")) for kind in ("", "-tuned", "-scratch")}
     sweep = sweeps[""]
     bases = {cell.task: Path(str(cell.base)) for cell in cells_of(sweep)}
@@ -84,11 +100,11 @@ def stages(name: str, domain: Domain, jobs: int) -> list[list[Step]]:
         [_collect(task, Path("demos") / base.name, domain.home) for task, base in bases.items()],
         [_clone(task, base, domain) for task, base in bases.items()],
         *(
-            [Step(f"rpd sweep configs/experiments/compass/{name}{kind}.yaml --jobs {jobs}".split(), s.out)]
+            [Step(["rpd", "sweep", f"configs/experiments/compass/{name}{kind}.yaml", *launch], s.out, here=True)]
             for kind, s in sweeps.items()
         ),
         distilled,
-        [Step(["rpd", "report", *runs, *(str(step.folder) for step in distilled), *page], sweep.out)],
+        [Step(["rpd", "report", *runs, *(str(step.folder) for step in distilled), *page], sweep.out, here=True)],
     ]
 
 
@@ -130,44 +146,57 @@ def _run(command: str, folder: Path) -> Step:
     return Step(words, folder, ["rpd", words[1], "--resume", str(folder)])
 
 
-def run(step: Step, logs: Path) -> bool:
-    """Do what is not done; returns whether it is."""
-    if step.complete:
-        return True
-    words = step.again if step.again is not None and step.started else step.words
-    log = logs / f"{step.words[1]}-{step.folder.name}.log"
-    print(f"{shlex.join(words)[:100]}: see {log}", flush=True)
-    with log.open("a") as file:
-        code = children.start(words[1:], file, {"OMP_NUM_THREADS": "1"}).wait()
-    if code != 0:
-        print(f"{step.folder}: stopped with exit code {code}, see {log}", flush=True)
-    return code == 0
+def run(stage: list[Step], logs: Path, launcher: Launcher, launch: LaunchConfig, jobs: int | None) -> int:
+    """Do what is not done of a stage; returns the exit code."""
+    if all(step.here for step in stage):
+        launcher = LocalLauncher(torch.cuda.device_count())
+    pool = Pool(launcher, [_job(step, logs, launch) for step in stage if not step.complete], logs, jobs)
+    failed = 0
+    for outcome in pool.outcomes():
+        print(outcome.failure if outcome.failed else f"{outcome.job.name}: {outcome.progress}", flush=True)
+        failed += outcome.failed
+    return 130 if pool.interrupted else int(failed > 0)
+
+
+def _job(step: Step, logs: Path, launch: LaunchConfig) -> Job:
+    name = f"{step.words[1]}-{step.folder.name}"
+    return Job(
+        name=name,
+        words=tuple(step.words[1:]),
+        log=logs / f"{name}.log",
+        again=None if step.again is None else tuple(step.again[1:]),
+        begun=() if step.again is None else tuple(step.folder / marker for marker in BEGUN),
+        lock=None if step.here else step.folder / LOCK,
+        cpus=launch.cpus_per_run,
+        gpus=launch.gpus_per_run,
+    )
 
 
 def main() -> int:
     """Run all stages of a domain; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="further options: launching, as of `rpd sweep`",
+    )
     parser.add_argument("domain", choices=DOMAINS)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at a time, each on one core")
+    parser.add_argument("--jobs", type=int, help="commands at a time; default: one per core or GPU")
     parser.add_argument("--list", action="store_true", help="print the commands only")
-    options = parser.parse_args()
+    options, further = parser.parse_known_args()
+    launch = launch_options(further, "compass.py")
     os.chdir(ROOT)
-    plan = stages(options.domain, DOMAINS[options.domain], options.jobs)
+    at_once = [] if options.jobs is None else ["--jobs", str(options.jobs)]
+    plan = stages(options.domain, DOMAINS[options.domain], [*at_once, *further])
     if options.list:
         print("\n".join(shlex.join(step.words) for stage in plan for step in stage))
         return 0
     logs = Path("runs") / f"compass-logs-{options.domain}"
     logs.mkdir(parents=True, exist_ok=True)
-    for stage in plan:
-        with ThreadPoolExecutor(options.jobs) as pool:
-            try:
-                done = list(pool.map(lambda step: run(step, logs), stage))
-            except KeyboardInterrupt:  # running commands receive the signal too, and save checkpoints
-                pool.shutdown(cancel_futures=True)
-                print(f"to continue: python scripts/compass.py {options.domain}", flush=True)
-                return 130
-        if not all(done):
-            return 1
+    with launching(launch, "compass.py") as launcher:
+        for stage in plan:
+            if code := run(stage, logs, launcher, launch, options.jobs):
+                print(f"to continue: {shlex.join(['python', *sys.argv])}", flush=True)
+                return code
     page = plan[-1][0].folder / "report.html"
     kept = Path("results") / "compass" / f"{options.domain}.json"  # see scripts/results.py
     kept.parent.mkdir(parents=True, exist_ok=True)

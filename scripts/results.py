@@ -1,6 +1,7 @@
 """Run the experiments, and make tables and figures from the result files in results/.
 
 python scripts/results.py run [--only 'state-P.*rpd'] [--jobs 2]   # hours on 2 cores; resumable, skips what is done
+python scripts/results.py run --launcher ray --launcher-address host:port   # on a cluster, see docs/clusters.md
 python scripts/results.py readme               # seconds: README, results/README.md, docs/generalist.md, two figures in docs/
 """
 
@@ -11,20 +12,24 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import compass_tables
 import diffusion_tables
+from launching import launch_options, launching
 from markdown_table import table
 
 from rpd.bench import diffusion
-from rpd.core import children
+from rpd.config.launch import LaunchConfig
 from rpd.core.statistics import steps_to
+from rpd.launch.job import Job
+from rpd.launch.pool import Pool
 from rpd.reporting.run_report import figure_svg
+from rpd.students.io.locks import LOCK
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, RUNS = ROOT / "results", ROOT / "runs" / "results"
@@ -162,22 +167,37 @@ def short(teacher: str | None) -> str | None:
     return teacher and re.split("[:/]", teacher)[1]
 
 
-def run(only: str, jobs: int) -> None:
-    """Run what has no result yet, `jobs` at a time, each on one thread."""
-    todo = [e for e in experiments() if re.search(only, e.name) and not (RESULTS / f"{e.name}.json").exists()]
-    with ThreadPoolExecutor(jobs) as pool:
-        for e, message in zip(todo, pool.map(_run_one, todo), strict=True):
-            print(f"{e.name}: {message}", flush=True)
+def run(only: str, jobs: int | None, launch: LaunchConfig) -> int:
+    """Run what has no result yet, each on one thread; returns the exit code."""
+    todo = {e.name: e for e in experiments() if re.search(only, e.name) and not (RESULTS / f"{e.name}.json").exists()}
+    RUNS.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    with launching(launch, "results.py run") as launcher:
+        pool = Pool(launcher, [_job(e, launch) for e in todo.values()], RUNS, jobs)
+        for outcome in pool.outcomes():
+            done = outcome.ended.code == 0
+            print(f"{_collect(todo[outcome.job.name]) if done else outcome.failure}; {outcome.progress}", flush=True)
+            failed += outcome.failed
+    return 130 if pool.interrupted else int(failed > 0)
 
 
-def _run_one(e: Experiment) -> str:
+def _job(e: Experiment, launch: LaunchConfig) -> Job:
+    folder = RUNS.relative_to(ROOT) / e.name
+    return Job(
+        name=e.name,
+        words=tuple(e.command[1:]),
+        log=RUNS / f"{e.name}.log",
+        again=("train", "--resume", str(folder)),
+        begun=(ROOT / folder / "config.yaml",),
+        lock=ROOT / folder / LOCK,
+        cpus=launch.cpus_per_run,
+        gpus=launch.gpus_per_run,
+    )
+
+
+def _collect(e: Experiment) -> str:
+    """Copy the result of a complete run to results/; returns one line about it."""
     folder = RUNS / e.name
-    command = e.command if not folder.exists() else ["rpd", "train", "--resume", str(folder)]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{e.name}.log").open("a") as log:
-        code = children.start(command[1:], log, {"OMP_NUM_THREADS": "1"}, cwd=ROOT).wait()
-    if code != 0:
-        return f"failed with exit code {code}, see {folder.parent / e.name}.log"
     result = json.loads((folder / "result.json").read_text())
     info = json.loads((folder / "env.json").read_text())
     result |= {
@@ -190,7 +210,7 @@ def _run_one(e: Experiment) -> str:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{e.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return f"{result['student']['successes']}/{result['student']['n']}"
+    return f"{e.name}: {result['student']['successes']}/{result['student']['n']}"
 
 
 def readme() -> None:
@@ -290,20 +310,23 @@ def _row(cell: Cell, seeds: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Parse and dispatch."""
+def main() -> int:
+    """Parse and dispatch; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    runner = verbs.add_parser("run", help="run what has no result yet")
+    runner = verbs.add_parser("run", help="run what has no result yet", epilog="further options: launching, as of `rpd sweep`")
     runner.add_argument("--only", default="", help="regular expression that finds part of the experiments' names")
-    runner.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
+    runner.add_argument("--jobs", type=int, help="runs at a time, one thread each; default: one per core or GPU")
     verbs.add_parser("readme", help="rewrite tables and figures")
-    options = parser.parse_args()
+    options, further = parser.parse_known_args()
+    os.chdir(ROOT)
     if options.verb == "run":
-        run(options.only, options.jobs)
-    else:
-        readme()
+        return run(options.only, options.jobs, launch_options(further, "results.py run"))
+    if further:
+        parser.error(f"unexpected {further[0]}")
+    readme()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
