@@ -9,6 +9,9 @@ from pathlib import Path
 
 import torch
 
+HAS_PROC = Path("/proc/self/task").exists()
+"""Whether this machine reports CPU times of processes (Linux)."""
+
 
 def clock(device: torch.device) -> Callable[[], float]:
     """A clock that synchronizes with the device first, so that pending work is not attributed to a later step."""
@@ -17,13 +20,21 @@ def clock(device: torch.device) -> Callable[[], float]:
 
 def cpu_seconds() -> float | None:
     """CPU time of this process and its workers, independent of other load on the machine; None except on Linux."""
-    tasks = Path("/proc/self/task")
-    if not tasks.exists():
+    if not HAS_PROC:
         return None
-    workers = (tasks / str(os.getpid()) / "children").read_text().split()
+    return sum(map(cpu_seconds_of, (os.getpid(), *children_of(os.getpid()))))
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """CPU time of one process; only on Linux."""
     # Fields 14 and 15 of proc(5), counted after the name in parentheses, which may contain spaces.
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in ("self", *workers)]
-    return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that the main thread of a process has started, oldest first; only on Linux."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _waiting() -> float:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from rpd.bench.clock import HAS_PROC, children_of, cpu_seconds_of
 from rpd.bench.teacher import Walk, difference, label, walk
 from rpd.core import children
 from rpd.envs.errors import RunFault
 from rpd.envs.specs import EnvSpec
 from rpd.teachers import registry
-from rpd.teachers.base import Teacher
 
 BATCHES = (16, 64, 128)
 COUNT = 2
@@ -31,6 +31,10 @@ class Rates:
     """With one server."""
     two: list[float] = field(default_factory=list)
     """With two servers."""
+    cpu_one: list[float] = field(default_factory=list)
+    """Labels per CPU second of the server, with one; empty except on Linux."""
+    cpu_two: list[float] = field(default_factory=list)
+    """Labels per CPU second of the server that used more of it, with two."""
     gap: float = 0.0
     """Mean distance of the actions of both, of -1 to 1."""
 
@@ -54,31 +58,30 @@ def measure(name: str, task: str, image_size: int | None, rounds: int, num_threa
         RunFault: the servers do not start; they have printed the reason.
     """
     walks = [walk(name, task, image_size, batch, torch.device("cpu")) for batch in BATCHES]
-    with _serving(name, task, num_threads) as ref:
-        return [_compare(ref, walked, spec, rounds) for walked, spec in walks]
+    with _serving(name, task, num_threads) as (ref, servers):
+        return [_compare(ref, servers, walked, spec, rounds) for walked, spec in walks]
 
 
-def _compare(ref: str, walked: Walk, spec: EnvSpec, rounds: int) -> Rates:
+def _compare(ref: str, servers: list[int], walked: Walk, spec: EnvSpec, rounds: int) -> Rates:
     one, two = registry.make(ref.partition(",")[0], spec), registry.make(ref, spec)
     try:
         rates = Rates(len(walked.seen[0][1]))
         rates.gap = difference(label(one, walked)[1], label(two, walked)[1], spec.action.discrete)[0]  # warms up
         for _ in range(rounds):
-            rates.one.append(_rate(one, walked))
-            rates.two.append(_rate(two, walked))
+            for teacher, per_second, per_cpu_second in ((one, rates.one, rates.cpu_one), (two, rates.two, rates.cpu_two)):
+                before = [cpu_seconds_of(server) for server in servers]
+                per_second.append(walked.count / label(teacher, walked)[0])
+                if spent := [cpu_seconds_of(server) - then for server, then in zip(servers, before, strict=True)]:
+                    per_cpu_second.append(walked.count / max(spent))
         return rates
     finally:
         one.close()
         two.close()
 
 
-def _rate(teacher: Teacher, walked: Walk) -> float:
-    return walked.count / label(teacher, walked)[0]
-
-
 @contextlib.contextmanager
-def _serving(name: str, task: str, num_threads: int) -> Iterator[str]:
-    """Context of running servers; their reference."""
+def _serving(name: str, task: str, num_threads: int) -> Iterator[tuple[str, list[int]]]:
+    """Context of running servers: their reference, and their process numbers, if this machine reports CPU times."""
     words = ["serve", name, "--task", task, "--replicas", str(COUNT), "--port", "0"]
     words += ["--device", "cpu", "--num-threads", str(num_threads)]
     process = children.start(words, subprocess.PIPE, {"OMP_NUM_THREADS": str(num_threads)})
@@ -87,7 +90,7 @@ def _serving(name: str, task: str, num_threads: int) -> Iterator[str]:
         for line in process.stdout:
             _, announced, ref = line.decode().strip().partition(ANNOUNCED)
             if announced:
-                yield ref
+                yield ref, children_of(process.pid) if HAS_PROC else []
                 return
         raise RunFault(f"rpd serve {name} does not start")
     finally:

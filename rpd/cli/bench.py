@@ -191,10 +191,11 @@ def _replicas(options: BenchOptions) -> Benchmark:
     from rpd.bench.replicas import load, measure
 
     notes = [load()]
-    columns = (Column("servers"), Column("batch"), *spread_columns("", ",.0f"))
+    columns = (Column("servers"), Column("batch"), *spread_columns("", ",.0f"), Column("per CPU second of the busier", ",.0f"))
     found = Benchmark(f"{options.teacher} on {options.task}: labels per second", columns, notes=notes)
     for rates in measure(options.teacher, options.task, options.image_size, options.rounds, options.num_threads or 1):
-        found.rows += [("1", rates.batch, *spread(rates.one)), ("2", rates.batch, *spread(rates.two))]
+        for servers, values, per_cpu in (("1", rates.one, rates.cpu_one), ("2", rates.two, rates.cpu_two)):
+            found.rows.append((servers, rates.batch, *spread(values), statistics.median(per_cpu) if per_cpu else None))
         low, median, high = spread(rates.ratios)
         times = f"{median:.2f} times as many labels per second ({low:.2f} to {high:.2f} in {options.rounds} rounds, by turns)"
         notes.append(f"batch {rates.batch}: two servers answer {times}; mean distance of their actions: {rates.gap:.2g}")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import threading
 
 import pytest
@@ -29,7 +30,7 @@ def serving(name, task, num_threads):
     with contextlib.ExitStack() as running:
         urls = [running.enter_context(server(registry.make(name, env.spec), env.spec)) for _ in range(2)]
         env.close()
-        yield "remote:" + ",".join(urls)
+        yield "remote:" + ",".join(urls), [os.getpid()]
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def test_replicas(monkeypatch, tmp_path, capsys):
     assert main(["bench", "replicas", *args]) == 0
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [row[:2] for row in found["rows"]] == [["1", 4], ["2", 4], ["1", 40], ["2", 40]]
-    assert all(0 < low <= median <= high for _, _, low, median, high in found["rows"])
+    assert all(0 < low <= median <= high for _, _, low, median, high, _ in found["rows"])
     assert found["notes"][0].startswith("load average") and "mean distance of their actions: 0" in found["notes"][1]
     assert "times as many labels per second" in capsys.readouterr().out
 
