@@ -27,6 +27,8 @@ SHARED_S = 30.0
 LOCK_S = 300.0
 """Time that the lock of a lost node may remain, seconds; a lease of NFS lasts 90 s."""
 
+_running: list[subprocess.Popen[bytes]] = []
+
 
 def request(job: Job, token: str) -> str:
     """Text of an attempt that the driver sends to a node.
@@ -48,7 +50,7 @@ def request(job: Job, token: str) -> str:
 def run(text: str) -> tuple[int, str]:
     """Run an attempt to its end.
 
-    A `KeyboardInterrupt` asks the command to save a checkpoint and end. The command also ends when this process does.
+    A `KeyboardInterrupt` asks the command to save a checkpoint and end. The command ends with this process.
 
     Args:
         text: see `request`.
@@ -66,7 +68,9 @@ def run(text: str) -> tuple[int, str]:
         where = asked["env"] | job.environment()
         with job.log.open("ab") as log:
             process = children.start(job.command(), log, where, own_session=True, cwd=cwd, fresh=True)
+        _running.append(process)
         ended = wait(process)
+        _running.remove(process)
     except KeyboardInterrupt:  # before the start
         ended = Ended(INTERRUPTED)
     attempts.record_end(job, ended)
@@ -88,6 +92,18 @@ def wait(process: subprocess.Popen[bytes]) -> Ended:
     if code in (-signal.SIGTERM, 128 + signal.SIGTERM):  # its node ends
         return Ended(INTERRUPTED)
     return Ended(code, f"ended by signal {-code} on {socket.gethostname()}" if code < 0 else "")
+
+
+def stop(seconds: float) -> None:
+    """End the command of this process, with a checkpoint; may be called in a signal handler.
+
+    Args:
+        seconds: the longest time to wait for it.
+    """
+    for process in _running:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)  # without a limit, it could wait for the call that the signal has interrupted
 
 
 def _poll(process: subprocess.Popen[bytes]) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any
 from rpd.config.launch import SlurmConfig
 from rpd.envs.errors import ConfigError, missing_package
 from rpd.launch import attempts
-from rpd.launch.attempt import request, run
+from rpd.launch.attempt import request, run, stop
 from rpd.launch.job import INTERRUPTED, Ended, Job
 
 GRACE_S = 15.0
@@ -43,12 +43,10 @@ class SlurmAttempt:
         return run(self._text)[0]
 
     def checkpoint(self) -> Any:
-        """Return the submission that continues a preempted or timed-out job.
-
-        The command saves its checkpoint when this process has ended.
-        """
+        """End the command, which saves a checkpoint; return the submission that continues the preempted or timed-out job."""
         import submitit
 
+        stop(SIGNAL_S / 2)
         return submitit.helpers.DelayedSubmission(SlurmAttempt(self._text))
 
 

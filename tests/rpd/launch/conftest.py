@@ -17,7 +17,8 @@ from rpd.launch.job import Job
 ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "algorithm": "ppo", "env": {"num_envs": 4, "max_episode_steps": 10}, "student": {"hidden_dims": [8]},
-    "ppo": {"num_steps": 8, "update_epochs": 1}, "eval_freq": 1_000_000, "eval_episodes": 2, "final_eval_episodes": 2, "save_freq": 320,
+    "ppo": {"num_steps": 8, "update_epochs": 1},
+    "eval_freq": 1_000_000, "eval_episodes": 2, "final_eval_episodes": 2, "save_freq": 320,
 }  # fmt: skip
 LIMIT_S = 300
 
