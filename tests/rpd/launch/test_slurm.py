@@ -34,4 +34,4 @@ def test_preempted_and_lost_jobs_continue(driver, evaluation, sweep, all_end):
     assert runs.returncode == 0, out
     assert (run / "result.json").exists()
     assert len(histories(Path("sweep/logs"))[run.name].hosts) == 3 and "(attempt 3); 1 running" in out
-    assert (run.parent / "logs" / f"{run.name}.log").read_text().count("to continue: rpd train --resume") == 2
+    assert "to continue: rpd train --resume" in (run.parent / "logs" / f"{run.name}.log").read_text()
