@@ -6,7 +6,7 @@ COMPASS (arXiv 2502.16372) distills the specialists of several robots into such 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -118,7 +118,7 @@ class GeneralistActorCritic(ActorCritic):
             self.state_normalizer.var.copy_(var)
             self.state_normalizer.count.fill_(1)
 
-    def update_normalization(self, obs: Obs) -> None:
+    def update_normalization(self, obs: Obs, add_up: Callable[[Tensor], Tensor] | None = None) -> None:
         """Do nothing: the statistics are fixed by `set_normalization`."""
 
     def start_finetuning(self, student: StudentConfig) -> None:

@@ -7,6 +7,7 @@ Schulman et al., 2017, "Proximal policy optimization algorithms" (arXiv 1707.063
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDict
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from rpd.algorithms.augmentation import CONSISTENCY, Augmentation, consistency
 from rpd.algorithms.distillation import DistillObjective
 from rpd.config.schema import PPOConfig
+from rpd.core.distributed import SOLO, World
 from rpd.envs.errors import NonFiniteError
 from rpd.rollout.batch import take
+from rpd.rollout.minibatches import Minibatch, Minibatches
 from rpd.runs.progress import report_progress
 from rpd.students.actor_critic import ActorCritic, Outputs
 from rpd.students.networks.distribution import ActionDistribution
@@ -42,14 +45,16 @@ def approx_kl(log_ratio: Tensor) -> Tensor:
     return (log_ratio.expm1() - log_ratio).mean()
 
 
-def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(R - V) / Var(R): 1 is a perfect fit, 0 is no better than a constant. Both [M]."""
-    return 1 - (returns - value).var(correction=0) / returns.var(correction=0).clamp_min(1e-12)
+def explained_variance(value: Tensor, returns: Tensor, world: World = SOLO) -> Tensor:
+    """1 - Var(R - V) / Var(R): 1 is a perfect fit, 0 is no better than a constant. Both [M], over all ranks."""
+    left, whole = (world.mean_std(x)[1].square() for x in (returns - value, returns))
+    return 1 - left / whole.clamp_min(1e-12)
 
 
-def normalize(advantage: Tensor) -> Tensor:
-    """(A - mean) / std over the batch [M]."""
-    return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+def normalize(advantage: Tensor, world: World = SOLO) -> Tensor:
+    """(A - mean) / std over the batch [M] of all ranks."""
+    mean, std = world.mean_std(advantage)
+    return (advantage - mean) / (std + 1e-8)
 
 
 def make_optimizer(policy: ActorCritic, config: PPOConfig) -> torch.optim.Adam:
@@ -66,10 +71,13 @@ def update(
     objective: DistillObjective | None = None,
     use_reward: bool = True,
     augment: Augmentation | None = None,
+    minibatches: Minibatches | None = None,
 ) -> dict[str, float]:
     """Train the policy on one batch for several epochs of shuffled minibatches.
 
-    Synchronizes with the device once per epoch if `target_kl` is set, and once at the end; never per minibatch.
+    Synchronizes with the device once per epoch if `target_kl` is set, and once at the end; never per minibatch. With several
+    ranks, each loss is the mean over the minibatch's rows of all ranks, and one flat all-reduce per minibatch adds up the
+    gradients.
 
     Args:
         policy: the student.
@@ -82,6 +90,7 @@ def update(
         objective: the distillation term, prepared for this batch, or None.
         use_reward: False: the distillation term is the only loss (opd: the only advantage).
         augment: image augmentation, see `rpd.algorithms.augmentation`, or None.
+        minibatches: draws the minibatches; None: `config.num_minibatches`, one rank.
 
     Returns:
         Means over the minibatches, by name.
@@ -89,33 +98,38 @@ def update(
     Raises:
         NonFiniteError: if a loss or a gradient was NaN or infinite.
     """
-    size = batch.batch_size[0]
-    splits = min(config.num_minibatches, size)  # minibatch sizes differ by at most one, and no sample is dropped
-    device = policy.device
+    minibatches = minibatches or Minibatches(config.num_minibatches)
+    world, size = minibatches.world, batch.batch_size[0]
+    splits = minibatches.count(size)
     params = policy.policy_parameters()
     if use_reward:
-        batch = batch.copy().set("advantage", normalize(batch["advantage"]))  # a shallow copy: the caller's is unchanged
+        batch = batch.copy().set("advantage", normalize(batch["advantage"], world))  # a shallow copy: the caller's is unchanged
     rows: list[Tensor] = []
+    norms: list[Tensor] = []
     names: list[str] = []
     for epochs in range(1, config.update_epochs + 1):
-        order = torch.randperm(size, generator=generator, device=device)
-        for index in order.tensor_split(splits):
+        parts = minibatches.epoch(size, generator, policy.device)
+        masses = _masses(batch, parts, objective, world)
+        for part, mass in zip(parts, masses, strict=True):
             optimizer.zero_grad(set_to_none=True)
             # Compare the gradients on the first minibatch, where the ratio is still 1.
-            metrics = _backward(policy, take(batch, index), config, objective, use_reward, not rows, augment)
-            metrics["ppo/grad_norm"] = nn.utils.clip_grad_norm_(params, config.max_grad_norm, foreach=True)
+            minibatch = Shared(take(batch, part.index), part.fraction, mass, world)
+            metrics = _backward(policy, minibatch, config, objective, use_reward, not rows, augment)
+            world.sum_gradients(params)
+            norms.append(nn.utils.clip_grad_norm_(params, config.max_grad_norm, foreach=True))
             optimizer.step()
             names = list(metrics)
             rows.append(torch.stack([x.detach() for x in metrics.values()]))
             report_progress("learning", len(rows), config.update_epochs * splits)
         if "ppo/approx_kl" in names and config.target_kl is not None and epochs < config.update_epochs:
-            kl = torch.stack(rows[-splits:])[:, names.index("ppo/approx_kl")].mean()
+            kl = world.sum(torch.stack(rows[-splits:])[:, names.index("ppo/approx_kl")].mean())
             if not kl.item() <= config.target_kl:  # the one synchronization per epoch; NaN stops too
                 break
 
-    totals = dict(zip(names, torch.stack(rows).mean(0).unbind(), strict=True))
+    totals = dict(zip(names, world.sum(torch.stack(rows).mean(0)).unbind(), strict=True))
+    totals["ppo/grad_norm"] = torch.stack(norms).mean()
     if use_reward:
-        totals["ppo/explained_variance"] = explained_variance(batch["value"], batch["returns"])
+        totals["ppo/explained_variance"] = explained_variance(batch["value"], batch["returns"], world)
     if objective is not None:
         totals |= objective.metrics()
     report = dict(zip(totals, torch.stack(list(totals.values())).tolist(), strict=True))
@@ -125,23 +139,47 @@ def update(
     return report | {"ppo/epochs": float(epochs)}
 
 
+@dataclass(frozen=True)
+class Shared:
+    """This rank's rows of a minibatch that the ranks share."""
+
+    rows: TensorDict
+    fraction: float
+    """Weight of a mean over `rows` in the mean over the minibatch."""
+    mass: Tensor | None
+    """Denominator of the distillation term over all ranks; None: that of `rows`."""
+    world: World
+
+
+def _masses(
+    batch: TensorDict, parts: list[Minibatch], objective: DistillObjective | None, world: World
+) -> list[Tensor] | list[None]:
+    """Return the denominator of the distillation term of each minibatch over all ranks, by one all-reduce per epoch."""
+    if world.size == 1 or objective is None or objective.uses_advantage:
+        return [None] * len(parts)
+    targets = batch["targets"]
+    own = [objective.mass(targets["valid"][p.index], targets["gate"][p.index]) * float(p.fraction > 0) for p in parts]
+    return list(world.sum(torch.stack(own)).unbind())
+
+
 def _backward(
     policy: ActorCritic,
-    minibatch: TensorDict,
+    shared: Shared,
     config: PPOConfig,
     objective: DistillObjective | None,
     use_reward: bool,
     compare: bool,
     augment: Augmentation | None = None,
 ) -> dict[str, Tensor]:
-    """Accumulate the gradient of the total loss on one minibatch in the parameters; return metrics by name."""
+    """Accumulate the gradient of this rank's part of the total loss on one minibatch; return its parts of metrics, by name."""
+    minibatch = shared.rows
     assert use_reward or objective is not None, "nothing to learn from: no reward and no teacher"
     uses_advantage = objective is not None and objective.uses_advantage
     outputs_aug = policy(minibatch["obs"] if augment is None else augment(minibatch["obs"]))  # for labels
     needs_policy_loss = use_reward or uses_advantage
     outputs = outputs_aug if augment is None or not needs_policy_loss else policy(minibatch["obs"])  # for actions
     if objective is not None and use_reward and compare:
-        _compare_gradients(objective, outputs, outputs_aug, minibatch, config, policy.policy_parameters())
+        _compare_gradients(objective, outputs, outputs_aug, shared, config, policy.policy_parameters())
     losses: list[Tensor] = []
     metrics: dict[str, Tensor] = {}
     if needs_policy_loss:
@@ -151,15 +189,23 @@ def _backward(
         critic, more = _critic_term(outputs, minibatch, config)
         losses.append(critic)
         metrics |= more
-    if objective is not None and not uses_advantage:
-        divergence = objective.mean_divergence(outputs_aug.distribution, minibatch["targets"])
-        losses.append(objective.weight * divergence)
-        metrics["distill/divergence"] = divergence
     if outputs is not outputs_aug:
         metrics["ppo/consistency"] = consistency(outputs, outputs_aug, values=use_reward)
         losses.append(CONSISTENCY * metrics["ppo/consistency"])
+    losses = [shared.fraction * loss for loss in losses]
+    metrics = {name: shared.fraction * value for name, value in metrics.items()}
+    if objective is not None and not uses_advantage:
+        divergence = _divergence(objective, outputs_aug, shared)
+        losses.append(objective.weight * divergence)
+        metrics["distill/divergence"] = divergence
     torch.stack(losses).sum().backward()
     return metrics
+
+
+def _divergence(objective: DistillObjective, outputs: Outputs, shared: Shared) -> Tensor:
+    """Return this rank's part of the distillation term of a minibatch, without the weight."""
+    divergence = objective.mean_divergence(outputs.distribution, shared.rows["targets"], shared.mass)
+    return divergence if shared.fraction > 0 else 0 * divergence
 
 
 def _advantage(minibatch: TensorDict, objective: DistillObjective | None, use_reward: bool) -> Tensor:
@@ -199,21 +245,23 @@ def _compare_gradients(
     objective: DistillObjective,
     outputs: Outputs,
     outputs_aug: Outputs,
-    minibatch: TensorDict,
+    shared: Shared,
     config: PPOConfig,
     params: list[nn.Parameter],
 ) -> None:
     """Pass the gradients of the distillation term and of PPO's loss to the objective, which may set w from them."""
 
     def surrogate(advantage: Tensor) -> Tensor:
-        return _policy_term(outputs.distribution, minibatch, advantage, config)[0]
+        return shared.fraction * _policy_term(outputs.distribution, minibatch, advantage, config)[0]
 
-    by_reward = surrogate(minibatch["advantage"]) + _critic_term(outputs, minibatch, config)[0]
+    minibatch = shared.rows
+    by_reward = surrogate(minibatch["advantage"]) + shared.fraction * _critic_term(outputs, minibatch, config)[0]
     if objective.uses_advantage:
         by_teacher = surrogate(objective.advantage(minibatch["targets"]))
     else:
-        by_teacher = objective.mean_divergence(outputs_aug.distribution, minibatch["targets"])
+        by_teacher = _divergence(objective, outputs_aug, shared)
     gradients = [torch.autograd.grad(x, params, retain_graph=True, allow_unused=True) for x in (by_teacher, by_reward)]
     # None marks parameters that the distillation term does not reach (the critic's); they are left out of the ratio.
-    shared = [(d, r) for d, r in zip(*gradients, strict=True) if d is not None and r is not None]
-    objective.observe([d for d, _ in shared], [r for _, r in shared])
+    pairs = [(d, r) for d, r in zip(*gradients, strict=True) if d is not None and r is not None]
+    shared.world.sum_in_place([gradient for pair in pairs for gradient in pair])
+    objective.observe([d for d, _ in pairs], [r for _, r in pairs])

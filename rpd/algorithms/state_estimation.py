@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rpd.algorithms.augmentation import augmentation
 from rpd.config.schema import PerceptionConfig
+from rpd.core.distributed import SOLO, World
 from rpd.core.memory import Item, row_bytes
 from rpd.envs.errors import NonFiniteError
 from rpd.envs.privileged_state import ManipulationState
@@ -24,7 +25,6 @@ from rpd.rollout.replay_buffer import Replay
 from rpd.runs.progress import report_progress
 from rpd.runs.training_state import load_optimizer, optimizer_tensors
 from rpd.students.actor_critic import ActorCritic
-from rpd.students.io import state_dict
 from rpd.students.networks.state_estimator import StateEstimator
 
 KEYS = ("state", "privileged")  # and the images
@@ -40,13 +40,20 @@ def replay_memory(obs: TensorDict, cameras: Sequence[str], config: PerceptionCon
 class PerceptionLearner:
     """Optimizer, replay buffer and augmentation of the state estimator."""
 
-    def __init__(self, policy: ActorCritic, config: PerceptionConfig, generator: torch.Generator) -> None:
-        """For a policy with `StudentConfig.state_estimator`; `generator` draws the minibatches."""
+    def __init__(self, policy: ActorCritic, config: PerceptionConfig, generator: torch.Generator, world: World = SOLO) -> None:
+        """For a policy with `StudentConfig.state_estimator`.
+
+        Args:
+            policy: the policy.
+            config: hyperparameters. The ranks share the minibatches and the capacity of the replay buffer.
+            generator: draws this rank's part of the minibatches.
+            world: ranks of the run.
+        """
         assert policy.state_estimator is not None
-        self.policy, self.config, self.generator = policy, config, generator
+        self.policy, self.config, self.generator, self.world = policy, config, generator, world
         self.module: StateEstimator = policy.state_estimator
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=config.learning_rate, fused=True)
-        self.replay = Replay(config.replay_capacity, generator)
+        self.replay = Replay(max(1, config.replay_capacity // world.size), generator)
         self.augment = augmentation(policy, generator)
 
     def update(self, obs: TensorDict, progress: float) -> dict[str, float]:
@@ -68,14 +75,14 @@ class PerceptionLearner:
         self.replay.add(obs)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * (1 - (1 - FINAL_RATE) * progress)
-        half, count = self.config.minibatch_size // 2, obs.batch_size[0]
+        half, count = max(1, self.config.minibatch_size // 2 // self.world.size), obs.batch_size[0]
         squares: list[Tensor] = []
         for number in range(self.config.num_minibatches):
             report_progress("state estimator", number, self.config.num_minibatches)
             index = torch.randint(count, (half,), generator=self.generator, device=self.generator.device)
             rows = cast("TensorDict", torch.cat([take(obs, index), self.replay.sample(half)]))
             squares.append(self._step(rows))
-        mean = torch.stack(squares).mean(0).sqrt().tolist()  # the only synchronization with the device
+        mean = self.world.sum(torch.stack(squares).mean(0) / self.world.size).sqrt().tolist()  # the only synchronization
         if not all(map(math.isfinite, mean)):
             raise NonFiniteError("loss", "state_estimator")
         return dict(
@@ -87,20 +94,28 @@ class PerceptionLearner:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the training state that a resumed run needs."""
-        return state_dict.join({"replay": self.replay.state_dict(), "optimizer": optimizer_tensors(self.optimizer)})
+        """Return the training state that the ranks share: the optimizer's."""
+        return optimizer_tensors(self.optimizer)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict`."""
-        self.replay.load_state_dict(state_dict.part(state, "replay"), self.generator.device)
-        load_optimizer(self.optimizer, state_dict.part(state, "optimizer"))
+        load_optimizer(self.optimizer, state)
+
+    def own_state_dict(self) -> dict[str, Tensor]:
+        """Return the training state of this rank: the replay buffer."""
+        return self.replay.state_dict()
+
+    def load_own_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore `own_state_dict`."""
+        self.replay.load_state_dict(state, self.generator.device)
 
     def _step(self, obs: TensorDict) -> Tensor:
         """Take one gradient step; return the mean squared errors [4] whose roots `update` returns."""
         self.optimizer.zero_grad(set_to_none=True)
         seen = obs if self.augment is None else self.augment(obs)
         error = self.module.error(self.policy.estimate_state(seen), obs["privileged"])
-        self.module.loss(error).backward()
+        (self.module.loss(error) / self.world.size).backward()
+        self.world.sum_gradients(list(self.module.parameters()))
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0, foreach=True)
         self.optimizer.step()
         way, left, turn, grasped = error.detach().square().mean(0).split([3, 3, 2, 1])

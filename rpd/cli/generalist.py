@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -10,6 +12,8 @@ from rich.console import Console
 from rpd.cli.options.generalist import GeneralistOptions
 from rpd.config.generalist import DistillRun
 from rpd.core.device import resolve_device
+from rpd.core.distributed import World, joined, rank_device
+from rpd.core.ranks import rank
 from rpd.envs.errors import ConfigError
 from rpd.reporting.html import paired_text, rate_text
 from rpd.reporting.report_file import REPORT, is_whole
@@ -17,9 +21,12 @@ from rpd.reporting.run_report import write
 from rpd.reporting.tables import compact, show
 from rpd.runs import checkpoint, lifecycle
 from rpd.runs.reader import read_json, runs_in
+from rpd.runs.same_program import same_run
 from rpd.training import specialists
 from rpd.training.generalist import GeneralistTrainer
+from rpd.training.rank_setup import simulator_threads
 
+LOG = logging.getLogger(__name__)
 COMMAND = "rpd generalist"
 
 
@@ -30,38 +37,49 @@ def main(options: GeneralistOptions) -> int:
         if other:
             what = f"leave out {', '.join(other)}, or edit {options.resume / 'config.yaml'} before"
             raise ConfigError(f"--resume continues with the run's own configuration: {what}")
-        with lifecycle.lock_run_dir(options.resume):
-            return _resume(options.resume)
-    with lifecycle.create_run_dir(options.runs_dir, options.name, f"generalist-seed{options.seed}", COMMAND) as run_dir:
-        runs = tuple(runs_in(options.runs))
-        return _distil(options.config().model_copy(update={"runs": runs}), run_dir, None)
+        return _resume(options.resume)
+    config = options.config().model_copy(update={"runs": tuple(runs_in(options.runs))})
+    stem = f"generalist-seed{options.seed}"
+    with (
+        joined(rank_device(resolve_device(config.device))) as world,
+        same_run(world, config, lambda: lifecycle.create_run_dir(options.runs_dir, options.name, stem, COMMAND)) as run_dir,
+    ):
+        return _distil(config, run_dir, None, world)
 
 
 def _resume(run_dir: Path) -> int:
+    lifecycle.check_run_dir(run_dir)
     config = lifecycle.load_run_config(run_dir, DistillRun, COMMAND)
-    saved = lifecycle.load_latest_checkpoint(run_dir, config)
-    if lifecycle.is_complete(run_dir, config.total_steps):
-        print(f"{run_dir} is complete: {config.total_steps:,} steps")
-        return 0 if is_whole(run_dir / REPORT) else _show(run_dir)
-    if saved is not None:
-        print(f"resuming {run_dir} at {saved.step:,} steps", flush=True)
-    return _distil(config, run_dir, saved)
-
-
-def _distil(config: DistillRun, run_dir: Path, saved: checkpoint.Checkpoint | None) -> int:
-    device = torch.device(resolve_device(config.device))
-    count = min(config.num_envs, config.episodes)
     with (
-        specialists.opened(config.runs, count, device, config.num_threads) as members,
-        specialists.held_out(members, config.held_out, device, config.num_threads) as held,
+        joined(rank_device(resolve_device(config.device))) as world,
+        same_run(world, config, lambda: lifecycle.lock_run_dir(run_dir)),
     ):
-        trainer = GeneralistTrainer(config, run_dir, members, held, device, saved)
+        saved = lifecycle.load_latest_checkpoint(run_dir, config, world)
+        if lifecycle.is_complete(run_dir, config.total_steps):
+            LOG.info(f"{run_dir} is complete: {config.total_steps:,} steps")
+            return 0 if is_whole(run_dir / REPORT) else _show(run_dir)
+        if saved is not None:
+            LOG.info(f"resuming {run_dir} at {saved.step:,} steps")
+        return _distil(config, run_dir, saved, world)
+
+
+def _distil(config: DistillRun, run_dir: Path, saved: checkpoint.Checkpoint | None, world: World) -> int:
+    device = torch.device(rank_device(resolve_device(config.device)))
+    count = min(config.num_envs, config.episodes)
+    threads = simulator_threads(config.num_threads)
+    with ExitStack() as stack:
+        with world.together():
+            members = stack.enter_context(specialists.opened(config.runs, count, device, threads))
+            held = stack.enter_context(specialists.held_out(members, config.held_out, device, threads))
+            trainer = GeneralistTrainer(config, run_dir, members, held, device, saved, world)
         lifecycle.run_to_completion(trainer, COMMAND)
     return _show(run_dir)
 
 
 def _show(run_dir: Path) -> int:
-    """Print the result of a complete run and write its report; returns the exit code."""
+    """Print the result of a complete run and write its report, at rank 0; returns the exit code."""
+    if rank() > 0:
+        return 0
     console, result = Console(), read_json(run_dir / "result.json")
     table = compact()
     for name in ("task", "robot", "base", "specialist", "generalist (95 %)", "difference"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rpd.cli.messages import show_messages
 from rpd.core.children import follow_parent
 from rpd.core.interrupt import Interrupted
+from rpd.core.ranks import rank, world_size
 from rpd.core.user_code import remember_script, take_imports
 from rpd.envs.errors import ConfigError, RunFault, unknown_name
 from rpd.envs.processes import protect_children
@@ -254,6 +255,8 @@ def main(argv: list[str] | None = None) -> int:
 
             print(script(args[0] if args else ""), end="")
             return 0
+        if world_size() > 1 and verb not in ("train", "residual", "generalist", "teacher"):
+            raise ConfigError(f"rpd {verb} runs as one process: start it without torchrun")
         if verb not in VERBS:
             if verb in RENAMED:
                 raise ConfigError(f"unknown verb '{verb}': it is `rpd {RENAMED[verb]}` now")
@@ -285,6 +288,7 @@ def out_of_memory(error: Exception) -> bool:
 
 def _fail(verb: str, message: str, code: int) -> int:
     name = f"rpd {verb}" if verb in VERBS else "rpd"
+    name += f" (rank {rank()})" if world_size() > 1 else ""
     print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
     return code
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from rpd.config.schema import RunConfig
+from rpd.core.ranks import rank
 from rpd.reporting.report_file import REPORT, is_whole
 from rpd.reporting.run_report import write
 from rpd.reporting.tables import result_table, show
@@ -34,7 +35,9 @@ def resume(run_dir: Path, options: dict[str, Any] | None = None) -> int:
 
 
 def _show(run_dir: Path) -> int:
-    """Print the result of a complete run and write its report; returns the exit code."""
+    """Print the result of a complete run and write its report, at rank 0; returns the exit code."""
+    if rank() > 0:
+        return 0
     console = Console()
     show(result_table(valid_result(run_dir)), console)
     console.print(f"run: {run_dir}\nreport: {write([run_dir])}", highlight=False, markup=False, soft_wrap=True)

@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 
 from rpd.datasets.behavior_cloning import DemoSource
+from rpd.students.row_share import RowShare
 
 
 class ChunkSource:
@@ -31,18 +32,17 @@ class ChunkSource:
         self._back, self._ahead = torch.arange(n_obs).flip(0), torch.arange(horizon)
         self._left = torch.cat([torch.arange(len(part)).flip(0) for part in labels])  # [R] steps that follow in the episode
 
-    def draw(self, count: int) -> TensorDict:
-        """Draw with replacement.
+    def draw(self, share: RowShare) -> TensorDict:
+        """Draw a process's share of rows [count] with replacement, see `DemoSource.indices`.
 
         Returns:
             ``obs`` [count, n_obs, ...] by key, the newest last, and ``actions`` [count, horizon, A], the first of which labels
             the newest observation.
         """
-        generator = self.source.generator
-        index = torch.randint(len(self.source.rows), (count, 1), generator=generator, device=generator.device).cpu()
+        index = self.source.indices(share)[:, None]
         seen = index - self._back.minimum(self.source.rows.step[index])  # [count, n_obs]
         rows = self.source.rows[seen.flatten()].exclude("label")
         rows["state"] = rows["state"][:, self.source.columns]
         window = {str(key): rows[key].unflatten(0, seen.shape) for key in rows.keys()}  # noqa: SIM118
         actions = self.actions[index + self._ahead.minimum(self._left[index])]
-        return TensorDict({"obs": window, "actions": actions}, batch_size=[count]).to(generator.device)
+        return TensorDict({"obs": window, "actions": actions}, batch_size=[share.count]).to(self.source.generator.device)

@@ -16,6 +16,7 @@ from rpd.datasets.steps import Rows
 from rpd.envs.errors import ConfigError, SpecMismatch
 from rpd.envs.specs import EnvSpec
 from rpd.students.config import StudentConfig
+from rpd.students.row_share import RowShare
 
 
 class DemoSource:
@@ -57,14 +58,18 @@ class DemoSource:
         """[R, S] the state of every row, in the environment's order."""
         return self.rows.column("state")[:, self.columns]
 
-    def draw(self, count: int) -> TensorDict:
-        """Draw [count] rows with replacement: ``obs``, and ``actions`` [count, A] in [-1, 1]."""
-        device = self.generator.device
-        index = torch.randint(len(self.rows), (count,), generator=self.generator, device=device).cpu()
+    def indices(self, share: RowShare) -> torch.Tensor:
+        """Draw `share.total` rows with replacement, and return the indices [share.count] of this process's."""
+        drawn = torch.randint(len(self.rows), (share.total,), generator=self.generator, device=self.generator.device)
+        return share.of(drawn).cpu()
+
+    def draw(self, share: RowShare) -> TensorDict:
+        """Draw a process's share of rows [count]: ``obs``, and ``actions`` [count, A] in [-1, 1]; see `indices`."""
+        index, device = self.indices(share), self.generator.device
         rows = self.rows[index]
         label = cast("torch.Tensor", rows.pop("label"))
         rows["state"] = rows["state"][:, self.columns]
-        return TensorDict({"obs": rows, "actions": label.clamp(-1, 1)}, batch_size=[count]).to(device)
+        return TensorDict({"obs": rows, "actions": label.clamp(-1, 1)}, batch_size=[share.count]).to(device)
 
 
 def demonstrations(paths: Sequence[Path], task: str, understand: bool = False) -> Demos:

@@ -18,6 +18,7 @@ from rpd.rollout.batch import joined, take
 from rpd.students.embodiment_layout import RobotIO
 from rpd.students.generalist import BODY
 from rpd.students.io.files import write_bytes
+from rpd.students.row_share import RowShare
 
 STORED = {"float16": torch.float16, "float32": torch.float32}
 
@@ -114,23 +115,24 @@ class Pool:
         """Remove all rows."""
         self._parts = [[] for _ in self.bodies]
 
-    def draw(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Draw `count` rows of each cell, with replacement.
+    def draw(self, share: RowShare, generator: torch.Generator) -> TensorDict:
+        """Draw a process's share of `share.total` rows of each cell, with replacement.
 
         Returns:
-            [cells * count], sorted by cell: ``obs`` for a `rpd.students.generalist.GeneralistActorCritic`, ``mean`` and ``std``
-            [., A], padded in dimensions that a robot lacks.
+            [cells * share.count], sorted by cell: ``obs`` for a `rpd.students.generalist.GeneralistActorCritic`, ``mean`` and
+            ``std`` [., A], padded in dimensions that a robot lacks.
         """
         if not self._cells:
             self._cells = [
                 (joined([rows for rows, _ in parts]), torch.cat([weight for _, weight in parts]).cumsum(0))
                 for parts in self._parts
             ]
-        return joined([self._of(i, count, generator) for i in range(len(self.bodies))])
+        return joined([self._of(i, share, generator) for i in range(len(self.bodies))])
 
-    def _of(self, cell: int, count: int, generator: torch.Generator) -> TensorDict:
+    def _of(self, cell: int, share: RowShare, generator: torch.Generator) -> TensorDict:
         (rows, up_to), body = self._cells[cell], self.bodies[cell]
-        at = torch.rand(count, dtype=torch.float64, generator=generator) * up_to[-1]
+        at = share.of(torch.rand(share.total, dtype=torch.float64, generator=generator)) * up_to[-1]
+        count = share.count
         drawn = take(rows, torch.searchsorted(up_to, at, right=True).clamp_max(len(up_to) - 1))
         state, mean = torch.zeros(count, len(body.present)), torch.zeros(count, len(body.own))
         std = torch.ones(count, len(body.own))

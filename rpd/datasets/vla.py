@@ -13,6 +13,7 @@ from rpd.datasets.reader import Demos
 from rpd.datasets.steps import Rows
 from rpd.envs.errors import ConfigError
 from rpd.envs.specs import ActionSpec
+from rpd.students.row_share import RowShare
 from rpd.teachers.vla.trainable import Minibatch
 
 
@@ -55,9 +56,9 @@ class CloneData:
         if images is not None:
             self.rows.tensors[self.camera] = torch.cat([resize(part) for part in images.split(4096)])
 
-    def sample(self, count: int, generator: torch.Generator) -> Minibatch:
-        """Draw training rows with replacement, balanced over tasks by `balance`."""
-        drawn = torch.rand(count, generator=generator, dtype=torch.float64) * self._cumulative[-1]
+    def sample(self, share: RowShare, generator: torch.Generator) -> Minibatch:
+        """Draw a process's share of `share.total` training rows with replacement, balanced over tasks by `balance`."""
+        drawn = share.of(torch.rand(share.total, generator=generator, dtype=torch.float64)) * self._cumulative[-1]
         return self.batch(self.train[torch.searchsorted(self._cumulative, drawn).clamp_max(len(self.train) - 1)])
 
     def batch(self, index: Tensor) -> Minibatch:

@@ -18,8 +18,9 @@ from rpd.teachers.refs import teacher_of, trained_path
 MAX_EVAL_ENVS = 128
 
 
-def eval_config(task: str, env: EnvConfig, episodes: int) -> EnvConfig:
-    """Environment configuration of evaluations: whole episodes, as many in parallel as is fast."""
+def eval_config(task: str, env: EnvConfig, episodes: int, ranks: int = 1) -> EnvConfig:
+    """Environment configuration of evaluations shared by a number of ranks: whole episodes, as many in parallel as is fast."""
+    episodes = -(-episodes // ranks)
     return env.model_copy(update={"num_envs": min(episodes, envs.task_info(task).max_useful_envs or MAX_EVAL_ENVS)})
 
 

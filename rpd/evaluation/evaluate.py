@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rpd.core.distributed import SOLO, World
 from rpd.core.files import write_json, write_text
 from rpd.core.statistics import PairedResult, paired_difference, wilson
 from rpd.envs.errors import ConfigError, RunFault
@@ -142,7 +143,9 @@ class EvalResult:
         }
 
 
-def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame: OnFrame | None = None) -> EvalResult:
+def evaluate(
+    env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame: OnFrame | None = None, world: World = SOLO
+) -> EvalResult:
     """Run the episodes of seeds ``seed .. seed + episodes - 1``, `env.num_envs` at a time.
 
     Only the first episode of each environment after a reset counts: counting later ones would favor short episodes.
@@ -153,6 +156,7 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
         episodes: number of episodes, >= 1.
         seed: seed of the first episode, and of the policy.
         on_frame: called in the first batch after the reset and after every step, see `OnFrame`; for videos.
+        world: ranks that share the episodes; each gets the results of all.
 
     Raises:
         NonFiniteError: an observation or an action is not finite; names it.
@@ -160,6 +164,16 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
     """
     if episodes < 1:
         raise ConfigError(f"cannot evaluate {episodes} episodes: at least 1 is needed")
+    share = world.share(episodes)
+    with world.together():
+        own = _records(env, policy, share.count, seed + share.first, on_frame)
+    records = own if world.size == 1 else [EpisodeRecord(**e) for part in world.gather([asdict(e) for e in own]) for e in part]
+    options = {name: words(value) for name, value in episode_options(env.spec).items()}
+    return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)), options)
+
+
+def _records(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame: OnFrame | None) -> list[EpisodeRecord]:
+    """Run the episodes of this rank."""
     policy.seed(seed)
     records: list[EpisodeRecord] = []
     limit = env.spec.max_episode_steps
@@ -170,8 +184,7 @@ def evaluate(env: VectorEnv, policy: Policy, episodes: int, seed: int, on_frame:
         for step, ended in enumerate(played, batch * limit + 1):
             records += ended
             log.update(step, f"{len(records)} of {episodes} episodes")
-    options = {name: words(value) for name, value in episode_options(env.spec).items()}
-    return EvalResult(env.spec.task, policy.name, tuple(sorted(records, key=lambda r: r.seed)), options)
+    return records
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from rpd.core.distributed import SOLO, World
 from rpd.envs.errors import NonFiniteError
 from rpd.envs.finite import is_valid, listed
 from rpd.envs.vector_env import EpisodeInfo, Step, VectorEnv
@@ -45,13 +46,11 @@ class EpisodeStats:
     """Weight of the old average when an episode ends."""
     means: dict[str, float] = field(default_factory=dict)
 
-    def add(self, episodes: EpisodeInfo) -> None:
-        """Update the averages with episodes that ended in the same step."""
-        rows = zip(episodes.success_once.tolist(), episodes.episode_return.tolist(), episodes.length.tolist(), strict=True)
-        for success, ret, length in rows:
-            for name, value in (("success", float(success)), ("ep_return", ret), ("ep_length", float(length))):
-                old = self.means.get(name, value)
-                self.means[name] = old + (1 - self.decay) * (value - old)
+    def add(self, success: float, ep_return: float, ep_length: float) -> None:
+        """Update the averages with one episode."""
+        for name, value in (("success", success), ("ep_return", ep_return), ("ep_length", ep_length)):
+            old = self.means.get(name, value)
+            self.means[name] = old + (1 - self.decay) * (value - old)
 
 
 class Collector:
@@ -80,16 +79,22 @@ class Collector:
         label_fraction: float,
         generator: torch.Generator,
         explore: bool = True,
+        world: World = SOLO,
     ) -> None:
         """Create a collector of batches of `num_steps` steps; for `label_fraction` see `TeacherQueryQueue`.
+
+        The ranks of `world` have as many environments each, numbered through: a sampled action depends on the number of its
+        environment, not on the number of ranks.
 
         Raises:
             ConfigError: see `TeacherQueryQueue`.
         """
         self.env, self.policy, self.num_steps = env, policy, num_steps
         self.teacher_queue = None if teacher is None else TeacherQueryQueue(env, teacher, label_fraction, generator)
-        self.generator, self.explore = generator, explore
-        self.episodes = EpisodeStats()
+        self.generator, self.explore, self.world = generator, explore, world
+        self._share = world.share(env.num_envs * world.size)
+        self.episodes = EpisodeStats()  # of all ranks
+        self._ended: list[tuple[int, float, float, float]] = []  # this rank's since the last batch, with their step
         self.obs = TensorDict()
         self.batch, self.filled = TensorDict(), 0
         self._pending: tuple[int, Future[Row]] | None = None  # step and labels of the last query
@@ -100,26 +105,24 @@ class Collector:
 
     @property
     def queries(self) -> int:
-        """Number of observations that the teacher has labeled so far."""
+        """Number of observations that the teacher of this rank has labeled so far."""
         return 0 if self.teacher_queue is None else self.teacher_queue.queries
 
     def state(self) -> dict[str, Any]:
-        """Counters and episode averages for a checkpoint, as JSON values. The environment saves its own state."""
-        owed = 0.0 if self.teacher_queue is None else self.teacher_queue.owed
-        return {"queries": self.queries, "owed": owed, "episodes": self.episodes.means}
+        """This rank's counters for a checkpoint, as JSON values. The environment saves its own state."""
+        return {"queries": self.queries, "owed": 0.0 if self.teacher_queue is None else self.teacher_queue.owed}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore the result of `state`."""
         if self.teacher_queue is not None:
             self.teacher_queue.queries, self.teacher_queue.owed = state["queries"], state["owed"]
-        self.episodes.means = state["episodes"]
 
     def filled_steps(self) -> dict[str, Tensor]:
         """Fields [t, N, ...] of the t filled steps of the batch, by dotted name."""
         return dict(self.batch[: self.filled].flatten_keys(".").items()) if self.filled else {}
 
     def collect(self, label: bool) -> tuple[TensorDict, Tensor]:
-        """Collect one batch.
+        """Collect one batch, together with the other ranks.
 
         Args:
             label: whether to query the teacher.
@@ -129,7 +132,17 @@ class Collector:
 
         Raises:
             NonFiniteError: an environment, the policy or the teacher returned NaN or Inf; names the first component.
+            RunFault: another rank failed.
         """
+        with self.world.together():
+            collected = self._collect(label)
+        ended = [episode for own in self.world.gather(self._ended) for episode in own]
+        for _, *episode in sorted(ended, key=lambda e: e[0]):  # ordered by step and environment, as on one rank
+            self.episodes.add(*episode)
+        self._ended.clear()
+        return collected
+
+    def _collect(self, label: bool) -> tuple[TensorDict, Tensor]:
         self.times, self._pending = defaultdict(float), None
         if label != self._labeled:  # a batch has the teacher's fields only if it is labeled
             self.batch, self._labeled = TensorDict(batch_size=[self.num_steps, self.env.num_envs]), label
@@ -145,7 +158,7 @@ class Collector:
                     self._write_labels()
                     self._check(self.batch[: t + 1])  # another component may have caused the environment's error
                     raise
-                self._write(t, self._outcome(step))
+                self._write(t, self._outcome(t, step))
                 self.obs = step.obs
                 report_progress("collecting", t + 1, self.num_steps)
             self._write_labels()
@@ -170,7 +183,7 @@ class Collector:
         """Return the student's action on the current observation, as fields of the batch."""
         obs = self._timed("inference", self.policy.augment_obs, self.obs)
         distribution, value = self._timed("inference", self.policy, obs)
-        action = distribution.sample(self.generator) if self.explore else distribution.mode()
+        action = distribution.sample(self.generator, self._share) if self.explore else distribution.mode()
         return {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
 
     def _query_teacher(self, t: int) -> None:
@@ -185,12 +198,12 @@ class Collector:
             (t, labels), self._pending = self._pending, None
             self._write(t, {"teacher": self._timed("teacher", labels.result)})
 
-    def _outcome(self, step: Step) -> dict[str, Any]:
-        """Return the results of a step as fields of the batch; resets the teacher where episodes ended."""
+    def _outcome(self, t: int, step: Step) -> dict[str, Any]:
+        """Return the results of step t as fields of the batch; resets the teacher where episodes ended."""
         final_value = torch.zeros_like(step.reward)
         if step.episode is not None:
             final_value[step.episode.env] = self._timed("inference", self.policy.value, step.final_obs)
-            self.episodes.add(step.episode)
+            self._ended += ended_episodes(t, step.episode)
             if self.teacher_queue is not None:
                 self.teacher_queue.reset(step.terminated | step.truncated)
         return {
@@ -227,6 +240,12 @@ class Collector:
         result = call(*args)
         self.times[what] += self.clock() - began
         return result
+
+
+def ended_episodes(t: int, episodes: EpisodeInfo) -> list[tuple[int, float, float, float]]:
+    """Return step t, success, return and length of each episode."""
+    rows = zip(episodes.success_once.tolist(), episodes.episode_return.tolist(), episodes.length.tolist(), strict=True)
+    return [(t, float(success), ret, float(length)) for success, ret, length in rows]
 
 
 def _bad_rows(batch: TensorDict) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class TeacherQueryQueue:
         Args:
             env: the environment of the observations.
             teacher: the teacher.
-            fraction: fraction of the environments to label per step, drawn at random.
+            fraction: fraction of the environments of this rank to label per step, drawn at random.
             generator: generator of this draw.
 
         Raises:

@@ -6,18 +6,21 @@ it is on disk, so a folder with a final name was complete at some time. Nothing 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from rpd.core.distributed import SOLO, World
 from rpd.core.files import write_json
 from rpd.envs.errors import ConfigError, RunFault
 from rpd.runs.training_state import load_optimizer, load_rng, optimizer_tensors, rng_tensors
@@ -25,12 +28,13 @@ from rpd.students.io.files import digest, file_digest, mismatch, sync_folder, wr
 from rpd.students.io.policy_path import checkpoint_steps, resolve_policy
 
 __all__ = [
-    "Checkpoint", "CorruptCheckpoint", "latest_valid_checkpoint", "load", "load_optimizer", "load_rng", "optimizer_tensors",
-    "resolve_policy", "rng_tensors", "save",
+    "Checkpoint", "CorruptCheckpoint", "RankState", "latest_valid_checkpoint", "load", "load_optimizer", "load_rng",
+    "optimizer_tensors", "resolve_policy", "rng_tensors", "save",
 ]  # fmt: skip
 
 TENSORS, STATE, MANIFEST = "training_state/tensors.safetensors", "training_state/state.json", "manifest.json"
-FORMAT = 3
+RANK_TENSORS, RANK_STATE = "training_state/rank-{:05d}.safetensors", "training_state/rank-{:05d}.json"
+FORMAT = 4
 """Version of the training state; increased whenever a trainer saves or expects something else. Version 1 had no number."""
 
 
@@ -55,10 +59,30 @@ class Checkpoint:
     """Folder that `Saveable.save_pretrained` wrote."""
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
+    ranks: int = 1
+    """Number of ranks that wrote it."""
+    own: RankState | None = None
+    """State of this rank; None if another number of ranks wrote the checkpoint."""
 
 
-def save(run_dir: Path, step: int, policy: Saveable, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 3) -> Path:
-    """Write a checkpoint, point ``last`` at it, and prune old ones.
+class RankState(NamedTuple):
+    """Training state of one rank: its environments, teacher and random numbers."""
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def save(
+    run_dir: Path,
+    step: int,
+    policy: Saveable,
+    tensors: dict[str, Tensor],
+    meta: dict[str, Any],
+    own: RankState,
+    keep: int = 3,
+    world: World = SOLO,
+) -> Path:
+    """Write a checkpoint, point ``last`` at it, and prune old ones; all ranks call this.
 
     Checkpoints of later steps are removed: the run continues from `step`.
 
@@ -66,9 +90,11 @@ def save(run_dir: Path, step: int, policy: Saveable, tensors: dict[str, Tensor],
         run_dir: the run's folder.
         step: environment steps taken.
         policy: the trained model.
-        tensors: tensors of the training state, by name; any device.
-        meta: the rest of the training state, as JSON values.
+        tensors: tensors of the training state that all ranks share, by name; any device. Written by rank 0, as the policy.
+        meta: the rest of that state, as JSON values.
+        own: state of this rank; each writes its own, into a folder that they share.
         keep: number of newest checkpoints to keep.
+        world: the ranks.
 
     Returns:
         The checkpoint's folder.
@@ -80,35 +106,44 @@ def save(run_dir: Path, step: int, policy: Saveable, tensors: dict[str, Tensor],
     target = root / f"{step:09d}"
     temporary = root / f".tmp-{target.name}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        _clear(root)  # of a process that was killed
-        _write(temporary, step, policy, tensors, meta)
-        if target.exists():
-            target.rename(root / f".tmp-old-{target.name}")
-        temporary.rename(target)
-        sync_folder(root)
-        _link(root / "last", target.name)
-        _prune(root, step, keep)
-    except OSError as error:
-        raise RunFault(f"checkpoint {target} could not be written: {error.strerror}; earlier ones are intact") from error
+        with _written(target, world):
+            if world.is_first:
+                root.mkdir(parents=True, exist_ok=True)
+                _clear(root)  # of a process that was killed
+                _write(temporary, step, policy, tensors, meta, world.size)
+        with _written(target, world):
+            _write_state(temporary, RANK_TENSORS.format(world.rank), RANK_STATE.format(world.rank), own.tensors, own.meta)
+        with _written(target, world):
+            if world.is_first:
+                _publish(temporary, target)
+                _prune(root, step, keep)
     finally:
-        _clear(root)
+        if world.is_first:
+            _clear(root)
     return target
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, world: World = SOLO, verify: bool = True) -> Checkpoint:
     """Read a checkpoint, after verifying all its files.
+
+    Args:
+        path: the checkpoint's folder.
+        world: ranks of the run that resumes from it.
+        verify: False: another rank has verified the files.
 
     Raises:
         CorruptCheckpoint: naming the file that is missing, truncated or altered.
     """
     path = Path(path).resolve()  # ``last`` may change while this reads
-    _verify(path)
+    if verify:
+        _verify(path)
     if (found := _format(path)) not in (None, FORMAT):
         raise CorruptCheckpoint(f"{path}: has training state of format {found}, and this version of rpd reads {FORMAT}")
     try:
         state = json.loads((path / STATE).read_bytes())
-        return Checkpoint(state["step"], path / "policy", load_tensors((path / TENSORS).read_bytes()), state["meta"])
+        own = _read_own(path, world.rank) if state["ranks"] == world.size else None
+        tensors = load_tensors((path / TENSORS).read_bytes())
+        return Checkpoint(state["step"], path / "policy", tensors, state["meta"], state["ranks"], own)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:  # digests fit, so another version wrote it
         raise CorruptCheckpoint(f"{path}: not a checkpoint of this version of rpd: {error!r}") from None
 
@@ -128,20 +163,36 @@ def check_format(run_dir: Path) -> None:
         )
 
 
-def latest_valid_checkpoint(run_dir: Path) -> tuple[Checkpoint, list[str]]:
+def latest_valid_checkpoint(run_dir: Path, world: World = SOLO) -> tuple[Checkpoint, list[str]]:
     """Load the checkpoint to resume from, remove temporary folders of a killed process, and point ``last`` at it.
 
+    Args:
+        run_dir: the run's folder.
+        world: ranks of the run; rank 0 chooses the checkpoint.
+
     Returns:
-        The newest valid checkpoint, and the problem of each newer one.
+        The newest valid checkpoint, and the problem of each newer one (at rank 0).
 
     Raises:
         ConfigError: no valid checkpoint exists.
     """
+    found: list[tuple[Checkpoint, list[str]]] = []
+
+    def choose() -> str:
+        found.append(_latest(Path(run_dir), world))
+        return found[0][0].policy_dir.parent.name
+
+    name = world.first(choose)
+    return found[0] if found else (load(Path(run_dir) / "checkpoints" / name, world, verify=False), [])
+
+
+def _latest(run_dir: Path, world: World) -> tuple[Checkpoint, list[str]]:
+    """Load the newest valid checkpoint, see `latest_valid_checkpoint`."""
     problems: list[str] = []
-    root = Path(run_dir) / "checkpoints"
+    root = run_dir / "checkpoints"
     for path in reversed(checkpoint_steps(root)):
         try:
-            sound = load(path)
+            sound = load(path, world)
         except CorruptCheckpoint as problem:
             problems.append(str(problem))
         else:
@@ -152,14 +203,46 @@ def latest_valid_checkpoint(run_dir: Path) -> tuple[Checkpoint, list[str]]:
     raise ConfigError(f"{run_dir}: no sound checkpoint to resume from: {reason}")
 
 
-def _write(folder: Path, step: int, policy: Saveable, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+def _write(folder: Path, step: int, policy: Saveable, tensors: dict[str, Tensor], meta: dict[str, Any], ranks: int) -> None:
     policy.save_pretrained(folder / "policy")
     (folder / "training_state").mkdir()
+    _write_state(folder, TENSORS, STATE, tensors, {"format": FORMAT, "step": step, "ranks": ranks, "meta": meta})
+
+
+def _write_state(folder: Path, tensor_file: str, file: str, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
     # copies, because views of one storage cannot be saved together
-    write_bytes(folder / TENSORS, save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}))
-    write_json(folder / STATE, {"format": FORMAT, "step": step, "meta": meta})
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    write_json(folder / MANIFEST, {"files": {str(path.relative_to(folder)): file_digest(path) for path in files}})
+    write_bytes(folder / tensor_file, save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}))
+    write_json(folder / file, values)
+
+
+def _read_own(path: Path, rank: int) -> RankState:
+    tensors = load_tensors((path / RANK_TENSORS.format(rank)).read_bytes())
+    return RankState(tensors, json.loads((path / RANK_STATE.format(rank)).read_bytes()))
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Add the manifest to a folder that every rank has written to, and give it its final name."""
+    files = sorted(path for path in temporary.rglob("*") if path.is_file())
+    write_json(temporary / MANIFEST, {"files": {str(path.relative_to(temporary)): file_digest(path) for path in files}})
+    if target.exists():
+        target.rename(target.with_name(f".tmp-old-{target.name}"))
+    temporary.rename(target)
+    sync_folder(target.parent)
+    _link(target.with_name("last"), target.name)
+
+
+@contextlib.contextmanager
+def _written(target: Path, world: World) -> Iterator[None]:
+    """Context of a part of `save`, which fails on all ranks at once.
+
+    Raises:
+        RunFault: the checkpoint could not be written.
+    """
+    with world.together():
+        try:
+            yield
+        except OSError as error:
+            raise RunFault(f"checkpoint {target} could not be written: {error.strerror}; earlier ones are intact") from error
 
 
 def _verify(path: Path) -> None:

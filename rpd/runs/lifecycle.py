@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from rpd.config.resume import check_complete, reconcile
+from rpd.core.distributed import SOLO, World
 from rpd.core.interrupt import Interrupted
 from rpd.core.user_code import record_imports
 from rpd.envs.errors import ConfigError, NonFiniteError, RunFault, unknown_name
@@ -32,6 +34,7 @@ class Trainer(Protocol):
     """A training loop, see `rpd.training.loop`."""
 
     run_dir: Path
+    world: World
 
     @property
     def step(self) -> int:
@@ -68,20 +71,74 @@ def create_run_dir(runs_dir: Path, name: str | None, stem: str, command: str) ->
 
 
 @contextlib.contextmanager
-def lock_run_dir(run_dir: Path) -> Iterator[None]:
-    """Lock the folder of a run that is resumed.
+def on_all_ranks(world: World, opened: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
+    """Open a run's folder at rank 0, for all ranks, until the block ends.
+
+    Args:
+        world: the ranks.
+        opened: returns the context that creates or locks the folder, see `create_run_dir` and `lock_run_dir`.
+
+    Raises:
+        ConfigError: see `opened`; or the ranks do not share the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        here: list[Path] = []
+
+        def enter() -> str:
+            here.append(stack.enter_context(opened()))
+            return str(here[0].absolute())
+
+        shared = world.first(enter)
+        run_dir = here[0] if here else Path(shared)
+        _check_shared(world, run_dir)
+        yield run_dir
+
+
+def _check_shared(world: World, run_dir: Path) -> None:
+    """Check that every rank sees a file that rank 0 writes."""
+    if world.size == 1:
+        return
+
+    def write_token() -> str:
+        token = run_dir / f".ranks-{os.getpid()}-{time.time_ns()}"
+        token.touch()
+        return token.name
+
+    token = run_dir / world.first(write_token)
+    seen = world.gather(token.exists())
+    if world.is_first:
+        token.unlink()
+    if not all(seen):
+        raise world.fault(
+            f"rank {seen.index(False)} of {world.size} does not see {run_dir.absolute()}: put --runs-dir on a file system that "
+            "all machines of the run share"
+        )
+
+
+@contextlib.contextmanager
+def lock_run_dir(run_dir: Path) -> Iterator[Path]:
+    """Lock the folder of a run that is resumed, and return it.
 
     Raises:
         ConfigError: the folder is not a run that can be resumed, another process is writing it, or another version of rpd made
             it; one line.
     """
+    check_run_dir(run_dir)
+    with locked(run_dir / LOCK, run_dir):
+        yield run_dir
+
+
+def check_run_dir(run_dir: Path) -> None:
+    """Check that a folder has a run's configuration, and training state of this version's format.
+
+    Raises:
+        ConfigError: it has not; names runs of similar names, or the version.
+    """
     if not run_dir.exists() and (runs := similar_runs(run_dir)):
         raise unknown_name("run", str(run_dir), runs)
     if not (run_dir / "config.yaml").is_file():
         raise not_a_run(run_dir)
-    with locked(run_dir / LOCK, run_dir):
-        checkpoint.check_format(run_dir)
-        yield
+    checkpoint.check_format(run_dir)
 
 
 def load_run_config(run_dir: Path, model: type[ConfigT], command: str) -> ConfigT:
@@ -106,8 +163,10 @@ def not_a_run(run_dir: Path) -> ConfigError:
     return ConfigError(f"{run_dir} is not a run that can be resumed: it has no config.yaml")
 
 
-def load_latest_checkpoint(run_dir: Path, config: BaseModel) -> checkpoint.Checkpoint | None:
+def load_latest_checkpoint(run_dir: Path, config: BaseModel, world: World = SOLO) -> checkpoint.Checkpoint | None:
     """Load the checkpoint to resume from; log problems of newer ones, and options that were edited in config.yaml since.
+
+    If another number of ranks wrote it, log the consequence.
 
     Returns:
         None: the run stopped before its first checkpoint.
@@ -117,11 +176,16 @@ def load_latest_checkpoint(run_dir: Path, config: BaseModel) -> checkpoint.Check
     """
     if not checkpoint_steps(run_dir / "checkpoints"):
         return None
-    saved, problems = checkpoint.latest_valid_checkpoint(run_dir)
+    saved, problems = checkpoint.latest_valid_checkpoint(run_dir, world)
     for problem in problems:
         LOG.warning(f"skipped: {problem}")
     if changes := reconcile(run_dir / "config.yaml", config, saved.meta["config"]):
         LOG.info(f"edited in config.yaml since the checkpoint: {', '.join(changes)}")
+    if saved.own is None:
+        LOG.warning(
+            f"the checkpoint is of {saved.ranks} ranks, and this run has {world.size}: the environments start new episodes "
+            "with new random numbers; results differ from an uninterrupted run"
+        )
     return saved
 
 
@@ -154,12 +218,13 @@ def run_to_completion(trainer: Trainer, command: str) -> None:
     """
     run_dir = trainer.run_dir
     again = f"to continue: {command} --resume {run_dir}"
-    if earlier := valid_result(run_dir):
+    if trainer.world.is_first and (earlier := valid_result(run_dir)):
         os.replace(run_dir / "result.json", run_dir / f"result-{earlier['steps']}.json")
     try:
         complete = trainer.run()
     except (RunFault, OSError, KeyboardInterrupt) as fault:
-        if isinstance(fault, NonFiniteError):
+        # a loss is NaN on all ranks at once, other values on one
+        if isinstance(fault, NonFiniteError) and (trainer.world.is_first or fault.source != "loss"):
             with contextlib.suppress(OSError):  # a full disk must not hide the fault
                 LOG.warning(f"evidence: {evidence.write(run_dir, fault, trainer.step, trainer.evidence())}")
         LOG.info(again)

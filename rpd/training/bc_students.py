@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from tensordict import TensorDict
@@ -13,6 +13,7 @@ from rpd.algorithms.augmentation import augmentation
 from rpd.algorithms.behavior_cloning import demonstration_loss
 from rpd.algorithms.state_estimation import PerceptionLearner
 from rpd.config.schema import RunConfig
+from rpd.core.distributed import World
 from rpd.datasets.action_chunks import ChunkSource
 from rpd.datasets.behavior_cloning import DemoSource
 from rpd.envs.errors import ConfigError
@@ -25,10 +26,20 @@ from rpd.students.diffusion import samplers
 from rpd.students.diffusion.actor import DiffusionActor
 from rpd.students.diffusion.policy import DiffusionPolicy
 from rpd.students.io.pretrained import PretrainedPolicy
+from rpd.students.row_share import RowShare
 from rpd.training.builders import make_policy
 
 BATCHES_PER_ITERATION = 20
 """Gradient steps per iteration; their mean loss is one log entry."""
+
+
+class Generators(NamedTuple):
+    """Random generators of a rank."""
+
+    shared: torch.Generator
+    """In the same state on all ranks."""
+    own: torch.Generator
+    """Of this rank alone."""
 
 
 class BCStudent(ABC):
@@ -47,12 +58,12 @@ class BCStudent(ABC):
         """Return the parameters trained by `loss`."""
 
     @abstractmethod
-    def draw(self, count: int) -> TensorDict:
-        """Draw a batch [count] of demonstrations with ``obs`` and ``actions``."""
+    def draw(self, share: RowShare) -> TensorDict:
+        """Draw this rank's rows [count] of a batch of demonstrations, with ``obs`` and ``actions``."""
 
     @abstractmethod
-    def loss(self, batch: TensorDict) -> Tensor:
-        """Return the mean loss of a batch, a scalar."""
+    def loss(self, batch: TensorDict, share: RowShare) -> Tensor:
+        """Return the mean loss of this rank's rows, a scalar."""
 
     @abstractmethod
     def actor(self, network: PretrainedPolicy) -> Policy:
@@ -64,11 +75,19 @@ class BCStudent(ABC):
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state besides the network and the optimizer."""
+        """Return the state besides the network and the optimizer that the ranks share."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the result of `state_dict`."""
+        del state
+
+    def own_state_dict(self) -> dict[str, Tensor]:
+        """Return the state of this rank."""
+        return {}
+
+    def load_own_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the result of `own_state_dict`."""
         del state
 
 
@@ -87,7 +106,7 @@ class ActorCriticStudent(BCStudent):
     policy: ActorCritic
 
     def __init__(
-        self, config: RunConfig, env: VectorEnv, generator: torch.Generator, saved: PretrainedPolicy | None = None
+        self, config: RunConfig, env: VectorEnv, generators: Generators, saved: PretrainedPolicy | None, world: World
     ) -> None:
         if config.bc.sampler is not None:
             raise ConfigError("bc.sampler applies to diffusion policies: leave it out, or use --student diffusion")
@@ -96,23 +115,23 @@ class ActorCriticStudent(BCStudent):
         else:
             self.policy = cast("ActorCritic", saved)
             self.policy.adapt_to(env.spec)
-        self.source = DemoSource(config.demos, env.spec, self.policy.config, generator)
+        self.source = DemoSource(config.demos, env.spec, self.policy.config, generators.shared)
         if saved is None and config.pretrained_path is None:
             self.policy.update_normalization({"state": self.source.states.to(self.policy.device)})
         self.kind = config.bc.loss
         self.state_estimator: PerceptionLearner | None = None
         if self.policy.config.state_estimator:
-            self.state_estimator = PerceptionLearner(self.policy, config.state_estimator, generator)
-        self.augment = None if self.state_estimator is not None else augmentation(self.policy, generator)
+            self.state_estimator = PerceptionLearner(self.policy, config.state_estimator, generators.own, world)
+        self.augment = None if self.state_estimator is not None else augmentation(self.policy, generators.own)
         self._drawn: list[TensorDict] = []  # observations of this iteration, for the state estimator
 
     def parameters(self) -> list[nn.Parameter]:
         """See `BCStudent.parameters`."""
         return self.policy.policy_parameters()
 
-    def draw(self, count: int) -> TensorDict:
+    def draw(self, share: RowShare) -> TensorDict:
         """Draw single steps: ``obs`` [count, ...], ``actions`` [count, A]."""
-        batch = self.source.draw(count)
+        batch = self.source.draw(share)
         if self.state_estimator is not None:
             self._drawn.append(batch["obs"])
             with torch.no_grad():
@@ -121,7 +140,7 @@ class ActorCriticStudent(BCStudent):
             batch["obs"] = self.augment(batch["obs"])
         return batch
 
-    def loss(self, batch: TensorDict) -> Tensor:
+    def loss(self, batch: TensorDict, share: RowShare) -> Tensor:
         """See `rpd.algorithms.behavior_cloning.demonstration_loss`."""
         return demonstration_loss(self.policy.distribution(batch["obs"]), batch["actions"], self.kind)
 
@@ -146,6 +165,15 @@ class ActorCriticStudent(BCStudent):
         if self.state_estimator is not None:
             self.state_estimator.load_state_dict(state)
 
+    def own_state_dict(self) -> dict[str, Tensor]:
+        """See `BCStudent.own_state_dict`."""
+        return {} if self.state_estimator is None else self.state_estimator.own_state_dict()
+
+    def load_own_state_dict(self, state: dict[str, Tensor]) -> None:
+        """See `BCStudent.load_own_state_dict`."""
+        if self.state_estimator is not None:
+            self.state_estimator.load_own_state_dict(state)
+
 
 class DiffusionStudent(BCStudent):
     """Diffusion student: denoising error on action chunks.
@@ -158,16 +186,17 @@ class DiffusionStudent(BCStudent):
     policy: DiffusionPolicy
 
     def __init__(
-        self, config: RunConfig, env: VectorEnv, generator: torch.Generator, saved: PretrainedPolicy | None = None
+        self, config: RunConfig, env: VectorEnv, generators: Generators, saved: PretrainedPolicy | None, world: World
     ) -> None:
+        del world
         if config.pretrained_path is not None or config.base is not None:
             raise ConfigError("student.type diffusion starts from random weights: leave out --pretrained-path and the base")
         if config.bc.loss != "nll":
             raise ConfigError("bc.loss applies to actor-critic students: student.type diffusion trains on its denoising error")
         self.policy = DiffusionPolicy(env.spec, config.student, config.diffusion).to(env.device)
-        source = DemoSource(config.demos, env.spec, config.student, generator)
+        source = DemoSource(config.demos, env.spec, config.student, generators.shared)
         self.data = ChunkSource(source, config.diffusion.n_obs_steps, config.diffusion.horizon)
-        self.generator, self.sampler = generator, config.bc.sampler
+        self.generator, self.sampler = generators.shared, config.bc.sampler
         if saved is None:
             self.policy.prepare(source.states.to(env.device), self.data.actions.to(env.device))
         else:  # normalization; the trainer restores the weights in training later
@@ -178,13 +207,13 @@ class DiffusionStudent(BCStudent):
         """See `BCStudent.parameters`."""
         return list(self.policy.parameters())
 
-    def draw(self, count: int) -> TensorDict:
+    def draw(self, share: RowShare) -> TensorDict:
         """Draw windows of ``obs`` [count, n_obs, ...] with chunks of ``actions`` [count, H, A]."""
-        return self.data.draw(count)
+        return self.data.draw(share)
 
-    def loss(self, batch: TensorDict) -> Tensor:
+    def loss(self, batch: TensorDict, share: RowShare) -> Tensor:
         """See `DiffusionPolicy.loss`."""
-        return self.policy.loss(self.policy.encode_window(batch["obs"]), batch["actions"], self.generator)
+        return self.policy.loss(self.policy.encode_window(batch["obs"]), batch["actions"], self.generator, share)
 
     def actor(self, network: PretrainedPolicy) -> Policy:
         """See `BCStudent.actor`."""

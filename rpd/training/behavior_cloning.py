@@ -10,6 +10,7 @@ from tensordict import TensorDict
 
 from rpd.config.schema import RunConfig
 from rpd.core.device import prepare_process, resolve_device
+from rpd.core.distributed import SOLO, World, rank_device
 from rpd.core.files import write_json
 from rpd.core.seeds import CURVE_SEED, FINAL_SEED
 from rpd.envs import registry as envs
@@ -22,10 +23,11 @@ from rpd.runs.progress import report_progress
 from rpd.runs.tracker import read_metrics
 from rpd.students.diffusion.ema import EMA
 from rpd.students.io import pretrained, state_dict
-from rpd.training.bc_students import BATCHES_PER_ITERATION, STUDENTS
+from rpd.training.bc_students import BATCHES_PER_ITERATION, STUDENTS, Generators
 from rpd.training.builders import make_teacher
 from rpd.training.loop import TrainingLoop
 from rpd.training.lr_schedules import progress_rate
+from rpd.training.rank_setup import batch_share, own_generator, seed_rank, simulator_threads
 from rpd.training.result import run_result
 
 MAX_GRAD_NORM = 1.0
@@ -38,6 +40,7 @@ class BehaviorCloningTrainer(TrainingLoop):
         config: the resolved configuration, with ``algorithm: bc``.
         run_dir: run folder.
         resume: checkpoint to continue from; None: start a run.
+        world: ranks of the run, which share each batch.
 
     Raises:
         ConfigError: an invalid setting, before training starts.
@@ -45,18 +48,25 @@ class BehaviorCloningTrainer(TrainingLoop):
 
     config: RunConfig
 
-    def __init__(self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
-        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq)
+    def __init__(
+        self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None, world: World = SOLO
+    ) -> None:
+        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
+        self.share = batch_share(config.bc.batch_size, world, "bc.batch_size")
         self.sources = begun_with(config, self.run_dir, None if resume is None else resume.meta["sources"])
-        self.device = torch.device(resolve_device(config.device))
+        self.device = torch.device(rank_device(resolve_device(config.device)))
         prepare_process(config.seed, config.num_threads)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        together = eval_config(config.task, config.env, config.eval_episodes)
-        self.env = envs.make(config.task, together, self.device, config.num_threads)
+        together = eval_config(config.task, config.env, config.eval_episodes, world.size)
+        self.env = envs.make(config.task, together, self.device, simulator_threads(config.num_threads))
         make_teacher(config, self.env)  # raises an error if a teacher is set
         saved = None if resume is None else pretrained.load(resume.policy_dir, self.device)
-        self.student = STUDENTS[config.student.type](config, self.env, self.generator, saved)
+        self.own_generator = own_generator(self.generator, world)
+        generators = Generators(self.generator, self.own_generator)
+        self.student = STUDENTS[config.student.type](config, self.env, generators, saved, world)
         self.policy = self.student.policy
+        seed_rank(config.seed, world, self.own_generator)
+        world.copy_from_first(self.weights())
         self.config = config.model_copy(
             update={"student": self.policy.describe().student}
         )  # that of `pretrained_path`, if given
@@ -93,7 +103,7 @@ class BehaviorCloningTrainer(TrainingLoop):
             rate = config.learning_rate * progress_rate(self.updates, whole, config.warmup_steps, config.anneal_lr)
             losses.append(self._update(rate))
             report_progress("learning", len(losses), count)
-        mean = torch.stack(losses).mean().item()
+        mean = self.world.sum(torch.stack(losses).mean()).item()
         if not math.isfinite(mean):
             raise NonFiniteError(
                 "loss", f"{mean} at {self.step:,} steps: lower --bc.learning-rate; the last checkpoint is valid"
@@ -102,13 +112,14 @@ class BehaviorCloningTrainer(TrainingLoop):
         return metrics | self.student.end_iteration(self.step / self.total_steps)
 
     def _update(self, rate: float) -> torch.Tensor:
-        """Take one gradient step at learning rate `rate`; returns the loss before the step."""
+        """Take one gradient step at learning rate `rate`; returns this rank's part of the loss before the step."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.batch = self.student.draw(self.config.bc.batch_size)
+        self.batch = self.student.draw(self.share)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.student.loss(self.batch)
+        loss = self.share.fraction * self.student.loss(self.batch, self.share)
         loss.backward()
+        self.world.sum_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
         self.optimizer.step()
         self.average.update(self.policy, self.updates)
@@ -123,7 +134,7 @@ class BehaviorCloningTrainer(TrainingLoop):
 
     def _evaluate(self, seed: int, episodes: int) -> EvalResult:
         with torch.random.fork_rng():
-            return evaluate(self.env, self.student.actor(self.average.network), episodes, seed)
+            return evaluate(self.env, self.student.actor(self.average.network), episodes, seed, world=self.world)
 
     def finish(self) -> None:
         """Evaluate the final policy on new episodes and write result.json."""
@@ -131,7 +142,13 @@ class BehaviorCloningTrainer(TrainingLoop):
         result = run_result(
             self.config, self.env.spec, self.step, self.wall, read_metrics(self.run_dir), student, sources=self.sources
         )
-        write_json(self.run_dir / "result.json", result)
+        with self.world.together():
+            if self.world.is_first:
+                write_json(self.run_dir / "result.json", result)
+
+    def weights(self) -> list[torch.Tensor]:
+        """See `TrainingLoop.weights`."""
+        return [tensor for tensor in self.policy.state_dict().values() if tensor.is_floating_point()]
 
     def save(self) -> None:
         """See `TrainingLoop.save`."""
@@ -139,15 +156,17 @@ class BehaviorCloningTrainer(TrainingLoop):
             "network": self.policy.state_dict(),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
             "student": self.student.state_dict(),
-            "rng": checkpoint.rng_tensors(self.generator),
         })  # fmt: skip
+        own = {"student": self.student.own_state_dict(), "rng": checkpoint.rng_tensors(self.generator, self.own_generator)}
         meta = {
             "updates": self.updates,
             "wall": self.wall,
             "sources": self.sources,
             "config": self.config.model_dump(mode="json"),
         }
-        checkpoint.save(self.run_dir, self.step, self.average.network, tensors, meta, keep=self.config.max_checkpoints)
+        mine = checkpoint.RankState(state_dict.join(own), {})
+        keep = self.config.max_checkpoints
+        checkpoint.save(self.run_dir, self.step, self.average.network, tensors, meta, mine, keep, self.world)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         """Restore the training state. The averaged weights are the checkpoint's policy, loaded with the student."""
@@ -155,4 +174,8 @@ class BehaviorCloningTrainer(TrainingLoop):
         self.policy.load_state_dict(state_dict.part(saved.tensors, "network"))
         checkpoint.load_optimizer(self.optimizer, state_dict.part(saved.tensors, "optimizer"))
         self.student.load_state_dict(state_dict.part(saved.tensors, "student"))
-        checkpoint.load_rng(state_dict.part(saved.tensors, "rng"), self.generator)
+        if saved.own is None:
+            self.generator.manual_seed(self.config.seed + self.step)
+            return
+        self.student.load_own_state_dict(state_dict.part(saved.own.tensors, "student"))
+        checkpoint.load_rng(state_dict.part(saved.own.tensors, "rng"), self.generator, self.own_generator)

@@ -9,6 +9,7 @@ from torch import nn
 
 from rpd.algorithms.distillation import DistillObjective
 from rpd.config.schema import RunConfig
+from rpd.core.distributed import SOLO, World
 from rpd.envs.errors import ConfigError
 from rpd.envs.vector_env import VectorEnv
 from rpd.students.actor_critic import ActorCritic
@@ -88,8 +89,13 @@ def _started(config: RunConfig, env: VectorEnv) -> ActorCritic:
     return policy
 
 
-def make_teacher(config: RunConfig, env: VectorEnv) -> Teacher | None:
+def make_teacher(config: RunConfig, env: VectorEnv, seed: int | None = None) -> Teacher | None:
     """Build the run's teacher; None for the algorithms ppo and bc.
+
+    Args:
+        config: configuration of the run.
+        env: the environment.
+        seed: seed of the teacher's random numbers; None: that of the run.
 
     Raises:
         ConfigError: the algorithm needs a teacher or uses none, or see `rpd.teachers.registry.make`.
@@ -105,15 +111,15 @@ def make_teacher(config: RunConfig, env: VectorEnv) -> Teacher | None:
             f"algorithm {config.algorithm} needs a teacher: add --teacher, e.g. --teacher scripted:noisy; see `rpd list`"
         )
     teacher = teachers.make(config.teacher, env.spec, env.device)
-    teacher.seed(config.seed)
+    teacher.seed(config.seed if seed is None else seed)
     return teacher
 
 
-def make_objective(config: RunConfig, teacher: Teacher | None, env: VectorEnv) -> DistillObjective | None:
+def make_objective(config: RunConfig, teacher: Teacher | None, env: VectorEnv, world: World = SOLO) -> DistillObjective | None:
     """Build the distillation objective and check it against the teacher's output fields; None without a teacher."""
     if teacher is None:
         return None
     return DistillObjective(
         config.distill, teacher.name, teacher.output_fields, env.spec.action.discrete,
-        use_reward=config.uses_reward, bin_edges=teacher.bin_edges,
+        use_reward=config.uses_reward, bin_edges=teacher.bin_edges, world=world,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from rpd.algorithms.distillation.divergences import DIVERGENCES
 from rpd.config.generalist import DistillRun
 from rpd.config.schema import DistillConfig
 from rpd.core.device import prepare_process
+from rpd.core.distributed import SOLO, World
 from rpd.core.files import write_json
 from rpd.core.seeds import CURVE_SEED, FINAL_SEED
 from rpd.core.statistics import wilson
@@ -50,6 +51,7 @@ class GeneralistTrainer(TrainingLoop):
         held: environments of robots without a specialist, for the final evaluation.
         device: device of the student.
         resume: checkpoint to continue from; None: start a run.
+        world: ranks of the run: they share each batch, and each records some of the cells.
 
     Raises:
         ConfigError: an invalid setting, before training starts.
@@ -66,11 +68,15 @@ class GeneralistTrainer(TrainingLoop):
         held: Sequence[VectorEnv],
         device: torch.device,
         resume: checkpoint.Checkpoint | None = None,
+        world: World = SOLO,
     ) -> None:
-        super().__init__(config, run_dir, resume, config.save_freq)
+        super().__init__(config, run_dir, resume, config.save_freq, world=world)
         self.cells, self.held, self.device = list(cells), list(held), device
-        if config.batch_size < len(cells):
-            raise ConfigError(f"batch_size {config.batch_size} is less than one row of each of {len(cells)} specialists")
+        if (each := config.batch_size // len(cells)) < world.size:
+            raise ConfigError(
+                f"batch_size {config.batch_size} is less than one row of each of {len(cells)} specialists for each rank"
+            )
+        self.share = world.share(each)
         prepare_process(config.seed, config.num_threads)
         self.generator = torch.Generator().manual_seed(config.seed)
         specs = [cell.env.spec for cell in cells]
@@ -83,7 +89,8 @@ class GeneralistTrainer(TrainingLoop):
             self.policy = loaded
         for env in self.held:
             self.policy.adapt_to(env.spec)
-        self.data = GeneralistData(config, self.run_dir, cells, self.policy)
+        self.data = GeneralistData(config, self.run_dir, cells, self.policy, world)
+        world.copy_from_first(self.weights())
         self.divergence = next(variant.fn for variant in DIVERGENCES[config.divergence] if variant.needs <= {"mean", "std"})
         self.divergence_config = DistillConfig(
             divergence=config.divergence, min_teacher_std=config.min_teacher_std, detach_std=config.detach_std
@@ -112,12 +119,16 @@ class GeneralistTrainer(TrainingLoop):
         """Evaluate the specialists once, on the episodes of the final evaluation."""
         for cell in self.cells:
             if cell.name not in self.specialists and not stop():
-                self.specialists[cell.name] = evaluate(cell.env, cell.teacher, self.config.final_eval_episodes, FINAL_SEED)
+                self.specialists[cell.name] = evaluate(
+                    cell.env, cell.teacher, self.config.final_eval_episodes, FINAL_SEED, world=self.world
+                )
 
     def prepare(self, stop: Stop) -> bool:
         """Collect the data of a stage when the stage begins."""
-        if self.gathered == self.stage or stop():
-            return not stop()
+        if stop():
+            return False
+        if self.gathered == self.stage:
+            return True
         if not self.data.gather(self.stage, stop):
             return False
         if self.step == 0:
@@ -143,26 +154,27 @@ class GeneralistTrainer(TrainingLoop):
         """Take gradient steps of a stage; returns mean metrics."""
         config = self.config
         count = min(LOG_EVERY, config.ends(self.stage) - self.step)
-        each = config.batch_size // len(self.cells)
         params, rows = self.policy.policy_parameters(), []
         for _ in range(count):
             rate = config.learning_rate * progress_rate(self.step, config.total_steps, 0)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            batch = self.data.pool.draw(each, self.generator)
+            batch = self.data.pool.draw(self.share, self.generator)
             # KL(specialist || generalist) over each robot's own dimensions, averaged over balanced rows
             student = self.policy.distribution(batch["obs"])
             divergence = self.divergence(
                 student.imitation or student, {k: batch[k] for k in ("mean", "std")}, self.divergence_config
             )
             self.optimizer.zero_grad(set_to_none=True)
+            divergence = divergence.view(len(self.cells), self.share.count).sum(1) / self.share.total  # this rank's part
             divergence.mean().backward()
+            self.world.sum_gradients(params)
             torch.nn.utils.clip_grad_norm_(params, MAX_GRAD_NORM, foreach=True)
             self.optimizer.step()
-            rows.append(divergence.detach().view(len(self.cells), each).mean(1))
+            rows.append(divergence.detach())
             self.step += 1
             report_progress("learning", len(rows), count)
-        means = torch.stack(rows).mean(0).tolist()  # [cells]
+        means = self.world.sum(torch.stack(rows).mean(0)).tolist()  # [cells]
         metrics = {f"divergence/{cell.name}": value for cell, value in zip(self.cells, means, strict=True)}
         metrics["distill/divergence"] = sum(means) / len(means)
         if not np.isfinite(metrics["distill/divergence"]):
@@ -173,7 +185,7 @@ class GeneralistTrainer(TrainingLoop):
 
     def _evaluate(self, env: VectorEnv, episodes: int, seed: int) -> EvalResult:
         self.policy.adapt_to(env.spec)
-        return evaluate(env, StudentPolicy(self.policy, "generalist"), episodes, seed)
+        return evaluate(env, StudentPolicy(self.policy, "generalist"), episodes, seed, world=self.world)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the student on every robot; returns success rates per robot and over all."""
@@ -193,10 +205,18 @@ class GeneralistTrainer(TrainingLoop):
         held: list[dict[str, Any]] = []
         for env in self.held:
             student = self._evaluate(env, config.final_eval_episodes, FINAL_SEED)
+            base = base_result(self.cells, env, config.final_eval_episodes, self.device, self.world)
             held.append({
                 "task": env.spec.task, "robot": env.spec.embodiment.name, "note": self.policy.note,
-                "base": base_result(self.cells, env, config.final_eval_episodes, self.device), "generalist": student.to_dict(),
+                "base": base, "generalist": student.to_dict(),
             })  # fmt: skip
+        with self.world.together():
+            if self.world.is_first:
+                self._write_result(rows, held)
+
+    def _write_result(self, rows: list[dict[str, Any]], held: list[dict[str, Any]]) -> None:
+        """Record videos, and write the results of the robots with and without a specialist to result.json."""
+        config = self.config
         film(self.policy, [cell.env for cell in self.cells] + self.held, self.run_dir / FILM, FINAL_SEED)
         self.policy.adapt_to(self.cells[0].env.spec)
         result = {
@@ -209,22 +229,29 @@ class GeneralistTrainer(TrainingLoop):
 
     # Saving --------------------------------------------------------------------------------------------------------
 
+    def weights(self) -> list[Tensor]:
+        """See `TrainingLoop.weights`."""
+        return [tensor for tensor in self.policy.state_dict().values() if tensor.is_floating_point()]
+
     def save(self) -> None:
         """See `TrainingLoop.save`."""
         self.policy.adapt_to(self.cells[0].env.spec)
-        optimizer, rng = checkpoint.optimizer_tensors(self.optimizer), checkpoint.rng_tensors(self.generator)
-        tensors = state_dict.join({"optimizer": optimizer, "rng": rng})
+        tensors = checkpoint.optimizer_tensors(self.optimizer)
+        own = checkpoint.RankState(checkpoint.rng_tensors(self.generator), {})
         meta = {
             "wall": self.wall,
             "sources": self.sources,
             "config": self.config.model_dump(mode="json"),
             "specialists": {name: r.to_full_dict() for name, r in self.specialists.items()},
         }
-        checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, keep=self.config.max_checkpoints)
+        checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, own, self.config.max_checkpoints, self.world)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         check_same(str(self.run_dir), {c.name: str(c.run) for c in self.cells}, saved.meta["sources"], self.sources)
         measured = {name: EvalResult.from_full_dict(r) for name, r in saved.meta["specialists"].items()}
         self.specialists = {name: r for name, r in measured.items() if r.n == self.config.final_eval_episodes}
-        checkpoint.load_optimizer(self.optimizer, state_dict.part(saved.tensors, "optimizer"))
-        checkpoint.load_rng(state_dict.part(saved.tensors, "rng"), self.generator)
+        checkpoint.load_optimizer(self.optimizer, saved.tensors)
+        if saved.own is not None:
+            checkpoint.load_rng(saved.own.tensors, self.generator)
+        else:
+            self.generator.manual_seed(self.config.seed + self.step)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rpd.config.generalist import DistillRun
 from rpd.core import memory
+from rpd.core.distributed import SOLO, World
 from rpd.core.memory import Item
 from rpd.core.seeds import TRAIN_SEED
 from rpd.datasets import specialists
@@ -54,9 +55,13 @@ class GeneralistData:
         run_dir: run folder.
         cells: the specialists and their environments.
         policy: the student.
+        world: ranks of the run. Rank r records the cells r, r + size, ...; all read all recordings.
     """
 
-    def __init__(self, config: DistillRun, run_dir: Path, cells: Sequence[Cell], policy: GeneralistActorCritic) -> None:
+    def __init__(
+        self, config: DistillRun, run_dir: Path, cells: Sequence[Cell], policy: GeneralistActorCritic, world: World = SOLO
+    ) -> None:
+        self.world = world
         self.config, self.run_dir, self.cells, self.policy = config, run_dir, list(cells), policy
         self.robot_ios = [policy.layout.robot_io(cell.env.spec) for cell in cells]
         self.pool = specialists.Pool(self.robot_ios, policy.device)
@@ -64,8 +69,12 @@ class GeneralistData:
     def gather(self, stage: int, stop: Stop) -> bool:
         """Fill the pool for a stage, from existing files or by recording; returns False if stopped."""
         config = self.config
-        paths = [self.path(stage, cell) for cell in self.cells]
-        if not all(path.exists() for path in paths) and not self._record(stage, paths, stop):
+        own = self.cells[self.world.rank :: self.world.size]
+        recorded = True
+        with self.world.together():
+            if not all(self.path(stage, cell).exists() for cell in own):
+                recorded = self._record(stage, own, stop)
+        if self.world.any(not recorded):
             return False
         if not config.aggregate_dataset:
             self.pool.clear()
@@ -101,20 +110,23 @@ class GeneralistData:
         """Return the path of a cell's recording of a stage."""
         return self.run_dir / "data" / f"{stage:02d}-{cell.name}.safetensors"
 
-    def _record(self, stage: int, paths: list[Path], stop: Stop) -> bool:
+    def _record(self, stage: int, cells: Sequence[Cell], stop: Stop) -> bool:
+        """Record a stage's episodes on this rank's cells; returns False if stopped."""
         config = self.config
         seed = TRAIN_SEED * (1 + config.seed) + OWN_SEEDS + stage * STAGE_SEEDS
         episodes = config.round_episodes if stage else config.episodes
-        columns = [body.columns[body.present] for body in self.robot_ios]
-        players = [Player(cell, episodes, seed, own) for cell, own in zip(self.cells, columns, strict=True)]
+        index = {cell.name: i for i, cell in enumerate(self.cells)}
+        bodies = [self.robot_ios[index[cell.name]] for cell in cells]
+        columns = [body.columns[body.present] for body in bodies]
+        players = [Player(cell, episodes, seed, own) for cell, own in zip(cells, columns, strict=True)]
         if stage:
-            index = {cell.name: i for i, cell in enumerate(self.cells)}
-            played = generalist_plays(players, lambda running: self._act(running, index), stop)
+            played = generalist_plays(players, lambda running: self._act(running, index), stop.here)
         else:
-            played = all(specialists_play(player, stop) for player in players)
+            played = all(specialists_play(player, stop.here) for player in players)
         if not played:
             return False
-        for path, player, own in zip(paths, players, columns, strict=True):
+        for player, own in zip(players, columns, strict=True):
+            path = self.path(stage, player.cell)
             names = [player.cell.env.spec.state_names[i] for i in own.tolist()]
             specialists.write(path, player.result(), *player.solved, config.storage, names, player.cell.identity or "")
         return True

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rpd.core.distributed import World
 from rpd.core.seeds import FINAL_SEED
 from rpd.envs.errors import SpecMismatch
 from rpd.envs.vector_env import VectorEnv
@@ -35,7 +36,9 @@ def cell_result(cell: Cell, student: EvalResult, specialist: EvalResult) -> dict
     }  # fmt: skip
 
 
-def base_result(cells: Sequence[Cell], env: VectorEnv, episodes: int, device: torch.device) -> dict[str, Any] | None:
+def base_result(
+    cells: Sequence[Cell], env: VectorEnv, episodes: int, device: torch.device, world: World
+) -> dict[str, Any] | None:
     """Evaluate the base of a task's specialists on a held-out robot.
 
     Args:
@@ -43,6 +46,7 @@ def base_result(cells: Sequence[Cell], env: VectorEnv, episodes: int, device: to
         env: environment of the held-out robot.
         episodes: number of episodes.
         device: device of the base.
+        world: ranks that share the episodes.
 
     Returns:
         The evaluation; None if the specialists have no internal base, or the base does not fit the robot.
@@ -56,4 +60,4 @@ def base_result(cells: Sequence[Cell], env: VectorEnv, episodes: int, device: to
         base.adapt_to(env.spec)
     except SpecMismatch:
         return None
-    return evaluate(env, StudentPolicy(base, "base"), episodes, FINAL_SEED).to_dict()
+    return evaluate(env, StudentPolicy(base, "base"), episodes, FINAL_SEED, world=world).to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,13 +11,26 @@ from pathlib import Path
 from pydantic import BaseModel
 from torch import Tensor
 
+from rpd.core.distributed import SOLO, World
 from rpd.core.interrupt import Interrupt
 from rpd.envs.errors import ServerLost
 from rpd.runs import checkpoint
 from rpd.runs.tracker import Tracker, record_settings
 
-Stop = Callable[[], bool]
-"""Returns whether the run must stop at the next opportunity."""
+
+class Stop:
+    """Request to stop the run at the next opportunity.
+
+    Attributes:
+        here: returns whether this rank was asked to stop, for work that the ranks do not do in step.
+    """
+
+    def __init__(self, here: Callable[[], bool], world: World = SOLO) -> None:
+        self.here, self.world = here, world
+
+    def __call__(self) -> bool:
+        """Return whether any rank was asked to stop; all ranks call this together."""
+        return self.world.any(self.here())
 
 
 class TrainingLoop(ABC):
@@ -31,6 +45,7 @@ class TrainingLoop(ABC):
         resume: checkpoint to continue from; None: start a run.
         save_freq: steps between checkpoints.
         eval_freq: steps between evaluations; None: the subclass overrides `evaluation_due`.
+        world: ranks of the run. All execute the same iterations; rank 0 writes metrics, results and most of a checkpoint.
 
     Attributes:
         step: steps so far, in the algorithm's unit; incremented by `iterate`.
@@ -48,8 +63,9 @@ class TrainingLoop(ABC):
         resume: checkpoint.Checkpoint | None,
         save_freq: int,
         eval_freq: int | None = None,
+        world: World = SOLO,
     ) -> None:
-        self.config, self.run_dir = config, Path(run_dir)
+        self.config, self.run_dir, self.world = config, Path(run_dir), world
         self.save_freq, self.eval_freq = save_freq, eval_freq
         self.step, self.wall = (0, 0.0) if resume is None else (resume.step, float(resume.meta["wall"]))
         self.resume_step = self.saved_step = None if resume is None else resume.step
@@ -73,6 +89,10 @@ class TrainingLoop(ABC):
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Evaluate the current policy; returns metrics."""
+
+    @abstractmethod
+    def weights(self) -> list[Tensor]:
+        """Return the trained parameters, which are equal on all ranks."""
 
     @abstractmethod
     def save(self) -> None:
@@ -117,10 +137,12 @@ class TrainingLoop(ABC):
                 saved.
             OSError: the run folder cannot be written; the last checkpoint is intact.
         """
-        record_settings(self.run_dir, self.config, self.sources)
+        with self.world.together():
+            if self.world.is_first:
+                record_settings(self.run_dir, self.config, self.sources)
         try:
             with Interrupt() as interrupt:
-                complete = self._train(lambda: interrupt.requested)
+                complete = self._train(Stop(lambda: interrupt.requested, self.world))
             if complete:
                 self.finish()
             return complete
@@ -138,7 +160,8 @@ class TrainingLoop(ABC):
     def _train(self, stop: Stop) -> bool:
         """Iterate to the end or until stopped; returns whether the run is complete."""
         self.begin(stop)
-        with Tracker(self.run_dir, self.total_steps, self.resume_step) as tracker:
+        first = self.world.is_first
+        with Tracker(self.run_dir, self.total_steps, self.resume_step) if first else contextlib.nullcontext() as tracker:
             while self.step < self.total_steps and self.prepare(stop):
                 before, began = self.step, self.clock()
                 metrics = self.iterate()
@@ -147,7 +170,9 @@ class TrainingLoop(ABC):
                 metrics |= {"time/fps": (self.step - before) / seconds, "time/wall": self.wall}
                 if self.evaluation_due(before):
                     metrics |= self.evaluate()
-                tracker.log(self.step, metrics)
+                with self.world.together():
+                    if tracker is not None:
+                        tracker.log(self.step, metrics)
                 if self.saving_due(before):
                     self._save()
         complete = self.step >= self.total_steps
@@ -156,5 +181,6 @@ class TrainingLoop(ABC):
         return complete
 
     def _save(self) -> None:
+        self.world.check_equal(self.weights(), "weights")
         self.save()
         self.saved_step = self.step

@@ -45,11 +45,12 @@ BACKWARD = 1.5
 """Factor of the activations' memory during the backward pass, which adds temporary gradients."""
 
 
-def check_rollout(config: RunConfig, obs: TensorDict, policy: ActorCritic, device: torch.device) -> None:
+def check_rollout(config: RunConfig, num_envs: int, obs: TensorDict, policy: ActorCritic, device: torch.device) -> None:
     """Check that one on-policy batch fits into memory. `make` estimates the whole run.
 
     Args:
         config: configuration of the run.
+        num_envs: environments N of this rank.
         obs: observations [N] of the environments.
         policy: the student.
         device: device of the batch.
@@ -57,14 +58,14 @@ def check_rollout(config: RunConfig, obs: TensorDict, policy: ActorCritic, devic
     Raises:
         ConfigError: it does not fit; names the largest item and the options that reduce it.
     """
-    items = memory.rollout(memory.row_bytes(obs), config.ppo.num_steps, config.env.num_envs, device)
+    items = memory.rollout(memory.row_bytes(obs), config.ppo.num_steps, num_envs, device)
     if config.student.state_estimator:
         items.append(replay_memory(obs, policy.spec.cameras, config.state_estimator, device))
     remedy = (
         "lower ppo.num_steps, env.num_envs, env.image_size or state_estimator.replay_capacity; "
         "`rpd doctor --plan` lists everything"
     )
-    memory.check(items, f"a batch of {config.ppo.num_steps} steps from {config.env.num_envs} environments", remedy)
+    memory.check(items, f"a batch of {config.ppo.num_steps} steps from {num_envs} environments", remedy)
 
 
 @dataclass(frozen=True)

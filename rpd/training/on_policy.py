@@ -14,6 +14,7 @@ from rpd.algorithms.distillation import GateContext
 from rpd.algorithms.state_estimation import PerceptionLearner
 from rpd.config.schema import RunConfig
 from rpd.core.device import prepare_process, resolve_device
+from rpd.core.distributed import SOLO, World, rank_device
 from rpd.core.files import write_json
 from rpd.core.seeds import CURVE_SEED, FINAL_SEED, TRAIN_SEED
 from rpd.envs import registry as envs
@@ -24,6 +25,7 @@ from rpd.policies.builtin import StudentPolicy
 from rpd.policies.cameras import with_teacher_cameras
 from rpd.policies.identity import begun_with
 from rpd.rollout.collector import Collector
+from rpd.rollout.minibatches import Minibatches
 from rpd.runs import checkpoint
 from rpd.runs.tracker import read_metrics
 from rpd.students.actor_critic import ActorCritic
@@ -33,6 +35,7 @@ from rpd.teachers.refs import teacher_of
 from rpd.training.builders import make_objective, make_policy, make_teacher
 from rpd.training.loop import Stop, TrainingLoop
 from rpd.training.memory_estimate import check_rollout
+from rpd.training.rank_setup import own_environments, own_generator, rank_seed, seed_rank, simulator_threads
 from rpd.training.result import run_result
 
 
@@ -43,6 +46,7 @@ class OnPolicyTrainer(TrainingLoop):
         config: the resolved configuration.
         run_dir: run folder.
         resume: checkpoint to continue from; None: start a run.
+        world: ranks of the run. Each has `env.num_envs` / size environments and a teacher of its own.
 
     Raises:
         ConfigError: an invalid setting, before training starts.
@@ -50,18 +54,22 @@ class OnPolicyTrainer(TrainingLoop):
 
     config: RunConfig
 
-    def __init__(self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None, world: World = SOLO
+    ) -> None:
         env_config = with_teacher_cameras(config.env, config.teacher, teacher_of(config.base))
         config = config.model_copy(update={"env": env_config})
-        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq)
+        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
         self.sources = begun_with(config, self.run_dir, None if resume is None else resume.meta["sources"])
-        self.device = torch.device(resolve_device(config.device))
+        self.device = torch.device(rank_device(resolve_device(config.device)))
         prepare_process(config.seed, config.num_threads)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.seed = rank_seed(config.seed, world)
 
-        self.env = envs.make(config.task, env_config, self.device, config.num_threads)
-        self.teacher = make_teacher(config, self.env)
-        self.objective = make_objective(config, self.teacher, self.env)
+        threads = simulator_threads(config.num_threads)
+        self.env = envs.make(config.task, own_environments(env_config, world), self.device, threads)
+        self.teacher = make_teacher(config, self.env, self.seed)
+        self.objective = make_objective(config, self.teacher, self.env, world)
         if self.teacher is not None and self.objective is not None:
             self.teacher.requested_fields = self.objective.requested_fields
         if resume is None:
@@ -70,27 +78,33 @@ class OnPolicyTrainer(TrainingLoop):
             self.policy = ActorCritic.from_pretrained(resume.policy_dir, self.device)
             self.policy.adapt_to(self.env.spec)
         self.config = self.config.model_copy(update={"student": self.policy.config})  # that of `pretrained_path`, if given
-        self.env = with_base(self.env, self.policy, config.seed, teacher_of(config.base))
+        self.env = with_base(self.env, self.policy, self.seed, teacher_of(config.base))
+        self.own_generator = own_generator(self.generator, world)
+        seed_rank(config.seed, world, self.own_generator)
+        world.copy_from_first(self.weights())
         self.optimizer = ppo.make_optimizer(self.policy, config.ppo)
-        self.state_estimator = (
-            PerceptionLearner(self.policy, config.state_estimator, self.generator) if config.student.state_estimator else None
-        )
-        self.augment = None if self.state_estimator is not None else augmentation(self.policy, self.generator)
+        self.state_estimator: PerceptionLearner | None = None
+        if config.student.state_estimator:
+            self.state_estimator = PerceptionLearner(self.policy, config.state_estimator, self.own_generator, world)
+        self.augment = None if self.state_estimator is not None else augmentation(self.policy, self.own_generator)
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
-            explore=config.uses_reward or (self.objective is not None and self.objective.uses_advantage),
+            config.uses_reward or (self.objective is not None and self.objective.uses_advantage), world,
         )  # fmt: skip
-        together = eval_config(config.task, env_config, config.eval_episodes)
-        self.eval_env = envs.make(config.task, together, self.device, config.num_threads)
+        self.minibatches = Minibatches(config.ppo.num_minibatches, self.env.num_envs, world)
+        together = eval_config(config.task, env_config, config.eval_episodes, world.size)
+        self.eval_env = envs.make(config.task, together, self.device, threads)
         self.success: float | None = None  # in the newest evaluation
         self.teacher_result: EvalResult | None = None
         self.base_result: EvalResult | None = None
-        if resume is None:
-            self.collector.obs = self.env.reset(TRAIN_SEED * (1 + config.seed), random_start_length=True)
-            self.policy.update_normalization(self.collector.obs)
-        else:
+        if resume is not None:
             self._load(resume)
-        check_rollout(config, self.collector.obs, self.policy, self.device)
+        if resume is None or resume.own is None:
+            first = TRAIN_SEED * (1 + config.seed) + self.step + world.rank * self.env.num_envs
+            self.collector.obs = self.env.reset(first, random_start_length=True)
+        if resume is None:
+            self.policy.update_normalization(self.collector.obs, world.add_up)
+        check_rollout(self.config, self.env.num_envs, self.collector.obs, self.policy, self.device)
 
     @property
     def total_steps(self) -> int:
@@ -138,7 +152,15 @@ class OnPolicyTrainer(TrainingLoop):
         if self.state_estimator is not None:  # the policy reads state estimates: drop the images for the epochs
             flat["obs"] = obs.exclude(*self.policy.spec.cameras)
         metrics = ppo.update(
-            self.policy, self.optimizer, flat, config.ppo, self.generator, objective, config.uses_reward, self.augment
+            self.policy,
+            self.optimizer,
+            flat,
+            config.ppo,
+            self.generator,
+            objective,
+            config.uses_reward,
+            self.augment,
+            self.minibatches,
         )
         seconds = {**self.collector.times, "update": self.clock() - began}
         if self.state_estimator is not None:
@@ -146,17 +168,24 @@ class OnPolicyTrainer(TrainingLoop):
             metrics |= self.state_estimator.update(obs, progress)
             seconds["state_estimator"] = self.clock() - began
         # Normalization changes between batches only, so that stored log-probabilities stay valid within one.
-        self.policy.update_normalization(flat["obs"])
+        self.policy.update_normalization(flat["obs"], self.world.add_up)
         metrics |= {f"time/{name}": value for name, value in seconds.items()}
         metrics |= {f"rollout/{name}": value for name, value in self.collector.episodes.means.items()}
+        queries, base_queries = self._queries()
         if self.teacher is not None:
-            metrics["teacher/queries"] = float(self.collector.queries)
+            metrics["teacher/queries"] = float(queries)
         if isinstance(self.policy, ResidualActorCritic):
             metrics["residual/alpha"] = self.policy.residual.alpha_at(progress)
         if isinstance(self.env, BaseActionWrapper):
-            metrics["base/queries"] = float(self.env.queries)
+            metrics["base/queries"] = float(base_queries)
         self.step += config.ppo.num_steps * config.env.num_envs
         return metrics
+
+    def _queries(self) -> tuple[int, int]:
+        """Return the number of observations that the teachers of all ranks have labeled, and that of the base's actions."""
+        own = [self.collector.queries, self.env.queries if isinstance(self.env, BaseActionWrapper) else 0]
+        teacher, base = self.world.sum(torch.tensor(own)).tolist()
+        return teacher, base
 
     def _collect(self, label: bool) -> TensorDict:
         """Collect one batch [M] and add its advantages and returns."""
@@ -168,15 +197,17 @@ class OnPolicyTrainer(TrainingLoop):
     def _evaluate(self, seed: int, episodes: int) -> EvalResult:
         """Evaluate the student."""
         with evaluation_env(self.env, self.eval_env, seed) as env:
-            return evaluate(env, StudentPolicy(self.policy), episodes, seed)
+            return evaluate(env, StudentPolicy(self.policy), episodes, seed, world=self.world)
 
     def _evaluate_teacher(self) -> None:
         """Evaluate the teacher once, on the episodes of the final evaluation."""
         if self.teacher is None or self.teacher_result is not None:
             return
-        self.teacher.seed(self.config.seed)
-        self.teacher_result = evaluate(self.eval_env, self.teacher, self.config.final_eval_episodes, FINAL_SEED)
-        self.teacher.seed(self.config.seed)
+        self.teacher.seed(self.seed)
+        self.teacher_result = evaluate(
+            self.eval_env, self.teacher, self.config.final_eval_episodes, FINAL_SEED, world=self.world
+        )
+        self.teacher.seed(self.seed)
         self.teacher.reset(torch.ones(self.env.num_envs, dtype=torch.bool, device=self.teacher.device))
 
     def _evaluate_base(self) -> None:
@@ -189,48 +220,76 @@ class OnPolicyTrainer(TrainingLoop):
         student = self._evaluate(FINAL_SEED, self.config.final_eval_episodes)
         result = run_result(
             self.config, self.env.spec, self.step, self.wall, read_metrics(self.run_dir), student,
-            self.teacher_result, self.base_result, self.collector.queries, self.sources,
+            self.teacher_result, self.base_result, self._queries()[0], self.sources,
         )  # fmt: skip
-        write_json(self.run_dir / "result.json", result)
+        with self.world.together():
+            if self.world.is_first:
+                write_json(self.run_dir / "result.json", result)
 
     # Saving -------------------------------------------------------------------------------------------------------
 
+    def weights(self) -> list[torch.Tensor]:
+        """See `TrainingLoop.weights`."""
+        return [tensor for tensor in self.policy.state_dict().values() if tensor.is_floating_point()]
+
     def save(self) -> None:
         """See `TrainingLoop.save`."""
+        estimator = self.state_estimator
         tensors = state_dict.join({
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
-            "rng": checkpoint.rng_tensors(self.generator),
+            "state_estimator": {} if estimator is None else estimator.state_dict(),
+        })  # fmt: skip
+        own = state_dict.join({
+            "rng": checkpoint.rng_tensors(self.generator, self.own_generator),
             "env": self.env.state_dict(),
             "teacher": {} if self.teacher is None else self.teacher.state_dict(),
-            "state_estimator": {} if self.state_estimator is None else self.state_estimator.state_dict(),
+            "replay": {} if estimator is None else estimator.own_state_dict(),
         })  # fmt: skip
         meta = {
             "wall": self.wall,
             "sources": self.sources,
             "config": self.config.model_dump(mode="json"),
             "success": self.success,
-            "collector": self.collector.state(),
+            "queries": self._queries(),
+            "episodes": self.collector.episodes.means,
             "objective": None if self.objective is None else self.objective.state_dict(),
             "teacher_result": None if self.teacher_result is None else self.teacher_result.to_full_dict(),
             "base_result": None if self.base_result is None else self.base_result.to_full_dict(),
         }
-        checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, keep=self.config.max_checkpoints)
+        mine = checkpoint.RankState(own, self.collector.state())
+        checkpoint.save(self.run_dir, self.step, self.policy, tensors, meta, mine, self.config.max_checkpoints, self.world)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         checkpoint.load_optimizer(self.optimizer, state_dict.part(saved.tensors, "optimizer"))
-        self.collector.obs = self.env.load_state_dict(state_dict.part(saved.tensors, "env"))
-        if self.teacher is not None:
-            self.teacher.load_state_dict(state_dict.part(saved.tensors, "teacher"))
         if self.state_estimator is not None:
             self.state_estimator.load_state_dict(state_dict.part(saved.tensors, "state_estimator"))
         meta = saved.meta
-        self.success = meta["success"]
-        self.collector.load_state(meta["collector"])
+        self.success, self.collector.episodes.means = meta["success"], meta["episodes"]
         if self.objective is not None:
             self.objective.load_state_dict(meta["objective"])
         self.teacher_result = self._measured(meta["teacher_result"])
         self.base_result = self._measured(meta["base_result"])
-        checkpoint.load_rng(state_dict.part(saved.tensors, "rng"), self.generator)
+        if saved.own is not None:
+            self._load_own(saved.own)
+        else:
+            self._begin_anew(*meta["queries"])
+
+    def _begin_anew(self, queries: int, base_queries: int) -> None:
+        """Continue a run of another number of ranks: new random numbers; rank 0 takes over the counters."""
+        self.generator.manual_seed(self.config.seed + self.step)
+        if self.world.is_first and self.collector.teacher_queue is not None:
+            self.collector.teacher_queue.queries = queries
+        if self.world.is_first and isinstance(self.env, BaseActionWrapper):
+            self.env.queries = base_queries
+
+    def _load_own(self, own: checkpoint.RankState) -> None:
+        self.collector.obs = self.env.load_state_dict(state_dict.part(own.tensors, "env"))
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state_dict.part(own.tensors, "teacher"))
+        if self.state_estimator is not None:
+            self.state_estimator.load_own_state_dict(state_dict.part(own.tensors, "replay"))
+        self.collector.load_state(own.meta)
+        checkpoint.load_rng(state_dict.part(own.tensors, "rng"), self.generator, self.own_generator)
 
     def _measured(self, saved: dict[str, Any] | None) -> EvalResult | None:
         """Return a saved evaluation; None if `final_eval_episodes` has changed since."""

@@ -9,14 +9,18 @@ from typing import Any
 from rpd.config import loader
 from rpd.config import resume as resuming
 from rpd.config.schema import RunConfig
+from rpd.core.device import resolve_device
+from rpd.core.distributed import World, joined, rank_device
 from rpd.core.user_code import record_imports
 from rpd.envs.errors import ConfigError
 from rpd.policies.made_for import remarks
 from rpd.runs import checkpoint, lifecycle
 from rpd.runs.reader import Run, read_run
+from rpd.runs.same_program import same_run
 from rpd.training import guard
 from rpd.training.behavior_cloning import BehaviorCloningTrainer
 from rpd.training.on_policy import OnPolicyTrainer
+from rpd.training.rank_setup import on_this_machine
 
 LOG = logging.getLogger(__name__)
 COMMAND = "rpd train"
@@ -50,8 +54,11 @@ def train(config: RunConfig | None = None, *, runs_dir: Path | str = "runs", nam
     chosen = _configured(config, options)
     kind = "residual" if chosen.base is not None else chosen.algorithm
     stem = f"{chosen.task.replace('/', '-')}-{kind}-seed{chosen.seed}"
-    with lifecycle.create_run_dir(Path(runs_dir), name, stem, COMMAND) as run_dir:
-        return _complete(_trainer(chosen, run_dir))
+    with (
+        joined(rank_device(resolve_device(chosen.device))) as world,
+        same_run(world, chosen, lambda: lifecycle.create_run_dir(Path(runs_dir), name, stem, COMMAND)) as run_dir,
+    ):
+        return _complete(_trainer(chosen, run_dir, None, world))
 
 
 def resume(run_dir: Path | str, **options: Any) -> Run:
@@ -77,11 +84,13 @@ def resume(run_dir: Path | str, **options: Any) -> Run:
         KeyboardInterrupt: see `train`.
     """
     run_dir = Path(run_dir)
-    with lifecycle.lock_run_dir(run_dir):
-        config = loader.validate(loader.file_settings(run_dir / "config.yaml"), str(run_dir / "config.yaml"))
-        record_imports(run_dir)
-        saved = lifecycle.load_latest_checkpoint(run_dir, config)
-        wanted = loader.change(config, options)
+    config = _configuration(run_dir)
+    wanted = loader.change(config, options)
+    with (
+        joined(rank_device(resolve_device(wanted.device))) as world,
+        same_run(world, wanted, lambda: lifecycle.lock_run_dir(run_dir)),
+    ):
+        saved = lifecycle.load_latest_checkpoint(run_dir, config, world)
         changes = resuming.changes(run_dir, config, wanted)
         config = wanted
         if saved is not None and lifecycle.is_complete(run_dir, config.total_timesteps):
@@ -93,9 +102,9 @@ def resume(run_dir: Path | str, **options: Any) -> Run:
             LOG.info(f"changed: {', '.join(changes)}")
         if saved is None:
             LOG.info(f"{run_dir} stopped before its first checkpoint: starting again")
-            return _complete(_trainer(config, run_dir))
+            return _complete(_trainer(config, run_dir, None, world))
         LOG.info(f"resuming {run_dir} at {saved.step:,} steps")
-        trainer = _trainer(config, run_dir, saved)
+        trainer = _trainer(config, run_dir, saved, world)
         if not trainer.exact_resume:
             LOG.info(f"the simulator of {config.task} is restored up to rounding: results differ from an uninterrupted run")
         return _complete(trainer)
@@ -110,13 +119,33 @@ def _configured(config: RunConfig | None, options: dict[str, Any]) -> RunConfig:
     return loader.configure(options.pop("task"), options)
 
 
+def _configuration(run_dir: Path) -> RunConfig:
+    """Read the configuration of a run.
+
+    Raises:
+        ConfigError: see `resume`.
+    """
+    lifecycle.check_run_dir(run_dir)
+    config = loader.validate(loader.file_settings(run_dir / "config.yaml"), str(run_dir / "config.yaml"))
+    record_imports(run_dir)
+    return config
+
+
 def _trainer(
-    config: RunConfig, run_dir: Path, saved: checkpoint.Checkpoint | None = None
+    config: RunConfig, run_dir: Path, saved: checkpoint.Checkpoint | None, world: World
 ) -> OnPolicyTrainer | BehaviorCloningTrainer:
-    guard.check(config)
+    with world.together():
+        return _built(config, run_dir, saved, world)
+
+
+def _built(
+    config: RunConfig, run_dir: Path, saved: checkpoint.Checkpoint | None, world: World
+) -> OnPolicyTrainer | BehaviorCloningTrainer:
+    guard.check(on_this_machine(config, world))
     teacher = f" and teacher {config.teacher}" if config.teacher is not None else ""
-    LOG.info(f"building {config.env.num_envs} environments of {config.task}{teacher}")
-    trainer = (BehaviorCloningTrainer if config.algorithm == "bc" else OnPolicyTrainer)(config, run_dir, saved)
+    spread = f" on {world.size} ranks" if world.size > 1 else ""
+    LOG.info(f"building {config.env.num_envs} environments of {config.task}{teacher}{spread}")
+    trainer = (BehaviorCloningTrainer if config.algorithm == "bc" else OnPolicyTrainer)(config, run_dir, saved, world)
     for note in remarks(trainer.env.spec, config.teacher, config.base, config.pretrained_path):
         LOG.warning(note)
     return trainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -12,6 +13,7 @@ from safetensors.torch import save as save_tensors
 from rpd.config.vla_finetuning import CloneConfig
 from rpd.core import memory
 from rpd.core.device import resolve_device
+from rpd.core.distributed import SOLO, World, rank_device
 from rpd.core.files import write_json
 from rpd.core.memory import Item
 from rpd.core.seeds import FINAL_SEED
@@ -32,6 +34,7 @@ from rpd.teachers import registry as teachers
 from rpd.teachers.vla.trainable import Minibatch, TrainableVLA
 from rpd.training.loop import TrainingLoop
 from rpd.training.lr_schedules import progress_rate
+from rpd.training.rank_setup import batch_share, seed_rank, simulator_threads
 from rpd.training.vla_models import build, check_init, init_identity, is_new, learning_rate
 
 LOG_EVERY = 20
@@ -50,6 +53,7 @@ class VLATrainer(TrainingLoop):
         config: the configuration.
         run_dir: run folder.
         resume: checkpoint to continue from; None: start a run.
+        world: ranks of the run, which share each batch.
 
     Raises:
         ConfigError: an invalid setting, before training starts.
@@ -57,18 +61,21 @@ class VLATrainer(TrainingLoop):
 
     config: CloneConfig
 
-    def __init__(self, config: CloneConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None) -> None:
+    def __init__(
+        self, config: CloneConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None, world: World = SOLO
+    ) -> None:
         check_init(config)
-        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq)
-        self.device = torch.device(resolve_device(config.device))
+        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
+        self.share = batch_share(config.batch_size, world, "batch_size")
+        self.device = torch.device(rank_device(resolve_device(config.device)))
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         torch.manual_seed(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
         demos = open_demos(*config.data, understand=True)
         camera = camera_of(demos, config.camera)
-        images = 4 * config.batch_size * demos.read(0, camera, [0]).nbytes  # float32
-        what = f"a minibatch of {config.batch_size:,} images"
+        images = 4 * self.share.count * demos.read(0, camera, [0]).nbytes  # float32
+        what = f"a minibatch of {self.share.count:,} images"
         memory.check([Item("model", "pixels", images, self.device)], what, "lower batch_size")
         if config.scene_steps and not config.scene_weight:
             raise ConfigError(f"--scene-steps {config.scene_steps} needs a scene loss: set --scene-weight, e.g. 1")
@@ -83,6 +90,8 @@ class VLATrainer(TrainingLoop):
         self.data = CloneData(demos, camera, self.learner.needs_scene, config, self.learner.horizon)
         self.data.prepare(self.learner.prepare)
         self.trainable = self.learner.trainable()
+        seed_rank(config.seed, world)
+        world.copy_from_first(self.weights())
         self.optimizer = torch.optim.AdamW(
             list(self.trainable.values()), lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
@@ -106,16 +115,19 @@ class VLATrainer(TrainingLoop):
             rate = learning_rate(config) * progress_rate(self.step - start, steps, config.warmup_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            batch = self.batch = self.data.sample(config.batch_size, self.generator)
+            batch = self.batch = self.data.sample(self.share, self.generator)
             self.optimizer.zero_grad(set_to_none=True)
             losses = self.learner.scene_loss(batch) if scene_stage else self.learner.loss(batch)
+            losses = {name: self.share.fraction * value for name, value in losses.items()}  # this rank's part
             torch.stack(list(losses.values())).sum().backward()
+            self.world.sum_gradients(list(self.trainable.values()))
             torch.nn.utils.clip_grad_norm_(self.trainable.values(), MAX_GRAD_NORM, foreach=True)
             self.optimizer.step()
             rows.append({name: value.detach() for name, value in losses.items()})
             self.step += 1
             report_progress("learning", len(rows), count)
-        metrics = {f"clone/{name}": torch.stack([row[name] for row in rows]).mean().item() for name in rows[0]}
+        means = self.world.sum(torch.stack([torch.stack(list(row.values())) for row in rows]).mean(0)).tolist()
+        metrics = {f"clone/{name}": mean for name, mean in zip(rows[0], means, strict=True)}
         if not all(map(math.isfinite, metrics.values())):
             raise NonFiniteError("loss", ", ".join(name for name, value in metrics.items() if not math.isfinite(value)))
         return metrics | {"clone/learning_rate": rate}
@@ -139,20 +151,32 @@ class VLATrainer(TrainingLoop):
     def finish(self) -> None:
         """Export the model, evaluate the exported model on the tasks, and write result.json."""
         folder = self.run_dir / MODEL
-        if not folder.exists():
-            self.learner.export(folder)
+        with self.world.together():
+            if self.world.is_first and not folder.exists():
+                self.learner.export(folder)
         config, played = self.config, []
         name = f"{config.family}:{folder}"
         for task in self.demos.tasks if config.eval_episodes else []:
-            robot, count = self.demos.specs[task].embodiment.name, min(config.eval_episodes, MAX_EVAL_ENVS)
+            robot, count = (
+                self.demos.specs[task].embodiment.name,
+                min(-(-config.eval_episodes // self.world.size), MAX_EVAL_ENVS),
+            )
             env = envs.make(
-                task, with_teacher_cameras(EnvConfig(robot=robot, num_envs=count), name), self.device, config.num_threads
+                task,
+                with_teacher_cameras(EnvConfig(robot=robot, num_envs=count), name),
+                self.device,
+                simulator_threads(config.num_threads),
             )
             try:
                 teacher = teachers.make(name, env.spec, self.device)
-                played.append(evaluate(env, teacher, config.eval_episodes, FINAL_SEED).to_dict())
+                played.append(evaluate(env, teacher, config.eval_episodes, FINAL_SEED, world=self.world).to_dict())
             finally:
                 env.close()
+        with self.world.together():
+            if self.world.is_first:
+                self._write_result(played)
+
+    def _write_result(self, played: list[dict[str, Any]]) -> None:
         parameters = sum(p.numel() for p in self.learner.module.parameters())
         write_json(
             self.run_dir / "result.json",
@@ -167,12 +191,16 @@ class VLATrainer(TrainingLoop):
         batch = {} if self.batch is None else {"images": self.batch.images, "actions": self.batch.actions}
         return state_dict.join({"batch": batch, "trainable": dict(self.trainable)})
 
+    def weights(self) -> list[torch.Tensor]:
+        """See `TrainingLoop.weights`."""
+        return [parameter.data for parameter in self.trainable.values()]
+
     def save(self) -> None:
         """See `TrainingLoop.save`."""
-        optimizer, rng = checkpoint.optimizer_tensors(self.optimizer), checkpoint.rng_tensors(self.generator)
-        tensors = state_dict.join({"optimizer": optimizer, "rng": rng})
+        tensors = checkpoint.optimizer_tensors(self.optimizer)
+        own = checkpoint.RankState(checkpoint.rng_tensors(self.generator), {})
         meta = {"wall": self.wall, "sources": self.sources, "config": self.config.model_dump(mode="json")}
-        checkpoint.save(self.run_dir, self.step, _Trained(self.learner), tensors, meta, keep=1)
+        checkpoint.save(self.run_dir, self.step, _Trained(self.learner), tensors, meta, own, 1, self.world)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         stored = load_file(saved.policy_dir / TRAINED)
@@ -181,8 +209,11 @@ class VLATrainer(TrainingLoop):
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(stored[name])
-        checkpoint.load_optimizer(self.optimizer, state_dict.part(saved.tensors, "optimizer"))
-        checkpoint.load_rng(state_dict.part(saved.tensors, "rng"), self.generator)
+        checkpoint.load_optimizer(self.optimizer, saved.tensors)
+        if saved.own is not None:
+            checkpoint.load_rng(saved.own.tensors, self.generator)
+        else:
+            self.generator.manual_seed(self.config.seed + self.step)
 
 
 class _Trained:

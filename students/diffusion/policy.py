@@ -18,6 +18,7 @@ from rpd.students.io import pretrained
 from rpd.students.networks.distribution import executed
 from rpd.students.networks.normalizer import Normalizer
 from rpd.students.networks.state_estimator import Cameras, Obs
+from rpd.students.row_share import RowShare, draw_rows
 from rpd.students.spec_adapter import adapt_spec
 
 MIN_HALF_RANGE = 0.05
@@ -116,11 +117,12 @@ class DiffusionPolicy(pretrained.PretrainedPolicy):
         """Predict from noisy chunks x [N, H, A] at levels that broadcast to [N, H, 1]."""
         return nan_where_invalid(self.network(x, level.expand(*x.shape[:2], 1)[..., 0], context))
 
-    def loss(self, context: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the prediction, for executed actions [N, H, A] at random levels."""
+    def loss(self, context: Tensor, actions: Tensor, generator: torch.Generator, share: RowShare | None = None) -> Tensor:
+        """Mean squared error of the prediction for executed actions [N, H, A] at random levels; for `share` see `draw_rows`."""
         clean = self.normalize(actions)
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
-        level = self._levels(clean.shape[0], generator)
+        count, *chunk = clean.shape
+        noise = draw_rows(lambda n: torch.randn(n, *chunk, generator=generator, device=clean.device), count, share)
+        level = draw_rows(lambda n: self._levels(n, generator), count, share)
         predicted = self.predict(self.process.noisy(clean, noise, level), level, context)
         return (predicted - self.process.target(clean, noise)).square().mean()
 

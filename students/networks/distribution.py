@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from rpd.envs.finite import nan_where_invalid
+from rpd.students.row_share import RowShare, draw_rows
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -56,11 +57,12 @@ class ActionDistribution:
         return torch.where(self.discrete, sign(raw), raw)
 
     @torch.no_grad()
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one action [N, A] per row, without gradient."""
-        shape, device = self.raw.shape, self.raw.device
-        gaussian = self.raw + self.log_std.exp() * torch.randn(shape, generator=generator, device=device)
-        uniform = torch.rand(shape, generator=generator, device=device)
+    def sample(self, generator: torch.Generator | None = None, share: RowShare | None = None) -> Tensor:
+        """Draw one action [N, A] per row, without gradient; for `share` see `draw_rows`."""
+        (count, dims), device = self.raw.shape, self.raw.device
+        noise = draw_rows(lambda n: torch.randn(n, dims, generator=generator, device=device), count, share)
+        uniform = draw_rows(lambda n: torch.rand(n, dims, generator=generator, device=device), count, share)
+        gaussian = self.raw + self.log_std.exp() * noise
         return torch.where(self.discrete, sign(torch.sigmoid(self.raw) - uniform), gaussian)
 
     def log_prob(self, action: Tensor) -> Tensor:

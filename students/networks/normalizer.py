@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +32,19 @@ class Normalizer(nn.Module):
         self.register_buffer("scaled", torch.tensor(scaled or [False] * dim, dtype=torch.bool), persistent=False)
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Update the statistics with observations [N, dim]; call once per collected observation, not in the update epochs."""
+    def update(self, x: Tensor, add_up: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Update the statistics with observations [N, dim]; call once per collected observation, not in the update epochs.
+
+        Args:
+            x: the observations.
+            add_up: returns the sum of a tensor over all processes of a run, each with observations of its own; None: one.
+        """
         x = x.double()
-        n = x.shape[0]
+        n, mean, var = (x.shape[0], x.mean(0), x.var(0, correction=0)) if add_up is None else _moments(x, add_up)
         total = self.count + n
-        delta = x.mean(0) - self.mean
+        delta = mean - self.mean
         # M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)
-        m2 = self.var * self.count + x.var(0, correction=0) * n + delta.square() * self.count * n / total
+        m2 = self.var * self.count + var * n + delta.square() * self.count * n / total
         self.mean += delta * n / total
         self.var.copy_(m2 / total)
         self.count.copy_(total)
@@ -48,3 +53,10 @@ class Normalizer(nn.Module):
         """Whiten [N, dim]."""
         mean, std = self.mean.float(), self.var.float().sqrt().clamp(min=MIN_STD)
         return torch.where(self.scaled, x, (x - mean) / std).clamp(-CLIP, CLIP)
+
+
+def _moments(x: Tensor, add_up: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the number of rows, their mean [dim] and variance [dim] over all processes."""
+    sums = add_up(torch.cat([x.sum(0), x.new_tensor([float(len(x))])]))
+    count, mean = sums[-1], sums[:-1] / sums[-1]
+    return count, mean, add_up((x - mean).square().sum(0)) / count

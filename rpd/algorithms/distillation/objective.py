@@ -18,6 +18,7 @@ from rpd.algorithms.distillation.gates import GATES, Gate, GateContext
 from rpd.algorithms.distillation.opd import LOG_PROB_ESTIMATORS, opd_advantage
 from rpd.algorithms.distillation.schedules import Schedule
 from rpd.config.schema import DistillConfig
+from rpd.core.distributed import SOLO, World
 from rpd.envs.errors import ConfigError
 from rpd.students.networks.distribution import ActionDistribution
 
@@ -44,6 +45,7 @@ class DistillObjective:
         discrete: Sequence[bool],
         use_reward: bool = True,
         bin_edges: Tensor | None = None,
+        world: World = SOLO,
     ) -> None:
         """Check that the teacher provides the required fields.
 
@@ -54,6 +56,7 @@ class DistillObjective:
             discrete: which action dimensions are discrete (`ActionSpec.discrete`).
             use_reward: False if D is the only loss (dagger): w is then constant.
             bin_edges: edges of the teacher's bins (`Teacher.bin_edges`), or None.
+            world: ranks of the run, over which means are taken.
 
         Raises:
             ConfigError: names the missing fields, the provided ones, and divergences or gates that would work.
@@ -64,7 +67,7 @@ class DistillObjective:
         self.requested_fields = self.variant.needs | self.gate.needs
         self.schedule = Schedule(self.config)
         self._discrete = torch.tensor(list(discrete), dtype=torch.bool)
-        self._bin_edges = bin_edges
+        self._bin_edges, self._world = bin_edges, world
         self._blur = torch.empty(0)
         if self.variant.precompute is not None:
             assert bin_edges is not None, "a teacher with bins has bin edges"
@@ -99,26 +102,33 @@ class DistillObjective:
                 targets[name] = value.where(valid.view(-1, *[1] * (value.ndim - 1)), 0.0)
         targets["gate"] = self.compute_gate(targets, context)
         self.schedule.begin(progress, valid.device)
-        labeled = valid.sum()
-        self._metrics = {
-            "distill/gate": (targets["gate"] * valid).sum() / labeled.clamp_min(1),
-            "distill/label_fraction": labeled / valid.numel(),
-        }
+        gate = (targets["gate"] * valid).sum()
+        sums = torch.stack([gate, valid.to(gate.dtype).sum(), gate.new_tensor(valid.numel())])
+        gate, labeled, rows = self._world.sum(sums).unbind()
+        self._metrics = {"distill/gate": gate / labeled.clamp_min(1), "distill/label_fraction": labeled / rows}
         return self._advantage_targets(batch, targets) if self.uses_advantage else targets
 
     def compute_gate(self, teacher: TensorDict, context: GateContext) -> Tensor:
         """Return the gate [M] of teacher fields [M]."""
         return self.gate.fn(_fields(teacher), self._discrete.to(teacher["valid"].device), context, self.config)
 
-    def mean_divergence(self, student: ActionDistribution, targets: TensorDict) -> Tensor:
+    def mean_divergence(self, student: ActionDistribution, targets: TensorDict, mass: Tensor | None = None) -> Tensor:
         """Return sum_n m g D / max(1, sum_n m g'), without the weight.
 
         m is `valid`. g' is 1, or g with `normalize_gate`: the gate then changes where to distill, not how much.
+
+        Args:
+            student: distribution [M].
+            targets: see `prepare`, [M].
+            mass: the denominator, if other ranks have further rows; None: that of these rows, see `mass`.
         """
         divergence = self.variant.fn(student.imitation or student, _fields(targets), self.config)
-        mask = targets["valid"].to(divergence.dtype)
-        gated = mask * targets["gate"]
-        return (gated * divergence).sum() / (gated if self.config.normalize_gate else mask).sum().clamp_min(1)
+        valid, gate = targets["valid"], targets["gate"]
+        return (valid * gate * divergence).sum() / (self.mass(valid, gate) if mass is None else mass).clamp_min(1)
+
+    def mass(self, valid: Tensor, gate: Tensor) -> Tensor:
+        """Return sum_n m g' of `mean_divergence`, a scalar."""
+        return (valid * gate if self.config.normalize_gate else valid.to(gate.dtype)).sum()
 
     def advantage(self, targets: TensorDict) -> Tensor:
         """Return g A_D [M] of opd, without the weight; 0 for unlabeled rows.
@@ -146,7 +156,7 @@ class DistillObjective:
             fields["bin_edges"] = self._bin_edges.to(valid.device)
         log_teacher = self.variant.fn(batch["action"], self._discrete.to(valid.device), fields, self.config)
         advantage, self._metrics["distill/divergence"] = opd_advantage(
-            log_teacher, batch["log_prob"], valid, self.config.opd_clip
+            log_teacher, batch["log_prob"], valid, self.config.opd_clip, self._world.sum
         )
         scale = gate / self._metrics["distill/gate"].clamp_min(1e-8) if self.config.normalize_gate else gate
         return TensorDict({"valid": valid, "gate": gate, "advantage": scale * advantage}, teacher.batch_size)

@@ -10,6 +10,8 @@ before the environment clips it, as in `rpd.students.networks.distribution`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,13 @@ from rpd.config.schema import DistillConfig
 from rpd.students.networks.distribution import LOG_2PI
 
 
-def opd_advantage(log_teacher: Tensor, log_student: Tensor, valid: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+def opd_advantage(
+    log_teacher: Tensor,
+    log_student: Tensor,
+    valid: Tensor,
+    clip: float,
+    add_up: Callable[[Tensor], Tensor] = lambda own: own,
+) -> tuple[Tensor, Tensor]:
     """A_D = clip(x - mean x, -c, c), x = log pi_T(a) - log pi_S(a), and -mean x, an estimate of KL(S || T).
 
     VLA-OPD does not subtract the mean. Subtracting it leaves the expected gradient unchanged and lowers its variance; and for a
@@ -31,9 +39,11 @@ def opd_advantage(log_teacher: Tensor, log_student: Tensor, valid: Tensor, clip:
         log_student: [N] log pi_S(a).
         valid: [N] bool: the teacher has scored the action; A_D is 0 elsewhere.
         clip: c, nats.
+        add_up: returns the sum of a tensor over all ranks, for the mean.
     """
     gain = (log_teacher - log_student).where(valid, 0.0)
-    mean = gain.sum() / valid.sum().clamp_min(1)
+    total, count = add_up(torch.stack([gain.sum(), valid.to(gain.dtype).sum()])).unbind()
+    mean = total / count.clamp_min(1)
     return (gain - mean).clamp(-clip, clip).where(valid, 0.0), -mean
 
 
