@@ -144,11 +144,11 @@ class Shared:
     """This rank's rows of a minibatch that the ranks share."""
 
     rows: TensorDict
-    fraction: float
+    fraction: float = 1.0
     """Weight of a mean over `rows` in the mean over the minibatch."""
-    mass: Tensor | None
+    mass: Tensor | None = None
     """Denominator of the distillation term over all ranks; None: that of `rows`."""
-    world: World
+    world: World = SOLO
 
 
 def _masses(

@@ -239,29 +239,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         verb, *args = take_imports(sys.argv[1:] if argv is None else argv) or ["--help"]
         remember_script(sys._getframe(1).f_globals)
-        if verb in ("-h", "--help", "help"):
-            print("usage: rpd VERB ...   (rpd VERB --help for its options)\n")
-            print("\n".join(f"  {name:10} {function.__doc__}" for name, function in VERBS.items()))
-            print("\nEvery verb: --import FILE.py, or a module, that registers tasks, robots or teachers of your own.")
-            print("Shell completion: rpd --print-completion bash, see the README.")
-            return 0
-        if verb == "--version":
-            from rpd.core.version import __version__
-
-            print(__version__)
-            return 0
-        if verb == "--print-completion":
-            from rpd.cli.completion import script
-
-            print(script(args[0] if args else ""), end="")
-            return 0
-        if world_size() > 1 and verb not in ("train", "residual", "generalist", "teacher"):
-            raise ConfigError(f"rpd {verb} runs as one process: start it without torchrun")
-        if verb not in VERBS:
-            if verb in RENAMED:
-                raise ConfigError(f"unknown verb '{verb}': it is `rpd {RENAMED[verb]}` now")
-            raise unknown_name("verb", verb, VERBS)
-        return VERBS[verb](args)
+        try:
+            return _dispatch(verb, args)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is handled: not at the interpreter's exit
     except ConfigError as error:
         return _fail(verb, str(error), 2)
     except RunFault as error:
@@ -279,6 +260,33 @@ def main(argv: list[str] | None = None) -> int:
         if not out_of_memory(error):
             raise
         return _fail(verb, f"out of memory: {error}: lower what is asked for at once, e.g. environments, steps or images", 1)
+
+
+def _dispatch(verb: str, args: list[str]) -> int:
+    """Run one verb, or print what an option asks for; returns the exit code."""
+    if verb in ("-h", "--help", "help"):
+        print("usage: rpd VERB ...   (rpd VERB --help for its options)\n")
+        print("\n".join(f"  {name:10} {function.__doc__}" for name, function in VERBS.items()))
+        print("\nEvery verb: --import FILE.py, or a module, that registers tasks, robots or teachers of your own.")
+        print("Shell completion: rpd --print-completion bash, see the README.")
+        return 0
+    if verb == "--version":
+        from rpd.core.version import __version__
+
+        print(__version__)
+        return 0
+    if verb == "--print-completion":
+        from rpd.cli.completion import script
+
+        print(script(args[0] if args else ""), end="")
+        return 0
+    if world_size() > 1 and verb not in ("train", "residual", "generalist", "teacher"):
+        raise ConfigError(f"rpd {verb} runs as one process: start it without torchrun")
+    if verb not in VERBS:
+        if verb in RENAMED:
+            raise ConfigError(f"unknown verb '{verb}': it is `rpd {RENAMED[verb]}` now")
+        raise unknown_name("verb", verb, VERBS)
+    return VERBS[verb](args)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -133,7 +133,7 @@ def first_step(seen, use_reward: bool, taught: bool, augmented: bool):
     if goal is not None:
         batch["targets"] = goal.prepare(batch, 0.0, GateContext())
     policy.zero_grad()
-    return ppo._backward(policy, batch, PPOConfig(), goal, use_reward, compare=False, augment=augment if augmented else None)
+    return ppo._backward(policy, ppo.Shared(batch), PPOConfig(), goal, use_reward, False, augment if augmented else None)
 
 
 def test_ratio_is_that_of_the_images_that_were_acted_on(seen) -> None:

@@ -221,7 +221,7 @@ def test_comparing_gradients_does_not_change_the_step(divergence: str) -> None:
         torch.manual_seed(3)
         batch = collect(policy, 64, torch.Generator().manual_seed(0))
         batch["targets"] = objective.prepare(batch, 0.0, GateContext())
-        ppo._backward(policy, batch, config, objective, True, compare)
+        ppo._backward(policy, ppo.Shared(batch), config, objective, True, compare)
         gradients.append([p.grad for p in policy.parameters()])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from rpd.core.distributed import SOLO
 from rpd.datasets.behavior_cloning import DemoSource
 from rpd.datasets.reader import Demos, open_demos
 from rpd.datasets.statistics import dataset_statistics
@@ -29,7 +30,7 @@ def source(path, spec=None, config=None):
 
 
 def test_rows_equal_recorded_steps(demos):
-    drawn = source(demos).draw(64)
+    drawn = source(demos).draw(SOLO.share(64))
     rows = source(demos).rows
     assert drawn.batch_size == (64,)
     for state, label in zip(drawn["obs", "state"], drawn["actions"], strict=True):

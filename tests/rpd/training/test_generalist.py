@@ -10,6 +10,7 @@ from tensordict import TensorDict
 
 from rpd.cli.main import main
 from rpd.config.generalist import DistillRun
+from rpd.core.distributed import SOLO
 from rpd.datasets import specialists as data
 from rpd.envs import registry
 from rpd.envs.config import EnvConfig
@@ -75,7 +76,7 @@ def test_batches_are_balanced_and_padded():
     rows["state"][1] = 9.0
     pool.add(0, rows, torch.tensor([1.0, 0.0, 1.0]))  # the failed one is never drawn
     pool.add(1, _rows(state=[[5.0, 6.0]], mean=[[0.5, 0.6]], success=[True]), torch.ones(1))
-    batch = pool.draw(40, torch.Generator().manual_seed(0))
+    batch = pool.draw(SOLO.share(40), torch.Generator().manual_seed(0))
     assert batch["obs", BODY].bincount().tolist() == [40, 40]
     assert torch.equal(batch["obs", "state"][:40], torch.tensor([[1.0, 2.0, 0.0]] * 40))
     assert torch.equal(batch["obs", "state"][40:], torch.tensor([[0.0, 5.0, 6.0]] * 40))
@@ -88,7 +89,7 @@ def test_failures_count_less():
     pool = data.Pool([_body([True])], CPU)
     rows = _rows(state=[[0.0]] * 100 + [[1.0]] * 100, mean=[[0.0]] * 200, success=[False] * 100 + [True] * 100)
     pool.add(0, rows, torch.where(rows["success"], 1.0, 0.1))
-    failed = (pool.draw(20_000, torch.Generator().manual_seed(0))["obs", "state"] == 0).float().mean().item()
+    failed = (pool.draw(SOLO.share(20_000), torch.Generator().manual_seed(0))["obs", "state"] == 0).float().mean().item()
     assert failed == pytest.approx(0.1 / 1.1, abs=0.01)
 
 

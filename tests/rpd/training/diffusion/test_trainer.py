@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rpd.cli.main import main
+from rpd.core.distributed import SOLO
 from rpd.datasets.action_chunks import ChunkSource
 from rpd.datasets.behavior_cloning import DemoSource
 from rpd.envs import registry
@@ -52,7 +53,7 @@ def test_windows_and_chunks_stay_in_their_episode(demos):
     spec = registry.make("tabletop/Reach", EnvConfig(num_envs=1)).spec
     source = DemoSource([demos], spec, StudentConfig(), torch.Generator().manual_seed(0))
     data = ChunkSource(source, n_obs=3, horizon=4)
-    batch = data.draw(64)
+    batch = data.draw(SOLO.share(64))
     assert batch["obs", "state"].shape[:2] == (64, 3) and batch["actions"].shape[:2] == (64, 4)
     rows, states = source.rows, source.states
     for seen, chunk in zip(batch["obs", "state"], batch["actions"], strict=True):

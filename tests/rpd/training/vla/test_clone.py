@@ -9,6 +9,7 @@ import yaml
 
 from rpd.cli.main import main
 from rpd.config.vla_finetuning import CloneConfig
+from rpd.core.distributed import SOLO
 from rpd.datasets.reader import open_demos
 from rpd.datasets.vla import CloneData, camera_of
 from rpd.envs.errors import ConfigError
@@ -66,7 +67,7 @@ def test_minibatches_balance_tasks_and_hold_episodes_out(balance, recorded):
     assert not set(rows.episode[data.train].tolist()) & set(rows.episode[data.held_out].tolist())
     assert len(data.train) + len(data.held_out) == len(rows)
     drawn = torch.Generator().manual_seed(0)
-    said = [text for _ in range(20) for text in data.sample(100, drawn).instructions]
+    said = [text for _ in range(20) for text in data.sample(SOLO.share(100), drawn).instructions]
     push = sum(" cube" in text for text in rows.instructions(data.train))
     reach = len(data.train) - push  # far fewer steps
     expected = push ** (1 - balance) / (push ** (1 - balance) + reach ** (1 - balance))
