@@ -26,7 +26,7 @@ def rank() -> int:
     """
     if world_size() == 1:
         return 0
-    if not 0 <= (index := _number(RANK, -1)) < world_size():
+    if not 0 <= (index := _number(RANK, world_size())) < world_size():
         raise ConfigError(
             f"{WORLD_SIZE} is {world_size()} and {RANK} {os.environ.get(RANK, 'not set')}: start the ranks with torchrun"
         )

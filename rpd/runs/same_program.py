@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-import rpd
 from rpd.core.distributed import World
 from rpd.core.version import __version__
 from rpd.runs import lifecycle
@@ -50,7 +49,7 @@ def same_run(world: World, config: BaseModel, opened: Callable[[], AbstractConte
 
 def code_digest() -> str:
     """Return a digest of the source files of this package."""
-    root = Path(rpd.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(_sources(root)):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
