@@ -78,7 +78,7 @@ def save(
     policy: Saveable,
     tensors: dict[str, Tensor],
     meta: dict[str, Any],
-    own: RankState,
+    own: RankState | None = None,
     keep: int = 3,
     world: World = SOLO,
 ) -> Path:
@@ -92,7 +92,7 @@ def save(
         policy: the trained model.
         tensors: tensors of the training state that all ranks share, by name; any device. Written by rank 0, as the policy.
         meta: the rest of that state, as JSON values.
-        own: state of this rank; each writes its own, into a folder that they share.
+        own: state of this rank, if it has any; each writes its own, into a folder that they share.
         keep: number of newest checkpoints to keep.
         world: the ranks.
 
@@ -112,6 +112,7 @@ def save(
                 _clear(root)  # of a process that was killed
                 _write(temporary, step, policy, tensors, meta, world.size)
         with _written(target, world):
+            own = own or RankState({}, {})
             _write_state(temporary, RANK_TENSORS.format(world.rank), RANK_STATE.format(world.rank), own.tensors, own.meta)
         with _written(target, world):
             if world.is_first:

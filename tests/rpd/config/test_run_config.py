@@ -236,6 +236,6 @@ def test_bc_run_killed_before_its_report(tmp_path, monkeypatch, capsys):
     write(tmp_path, config)
     result = {"steps": 8, "played": [], "parameters": 1, "episodes": 1, "rows": 1}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    monkeypatch.setattr(lifecycle, "load_latest_checkpoint", lambda run_dir, config: None)
+    monkeypatch.setattr(lifecycle, "load_latest_checkpoint", lambda run_dir, config, world: None)
     assert cloning.main(FinetuneOptions(resume=tmp_path)) == 0
     assert (tmp_path / "report.html").exists() and "report: " in capsys.readouterr().out

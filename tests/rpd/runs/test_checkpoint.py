@@ -81,7 +81,15 @@ def test_same_step_is_replaced(policy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [checkpoint.MANIFEST, "policy/config.json", "policy/model.safetensors", checkpoint.TENSORS, checkpoint.STATE]
+    "name",
+    [
+        checkpoint.MANIFEST,
+        "policy/config.json",
+        "policy/model.safetensors",
+        checkpoint.TENSORS,
+        checkpoint.STATE,
+        checkpoint.RANK_STATE.format(0),
+    ],
 )
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing"])
 def test_damage_is_named_and_passed_over(policy, tmp_path, name, damage):
@@ -262,7 +270,7 @@ def rewrite(path, change):
 def test_checkpoint_format_matches_its_keys(small, tmp_path):
     """A change of this list raises `checkpoint.FORMAT`."""
     OnPolicyTrainer(small(total_timesteps=32, algorithm="rpd", teacher="scripted"), tmp_path / "x").run()
-    assert checkpoint.FORMAT == 3
+    assert checkpoint.FORMAT == 4
     assert sorted(checkpoint.load(tmp_path / "x" / "checkpoints" / "last").meta) == [
-        "base_result", "collector", "config", "objective", "sources", "success", "teacher_result", "wall",
+        "base_result", "config", "episodes", "objective", "queries", "sources", "success", "teacher_result", "wall",
     ]  # fmt: skip

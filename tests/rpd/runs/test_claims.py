@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from rpd.cli.main import main
+from rpd.config import resume
+from rpd.config.generalist import DistillRun
+from rpd.config.vla_finetuning import CloneConfig
 from rpd.envs import registry
 from rpd.envs.errors import ConfigError
 from rpd.reporting import report_file
@@ -82,12 +85,19 @@ def test_results_of_others_are_not_written_over(verb, capsys):
     assert os.listdir(folder) == ["eval.json"] and (Path(folder) / "eval.json").read_text() == "mine"
 
 
-@pytest.mark.parametrize("verb", ["train", "generalist", "teacher finetune"])
-def test_two_resumes_at_once(verb, runs, capsys):
+@pytest.mark.parametrize(
+    ("verb", "config"),
+    [("train", None), ("generalist", DistillRun(runs=(Path("y"),))), ("teacher finetune", CloneConfig(data=(Path("d"),)))],
+)
+def test_two_resumes_at_once(verb, config, runs, capsys):
+    before = (runs / "x/config.yaml").read_bytes()
+    if config is not None:
+        resume.write(runs / "x", config)
     with locked(runs / "x" / LOCK, runs / "x"):
         assert main([*verb.split(), "--resume", "x"]) == 2
     said = capsys.readouterr().err
     assert "x is being written by process" in said and said.count("\n") == 1
+    (runs / "x/config.yaml").write_bytes(before)
 
 
 def test_default_names_of_one_second_do_not_collide(monkeypatch):
