@@ -84,7 +84,7 @@ def refused(args, capsys):
         ("bench", "rpd bench: missing {env,train,teacher,octo,serve,replicas,export,deploy,diffusion}"),
         (
             "bench all",
-            "Expected one of ('env', 'train', 'teacher', 'octo', 'serve', 'replicas', 'export', 'deploy', 'diffusion')",
+            "Expected one of ('env', 'train', 'teacher', 'octo', 'serve', 'replicas', 'export', 'deploy', ",
         ),
         ("bench env --task tabletop/Reech", "rpd bench: unknown task 'tabletop/Reech': did you mean tabletop/Reach"),
     ],
