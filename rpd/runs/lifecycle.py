@@ -217,7 +217,8 @@ def run_to_completion(trainer: Trainer, command: str) -> None:
         OSError: the run's folder cannot be written.
     """
     run_dir = trainer.run_dir
-    again = f"to continue: {command} --resume {run_dir}"
+    launcher = "torchrun ... -m " if trainer.world.size > 1 else ""
+    again = f"to continue: {launcher}{command} --resume {run_dir}"
     if trainer.world.is_first and (earlier := valid_result(run_dir)):
         os.replace(run_dir / "result.json", run_dir / f"result-{earlier['steps']}.json")
     try:
