@@ -23,6 +23,8 @@ from rpd.students.row_share import RowShare
 
 T = TypeVar("T")
 
+JOIN_TIMEOUT = timedelta(minutes=5)
+"""Longest wait for the other ranks to start."""
 TIMEOUT = timedelta(minutes=15)
 """Longest wait for another rank. A killed process is noticed at once, because its connections close; a lost machine, or one cut
 off from the network, after this time."""
@@ -206,7 +208,8 @@ def joined(device: str) -> Iterator[World]:
         return
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT, rank=world.rank, world_size=world.size)
+        store, _, _ = next(dist.rendezvous("env://", world.rank, world.size, timeout=JOIN_TIMEOUT))
+        dist.init_process_group(backend, store=store, timeout=TIMEOUT, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"rank {world.rank} of {world.size} cannot reach the others: {_line(error)}") from None
     try:
