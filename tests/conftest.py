@@ -43,6 +43,7 @@ FOLDERS = {
         "test_notebook.py",
         "test_prose.py",
         "test_readme.py",
+        "test_results.py",
     ),
 }
 """Folders and files that get a marker: `slow` where tests train, serve, load large libraries or start processes."""

@@ -65,7 +65,8 @@ def run(text: str) -> tuple[int, str]:
     attempts.record_start(job)
     try:
         _until(lambda: job.lock is None or not is_locked(job.lock), LOCK_S)
-        where = asked["env"] | job.environment()
+        hidden = {} if job.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        where = asked["env"] | job.environment() | hidden
         with job.log.open("ab") as log:
             process = children.start(job.command(), log, where, own_session=True, cwd=cwd, fresh=True)
         _running.append(process)
