@@ -127,13 +127,14 @@ class World:
             yield
         except (ConfigError, RunFault, OSError) as error:
             fault = error
+        if not self.any(fault is not None):
+            return
         messages = self.gather(None if fault is None else [_kind(fault), " ".join(str(fault).split())])
-        failed = next((rank for rank, found in enumerate(messages) if found is not None), None)
-        if failed is not None:
-            kind, text = messages[failed]
-            raised = fault or FAULTS.get(kind, RunFault)(f"rank {failed} of {self.size}: {text}")
-            self.shared_faults.append(raised)
-            raise raised
+        failed = next(rank for rank, found in enumerate(messages) if found is not None)
+        kind, text = messages[failed]
+        raised = fault or FAULTS.get(kind, RunFault)(f"rank {failed} of {self.size}: {text}")
+        self.shared_faults.append(raised)
+        raise raised
 
     def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by those of rank 0."""
