@@ -37,6 +37,11 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def load_average() -> str:
+    """Load of the machine by other processes, as one sentence."""
+    return f"load average of the last minute before the measurement: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
+
+
 def _waiting() -> float:
     torch.cuda.synchronize()
     return time.perf_counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,8 +70,9 @@ def _compare(ref: str, servers: list[int], walked: Walk, spec: EnvSpec, rounds: 
             for teacher, per_second, per_cpu_second in ((one, rates.one, rates.cpu_one), (two, rates.two, rates.cpu_two)):
                 before = [cpu_seconds_of(server) for server in servers]
                 per_second.append(walked.count / label(teacher, walked)[0])
-                if spent := [cpu_seconds_of(server) - then for server, then in zip(servers, before, strict=True)]:
-                    per_cpu_second.append(walked.count / max(spent))
+                spent = [cpu_seconds_of(server) - then for server, then in zip(servers, before, strict=True)]
+                if busiest := max(spent, default=0.0):  # 0: less than a tick of the clock
+                    per_cpu_second.append(walked.count / busiest)
         return rates
     finally:
         one.close()
@@ -96,8 +96,3 @@ def _serving(name: str, task: str, num_threads: int) -> Iterator[tuple[str, list
     finally:
         process.terminate()
         process.communicate()
-
-
-def load() -> str:
-    """Load of the machine by other processes, as one sentence."""
-    return f"load average of the last minute before the measurement: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"

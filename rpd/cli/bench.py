@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from rpd.bench.clock import clock, cpu_seconds
+from rpd.bench.clock import clock, cpu_seconds, load_average
 from rpd.bench.result import Benchmark, Column, spread, spread_columns
 from rpd.cli.options.bench import BenchOptions
 from rpd.config.loader import configure
+from rpd.config.schema import RunConfig
 from rpd.core.device import resolve_device
 from rpd.envs import registry as envs
 from rpd.envs.config import EnvConfig
@@ -48,7 +49,7 @@ def main(options: BenchOptions) -> int:
         raise ConfigError(f"rpd bench {options.what} measures no policy: leave out '{options.policy}'")
     benches: dict[str, Callable[[BenchOptions], Benchmark]] = {
         "env": _env, "train": _train, "teacher": _teacher, "octo": _octo, "serve": _serve,
-        "replicas": _replicas, "export": _export, "deploy": _deploy, "diffusion": _diffusion,
+        "replicas": _replicas, "ranks": _ranks, "export": _export, "deploy": _deploy, "diffusion": _diffusion,
     }  # fmt: skip
     with _claim(options) as folder:
         found = benches[options.what](options)
@@ -114,16 +115,21 @@ def _libero(options: BenchOptions) -> Benchmark:
     )  # fmt: skip
 
 
-def _train(options: BenchOptions) -> Benchmark:
+def _training(options: BenchOptions, device: str, num_threads: int | None) -> RunConfig:
+    """Return the configuration of a run without end."""
     size = (options.image_size or 64) if options.obs_mode == "rgb" else None
-    config = configure(
+    return configure(
         options.task,
         {
-            "teacher": options.teacher, "device": options.device, "num_threads": options.num_threads,
+            "teacher": options.teacher, "device": device, "num_threads": num_threads,
             "eval_episodes": 1, "total_timesteps": 10**9,
             "env": {"num_envs": options.num_envs, "obs_mode": options.obs_mode, "image_size": size},
         },
     )  # fmt: skip
+
+
+def _train(options: BenchOptions) -> Benchmark:
+    config = _training(options, options.device, options.num_threads)
     with tempfile.TemporaryDirectory() as folder:
         trainer = OnPolicyTrainer(config, Path(folder))
         trainer.clock = trainer.collector.clock = clock(trainer.device)
@@ -188,9 +194,9 @@ def _serve(options: BenchOptions) -> Benchmark:
 
 
 def _replicas(options: BenchOptions) -> Benchmark:
-    from rpd.bench.replicas import load, measure
+    from rpd.bench.replicas import measure
 
-    notes = [load()]
+    notes = [load_average()]
     columns = (Column("servers"), Column("batch"), *spread_columns("", ",.0f"), Column("per CPU second of the busier", ",.0f"))
     found = Benchmark(f"{options.teacher} on {options.task}: labels per second", columns, notes=notes)
     for rates in measure(options.teacher, options.task, options.image_size, options.rounds, options.num_threads or 1):
@@ -200,6 +206,17 @@ def _replicas(options: BenchOptions) -> Benchmark:
         times = f"{median:.2f} times as many labels per second ({low:.2f} to {high:.2f} in {options.rounds} rounds, by turns)"
         notes.append(f"batch {rates.batch}: two servers answer {times}; mean distance of their actions: {rates.gap:.2g}")
     return found
+
+
+def _ranks(options: BenchOptions) -> Benchmark:
+    from rpd.bench.ranks import check, measure
+    from rpd.bench.ranks_report import tabulate
+
+    if options.device not in ("auto", "cpu"):
+        raise ConfigError(f"rpd bench ranks measures processes on CPU cores: leave out --device {options.device}")
+    check(options.ranks)
+    config, load = _training(options, "cpu", options.num_threads or 1), load_average()
+    return tabulate(config, measure(config, options.ranks, options.rounds), load)
 
 
 def _export(options: BenchOptions) -> Benchmark:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,10 +14,13 @@ class BenchOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[Literal["env", "train", "teacher", "octo", "serve", "replicas", "export", "deploy", "diffusion"]]
+    what: tyro.conf.Positional[
+        Literal["env", "train", "teacher", "octo", "serve", "replicas", "ranks", "export", "deploy", "diffusion"]
+    ]
     """env: control steps and images per second; train: parts of a training iteration; teacher: labels per second; octo:
     loading an Octo checkpoint, and its labels per second; serve: round trips of image requests to a policy of zero cost;
-    replicas: labels per second of a teacher behind one policy server and behind two;
+    replicas: labels per second of a teacher behind one policy server and behind two; ranks: training on several processes,
+    measured on this machine, and simulated on 8, 64 and 512 ranks;
     export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real time, at several
     rates and delays, compared with its evaluation; diffusion: samplers of a diffusion policy, by success, network
     evaluations and time per action."""
@@ -27,13 +30,15 @@ class BenchOptions(BaseModel):
     task: str = ""
     """Task; default: tabletop/PickCube; diffusion: the policy's."""
     num_envs: int = Field(128, ge=1)
-    """Environments stepped in parallel."""
+    """Environments stepped in parallel; ranks: on each rank (weak scaling)."""
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2)
+    """ranks: numbers of processes to compare; each has a core of its own if there are as many."""
     image_size: int | None = Field(None, ge=8, le=1024)
     """Height and width of an image, pixels; default: 64, and 224 for serve."""
     obs_mode: Literal["state", "rgb"] = "state"
-    """train: observations of the student."""
+    """train, ranks: observations of the student."""
     teacher: str = "scripted"
-    """train, teacher, replicas: the teacher."""
+    """train, teacher, replicas, ranks: the teacher."""
     against: str | None = None
     """teacher: the same teacher with other options, e.g. a token cache, for a comparison of speed and actions."""
     size: str = "octo-small-1.5"

@@ -81,10 +81,10 @@ def refused(args, capsys):
         ("doctor --foo", "rpd doctor: unknown option '--foo'"),
         ("report", "rpd report: "),
         ("report none", "rpd report: none is not a run"),
-        ("bench", "rpd bench: missing {env,train,teacher,octo,serve,replicas,export,deploy,diffusion}"),
+        ("bench", "rpd bench: missing {env,train,teacher,octo,serve,replicas,ranks,export,deploy,diffusion}"),
         (
             "bench all",
-            "Expected one of ('env', 'train', 'teacher', 'octo', 'serve', 'replicas', 'export', 'deploy', ",
+            "Expected one of ('env', 'train', 'teacher', 'octo', 'serve', 'replicas', 'ranks', 'export', ",
         ),
         ("bench env --task tabletop/Reech", "rpd bench: unknown task 'tabletop/Reech': did you mean tabletop/Reach"),
     ],
