@@ -48,7 +48,8 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        self.shared_faults: list[Exception] = []  # of `together`: known to all ranks
+        self._shared_faults: list[Exception] = []  # of `together`: known to all ranks
+        self._depth = 0  # of `together`
         self.waited, self.sent = 0.0, 0
 
     @property
@@ -65,6 +66,7 @@ class World:
         """Return the sum of a tensor over all ranks; every rank gets the same bits."""
         if self.size == 1:
             return value
+        self._meet()
         total = value.detach().clone(memory_format=torch.contiguous_format)
         with _peers():
             dist.all_reduce(total)
@@ -93,6 +95,10 @@ class World:
         """Return the JSON values of all ranks, ordered by rank."""
         if self.size == 1:
             return [value]
+        self._meet()
+        return self._gather(value)
+
+    def _gather(self, value: Any) -> list[Any]:
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         with _peers():
             lengths = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
@@ -115,6 +121,8 @@ class World:
     def together(self) -> Iterator[None]:
         """Context that ends for all ranks at once: if it fails on one, it fails on all.
 
+        Collectives within it end it, too: none waits for a rank that has failed before it got there.
+
         Raises:
             ConfigError, ServerLost, RunFault: on ranks without an error of their own, the first error of the others. It names
                 the rank.
@@ -123,30 +131,59 @@ class World:
             yield
             return
         fault: Exception | None = None
+        self._depth += 1
         try:
             yield
         except (ConfigError, RunFault, OSError) as error:
+            if self.is_shared(error):
+                raise
             fault = error
-        if not self.any(fault is not None):
+        finally:
+            self._depth -= 1
+        self._compare_faults(fault)
+
+    def _compare_faults(self, fault: Exception | None) -> None:
+        """Exchange errors with the other ranks; raises this rank's own, or the first of the others."""
+        flag = torch.tensor(float(fault is not None))
+        with _peers():
+            dist.all_reduce(flag)
+        if not flag.item():
             return
-        messages = self.gather(None if fault is None else [_kind(fault), " ".join(str(fault).split())])
+        messages = self._gather(None if fault is None else [_kind(fault), " ".join(str(fault).split())])
         failed = next(rank for rank, found in enumerate(messages) if found is not None)
         kind, text = messages[failed]
         raised = fault or FAULTS.get(kind, RunFault)(f"rank {failed} of {self.size}: {text}")
-        self.shared_faults.append(raised)
+        self._shared_faults.append(raised)
         raise raised
+
+    def _meet(self) -> None:
+        """Wait for the other ranks before a collective, if one may have failed in `together`."""
+        if self._depth:
+            self._compare_faults(None)
+
+    def is_shared(self, error: Exception) -> bool:
+        """Return whether all ranks raise an error, or one of its kind, at the same point."""
+        return self.size == 1 or any(error is known for known in self._shared_faults)
 
     def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by those of rank 0."""
         if self.size > 1:
+            self._meet()
             with torch.no_grad(), _peers():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
+    def copy_generator_from_first(self, generator: torch.Generator) -> None:
+        """Set a random generator to the state of that of rank 0."""
+        if self.size > 1:
+            state = generator.get_state()
+            self.copy_from_first([state])
+            generator.set_state(state)
+
     def fault(self, message: str) -> ConfigError:
         """Return an error that all ranks raise at the same point."""
         error = ConfigError(message)
-        self.shared_faults.append(error)
+        self._shared_faults.append(error)
         return error
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -160,6 +197,7 @@ class World:
         """Replace tensors by their sums over all ranks, see `sum_gradients`."""
         if self.size == 1:
             return
+        self._meet()
         began = time.perf_counter()
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
@@ -216,7 +254,7 @@ def joined(device: str) -> Iterator[World]:
     try:
         yield world
     except (ConfigError, RunFault, OSError) as error:
-        if world.is_first or error not in world.shared_faults:
+        if world.is_first or not world.is_shared(error):
             raise
         time.sleep(REPORT_S)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error  # rank 0 reports it

@@ -219,8 +219,9 @@ def run_to_completion(trainer: Trainer, command: str) -> None:
     run_dir = trainer.run_dir
     launcher = "torchrun ... -m " if trainer.world.size > 1 else ""
     again = f"to continue: {launcher}{command} --resume {run_dir}"
-    if trainer.world.is_first and (earlier := valid_result(run_dir)):
-        os.replace(run_dir / "result.json", run_dir / f"result-{earlier['steps']}.json")
+    with trainer.world.together():
+        if trainer.world.is_first and (earlier := valid_result(run_dir)):
+            os.replace(run_dir / "result.json", run_dir / f"result-{earlier['steps']}.json")
     try:
         complete = trainer.run()
     except (RunFault, OSError, KeyboardInterrupt) as fault:

@@ -146,8 +146,9 @@ class TrainingLoop(ABC):
             if complete:
                 self.finish()
             return complete
-        except ServerLost:
-            if self.saved_step != self.step:  # the training state is valid: keep all completed iterations
+        except ServerLost as error:
+            # the training state is valid: keep all completed iterations, if the other ranks do the same
+            if self.saved_step != self.step and self.world.is_shared(error):
                 self._save()
             raise
         finally:

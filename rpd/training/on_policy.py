@@ -196,19 +196,20 @@ class OnPolicyTrainer(TrainingLoop):
 
     def _evaluate(self, seed: int, episodes: int) -> EvalResult:
         """Evaluate the student."""
-        with evaluation_env(self.env, self.eval_env, seed) as env:
+        with self.world.together(), evaluation_env(self.env, self.eval_env, seed) as env:
             return evaluate(env, StudentPolicy(self.policy), episodes, seed, world=self.world)
 
     def _evaluate_teacher(self) -> None:
         """Evaluate the teacher once, on the episodes of the final evaluation."""
         if self.teacher is None or self.teacher_result is not None:
             return
-        self.teacher.seed(self.seed)
-        self.teacher_result = evaluate(
-            self.eval_env, self.teacher, self.config.final_eval_episodes, FINAL_SEED, world=self.world
-        )
-        self.teacher.seed(self.seed)
-        self.teacher.reset(torch.ones(self.env.num_envs, dtype=torch.bool, device=self.teacher.device))
+        with self.world.together():
+            self.teacher.seed(self.seed)
+            self.teacher_result = evaluate(
+                self.eval_env, self.teacher, self.config.final_eval_episodes, FINAL_SEED, world=self.world
+            )
+            self.teacher.seed(self.seed)
+            self.teacher.reset(torch.ones(self.env.num_envs, dtype=torch.bool, device=self.teacher.device))
 
     def _evaluate_base(self) -> None:
         """Evaluate the base once, on the episodes of the final evaluation; the new student equals the base."""
@@ -290,6 +291,7 @@ class OnPolicyTrainer(TrainingLoop):
             self.state_estimator.load_own_state_dict(state_dict.part(own.tensors, "replay"))
         self.collector.load_state(own.meta)
         checkpoint.load_rng(state_dict.part(own.tensors, "rng"), self.generator, self.own_generator)
+        self.world.copy_generator_from_first(self.generator)  # after a lost server, ranks were at different steps of a batch
 
     def _measured(self, saved: dict[str, Any] | None) -> EvalResult | None:
         """Return a saved evaluation; None if `final_eval_episodes` has changed since."""

@@ -1,4 +1,7 @@
-"""Ranks: shares of rows, the environment of torchrun, and differences between the programs of the ranks."""
+"""Ranks: errors of one rank, shares of rows, the environment of torchrun, and differences between the programs of the ranks."""
+
+import ast
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from rpd.envs.errors import ConfigError
 from rpd.runs.same_program import check_same_program
 from rpd.students.networks.normalizer import Normalizer
 from rpd.students.row_share import draw_rows
+from tests import ranks as processes
 
 
 class Answers(World):
@@ -113,3 +117,13 @@ def test_different_programs_are_refused(change, message):
 
 def test_same_programs_are_accepted():
     check_same_program(Answers({}), Options())
+
+
+def test_an_error_of_one_rank_ends_the_collectives_of_the_other(tmp_path):
+    codes, outputs = processes.run([[str(Path(__file__).with_name("faults_on_ranks.py"))]] * 2, tmp_path)
+    assert codes == [0, 0], outputs
+    first, second = map(ast.literal_eval, outputs[0].splitlines())
+    lost = ["ServerLost", "rank 1 of 2: gone", True]
+    assert first[:4] == [lost, lost, ["ConfigError", "too few", True], ["NoneType", "None", False]]
+    assert second[:4] == [["ServerLost", "gone", True]] * 2 + first[2:4]
+    assert first[4] == second[4] == torch.rand(1, generator=torch.Generator().manual_seed(0)).item()
