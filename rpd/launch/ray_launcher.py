@@ -6,12 +6,13 @@ A task gets text and returns an exit code; no policy, tensor or object of this p
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,10 +25,16 @@ from rpd.launch.job import INTERRUPTED, Ended, Job
 from rpd.launch.node_check import look
 
 CONNECT_S = 5.0
+HTTP2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", b"\4"
+"""Start of a gRPC connection, and the type of the frame that the server answers."""
 CHECK_S = 120.0
 """Time that the nodes have to answer a check, seconds: each starts a process first."""
 READ_S = 1.0
 """Time between two looks at a file of attempts, seconds."""
+WATCH_S = 30.0
+"""Time between two looks at the cluster's nodes, seconds."""
+
+LOG = logging.getLogger(__name__)
 
 
 class RayJob:
@@ -36,10 +43,11 @@ class RayJob:
     Args:
         job: the job.
         retries: tries again when its node ends the process.
+        watch: called while the task has not ended.
     """
 
-    def __init__(self, job: Job, retries: int) -> None:
-        self._job, self._retries, self._stopping = job, retries, False
+    def __init__(self, job: Job, retries: int, watch: Callable[[Job], None]) -> None:
+        self._job, self._retries, self._watch, self._stopping = job, retries, watch, False
         self._text = request(job, attempts.create(job))
         self._place, self._read_at = "", 0.0
         self._task = self._submit()
@@ -49,6 +57,7 @@ class RayJob:
         import ray
 
         if not ray.wait([self._task], timeout=0)[0]:
+            self._watch(self._job)
             return None
         try:
             ended = Ended(*ray.get(self._task))
@@ -114,6 +123,7 @@ class RayLauncher:
         except ImportError:
             raise missing_package("--launcher ray", "ray", "cluster") from None
         self._retries = retries
+        self._watched_at, self._able = time.monotonic(), True
         where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
         _check_port(where)
         try:
@@ -149,13 +159,25 @@ class RayLauncher:
 
     def start(self, job: Job, slot: int) -> RayJob:
         """Submit the job."""
-        return RayJob(job, self._retries)
+        return RayJob(job, self._retries, self._watch)
 
     def close(self) -> None:
         """Disconnect."""
         import ray
 
         ray.shutdown()
+
+    def _watch(self, job: Job) -> None:
+        """Warn if the nodes with enough resources have gone: the jobs wait until one comes back."""
+        import ray
+
+        if time.monotonic() - self._watched_at < WATCH_S:
+            return
+        self._watched_at = time.monotonic()
+        able = any(node["Alive"] and _has(node, job) for node in ray.nodes())
+        if self._able and not able:
+            LOG.warning("no node of the Ray cluster has the resources of a run any more: waiting for one")
+        self._able = able
 
 
 def _asked(nodes: Sequence[dict[str, Any]], words: list[str]) -> list[str]:
@@ -187,10 +209,10 @@ def _has(node: dict[str, Any], job: Job) -> bool:
 
 
 def _check_port(address: str) -> None:
-    """Check that something listens at an address: Ray's own attempt takes minutes, and ends the process.
+    """Check that a gRPC server listens at an address: Ray's own attempt takes minutes, and ends the process.
 
     Raises:
-        ConfigError: nothing does, or the text is no address.
+        ConfigError: none does, or the text is no address.
     """
     if address == "auto":
         return
@@ -202,9 +224,13 @@ def _check_port(address: str) -> None:
     if not host:
         raise ConfigError(f"--launcher-address {address}: give auto, host:port, or ray://host:port")
     try:
-        socket.create_connection((host, port), CONNECT_S).close()
+        with socket.create_connection((host, port), CONNECT_S) as connection:
+            connection.sendall(HTTP2)
+            answer = connection.recv(4)
     except OSError as error:
         raise ConfigError(f"no Ray cluster at --launcher-address {address}: {error.strerror or error}") from None
+    if answer[3:] != SETTINGS and os.environ.get("RAY_USE_TLS") != "1":
+        raise ConfigError(f"no Ray cluster at --launcher-address {address}: another kind of server answers")
 
 
 @contextlib.contextmanager

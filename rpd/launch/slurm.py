@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import signal
 import time
@@ -171,7 +170,7 @@ class SlurmLauncher:
             name=f"rpd-{job.name}",
             timeout_min=config.time,
             cpus_per_task=job.cpus,
-            gpus_per_node=math.ceil(job.gpus or 0),
+            gpus_per_node=int(job.gpus) if job.gpus else None,
             mem_gb=config.memory,
             stderr_to_stdout=True,
             slurm_partition=config.partition,

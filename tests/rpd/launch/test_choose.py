@@ -2,10 +2,12 @@
 
 import socket
 import sys
+import threading
 
 import pytest
 
 from rpd.cli.main import main
+from rpd.launch import ray_launcher
 
 SHARDS = ["eval", "zero", "--suite", "tabletop", "--shards", "2", "--out", "out"]
 
@@ -63,6 +65,25 @@ def test_unreachable_ray_address(scheme, capsys):
         address = f"{scheme}127.0.0.1:{reserved.getsockname()[1]}"
         said = refused(capsys, *SHARDS, "--launcher", "ray", "--launcher-address", address)
     assert f"no Ray cluster at --launcher-address {address}: Connection refused" in said
+
+
+@pytest.mark.parametrize(("answer", "message"), [(b"HTTP/1.1 400 Bad Request", "another kind of server"), (b"", "timed out")])
+def test_port_of_another_server(answer, message, capsys, monkeypatch):
+    monkeypatch.setattr(ray_launcher, "CONNECT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        finished = threading.Event()
+
+        def serve():
+            with server.accept()[0] as connection:
+                connection.sendall(answer)
+                finished.wait(60)
+
+        (serving := threading.Thread(target=serve)).start()
+        said = refused(capsys, *SHARDS, "--launcher", "ray", "--launcher-address", address)
+        finished.set()
+        serving.join()
+    assert f"no Ray cluster at --launcher-address {address}: {message}" in said
 
 
 @pytest.mark.parametrize(("launcher", "package", "extra"), [("ray", "ray", "cluster"), ("slurm", "submitit", "slurm")])
