@@ -20,7 +20,7 @@ SETTINGS = {
     "ppo": {"num_steps": 8, "update_epochs": 1},
     "eval_freq": 1_000_000, "eval_episodes": 2, "final_eval_episodes": 2, "save_freq": 320,
 }  # fmt: skip
-LIMIT_S = 300
+LIMIT_S = 600
 
 
 def until(condition, driver=None):
