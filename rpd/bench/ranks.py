@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import statistics
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,8 @@ class Runs:
         seconds = np.array([[part[clock == "cpu"] for part in record["parts"]] for record in self.records])
         positions = zip(*(record["collectives"] for record in self.records), strict=True)
         collectives = [Collective(found[0][0], max(size for _, size, _ in found)) for found in positions]
-        return Recording(seconds, collectives)
+        inside = statistics.median(record["cpu"] - sum(cpu for _, cpu in record["parts"]) for record in self.records)
+        return Recording(seconds, collectives, inside)
 
 
 def check(sizes: Sequence[int]) -> None:

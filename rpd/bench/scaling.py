@@ -25,7 +25,7 @@ class Network:
 
     name: str
     latency: float
-    """Seconds per message, software included."""
+    """Seconds per message."""
     bandwidth: float
     """Bytes per second of a link, in each direction."""
 
@@ -69,6 +69,8 @@ class Recording:
     seconds: NDArray[np.float64]
     """[S, K + 1] compute time of S iterations before each of K collectives, and after the last one."""
     collectives: Sequence[Collective]
+    software: float = 0.0
+    """CPU seconds of an iteration inside the collectives: copies, and the kernel's sockets."""
 
     def compute(self, ranks: int) -> float:
         """Compute time of an iteration: the slowest one of `ranks` ranks in each part, seconds."""
@@ -76,7 +78,7 @@ class Recording:
 
     def communication(self, ranks: int, network: Network) -> float:
         """Time of the collectives of an iteration, seconds."""
-        return sum(collective.seconds(ranks, network) for collective in self.collectives)
+        return self.software + sum(collective.seconds(ranks, network) for collective in self.collectives) if ranks > 1 else 0.0
 
 
 def expected_maximum(samples: NDArray[np.float64], draws: int) -> NDArray[np.float64]:

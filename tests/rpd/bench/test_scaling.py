@@ -49,10 +49,10 @@ def test_expected_maximum_equals_resampling():
 
 def test_efficiency_counts_the_slowest_rank_between_collectives_and_work_that_grows():
     # Two parts: {1, 3} s and always 2 s. Alone: 2 + 2 + 0.5 s. Two ranks: 2.5 + 2 s, a ring or tree of 2 messages of 1 ms and
-    # 1 MB in all, and 1 s of work that has grown.
-    recording = Recording(np.array([[1.0, 2.0], [3.0, 2.0]]), [Collective("all_reduce", 10**6)])
+    # 1 MB in all, 0.25 s of software, and 1 s of work that has grown.
+    recording = Recording(np.array([[1.0, 2.0], [3.0, 2.0]]), [Collective("all_reduce", 10**6)], software=0.25)
     found = predict(recording, 2, NETWORK, 1.0, 0.5)
-    assert (found.alone, found.compute, found.communication, found.growing) == pytest.approx((4.5, 4.5, 1.002, 1.0))
-    assert found.efficiency == pytest.approx(4.5 / 6.502)
-    assert predict(recording, 2, FREE).efficiency == pytest.approx(4 / 4.5)
+    assert (found.alone, found.compute, found.communication, found.growing) == pytest.approx((4.5, 4.5, 1.252, 1.0))
+    assert found.efficiency == pytest.approx(4.5 / 6.752)
+    assert predict(recording, 2, FREE).efficiency == pytest.approx(4 / 4.75)
     assert predict(recording, 1, FREE).efficiency == pytest.approx(1)
