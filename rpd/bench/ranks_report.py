@@ -94,10 +94,10 @@ def _simulated(runs: Runs, growth: dict[int, Growth]) -> list[str]:
     notes = [
         f"measured: CPU time of each rank that grows with the number of ranks, per iteration, at {work}",
         "simulated: efficiency = throughput per rank relative to one rank alone, from the times recorded with "
-        f"{_ranks(runs.ranks)} and the work above; the slowest rank counts between any two collectives; one rank per network link; "
-        "no evaluations and no checkpoints",
-        f"simulated: an iteration has {1000 * runs.recording('cpu').software:,.0f} ms of CPU time inside the collectives (copies, "
-        "sockets), as measured here, whatever the network",
+        f"{_ranks(runs.ranks)} and the work above; the slowest rank counts between any two collectives; one rank per network "
+        "link; no evaluations and no checkpoints",
+        f"simulated: an iteration has {1000 * runs.recording('cpu').software:,.0f} ms of CPU time inside the collectives "
+        "(copies, sockets), as measured here, whatever the network",
     ]
     for clock, meaning in CLOCKS.items():
         recording = runs.recording(clock)

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from rpd.core.distributed import World
 
+FLAG_BYTES = 4
+"""Bytes of the flag by which ranks compare errors."""
+
 
 class TimedWorld(World):
     """Ranks that record the compute time between collectives and the time in each of them.
@@ -24,6 +27,7 @@ class TimedWorld(World):
 
     def __init__(self, rank: int, size: int) -> None:
         super().__init__(rank, size)
+        self._inside = False  # a collective
         self.begin()
 
     def begin(self) -> None:
@@ -61,14 +65,21 @@ class TimedWorld(World):
         with self._collective("all_reduce", sum(tensor.numel() * tensor.element_size() for tensor in tensors)):
             super().sum_in_place(tensors)
 
+    def _compare_faults(self, fault: Exception | None) -> None:
+        with self._collective("all_reduce", FLAG_BYTES):
+            super()._compare_faults(fault)
+
     @contextlib.contextmanager
     def _collective(self, kind: str, size: int) -> Iterator[None]:
-        if self.size == 1:
+        if self.size == 1 or self._inside:
             yield
             return
         self._part()
-        began = _now()
-        yield
+        began, self._inside = _now(), True
+        try:
+            yield
+        finally:
+            self._inside = False
         self.collectives.append((kind, size, _since(began)[0]))
         self._resumed = _now()
 
