@@ -20,19 +20,23 @@ OUT = Path(__file__).parent.parent / "tests/rpd/deploy/sdk"
 USES: dict[str, dict[str, tuple[str, str]]] = {
     # by driver: what a driver imports it as -> the file of the wheel with its source ("" : the docstrings of the module), names
     "ur": {
-        "rtde_control.RTDEControlInterface": ("", "__init__ servoJ servoStop stopScript disconnect setWatchdog kickWatchdog"),
+        "rtde_control.RTDEControlInterface": (
+            "",
+            "__init__ servoJ servoStop stopJ triggerProtectiveStop stopScript disconnect setWatchdog kickWatchdog",
+        ),
         "rtde_receive.RTDEReceiveInterface": (
             "",
-            "__init__ isConnected isProtectiveStopped isEmergencyStopped getActualQ getActualQd getActualTCPForce disconnect",
+            "__init__ isConnected isProtectiveStopped isEmergencyStopped getActualQ getActualQd getActualTCPForce getTimestamp "
+            "disconnect",
         ),
     },
     "franka": {
-        "franky.Robot": ("franky/_franky.pyi:_RobotInternal", "__init__ recover_from_errors move join_motion state"),
+        "franky.Robot": ("franky/_franky.pyi:_RobotInternal", "__init__ recover_from_errors move stop join_motion state"),
         "franky.Gripper": ("franky/_franky.pyi", "__init__ max_width width move_async grasp_async"),
         "franky.JointMotion": ("franky/_franky.pyi", "__init__"),
         "franky.JointStopMotion": ("franky/_franky.pyi", "__init__"),
         "franky.RobotMode": ("franky/_franky.pyi", "Reflex UserStopped Guiding Idle Move"),
-        "franky.RobotState": ("franky/_franky.pyi", "q dq O_F_ext_hat_K robot_mode"),
+        "franky.RobotState": ("franky/_franky.pyi", "q dq O_F_ext_hat_K robot_mode time"),
         "franky.Exception": ("franky/_franky.pyi", ""),
         "franky.ControlException": ("franky/_franky.pyi", ""),
         "franky.CommandException": ("franky/_franky.pyi", ""),
@@ -41,7 +45,8 @@ USES: dict[str, dict[str, tuple[str, str]]] = {
     "xarm": {
         "xarm.wrapper.XArmAPI": (
             "xarm/wrapper/xarm_api.py",
-            "__init__ connected error_code state currents motion_enable set_mode set_state set_servo_angle_j get_joint_states "
+            "__init__ connected error_code currents get_state get_err_warn_code motion_enable set_mode set_state "
+            "set_servo_angle_j get_joint_states "
             "set_gripper_enable set_gripper_mode set_gripper_speed set_gripper_position get_gripper_position disconnect",
         ),
     },

@@ -16,9 +16,11 @@ from rpd.deploy.summary import facts
 from rpd.reporting import tables
 from rpd.students.io.outputs import claimed_file, unused_file
 
+NOT_STOPPED = 3
+
 
 def main(options: DeployConfig) -> int:
-    """Deploy and print; returns the exit code: 1 after a fault."""
+    """Deploy and print; returns the exit code: 1 after a fault, `NOT_STOPPED` if the robot did not take the stop command."""
     config = configs.load(options.robot)
     stem = f"deploy-{time.strftime('%Y%m%d-%H%M%S')}-{Path(options.robot).stem}"
     out = options.out or unused_file(Path("runs"), stem, ".rpdlog")
@@ -26,6 +28,8 @@ def main(options: DeployConfig) -> int:
         outcomes = deploy(options, config, out)
     show(outcomes)
     print(f"record: {out}")
+    if any(outcome.stop_failure is not None for outcome in outcomes):
+        return NOT_STOPPED
     return int(any(outcome.fault for outcome in outcomes))
 
 

@@ -180,7 +180,10 @@ def _source(path: Path) -> Source:
     if path.suffix == ".rpdlog":
         from rpd.datasets.deploy_log.reader import Record
 
-        return Record(path)
+        recorded = Record(path)
+        if recorded.head.get("dry_run"):
+            raise ConfigError(f"{path} is of a dry run, in which no action was executed: it has no demonstrations")
+        return recorded
     if (path / INDEX).is_file():
         return TrajectoryFiles(recorded_files(path))
     if (path / INFO).is_file():

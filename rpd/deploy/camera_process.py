@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from rpd.envs.errors import ConfigError, missing_package
 Grab = Callable[[], tuple[float, np.ndarray]]
 """Waits for an image; returns its capture time (`time.monotonic`), and the image: RGB, uint8 [H, W, 3]."""
 TIMEOUT = 2.0  # maximum wait for an image, s
+BUFFERED = ("opencv", "realsense")
+"""Drivers of cameras that deliver images by themselves, into a queue."""
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
@@ -51,7 +54,8 @@ def opencv(order: dict[str, Any]) -> Grab:
     cv2 = _cv2()
     device = order["device"] if order["device"] is not None else 0
     capture = cv2.VideoCapture(device)
-    for key, value in (("FRAME_WIDTH", order["width"]), ("FRAME_HEIGHT", order["height"]), ("FPS", order["rate"])):
+    size = (("FRAME_WIDTH", order["width"]), ("FRAME_HEIGHT", order["height"]))
+    for key, value in (*size, ("FPS", order["rate"]), ("BUFFERSIZE", 1)):
         capture.set(getattr(cv2, f"CAP_PROP_{key}"), value)
     if not capture.isOpened():
         raise ConfigError(f"OpenCV cannot open device {device!r}: see `ls /dev/video*`")
@@ -87,6 +91,46 @@ def realsense(order: dict[str, Any]) -> Grab:
     return grab
 
 
+class Newest:
+    """Takes images as fast as a camera gives them, and returns the newest: its driver keeps a queue of older ones.
+
+    A camera that is faster than its file's rate fills the queue, and each image read would be several periods old.
+    """
+
+    def __init__(self, grab: Grab) -> None:
+        self._grab, self._ready = grab, threading.Condition()
+        self._newest: tuple[float, np.ndarray] | None = None
+        self._failure: BaseException | None = None
+        threading.Thread(target=self._run, daemon=True, name="camera").start()
+
+    def __call__(self) -> tuple[float, np.ndarray]:
+        """Wait for an image that was not returned before.
+
+        Raises:
+            Exception: that of the camera.
+        """
+        with self._ready:
+            self._ready.wait_for(lambda: self._newest is not None or self._failure is not None)
+            if self._failure is not None:
+                raise self._failure
+            assert self._newest is not None
+            image, self._newest = self._newest, None
+            return image
+
+    def _run(self) -> None:
+        while True:
+            try:
+                image = self._grab()
+            except BaseException as error:
+                with self._ready:
+                    self._failure = error
+                    self._ready.notify()
+                return
+            with self._ready:
+                self._newest = image
+                self._ready.notify()
+
+
 def main(handle: int) -> None:
     """Run the camera of the first message; see `rpd.core.link.Child`."""
     link = parent(handle)
@@ -98,13 +142,14 @@ def main(handle: int) -> None:
         except ConfigError as error:
             link.send({"error": str(error)})
             return
-        taken, image = grab()
+        source = Newest(grab) if order["driver"] in BUFFERED else grab
+        taken, image = source()
         link.send({"ready": True, "time": taken, "image": square(image, order["size"])})
         due = time.monotonic()
         while link.lost is None:
             due = max(due + 1 / order["rate"], time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
-            taken, image = grab()
+            taken, image = source()
             link.send({"time": taken, "image": square(image, order["size"])})
 
 

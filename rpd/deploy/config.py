@@ -146,6 +146,29 @@ def load(name: str) -> RobotConfig:
     return config
 
 
+PLAUSIBLE: dict[str, tuple[float, str]] = {
+    "acceleration": (100.0, "rad/s^2; degrees?"),
+    "workspace": (2.0, "m; mm?"),
+    "tcp_speed": (2.0, "m/s; mm/s?"),
+    "max_tracking_error": (1.0, "rad; degrees?"),
+    "max_contact_force": (300.0, "N or A"),
+}
+"""Largest plausible values of limits of table-top arms, with the unit, and the unit that a larger value probably has."""
+
+
+def check_plausible(limits: LimitConfig, where: str) -> None:
+    """Reject limits that are so large that they limit nothing, probably because of their unit.
+
+    Raises:
+        ConfigError: names the entry, its value, the largest plausible one, and the unit.
+    """
+    for name, (most, unit) in PLAUSIBLE.items():
+        given = getattr(limits, name)
+        for value in np.abs(np.array([] if given is None else given, dtype=float)).ravel():
+            if value > most:
+                raise ConfigError(f"{where}: limits.{name}: {value:g} is implausible: at most {most:g} {unit}")
+
+
 def _check(config: RobotConfig, where: str) -> None:
     """Raise if an entry is inconsistent with the driver or the robot.
 
@@ -174,7 +197,14 @@ def _check(config: RobotConfig, where: str) -> None:
     for axis, (low, high) in zip("xyz", limits.workspace, strict=True):
         if low >= high:
             raise ConfigError(f"{where}: limits.workspace: {axis} from {low:g} to {high:g} m is empty")
+    if config.driver != "replay":  # a record does not follow commands
+        check_plausible(limits, where)
     period = 1 / config.rate
+    if watchdog.command_timeout + period > config.stop_within + 1e-9:
+        raise ConfigError(
+            f"{where}: stop_within {config.stop_within:g} s cannot be kept if the control loop dies: watchdog.command_timeout "
+            f"and a period take {watchdog.command_timeout + period:g} s"
+        )
     slowest = max(watchdog.observation_age, watchdog.policy, watchdog.max_consecutive_overruns * period) + 2 * period
     if slowest > config.stop_within + 1e-9:
         raise ConfigError(

@@ -17,7 +17,7 @@ from rpd.deploy.cascade import UNSURE
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.controller import Controller
 from rpd.deploy.kinematics import Array
-from rpd.deploy.monitor import check_finite, check_state
+from rpd.deploy.monitor import check_age, check_finite, check_state
 from rpd.deploy.observe import Observer
 from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import Answer, PolicyProcess
@@ -73,7 +73,8 @@ class EpisodeRunner:
         """
         self.context, self.instruction, self.first_tick = context, instruction, first_tick
         self.out = Outcome(reason="", fault=False, success=None)
-        self.gripper_open = True
+        self.gripper_open = True  # start of the hysteresis; commanded only once the policy has answered
+        self.answered = False
         self.smoothed: Array | None = None
         self.consecutive_overruns = 0
         self.frames: dict[str, deque[Array]] = {}  # by camera: images of the last policy queries
@@ -150,7 +151,8 @@ class EpisodeRunner:
             self._set_goal(answer, newest, frame)
         wanted, filtered = self._next_command()
         frame |= {
-            "wanted": wanted, "command": filtered.command.position, "open": self.gripper_open, "clamps": list(filtered.clamps),
+            "wanted": wanted, "command": filtered.command.position, "open": self._gripper_command(),
+            "clamps": list(filtered.clamps),
         }  # fmt: skip
         self._send(filtered.command, state, now)
 
@@ -171,8 +173,7 @@ class EpisodeRunner:
         obs: dict[str, Array] = {"state": context.observer.state(state, context.controller.target)}
         for key, camera in context.cameras.items():
             taken, image = camera.read()
-            if (age := time.monotonic() - taken) > context.config.watchdog.observation_age:
-                raise Stop(f"the last picture of {key} is {1000 * age:.0f} ms old")
+            check_age(time.monotonic() - taken, context.config.watchdog.observation_age, f"the last picture of {key}")
             count = context.policy.spec.frames
             frames = self.frames.setdefault(key, deque([image] * count, count))
             frames.append(image)  # the first image fills the stack, as in rpd.envs.wrappers.frame_stack
@@ -204,6 +205,7 @@ class EpisodeRunner:
         if (np.abs(answer.action) > 1 + 1e-6).any():
             out.clamps["action"] += 1
         self.smoothed = safety.smooth(action[:6], self.smoothed, config.smoothing)
+        self.answered = True
         self.gripper_open = safety.gripper_with_hysteresis(float(action[6]), self.gripper_open, config.gripper_hysteresis)
         action = np.append(self.smoothed, 1.0 if self.gripper_open else -1.0)
         self.start, self.ticks_since_goal = self.command.position, 0
@@ -222,6 +224,10 @@ class EpisodeRunner:
         self.out.clamps.update(filtered.clamps)
         return wanted, filtered
 
+    def _gripper_command(self) -> bool | None:
+        """Return whether to open the gripper; None before the first answer: it keeps holding what it holds."""
+        return self.gripper_open if self.answered else None
+
     def _send(self, command: JointCommand, state: RobotState, began: float) -> None:
         """Send a command, unless the tick has taken too long."""
         context = self.context
@@ -232,5 +238,6 @@ class EpisodeRunner:
         if context.dry_run:  # the arm does not move: the next command starts from its current posture
             command = JointCommand(state.joints, np.zeros_like(state.joints))
         else:
-            context.robot.command(command.position, float(self.gripper_open))
+            opening = self._gripper_command()
+            context.robot.command(command.position, None if opening is None else float(opening))
         self.command = command

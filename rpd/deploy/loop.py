@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,10 @@ from rpd.deploy.robots.base import RobotDriver
 from rpd.deploy.safety import Unsafe
 from rpd.envs.errors import RunFault
 from rpd.envs.robots import ROBOTS
+
+LOG = logging.getLogger(__name__)
+STOP_ATTEMPTS, STOP_PAUSE = 20, 0.05
+"""Number of stop commands before the robot is given up, and seconds between them."""
 
 
 class ControlLoop:
@@ -97,18 +102,31 @@ class ControlLoop:
         except (Stop, Unsafe, RunFault) as stop:
             out.reason, out.fault = str(stop), True
         finally:
-            out.stopped_at = self.stop()
+            out.stop_failure = self.stop()
+            out.stopped_at = time.monotonic()
+        if out.stop_failure is not None:
+            out.fault = True
         self._tick += ticks
         return out
 
-    def stop(self) -> float:
-        """Stop the robot; returns `time.monotonic` after the command."""
-        if not self.context.dry_run:
+    def stop(self) -> str | None:
+        """Stop the robot; returns the reason if it does not take the command, after `STOP_ATTEMPTS`.
+
+        Any exception counts: SDKs raise their own, and a traceback here would hide that the robot may still move.
+        """
+        failure: str | None = None
+        for attempt in range(0 if self.context.dry_run else STOP_ATTEMPTS):
+            if attempt:
+                time.sleep(STOP_PAUSE)
             try:
                 self.context.robot.stop()
-            except RunFault:  # the connection is lost: the robot's own watchdog stops it
-                return time.monotonic()
-        return time.monotonic()
+                return None
+            except Exception as error:
+                failure = " ".join(str(error).split()) or type(error).__name__
+                if attempt == 0:  # at once: a person can act before the other attempts are over
+                    LOG.critical(f"THE ROBOT DOES NOT TAKE THE STOP COMMAND, USE ITS EMERGENCY STOP ({failure})")
+                    self.record({"kind": "stop_failure", "reason": failure})
+        return failure
 
     def record(self, frame: dict[str, Any]) -> None:
         """Record a frame other than a tick, if recording is still possible."""

@@ -10,6 +10,8 @@ from rpd.deploy.outcome import Stop
 from rpd.deploy.robots.base import RobotState
 from rpd.export.actors import invalid_entries
 
+CLOCK_ERROR = 1e-3  # s, by which a time stamp may lie in the future
+
 
 def check_finite(state: RobotState) -> None:
     """Raise if a measurement has invalid numbers.
@@ -20,6 +22,21 @@ def check_finite(state: RobotState) -> None:
     for what, values in state.numbers().items():
         if bad := invalid_entries(values):
             raise Stop(f"the robot reports {what} that are not numbers: {bad}")
+
+
+def check_age(age: float, limit: float, what: str) -> None:
+    """Raise if a measurement is too old, or its time is NaN or in the future.
+
+    Args:
+        age: its age, s.
+        limit: maximum age, s.
+        what: description of the measurement.
+
+    Raises:
+        Stop: states the age.
+    """
+    if not -CLOCK_ERROR <= age <= limit:
+        raise Stop(f"{what} is {1000 * age:.0f} ms old" if age > limit else f"the time of {what} is not valid: {age:g} s ago")
 
 
 def check_state(state: RobotState, age: float, commanded: Array, config: RobotConfig, effort_unit: str | None) -> None:
@@ -37,8 +54,7 @@ def check_state(state: RobotState, age: float, commanded: Array, config: RobotCo
     """
     if state.stopped:
         raise Stop(f"the robot has stopped by itself: {state.stopped}")
-    if age > config.watchdog.observation_age:
-        raise Stop(f"the robot's last measurement is {1000 * age:.0f} ms old")
+    check_age(age, config.watchdog.observation_age, "the robot's last measurement")
     check_finite(state)
     error = np.abs(state.joints - commanded)
     if error.max() > config.limits.max_tracking_error:

@@ -22,6 +22,8 @@ class Outcome:
     """Whether the task was solved; None if unknown."""
     stopped_at: float = 0.0
     """`time.monotonic` after the stop command."""
+    stop_failure: str | None = None
+    """Reason why the robot did not take the stop command; None: it did."""
     ticks: int = 0
     """Control ticks."""
     asked: int = 0

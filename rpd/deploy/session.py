@@ -105,7 +105,7 @@ def _episodes(loop: ControlLoop, options: DeployConfig, limit: int, control_hz: 
         loop.record({"kind": "episode", "seed": seed, "instruction": instruction})
         outcome = loop.run(steps, instruction, until_solved=loop.context.robot.resets)
         loop.record({"kind": "end", "reason": outcome.reason, "fault": outcome.fault, "stopped_at": outcome.stopped_at,
-                     "success": outcome.success})  # fmt: skip
+                     "success": outcome.success, "stop_failure": outcome.stop_failure})  # fmt: skip
         outcomes.append(outcome)
         if outcome.fault:
             break

@@ -21,6 +21,8 @@ def facts(outcomes: Sequence[Outcome]) -> dict[str, str]:
     if solved:
         lines["success"] = format_rate(sum(solved), len(solved))
     reasons = Counter(o.reason for o in outcomes)
+    if failures := [o.stop_failure for o in outcomes if o.stop_failure is not None]:
+        lines["NOT STOPPED"] = f"{failures[0]}: use the robot's emergency stop"
     lines["ended by"] = "; ".join(f"{reason} ({n})" if n > 1 else reason for reason, n in reasons.most_common())
     who: Counter[str] = sum((o.who for o in outcomes), Counter())
     if set(who) - {STUDENT}:

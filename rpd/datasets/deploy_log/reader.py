@@ -93,6 +93,8 @@ class Record:
             self._headless = True
         elif kind == "end":
             self.played[-1].end = frame
+        elif kind == "stop_failure":  # the end frame has it, too
+            return
         else:
             played = self.played[-1]
             played.cut = False

@@ -42,7 +42,7 @@ class RobotState:
     """Measurements at one time."""
 
     time: float
-    """Time of the measurement, `time.monotonic`."""
+    """Time of the measurement, `time.monotonic`: not that of reading it, see `rpd.deploy.robots.freshness`."""
     joints: Array
     """[n] rad."""
     velocities: Array
@@ -91,19 +91,22 @@ class RobotDriver(Protocol):
             RobotLost: the connection is lost.
         """
 
-    def command(self, joints: Array, gripper: float) -> None:
+    def command(self, joints: Array, gripper: float | None) -> None:
         """Command joint positions [n], rad, and gripper opening in [0, 1] for the next period.
+
+        Without an opening (None) the gripper keeps doing what it does. Must not wait for the gripper, see
+        `rpd.deploy.robots.polled.Sent`.
 
         Raises:
             RobotLost: the command was not accepted.
         """
 
     def stop(self) -> None:
-        """Bring the robot to rest and hold it; may be called at any time and repeatedly.
+        """Bring the robot to rest and hold it, by every means it has; may be called at any time and repeatedly.
 
         Raises:
-            RobotLost: the command was not accepted.
+            RobotLost: no command was accepted.
         """
 
     def close(self) -> None:
-        """Release the connection; may be called repeatedly, and without `connect`."""
+        """Release the connection; may be called repeatedly, and without `connect`. The arm keeps its posture and its grasp."""

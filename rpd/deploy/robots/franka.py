@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
+from rpd.deploy.robots.freshness import Freshness
 from rpd.deploy.robots.polled import Polled
 from rpd.envs.errors import ConfigError, missing_package
 from rpd.envs.robots import ROBOTS
@@ -38,6 +38,7 @@ class FrankaDriver:
         self._width: Polled | None = None
         self._most = 1.0
         self._commanded: float | None = None
+        self._freshness = Freshness()
         self._stopped = False
 
     def connect(self) -> None:
@@ -71,7 +72,7 @@ class FrankaDriver:
         modes = self._franky.RobotMode
         halted = {modes.Reflex: "reflex", modes.UserStopped: "stopped by its user", modes.Guiding: "being guided"}
         return RobotState(
-            time=time.monotonic(),
+            time=self._freshness.time(state.time.to_sec()),
             joints=np.array(state.q),
             velocities=np.array(state.dq),
             gripper=min(max(width.value / self._most, 0.0), 1.0),
@@ -79,7 +80,7 @@ class FrankaDriver:
             stopped=halted.get(state.robot_mode),
         )
 
-    def command(self, joints: Array, gripper: float) -> None:
+    def command(self, joints: Array, gripper: float | None) -> None:
         """See `RobotDriver`."""
         if self._stopped:
             return
@@ -88,7 +89,7 @@ class FrankaDriver:
             self._robot.move(motion, asynchronous=True)
         except self._errors as error:
             raise RobotLost(f"robot {self.spec.name}: {error}") from None
-        if gripper != self._commanded:
+        if gripper is not None and gripper != self._commanded:
             if gripper > 0.5:
                 self._gripper.move_async(self._most, SPEED)
             else:
@@ -101,7 +102,10 @@ class FrankaDriver:
         try:
             self._robot.move(self._franky.JointStopMotion(), asynchronous=True)
         except self._errors as error:
-            raise RobotLost(f"robot {self.spec.name}: {error}: use its emergency stop") from None
+            try:
+                self._robot.stop()
+            except self._errors:
+                raise RobotLost(f"robot {self.spec.name}: {error}: use its emergency stop") from None
 
     def close(self) -> None:
         """See `RobotDriver`."""

@@ -88,10 +88,11 @@ class LeRobotDriver:
         self._before = now, joints
         return RobotState(now, joints, (joints - before) / max(now - then, 1e-3), observed["gripper.pos"] / WIDE_OPEN)
 
-    def command(self, joints: Array, gripper: float) -> None:
+    def command(self, joints: Array, gripper: float | None) -> None:
         """See `RobotDriver`."""
         if not self._stopped:
-            self._send(self._sign * np.degrees(joints) + self._offset, {"gripper.pos": WIDE_OPEN * gripper})
+            opening = {} if gripper is None else {"gripper.pos": WIDE_OPEN * gripper}
+            self._send(self._sign * np.degrees(joints) + self._offset, opening)
 
     def stop(self) -> None:
         """See `RobotDriver`: commands the current positions; the gripper keeps its grasp."""
@@ -103,7 +104,7 @@ class LeRobotDriver:
         self._send(np.array([observed[motor] for motor in self._motors]), {})
 
     def close(self) -> None:
-        """See `RobotDriver`: LeRobot releases the motors by default."""
+        """See `RobotDriver`: the motors hold, unless `options` say otherwise (disable_torque_on_disconnect)."""
         if self._robot is not None and self._robot.is_connected:
             self._robot.disconnect()
 

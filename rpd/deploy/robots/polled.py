@@ -1,4 +1,4 @@
-"""Polling of a slow value in a thread, e.g. of a gripper with its own socket."""
+"""Slow devices in threads of their own, e.g. a gripper with its own socket: polled values, and sent commands."""
 
 from __future__ import annotations
 
@@ -38,6 +38,54 @@ class Polled:
         while not self._done.wait(1 / RATE):
             try:
                 self.value = self._ask()
+            except self._errors as error:
+                self.failed = str(error) or type(error).__name__
+                return
+
+
+class Sent:
+    """Sends the newest value in a thread: the control loop never waits for a device that answers late or not at all.
+
+    Attributes:
+        failed: reason of the failure that ended sending, or None.
+    """
+
+    def __init__(self, tell: Callable[[float], None], errors: tuple[type[BaseException], ...]) -> None:
+        """Start the thread.
+
+        Args:
+            tell: sends a value to the device; may block.
+            errors: exceptions that end sending.
+        """
+        self.failed: str | None = None
+        self._tell, self._errors = tell, errors
+        self._newest: float | None = None
+        self._changed, self._done = threading.Condition(), False
+        threading.Thread(target=self._run, daemon=True, name="sent").start()
+
+    def send(self, value: float) -> None:
+        """Send a value, unless it is the newest one already. Does not wait; a value that is not yet sent is replaced."""
+        with self._changed:
+            if value != self._newest:
+                self._newest = value
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Send nothing more. A call that blocks is left alone."""
+        with self._changed:
+            self._done = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        sent: float | None = None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda sent=sent: self._done or self._newest != sent)
+                if self._done or self._newest is None:
+                    return
+                sent = self._newest
+            try:
+                self._tell(sent)
             except self._errors as error:
                 self.failed = str(error) or type(error).__name__
                 return

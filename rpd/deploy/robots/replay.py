@@ -73,7 +73,7 @@ class ReplayDriver:
             success=tick["success"],
         )
 
-    def command(self, joints: Array, gripper: float) -> None:
+    def command(self, joints: Array, gripper: float | None) -> None:
         """See `RobotDriver`."""
 
     def stop(self) -> None:

@@ -95,7 +95,7 @@ class SimDriver:
             success=state["success"],
         )
 
-    def command(self, joints: Array, gripper: float) -> None:
+    def command(self, joints: Array, gripper: float | None) -> None:
         """See `RobotDriver`."""
         self._send({"do": "command", "joints": joints, "gripper": gripper})
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
-from rpd.deploy.robots.polled import Polled
+from rpd.deploy.robots.freshness import Freshness
+from rpd.deploy.robots.polled import Polled, Sent
 from rpd.deploy.robots.robotiq import PORT, Robotiq
 from rpd.envs.errors import ConfigError, missing_package
 from rpd.envs.robots import ROBOTS
 
 LOOKAHEAD, GAIN = 0.1, 300.0  # servoJ: lookahead time in [0.03, 0.2] s, and gain in [100, 2000]
 DECELERATION = 5.0  # servoStop, m/s^2
+STOP_ACCELERATION = 4.0  # stopJ, rad/s^2
 
 
 class URDriver:
@@ -36,7 +37,8 @@ class URDriver:
         self._receive: Any = None
         self._gripper: Robotiq | None = None
         self._opening: Polled | None = None
-        self._commanded: float | None = None
+        self._moves: Sent | None = None
+        self._freshness = Freshness()
         self._stopped = False
 
     def connect(self) -> None:
@@ -54,6 +56,7 @@ class URDriver:
         except (RuntimeError, OSError) as error:
             raise ConfigError(f"robot {self.spec.name} at {self._host}: {error}: is it on, and in remote control?") from None
         self._opening = Polled(self._gripper.opening, (OSError,))
+        self._moves = Sent(self._gripper.move, (OSError,))
 
     def read(self) -> RobotState:
         """See `RobotDriver`."""
@@ -62,7 +65,7 @@ class URDriver:
             raise RobotLost(f"robot {self.spec.name}: {'its gripper is' if receive.isConnected() else 'it is'} gone")
         stopped = "protective stop" if receive.isProtectiveStopped() else None
         return RobotState(
-            time=time.monotonic(),
+            time=self._freshness.time(receive.getTimestamp()),
             joints=np.array(receive.getActualQ()),
             velocities=np.array(receive.getActualQd()),
             gripper=opening.value,
@@ -70,7 +73,7 @@ class URDriver:
             stopped="emergency stop" if receive.isEmergencyStopped() else stopped,
         )
 
-    def command(self, joints: Array, gripper: float) -> None:
+    def command(self, joints: Array, gripper: float | None) -> None:
         """See `RobotDriver`."""
         if self._stopped:
             return
@@ -78,21 +81,28 @@ class URDriver:
         if not self._control.servoJ(joints.tolist(), 0.0, 0.0, 1 / self._config.rate, LOOKAHEAD, GAIN):
             raise RobotLost(f"robot {self.spec.name}: it refuses servoJ")
         self._control.kickWatchdog()
-        if gripper != self._commanded and self._gripper is not None:
-            try:
-                self._gripper.move(gripper)
-            except OSError as error:
-                raise RobotLost(f"robot {self.spec.name}: gripper: {error}") from None
-            self._commanded = gripper
+        if gripper is not None and self._moves is not None:
+            if self._moves.failed:
+                raise RobotLost(f"robot {self.spec.name}: gripper: {self._moves.failed}")
+            self._moves.send(gripper)
 
     def stop(self) -> None:
         """See `RobotDriver`."""
         self._stopped = True
-        if not self._control.servoStop(DECELERATION):
-            raise RobotLost(f"robot {self.spec.name}: it refuses servoStop: use its emergency stop")
+        try:
+            if self._control.servoStop(DECELERATION):
+                return
+            self._control.stopJ(STOP_ACCELERATION, True)  # asynchronous; does not tell whether it is obeyed
+            if self._control.triggerProtectiveStop():
+                return
+        except RuntimeError as error:
+            raise RobotLost(f"robot {self.spec.name}: {error}: use its emergency stop") from None
+        raise RobotLost(f"robot {self.spec.name}: it refuses servoStop and triggerProtectiveStop: use its emergency stop")
 
     def close(self) -> None:
         """See `RobotDriver`."""
+        if self._moves is not None:
+            self._moves.close()
         if self._opening is not None:
             self._opening.close()
         if self._gripper is not None:

@@ -28,6 +28,13 @@ class World:
     def __init__(self, robot):
         self.joints = np.array(ROBOTS[robot].home)
         self.opening, self.force, self.halted, self.gone, self.refuses = 0.3, 3.0, False, False, False
+        self.state = 2  # of an xArm
+        self.frozen: float | None = None  # time stamp of a stream that has ended
+
+    @property
+    def clock(self):
+        """Time of the newest measurement, on the controller's clock."""
+        return time.monotonic() - 1000 if self.frozen is None else self.frozen
 
 
 def ur(world):
@@ -38,6 +45,8 @@ def ur(world):
     return "ur5e", {
         "RTDEControlInterface.servoJ": servo,
         "RTDEControlInterface.servoStop": lambda this, a: not world.refuses,
+        "RTDEControlInterface.triggerProtectiveStop": lambda this: not world.refuses,
+        "RTDEReceiveInterface.getTimestamp": lambda this: world.clock,
         "RTDEReceiveInterface.isConnected": lambda this: not world.gone,
         "RTDEReceiveInterface.isProtectiveStopped": lambda this: world.halted,
         "RTDEReceiveInterface.isEmergencyStopped": lambda this: False,
@@ -61,11 +70,13 @@ def franka(world):
             raise sdk.classes["NetworkException"]("timeout")
         modes, force = sdk.classes["RobotMode"], [0.0, 0.0, world.force, 9.0, 9.0, 9.0]
         return SimpleNamespace(
-            q=world.joints, dq=np.zeros(7), O_F_ext_hat_K=force, robot_mode=modes.Reflex if world.halted else modes.Move
-        )
+            q=world.joints, dq=np.zeros(7), O_F_ext_hat_K=force, robot_mode=modes.Reflex if world.halted else modes.Move,
+            time=SimpleNamespace(to_sec=lambda: world.clock),
+        )  # fmt: skip
 
     return "panda", {
         "Robot.move": move,
+        "Robot.stop": lambda this: move(this, None),
         "Robot.state": state,
         "JointMotion.__init__": lambda this, target, **rest: setattr(this, "goal", target),
         "Gripper.max_width": lambda this: 0.08,
@@ -88,7 +99,8 @@ def xarm(world):
         "XArmAPI.get_gripper_position": lambda this: (0, 850 * world.opening),
         "XArmAPI.connected": lambda this: not world.gone,
         "XArmAPI.error_code": lambda this: 31 if world.halted else 0,
-        "XArmAPI.state": lambda this: 2,
+        "XArmAPI.get_err_warn_code": lambda this: (0, [31 if world.halted else 0, 0]),
+        "XArmAPI.get_state": lambda this: (0, world.state),
         "XArmAPI.currents": lambda this: [0.1, -world.force, 0.1, 0.1, 0.1, 0.1, 99.0],
     }
 
@@ -224,6 +236,89 @@ def keeps_the_contract(driver, monkeypatch, recorded=None):
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_contract(driver, monkeypatch):
     keeps_the_contract(driver, monkeypatch)
+
+
+@pytest.mark.parametrize("driver", ["ur", "franka"])
+def test_measurements_of_a_frozen_stream_grow_old(driver, monkeypatch):
+    """The socket stays, and the SDK returns its last packet."""
+    robot, world, *_ = assemble(driver, monkeypatch)
+    robot.connect()
+    robot.read()
+    world.frozen = world.clock
+    first = robot.read().time
+    time.sleep(0.05)
+    assert robot.read().time == first <= time.monotonic() - 0.05
+    world.frozen = None
+    assert robot.read().time > first
+    robot.close()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_without_an_answer_the_gripper_gets_no_command(driver, monkeypatch):
+    grippers = ("Gripper.move_async", "Gripper.grasp_async", "XArmAPI.set_gripper_position")
+    robot, world, sdk, _ = assemble(driver, monkeypatch)
+    robot.connect()
+    robot.command(world.joints, None)
+    assert not sdk.called(*grippers)
+    assert not any("gripper.pos" in given["action"] for given in sdk.called("SO101Follower.send_action"))
+    assert driver != "ur" or robot.read().gripper == pytest.approx(0.3, abs=2e-3)
+    robot.close()
+
+
+@pytest.mark.parametrize("state", [3, 4, 5, 6])
+def test_paused_xarm_has_stopped(state, monkeypatch):
+    robot, world, *_ = assemble("xarm", monkeypatch)
+    robot.connect()
+    assert robot.read().stopped is None
+    world.state = state
+    assert robot.read().stopped
+    robot.close()
+
+
+def test_blocked_gripper_command_does_not_block_the_loop(monkeypatch):
+    """As on a paused xArm, whose SDK waits without a limit."""
+    robot, world, sdk, _ = assemble("xarm", monkeypatch)
+    released, asked = threading.Event(), threading.Event()
+    sdk.behaviour["XArmAPI.set_gripper_position"] = lambda this, pos, wait: (asked.set(), released.wait(60), 0)[-1]
+    robot.connect()
+    robot.command(world.joints, 1.0)
+    assert asked.wait(10)
+    robot.command(world.joints + 0.001, 0.0)
+    robot.read()
+    robot.stop()
+    assert not released.is_set()
+    released.set()
+    robot.close()
+
+
+def test_refused_gripper_command_ends_the_run(monkeypatch):
+    robot, world, sdk, _ = assemble("xarm", monkeypatch)
+    sdk.behaviour["XArmAPI.set_gripper_position"] = lambda this, pos, wait: 9
+    robot.connect()
+
+    def command_for_a_while():
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            robot.command(world.joints, 1.0)
+            time.sleep(0.01)
+
+    with pytest.raises(RobotLost, match="set_gripper_position failed with code 9"):
+        command_for_a_while()
+    robot.close()
+
+
+def test_so101_keeps_its_torque_when_a_run_ends(monkeypatch):
+    given = {}
+    robot, _, sdk, _ = assemble("lerobot", monkeypatch)
+    choose = sdk.classes["RobotConfig"].get_choice_class
+
+    def noting(name):
+        return lambda **fields: given.update(fields) or choose(name)(**fields)
+
+    sdk.classes["RobotConfig"].get_choice_class = staticmethod(noting)
+    robot.connect()
+    robot.close()
+    assert given["disable_torque_on_disconnect"] is False
 
 
 @pytest.mark.parametrize(

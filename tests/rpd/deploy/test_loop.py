@@ -1,9 +1,19 @@
+import threading
+import time
+from collections import deque
+
 import numpy as np
 import pytest
 
 from rpd.deploy import config as configs
 from rpd.deploy import safety
+from rpd.deploy.camera_process import Newest
 from rpd.deploy.kinematics import Arm
+from rpd.deploy.loop import STOP_ATTEMPTS
+from rpd.deploy.monitor import check_age
+from rpd.deploy.outcome import Stop
+from rpd.deploy.robots.base import RobotLost
+from rpd.deploy.summary import facts
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 
@@ -62,7 +72,7 @@ def test_missing_limit_is_an_error(tmp_path):
     text = configs.resources.files("rpd.configs").joinpath("robots/sim.yaml").read_text()
     for line, says in {
         "  tcp_speed: 1.0\n": "limits.tcp_speed is missing: it is required to move the robot",
-        "  command_timeout: 0.4\n": "watchdog.command_timeout is missing",
+        "  command_timeout: 0.3\n": "watchdog.command_timeout is missing",
         "  max_contact_force: null\n": "limits.max_contact_force is missing",
     }.items():
         path.write_text(text.replace(line, ""))
@@ -75,9 +85,104 @@ def test_missing_limit_is_an_error(tmp_path):
         ("[60, 60, 60, 60, ", "[60, ", "limits.acceleration has 4 entries, and panda has 7 joints"),
         ("stop_within: 0.4", "stop_within: 0.2", "stop_within 0.2 s cannot be kept"),
         ("[0, 0.37]", "[0.37, 0]", "z from 0.37 to 0 m is empty"),
+        ("command_timeout: 0.3", "command_timeout: 60", "stop_within 0.4 s cannot be kept if the control loop dies"),
+        ("[60, 60, ", "[3437, 60, ", "limits.acceleration: 3437 is implausible: at most 100 rad/s"),
+        ("tcp_speed: 1.0", "tcp_speed: 250", "limits.tcp_speed: 250 is implausible: at most 2 m/s; mm/s"),
+        ("[0, 0.37]", "[0, 370]", "limits.workspace: 370 is implausible: at most 2 m; mm"),
+        ("max_tracking_error: 0.5", "max_tracking_error: 28", "limits.max_tracking_error: 28 is implausible: at most 1 rad"),
+        ("max_contact_force: null", "max_contact_force: 1.0e+9", "limits.max_contact_force: 1e.09 is implausible: at most 300"),
     ):
         path.write_text(text.replace(line, other))
         with pytest.raises(ConfigError, match=says):
             configs.load(str(path))
     with pytest.raises(ConfigError, match="did you mean sim"):
         configs.load("simm")
+
+
+@pytest.mark.parametrize("error", [RobotLost("robot sim: it refuses"), RuntimeError("from an SDK"), ValueError()])
+def test_refused_stop_is_loud_recorded_and_repeated(error, rig, monkeypatch, caplog):
+    deployed, asked = rig(), []
+    monkeypatch.setattr("rpd.deploy.loop.STOP_PAUSE", 0.0)
+
+    def refuse():
+        asked.append(1)
+        raise error
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(deployed.robot, "stop", refuse)
+        outcome = deployed.run(steps=3)
+    deployed.robot.stop()
+    reason = str(error) or "ValueError"
+    assert (outcome.reason, outcome.fault, outcome.stop_failure) == ("time is up", True, reason)
+    assert len(asked) == STOP_ATTEMPTS
+    assert f"THE ROBOT DOES NOT TAKE THE STOP COMMAND, USE ITS EMERGENCY STOP ({reason})" in caplog.text
+    assert {"kind": "stop_failure", "reason": reason} in deployed.frames()
+    assert facts([outcome])["NOT STOPPED"] == f"{reason}: use the robot's emergency stop"
+
+
+def test_stop_that_is_taken_at_the_second_attempt_is_no_failure(rig, monkeypatch):
+    deployed, asked = rig(), []
+    stop = deployed.robot.stop
+
+    def refuse_once():
+        asked.append(1)
+        if len(asked) == 1:
+            raise RobotLost("robot sim: busy")
+        stop()
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(deployed.robot, "stop", refuse_once)
+        outcome = deployed.run(steps=3)
+    assert outcome.stop_failure is None and not outcome.fault and len(asked) == 2
+
+
+def test_gripper_is_not_commanded_before_the_first_answer(rig, monkeypatch):
+    deployed, given = rig(), []
+    command = deployed.robot.command
+    with monkeypatch.context() as noting:
+        noting.setattr(deployed.robot, "command", lambda joints, gripper: given.append(gripper) or command(joints, gripper))
+        deployed.run(steps=10)
+    ticks = deployed.ticks()
+    first = next(i for i, tick in enumerate(ticks) if "answer" in tick)
+    assert given[:first] == [None] * first and None not in given[first:]
+    assert [tick["open"] for tick in ticks] == [None if opening is None else bool(opening) for opening in given]
+
+
+@pytest.mark.parametrize("age", [float("nan"), -1.0, 0.3])
+def test_measurement_of_an_impossible_time_stops(age):
+    with pytest.raises(Stop, match=r"the picture is 300 ms old|the time of the picture is not valid"):
+        check_age(age, 0.2, "the picture")
+
+
+def test_fresh_measurement_passes():
+    check_age(0.2, 0.2, "the picture")
+    check_age(0.0, 0.2, "the picture")
+
+
+def test_camera_that_is_faster_than_its_rate_gives_its_newest_image():
+    """As OpenCV: four buffers, of which `read` returns the oldest."""
+    queue, ready = deque(), threading.Condition()
+
+    def grab():
+        with ready:
+            assert ready.wait_for(lambda: queue, 60)
+            return queue.popleft()
+
+    newest = Newest(grab)
+    for number in range(5):
+        with ready:
+            queue.append((float(number), np.zeros((2, 2, 3), np.uint8)))
+            ready.notify()
+    until = time.monotonic() + 60
+    while queue and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert newest()[0] == 4.0
+
+
+def test_failure_of_a_camera_is_raised_where_it_is_read():
+    def grab():
+        raise OSError("no more pictures")
+
+    with pytest.raises(OSError, match="no more pictures"):
+        Newest(grab)()
