@@ -101,32 +101,40 @@ class ControlLoop:
                 out.reason = "time is up"
         except (Stop, Unsafe, RunFault) as stop:
             out.reason, out.fault = str(stop), True
+        except Exception as error:  # an SDK's own, or a fault of ours: the episode still ends with its record
+            LOG.exception("the episode ends by an unexpected error")
+            out.reason, out.fault = f"{type(error).__name__}: {error}", True
         finally:
-            out.stop_failure = self.stop()
-            out.stopped_at = time.monotonic()
+            out.stopped_at, out.stop_failure = self.stop()
         if out.stop_failure is not None:
             out.fault = True
         self._tick += ticks
         return out
 
-    def stop(self) -> str | None:
-        """Stop the robot; returns the reason if it does not take the command, after `STOP_ATTEMPTS`.
+    def stop(self) -> tuple[float, str | None]:
+        """Stop the robot.
 
-        Any exception counts: SDKs raise their own, and a traceback here would hide that the robot may still move.
+        Any exception counts as a refusal: SDKs raise their own, and a traceback here would hide that the robot may still move.
+
+        Returns:
+            `time.monotonic` after the command that was taken, and None; or after the first one, and the reason why the robot took
+            none of `STOP_ATTEMPTS`.
         """
         failure: str | None = None
+        first: float | None = None
         for attempt in range(0 if self.context.dry_run else STOP_ATTEMPTS):
             if attempt:
                 time.sleep(STOP_PAUSE)
             try:
                 self.context.robot.stop()
-                return None
+                return time.monotonic(), None
             except Exception as error:
                 failure = " ".join(str(error).split()) or type(error).__name__
-                if attempt == 0:  # at once: a person can act before the other attempts are over
+                if first is None:  # at once: a person can act before the other attempts are over
+                    first = time.monotonic()
                     LOG.critical(f"THE ROBOT DOES NOT TAKE THE STOP COMMAND, USE ITS EMERGENCY STOP ({failure})")
                     self.record({"kind": "stop_failure", "reason": failure})
-        return failure
+        return time.monotonic() if first is None else first, failure
 
     def record(self, frame: dict[str, Any]) -> None:
         """Record a frame other than a tick, if recording is still possible."""

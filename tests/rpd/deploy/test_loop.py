@@ -186,3 +186,16 @@ def test_failure_of_a_camera_is_raised_where_it_is_read():
 
     with pytest.raises(OSError, match="no more pictures"):
         Newest(grab)()
+
+
+def test_unexpected_error_of_an_sdk_ends_the_episode_with_a_stop(rig, monkeypatch):
+    deployed = rig()
+
+    def fail(joints, gripper):
+        raise KeyError("firmware")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(deployed.robot, "command", fail)
+        outcome = deployed.run(steps=3)
+    assert (outcome.reason, outcome.fault, outcome.stop_failure) == ("KeyError: 'firmware'", True, None)
+    assert deployed.settled()[0]["stopped"]
