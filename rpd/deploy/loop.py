@@ -117,8 +117,8 @@ class ControlLoop:
         Any exception counts as a refusal: SDKs raise their own, and a traceback here would hide that the robot may still move.
 
         Returns:
-            `time.monotonic` after the command that was taken, and None; or after the first one, and the reason why the robot took
-            none of `STOP_ATTEMPTS`.
+            `time.monotonic` after the command that was taken, and None; or after the first one, and the reason why the robot
+            took none of `STOP_ATTEMPTS`.
         """
         failure: str | None = None
         first: float | None = None

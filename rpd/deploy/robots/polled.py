@@ -80,7 +80,8 @@ class Sent:
         sent: float | None = None
         while True:
             with self._changed:
-                self._changed.wait_for(lambda sent=sent: self._done or self._newest != sent)
+                while not self._done and self._newest == sent:
+                    self._changed.wait()
                 if self._done or self._newest is None:
                     return
                 sent = self._newest
