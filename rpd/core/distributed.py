@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rpd.core import ranks
+from rpd.core.attempts import fresh_part
 from rpd.envs.errors import ConfigError, RunFault, ServerLost
 from rpd.students.row_share import RowShare
 
@@ -248,6 +249,7 @@ def joined(device: str) -> Iterator[World]:
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
         store, _, _ = next(dist.rendezvous("env://", world.rank, world.size, timeout=JOIN_TIMEOUT))
+        store = fresh_part(store, world.rank, world.size, JOIN_TIMEOUT)
         dist.init_process_group(backend, store=store, timeout=TIMEOUT, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"rank {world.rank} of {world.size} cannot reach the others: {_line(error)}") from None
