@@ -15,7 +15,10 @@ from rpd.bench.scaling import FREE, NETWORKS, Network, Prediction, Recording, pr
 from rpd.config.schema import RunConfig
 
 SIMULATED = (8, 64, 512)
-CLOCKS = {"cpu": "CPU times (every rank has an idle core)", "wall": "wall times (cores as busy as here)"}
+CLOCKS = {
+    "cpu": "CPU times (every rank has an idle core)",
+    "wall": "wall times (cores as busy as here, network and growing work not)",
+}
 PARTS: dict[str, Callable[[Record], float]] = {
     "collecting, ms": lambda r: 1000 * r["collecting"],
     "update without waiting, ms": lambda r: 1000 * (r["wall"] - r["collecting"] - _collectives(r)),
