@@ -124,14 +124,16 @@ def _lock_path(path: Path) -> Path:
     return path.with_name(f".{path.name}{LOCK}")
 
 
-def _make(folder: Path) -> list[Path]:
+def _make(folder: Path, attempts: int = 100) -> list[Path]:
     """Create a folder and its parents; return the created ones, the folder itself only if no other process created it."""
     parents = [path for path in folder.parents if not path.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
     except FileNotFoundError:  # another process has deleted an empty parent
-        return _make(folder)
+        if not attempts:  # a file system without new folders, e.g. /proc
+            raise
+        return _make(folder, attempts - 1)
     except (FileExistsError, NotADirectoryError):
         if not folder.is_dir():
             at = next(path for path in (folder, *folder.parents) if path.exists())

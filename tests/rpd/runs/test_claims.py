@@ -125,3 +125,9 @@ def test_report_replaces_one_of_the_same_runs_alone(runs, tmp_path, capsys):
     assert report_file.place(pair[::-1], None) == first == runs.resolve() / "report.html"
     assert report_file.place([*pair, runs / "z"], None).name == "report-2.html"
     first.unlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system in which no folder can be created")
+def test_a_folder_that_cannot_be_created_is_an_error_in_one_line(capsys):
+    assert main(["train", REACH, "--algorithm", "ppo", "--runs-dir", "/proc/x", "--name", "a"]) == 1
+    assert "No such file or directory" in capsys.readouterr().err
