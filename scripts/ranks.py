@@ -44,7 +44,19 @@ STATE = (
     "policy/model.safetensors",
     *(f"training_state/{name}.safetensors" for name in ("tensors", "rank-00000", "rank-00001")),
 )
-DEMOS = ["data", "collect", "tabletop/PushCube", "--policy", "scripted", "--episodes", "200", "--noise", "0.3"]
+DEMOS = [
+    "data",
+    "collect",
+    "tabletop/PushCube",
+    "--policy",
+    "scripted",
+    "--episodes",
+    "200",
+    "--noise",
+    "0.3",
+    "--env.obs-mode",
+    "state",
+]
 
 
 @dataclass(frozen=True)
