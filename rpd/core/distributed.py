@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 JOIN_TIMEOUT = timedelta(minutes=5)
 """Longest wait for the other ranks to start."""
-TIMEOUT = timedelta(minutes=15)
-"""Longest wait for another rank. A killed process is noticed at once, because its connections close; a lost machine, or one cut
-off from the network, after this time."""
+TIMEOUT = timedelta(minutes=60)
+"""Longest wait for another rank, e.g. one that records more specialists. A killed process is noticed at once, because its
+connections close; a lost machine, or one cut off from the network, after this time."""
 REPORT_S = 1.0
 """Seconds that rank 0 has to report an error of all ranks, before torchrun ends it because another rank has failed."""
 BUCKET = 16 * 2**20
