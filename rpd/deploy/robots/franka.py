@@ -1,4 +1,4 @@
-"""Driver ``franka``: a Franka arm (Panda, FR3) with the Franka hand, through franky."""
+"""Driver ``franka``: a Franka Panda with the Franka hand, through franky."""
 
 from __future__ import annotations
 
