@@ -177,6 +177,7 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
+    RESULTS.mkdir(parents=True, exist_ok=True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table", "kill"))
     parser.add_argument("--out", type=Path, default=Path("runs/ranks"))
