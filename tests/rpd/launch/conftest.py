@@ -81,8 +81,8 @@ def driver(tmp_path, monkeypatch):
 @pytest.fixture
 def all_end():
     """Wait, after the test, until the processes that it has started have ended."""
-    pids = set()
-    yield lambda: pids.update(descendants())
+    pids, earlier = set(), descendants()  # earlier ones, e.g. robots that the tests of rpd.deploy keep, stay
+    yield lambda: pids.update(descendants() - earlier)
     until(lambda: not any(_lives(pid) for pid in pids))
 
 
