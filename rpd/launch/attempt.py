@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,6 +63,7 @@ def run(text: str) -> tuple[int, str]:
     job, cwd = Job.from_json(asked["job"]), Path(asked["cwd"])
     if problem := _unshared(job, asked["token"], cwd):
         return NOT_STARTED, problem
+    _heed_interrupts()
     attempts.record_start(job)
     try:
         _until(lambda: job.lock is None or not is_locked(job.lock), LOCK_S)
@@ -76,6 +78,12 @@ def run(text: str) -> tuple[int, str]:
         ended = Ended(INTERRUPTED)
     attempts.record_end(job, ended)
     return ended.code, ended.problem
+
+
+def _heed_interrupts() -> None:
+    """Raise `KeyboardInterrupt` on SIGINT, by which Ray cancels, in a worker of a cluster that a shell started in the background."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait(process: subprocess.Popen[bytes]) -> Ended:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,14 @@ def until(condition, driver=None):
         assert time.monotonic() < deadline, "it never happened"
         assert driver is None or driver.poll() is None, driver.communicate()
         time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def interrupts_count():
+    """Do not ignore SIGINT: a shell's background jobs do, with all processes that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
