@@ -81,7 +81,7 @@ def run(text: str) -> tuple[int, str]:
 
 
 def _heed_interrupts() -> None:
-    """Raise `KeyboardInterrupt` on SIGINT, by which Ray cancels, in a worker of a cluster that a shell started in the background."""
+    """Let SIGINT interrupt, by which Ray cancels, also in a worker of a cluster that a shell started in the background."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
