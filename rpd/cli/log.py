@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from rpd.cli.deploy import show
+from rpd.cli.deploy import asked_of, show
 from rpd.cli.options.log import LogOptions
 from rpd.datasets.deploy_log.reader import Played, Record
 from rpd.deploy.kinematics import Array
@@ -26,7 +26,7 @@ def main(options: LogOptions) -> int:
     """Show, and score; returns the exit code."""
     recorded = Record(options.record)
     print(f"{recorded.head['policy']} on {recorded.head['robot']}, {recorded.head['rate']:g} commands per second")
-    show([outcome(played) for played in recorded.played])
+    show([outcome(played) for played in recorded.played], asked_of(recorded))
     if options.policy is not None:
         torch.set_num_threads(1)
         _score(recorded, options.policy)
