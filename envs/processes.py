@@ -47,6 +47,13 @@ def without_working_dir() -> Iterator[None]:
         protect_children()
         yield
         return
+    with empty_working_dir():
+        yield
+
+
+@contextlib.contextmanager
+def empty_working_dir() -> Iterator[None]:
+    """Context whose working directory is an empty folder, for libraries that give the working directory to other processes."""
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as empty:
         os.chdir(empty)

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rpd.cli.options.finetune import FinetuneOptions
+from rpd.config.resume import check_alone
 from rpd.config.vla_finetuning import CloneConfig
-from rpd.core.device import resolve_device
 from rpd.core.distributed import World, joined, rank_device
 from rpd.core.ranks import rank
 from rpd.envs.errors import ConfigError
@@ -31,17 +31,14 @@ def main(options: FinetuneOptions) -> int:
     """Start or resume; returns the exit code."""
     if options.resume is not None:
         lifecycle.check_run_dir(options.resume)
-        other = [k for k, v in options if k != "resume" and v != getattr(FinetuneOptions(), k)]
-        if other:
-            what = f"leave out {', '.join(other)}, or edit {options.resume / 'config.yaml'} before"
-            raise ConfigError(f"--resume continues with the run's own configuration: {what}")
+        check_alone(options, options.resume)
         return _resume(options.resume)
     if not options.data:
         raise ConfigError("no demonstrations: name a folder that `rpd data collect` wrote, e.g. rpd teacher finetune demos/x")
     config = CloneConfig(**options.model_dump(include=set(CloneConfig.model_fields)))
     stem = f"{options.family}-{options.init.rstrip('/').split('/')[-1]}"
     with (
-        joined(rank_device(resolve_device(config.device))) as world,
+        joined(rank_device(config.device)) as world,
         same_run(world, config, lambda: lifecycle.create_run_dir(options.runs_dir, options.name, stem, COMMAND)) as run_dir,
     ):
         return _train(config, run_dir, None, world)
@@ -50,7 +47,7 @@ def main(options: FinetuneOptions) -> int:
 def _resume(run_dir: Path) -> int:
     config = lifecycle.load_run_config(run_dir, CloneConfig, COMMAND)
     with (
-        joined(rank_device(resolve_device(config.device))) as world,
+        joined(rank_device(config.device)) as world,
         same_run(world, config, lambda: lifecycle.lock_run_dir(run_dir)),
     ):
         saved = lifecycle.load_latest_checkpoint(run_dir, config, world)

@@ -11,10 +11,9 @@ from rich.console import Console
 
 from rpd.cli.options.generalist import GeneralistOptions
 from rpd.config.generalist import DistillRun
-from rpd.core.device import resolve_device
+from rpd.config.resume import check_alone
 from rpd.core.distributed import World, joined, rank_device
 from rpd.core.ranks import rank
-from rpd.envs.errors import ConfigError
 from rpd.reporting.html import paired_text, rate_text
 from rpd.reporting.report_file import REPORT, is_whole
 from rpd.reporting.run_report import write
@@ -33,15 +32,12 @@ COMMAND = "rpd generalist"
 def main(options: GeneralistOptions) -> int:
     """Start or resume; returns the exit code."""
     if options.resume is not None:
-        other = [k for k, v in options if k != "resume" and v != getattr(GeneralistOptions(), k)]
-        if other:
-            what = f"leave out {', '.join(other)}, or edit {options.resume / 'config.yaml'} before"
-            raise ConfigError(f"--resume continues with the run's own configuration: {what}")
+        check_alone(options, options.resume)
         return _resume(options.resume)
     config = options.config().model_copy(update={"runs": tuple(runs_in(options.runs))})
     stem = f"generalist-seed{options.seed}"
     with (
-        joined(rank_device(resolve_device(config.device))) as world,
+        joined(rank_device(config.device)) as world,
         same_run(world, config, lambda: lifecycle.create_run_dir(options.runs_dir, options.name, stem, COMMAND)) as run_dir,
     ):
         return _distil(config, run_dir, None, world)
@@ -51,7 +47,7 @@ def _resume(run_dir: Path) -> int:
     lifecycle.check_run_dir(run_dir)
     config = lifecycle.load_run_config(run_dir, DistillRun, COMMAND)
     with (
-        joined(rank_device(resolve_device(config.device))) as world,
+        joined(rank_device(config.device)) as world,
         same_run(world, config, lambda: lifecycle.lock_run_dir(run_dir)),
     ):
         saved = lifecycle.load_latest_checkpoint(run_dir, config, world)
@@ -64,7 +60,7 @@ def _resume(run_dir: Path) -> int:
 
 
 def _distil(config: DistillRun, run_dir: Path, saved: checkpoint.Checkpoint | None, world: World) -> int:
-    device = torch.device(rank_device(resolve_device(config.device)))
+    device = torch.device(rank_device(config.device))
     count = min(config.num_envs, config.episodes)
     threads = simulator_threads(config.num_threads)
     with ExitStack() as stack:

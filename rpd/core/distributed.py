@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rpd.core import ranks
 from rpd.core.attempts import fresh_part
+from rpd.core.device import resolve_device
 from rpd.envs.errors import ConfigError, RunFault, ServerLost
 from rpd.students.row_share import RowShare
 
@@ -268,11 +269,12 @@ def rank_device(device: str) -> str:
     """Return the device of this rank: the GPU of its local rank.
 
     Args:
-        device: resolved device of the run.
+        device: device of the run, see `resolve_device`.
 
     Raises:
-        ConfigError: fewer GPUs than ranks on this machine, or a GPU chosen by index.
+        ConfigError: see `resolve_device`; fewer GPUs than ranks on this machine, or a GPU chosen by index.
     """
+    device = resolve_device(device)
     if ranks.world_size() == 1 or torch.device(device).type != "cuda":
         return device
     if torch.device(device).index is not None:

@@ -9,16 +9,16 @@ import contextlib
 import logging
 import os
 import socket
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rpd.core.version import __version__
 from rpd.envs.errors import ConfigError, missing_package
+from rpd.envs.processes import empty_working_dir
 from rpd.launch import attempts
 from rpd.launch.attempt import request, run
 from rpd.launch.job import INTERRUPTED, Ended, Job
@@ -127,7 +127,7 @@ class RayLauncher:
         where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
         _check_port(where)
         try:
-            with _nowhere():
+            with empty_working_dir():
                 ray.init(address=where, log_to_driver=False, configure_logging=False)
         except (Exception, SystemExit) as error:  # Ray exits where its connection fails
             if where == "auto":
@@ -231,18 +231,6 @@ def _check_port(address: str) -> None:
         raise ConfigError(f"no Ray cluster at --launcher-address {address}: {error.strerror or error}") from None
     if answer[3:] != SETTINGS and os.environ.get("RAY_USE_TLS") != "1":
         raise ConfigError(f"no Ray cluster at --launcher-address {address}: another kind of server answers")
-
-
-@contextlib.contextmanager
-def _nowhere() -> Iterator[None]:
-    """Connect from an empty folder: Ray puts the driver's folder on the import path of its workers."""
-    here = os.getcwd()
-    with tempfile.TemporaryDirectory() as empty:
-        os.chdir(empty)
-        try:
-            yield
-        finally:
-            os.chdir(here)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from rpd.config.schema import RunConfig
-from rpd.core.device import prepare_process, resolve_device
+from rpd.core.device import prepare_process
 from rpd.core.distributed import SOLO, World, rank_device
 from rpd.core.files import write_json
 from rpd.core.seeds import CURVE_SEED, FINAL_SEED
@@ -54,7 +54,7 @@ class BehaviorCloningTrainer(TrainingLoop):
         super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
         self.share = batch_share(config.bc.batch_size, world, "bc.batch_size")
         self.sources = begun_with(config, self.run_dir, None if resume is None else resume.meta["sources"])
-        self.device = torch.device(rank_device(resolve_device(config.device)))
+        self.device = torch.device(rank_device(config.device))
         prepare_process(config.seed, config.num_threads)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         together = eval_config(config.task, config.env, config.eval_episodes, world.size)
@@ -142,9 +142,7 @@ class BehaviorCloningTrainer(TrainingLoop):
         result = run_result(
             self.config, self.env.spec, self.step, self.wall, read_metrics(self.run_dir), student, sources=self.sources
         )
-        with self.world.together():
-            if self.world.is_first:
-                write_json(self.run_dir / "result.json", result)
+        self.world.first(lambda: write_json(self.run_dir / "result.json", result))
 
     def weights(self) -> list[torch.Tensor]:
         """See `TrainingLoop.weights`."""

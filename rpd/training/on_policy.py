@@ -13,7 +13,7 @@ from rpd.algorithms.augmentation import augmentation
 from rpd.algorithms.distillation import GateContext
 from rpd.algorithms.state_estimation import PerceptionLearner
 from rpd.config.schema import RunConfig
-from rpd.core.device import prepare_process, resolve_device
+from rpd.core.device import prepare_process
 from rpd.core.distributed import SOLO, World, rank_device
 from rpd.core.files import write_json
 from rpd.core.seeds import CURVE_SEED, FINAL_SEED, TRAIN_SEED
@@ -61,7 +61,7 @@ class OnPolicyTrainer(TrainingLoop):
         config = config.model_copy(update={"env": env_config})
         super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
         self.sources = begun_with(config, self.run_dir, None if resume is None else resume.meta["sources"])
-        self.device = torch.device(rank_device(resolve_device(config.device)))
+        self.device = torch.device(rank_device(config.device))
         prepare_process(config.seed, config.num_threads)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.seed = rank_seed(config.seed, world)
@@ -223,9 +223,7 @@ class OnPolicyTrainer(TrainingLoop):
             self.config, self.env.spec, self.step, self.wall, read_metrics(self.run_dir), student,
             self.teacher_result, self.base_result, self._queries()[0], self.sources,
         )  # fmt: skip
-        with self.world.together():
-            if self.world.is_first:
-                write_json(self.run_dir / "result.json", result)
+        self.world.first(lambda: write_json(self.run_dir / "result.json", result))
 
     # Saving -------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from typing import Any
 from rpd.config import loader
 from rpd.config import resume as resuming
 from rpd.config.schema import RunConfig
-from rpd.core.device import resolve_device
 from rpd.core.distributed import World, joined, rank_device
 from rpd.core.user_code import record_imports
 from rpd.envs.errors import ConfigError
@@ -55,7 +54,7 @@ def train(config: RunConfig | None = None, *, runs_dir: Path | str = "runs", nam
     kind = "residual" if chosen.base is not None else chosen.algorithm
     stem = f"{chosen.task.replace('/', '-')}-{kind}-seed{chosen.seed}"
     with (
-        joined(rank_device(resolve_device(chosen.device))) as world,
+        joined(rank_device(chosen.device)) as world,
         same_run(world, chosen, lambda: lifecycle.create_run_dir(Path(runs_dir), name, stem, COMMAND)) as run_dir,
     ):
         return _complete(_trainer(chosen, run_dir, None, world))
@@ -87,7 +86,7 @@ def resume(run_dir: Path | str, **options: Any) -> Run:
     config = _configuration(run_dir)
     wanted = loader.change(config, options)
     with (
-        joined(rank_device(resolve_device(wanted.device))) as world,
+        joined(rank_device(wanted.device)) as world,
         same_run(world, wanted, lambda: lifecycle.lock_run_dir(run_dir)),
     ):
         saved = lifecycle.load_latest_checkpoint(run_dir, config, world)

@@ -12,7 +12,6 @@ from safetensors.torch import save as save_tensors
 
 from rpd.config.vla_finetuning import CloneConfig
 from rpd.core import memory
-from rpd.core.device import resolve_device
 from rpd.core.distributed import SOLO, World, rank_device
 from rpd.core.files import write_json
 from rpd.core.memory import Item
@@ -67,7 +66,7 @@ class VLATrainer(TrainingLoop):
         check_init(config)
         super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
         self.share = batch_share(config.batch_size, world, "batch_size")
-        self.device = torch.device(rank_device(resolve_device(config.device)))
+        self.device = torch.device(rank_device(config.device))
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         torch.manual_seed(config.seed)
