@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rpd.envs.control import joint_limiter
+from rpd.envs.control.joint_limiter import EPSILON, JointLimits
+
 Array = NDArray[np.floating]
 Forward = Callable[[Array], Array]
 """Joint positions [K, n], rad -> positions of the tool centre point [K, 3], m."""
 
 SCALES = (1.0, 0.75, 0.5, 0.25, 0.1)
 """Fractions of the requested motion beyond braking that are tried if the full motion violates a limit of the hand."""
-EPSILON = 1e-9  # tolerance for rest, rad/s, and for rounding
 
 
 class Unsafe(Exception):
@@ -28,17 +30,9 @@ class Unsafe(Exception):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits of an arm with n joints; all finite."""
+class Limits(JointLimits):
+    """Limits of an arm and its tool; all finite."""
 
-    lower: Array
-    """[n] rad."""
-    upper: Array
-    """[n] rad."""
-    velocity: Array
-    """[n] rad/s."""
-    acceleration: Array
-    """[n] rad/s^2."""
     box: tuple[Array, Array]
     """Lowest and highest corner [3] of the workspace of the tool center point, m."""
     tcp_speed: float
@@ -107,19 +101,10 @@ def filter_command(
     """
     if not np.isfinite(wanted).all():
         raise Unsafe("the commanded joint positions are not finite numbers")
-    clamps: list[str] = []
-    low, high = velocity_bounds(before, limits, period, speed)
-    rate = (np.clip(wanted, limits.lower, limits.upper) - before.position) / period
-    if ((wanted < limits.lower - EPSILON) | (wanted > limits.upper + EPSILON)).any():
-        clamps.append("joint")
-    over = np.max(np.abs(rate) / (speed * limits.velocity), initial=1.0)
-    if over > 1 + EPSILON:
-        clamps.append("velocity")
-        rate = rate / over  # same direction, lower speed
-    bounded = np.clip(rate, low, high)
-    if (np.abs(bounded - rate) > EPSILON).any():
-        clamps.append("acceleration")
-    braked = _slower(before.velocity, limits, period)
+    limited = joint_limiter.limit(wanted[None], before.position[None], before.velocity[None], limits, period, speed)
+    changed = zip(("joint", "velocity", "acceleration"), limited[1:], strict=True)
+    clamps = [name for name, arms in changed if arms[0]]
+    bounded, braked = limited.velocity[0], joint_limiter.slower(before.velocity, limits, period)
     for scale in SCALES:
         command = _move(before.position, braked + scale * (bounded - braked), limits, period)
         violated = _violations(before, command, limits, forward, period)
@@ -129,26 +114,12 @@ def filter_command(
     return FilteredCommand(_move(before.position, braked, limits, period), tuple(clamps))
 
 
-def velocity_bounds(before: JointCommand, limits: Limits, period: float, speed: float = 1.0) -> tuple[Array, Array]:
-    """Lowest and highest velocity [n] that respect every joint limit, now and during braking.
-
-    A joint at distance d from its limit may move with velocity v if it can still brake: v T + v^2 / 2a <= d, an invariant under
-    braking with a in every period T.
-    """
-    a, change, most = limits.acceleration, limits.acceleration * period, speed * limits.velocity
-    up = _brakeable(limits.upper - before.position, a, period)
-    down = _brakeable(before.position - limits.lower, a, period)
-    low = np.maximum(np.maximum(-most, before.velocity - change), -down)
-    high = np.minimum(np.minimum(most, before.velocity + change), up)
-    return np.minimum(low, high), high  # equal up to rounding if there is no choice
-
-
 def braking(command: JointCommand, limits: Limits, period: float) -> list[JointCommand]:
     """Commands that bring the arm to rest, at its acceleration limits."""
     count = math.ceil(np.max(np.abs(command.velocity) / (limits.acceleration * period), initial=0.0) - EPSILON)
     way = []
     for _ in range(count):
-        command = _move(command.position, _slower(command.velocity, limits, period), limits, period)
+        command = _move(command.position, joint_limiter.slower(command.velocity, limits, period), limits, period)
         way.append(command)
     return way
 
@@ -173,19 +144,8 @@ def ramp(elapsed: float, duration: float, start: float = 0.1) -> float:
     return 1.0 if elapsed >= duration else start + (1 - start) * elapsed / duration
 
 
-def _brakeable(distance: Array, acceleration: Array, period: float) -> Array:
-    """Highest v [n] with v T + v^2 / 2a <= distance."""
-    return acceleration * (np.sqrt(period**2 + 2 * np.maximum(distance, 0) / acceleration) - period)
-
-
-def _slower(velocity: Array, limits: Limits, period: float) -> Array:
-    return np.sign(velocity) * np.maximum(np.abs(velocity) - limits.acceleration * period, 0)
-
-
 def _move(position: Array, velocity: Array, limits: Limits, period: float) -> JointCommand:
-    return JointCommand(
-        np.clip(position + velocity * period, limits.lower, limits.upper), velocity
-    )  # clips rounding errors only
+    return JointCommand(joint_limiter.moved(position, velocity, limits, period), velocity)
 
 
 def _violations(before: JointCommand, command: JointCommand, limits: Limits, forward: Forward, period: float) -> list[str]:

@@ -1,0 +1,45 @@
+"""Limiter of joint commands, against hand-computed numbers and its invariants."""
+
+import numpy as np
+
+from rpd.envs.control.joint_limiter import JointLimits, limit, moved, slower, velocity_bounds
+
+PERIOD = 0.05
+LIMITS = JointLimits(np.array([-2.0, -1.0]), np.array([2.0, 1.0]), np.array([1.0, 2.0]), np.array([5.0, 10.0]))
+
+
+def test_each_arm_is_limited_for_itself():
+    wanted = np.array([[0.005, -0.01], [0.05, 0.05], [0.2, 0.0], [9.0, 0.0]])
+    velocity = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    limited = limit(wanted, np.zeros((4, 2)), velocity, LIMITS, PERIOD)
+    np.testing.assert_allclose(limited.velocity, [[0.1, -0.2], [0.25, 0.5], [1.0, 0.0], [1.0, 0.0]], atol=1e-12)
+    assert limited.joint.tolist() == [False, False, False, True]
+    assert limited.speed.tolist() == [False, False, True, True]
+    assert limited.acceleration.tolist() == [False, True, False, False]
+
+
+def test_speed_that_can_still_be_braked():
+    """0.1 rad before its end, at 5 rad/s^2: v 0.05 + v^2 / 10 = 0.1 gives v = 5 (sqrt(0.0025 + 0.04) - 0.05) = 0.78078."""
+    low, high = velocity_bounds(np.array([[1.9, 0.0]]), np.array([[0.9, 0.0]]), LIMITS, PERIOD)
+    np.testing.assert_allclose(high[0, 0], 0.7807764, atol=1e-6)
+    np.testing.assert_allclose(low[0, 0], 0.65)  # 0.9 - 5 x 0.05
+
+
+def test_random_commands_keep_every_limit():
+    rng = np.random.default_rng(0)
+    position, velocity = np.zeros((500, 2)), np.zeros((500, 2))
+    for _ in range(300):
+        wanted = position + rng.normal(size=(500, 2)) * rng.choice([0.01, 0.1, 3.0], size=(500, 1))
+        after = limit(wanted, position, velocity, LIMITS, PERIOD).velocity
+        assert (np.abs(after) <= LIMITS.velocity + 1e-9).all()
+        assert (np.abs(after - velocity) <= LIMITS.acceleration * PERIOD + 1e-9).all()
+        unclipped = position + after * PERIOD
+        assert (unclipped <= LIMITS.upper + 1e-9).all() and (unclipped >= LIMITS.lower - 1e-9).all()
+        position, velocity = moved(position, after, LIMITS, PERIOD), after
+
+
+def test_braking_ends_at_rest():
+    velocity = np.array([[1.0, -2.0]])
+    for _ in range(4):
+        velocity = slower(velocity, LIMITS, PERIOD)
+    assert not velocity.any()
