@@ -11,9 +11,9 @@ from rich.table import Table
 from rpd.cli.deploy import asked_of, show
 from rpd.cli.options.log import LogOptions
 from rpd.datasets.deploy_log.reader import Played, Record
-from rpd.deploy.kinematics import Array
 from rpd.deploy.outcome import Outcome
 from rpd.deploy.policy_process import load
+from rpd.envs.control.arm import Array
 from rpd.envs.errors import RunFault
 from rpd.export.actors import invalid_entries
 from rpd.reporting import tables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,8 @@ from rpd.envs.errors import ConfigError, unknown_name
 from rpd.envs.specs import EnvSpec
 from rpd.export.actors import invalid_entries
 from rpd.students.io.files import check_inside
+
+LOG = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -183,6 +186,8 @@ def _source(path: Path) -> Source:
         recorded = Record(path)
         if recorded.head.get("dry_run"):
             raise ConfigError(f"{path} is of a dry run, in which no action was executed: it has no demonstrations")
+        for line in recorded.left_out:
+            LOG.warning("%s: left out: %s", path, line)
         return recorded
     if (path / INDEX).is_file():
         return TrajectoryFiles(recorded_files(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rpd.core.link import Child, LinkLost
 from rpd.deploy.config import CameraConfig
-from rpd.deploy.kinematics import Array
+from rpd.envs.control.arm import Array
 from rpd.envs.errors import RunFault
 
 

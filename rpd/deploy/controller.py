@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rpd.deploy.kinematics import Arm, Array
 from rpd.deploy.safety import Limits
 from rpd.envs.control import kinematics
+from rpd.envs.control.arm import Arm, Array
 from rpd.envs.control.ee_delta import DIMENSIONS, UNITS, aim, servo_goals
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import Robot

@@ -16,13 +16,13 @@ from rpd.deploy.cameras import Camera
 from rpd.deploy.cascade import UNSURE
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.controller import Controller
-from rpd.deploy.kinematics import Array
 from rpd.deploy.monitor import check_age, check_finite, check_state
 from rpd.deploy.observe import Observer
 from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import Answer, PolicyProcess
 from rpd.deploy.robots.base import RobotDriver, RobotState
 from rpd.deploy.safety import FilteredCommand, Forward, JointCommand, Limits
+from rpd.envs.control.arm import Array
 from rpd.export.actors import invalid_entries
 
 ANSWER_WAIT = 0.5  # fraction of a period that a tick waits for the answer to its own query

@@ -12,12 +12,12 @@ from rpd.deploy.cameras import Camera
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.controller import Controller
 from rpd.deploy.episode import EpisodeContext, EpisodeRunner
-from rpd.deploy.kinematics import Arm
 from rpd.deploy.observe import Observer
 from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import PolicyProcess
 from rpd.deploy.robots.base import RobotDriver
 from rpd.deploy.safety import Unsafe
+from rpd.envs.control.arm import Arm
 from rpd.envs.errors import RunFault
 from rpd.envs.robots import ROBOTS
 

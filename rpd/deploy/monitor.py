@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from rpd.deploy.config import RobotConfig
-from rpd.deploy.kinematics import Array
 from rpd.deploy.outcome import Stop
 from rpd.deploy.robots.base import RobotState
+from rpd.envs.control.arm import Array
 from rpd.export.actors import invalid_entries
 
 CLOCK_ERROR = 1e-3  # s, by which a time stamp may lie in the future

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rpd.deploy.kinematics import Arm, Array
 from rpd.deploy.robots.base import RobotState
+from rpd.envs.control.arm import Arm, Array
 from rpd.envs.control.ee_delta import action_spec
 from rpd.envs.control.state_names import SCALED, own_names, state_names
 from rpd.envs.errors import ConfigError

@@ -10,9 +10,9 @@ from rpd import export
 from rpd.config.deploy import CascadeConfig
 from rpd.core.link import Child, LinkLost
 from rpd.deploy.cascade import STUDENT
-from rpd.deploy.kinematics import Array
 from rpd.envs import registry as envs
 from rpd.envs.config import EnvConfig
+from rpd.envs.control.arm import Array
 from rpd.envs.errors import ConfigError, RunFault
 from rpd.envs.specs import EnvSpec
 from rpd.students.io import pretrained

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rpd.deploy.kinematics import Arm, Array
 from rpd.deploy.safety import EPSILON
+from rpd.envs.control.arm import Arm, Array
 from rpd.envs.robots import Robot
 from rpd.envs.specs import ActionSpec
 

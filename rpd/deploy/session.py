@@ -17,7 +17,6 @@ from rpd.deploy import safety
 from rpd.deploy.cameras import Camera
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.emergency import Emergency
-from rpd.deploy.kinematics import Arm
 from rpd.deploy.loop import ControlLoop
 from rpd.deploy.observe import check_measured, offered
 from rpd.deploy.outcome import Outcome
@@ -26,6 +25,7 @@ from rpd.deploy.robots.base import RobotDriver
 from rpd.deploy.robots.connect import build
 from rpd.deploy.robots.sim import SimDriver
 from rpd.envs.config import EnvConfig
+from rpd.envs.control.arm import Arm
 from rpd.envs.errors import ConfigError
 from rpd.envs.rebuild import recorded
 from rpd.envs.robots import ROBOTS

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from rpd.datasets.deploy_log import format as record
+from rpd.datasets.deploy_log.commanded import commanded_actions
 from rpd.datasets.episode import Array, EpisodeMetadata
 from rpd.envs import user_files
-from rpd.envs.errors import ConfigError
+from rpd.envs.errors import ConfigError, unknown_name
+from rpd.envs.robots import ROBOTS
 from rpd.envs.specs import EnvSpec
 from rpd.teachers.transport.codec import Message
 
@@ -40,8 +42,13 @@ class Played:
 
     @property
     def answered(self) -> list[int]:
-        """Ticks of the observations that were answered by an action, in order."""
-        return [tick for tick in self.places if "action" in self.answers.get(tick, {})]
+        """Ticks of the observations that were answered by an action that moved the robot, in order."""
+        return [tick for tick in self.places if "command" in self.answers.get(tick, {})]
+
+    @property
+    def fault(self) -> str | None:
+        """Reason why a fault, or a person, ended the episode; None for another end, or an unknown one."""
+        return None if self.end is None or not self.end["fault"] else self.end["reason"]
 
 
 class Record:
@@ -52,7 +59,8 @@ class Record:
         spec: spec of the robot as seen by the policy.
         played: all started episodes; one whose first frame is lost is omitted, because its instruction is unknown.
         lost: descriptions of damaged parts.
-        episodes: metadata of the episodes with at least one row.
+        left_out: descriptions of the episodes that are no demonstrations, because a fault or a person ended them.
+        episodes: metadata of the other episodes with at least one row.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +87,9 @@ class Record:
         self.spec = EnvSpec.model_validate_json(self.head["spec"])
         self.specs = {self.spec.task: self.spec}
         user_files.record(self.spec.imports, str(path))
-        self._rows = [played for played in self.played if played.answered]
+        self.left_out = [f"episode {i} was stopped: {p.fault}" for i, p in enumerate(self.played) if p.fault is not None]
+        self._rows = [played for played in self.played if played.answered and played.fault is None]
+        self._actions: dict[int, Array] = {}  # by episode
         self.episodes = [self._info(played) for played in self._rows]
 
     def _take(self, place: int, frame: Message) -> None:
@@ -149,11 +159,26 @@ class Record:
         ticks = played.answered if steps is None else [played.answered[i] for i in steps]
         if key not in STEPS:
             return np.stack([self.observation(played, tick)[key] for tick in ticks])
+        if key == "action":
+            return self._commanded(episode)[slice(None) if steps is None else list(steps)]
         frames = [played.answers[tick] for tick in ticks]
         if key == "success":
             return np.array([frame["success"] for frame in frames])
-        name = {"action": "action", "label": "raw"}[key]
-        return np.stack([np.clip(frame[name], -1, 1) for frame in frames]).astype(np.float32)
+        return np.stack([np.clip(frame["raw"], -1, 1) for frame in frames]).astype(np.float32)
+
+    def _commanded(self, episode: int) -> Array:
+        """Actions [T, A] of an episode after the safety layer.
+
+        Raises:
+            ConfigError: the robot is unknown.
+        """
+        if episode not in self._actions:
+            played, name = self._rows[episode], self.spec.embodiment.name
+            if name not in ROBOTS:
+                raise unknown_name(f"robot in {self.path}", name, ROBOTS)
+            taken = [played.answers[tick]["tick"] for tick in played.answered]
+            self._actions[episode] = commanded_actions(played.ticks, taken, ROBOTS[name], self.spec.action.scale)
+        return self._actions[episode]
 
     def observation(self, played: Played, tick: int) -> dict[str, Array]:
         """Observation of the policy at a tick, an array per key."""

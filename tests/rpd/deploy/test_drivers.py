@@ -13,10 +13,10 @@ import pytest
 
 from rpd.deploy import config as configs
 from rpd.deploy import safety
-from rpd.deploy.kinematics import Arm
 from rpd.deploy.policy import wanted_spec
 from rpd.deploy.robots.base import RobotLost
 from rpd.deploy.robots.connect import build
+from rpd.envs.control.arm import Arm
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from tests.rpd.deploy import standin

@@ -8,12 +8,12 @@ import pytest
 from rpd.deploy import config as configs
 from rpd.deploy import safety
 from rpd.deploy.camera_process import Newest
-from rpd.deploy.kinematics import Arm
 from rpd.deploy.loop import STOP_ATTEMPTS
 from rpd.deploy.monitor import check_age
 from rpd.deploy.outcome import Stop
 from rpd.deploy.robots.base import RobotLost
 from rpd.deploy.summary import facts
+from rpd.envs.control.arm import Arm
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 

@@ -13,7 +13,9 @@ from rpd.datasets.deploy_log.format import Recorder, RecordLost
 from rpd.datasets.deploy_log.reader import Record
 from rpd.datasets.reader import open_demos
 from rpd.deploy.robots.replay import ReplayDriver
+from rpd.envs.control.arm import Arm
 from rpd.envs.errors import ConfigError
+from rpd.envs.robots import ROBOTS
 
 HEAD = {"kind": "head", "spec": "{}"}
 
@@ -125,14 +127,31 @@ def test_record_is_read_as_demonstrations(deployed, tmp_path):
     assert len(demos) == 1 and demos.keys == ["state", "privileged", "action", "label", "success"]
     episode, answered = demos[0], deployed.outcome.answered
     assert episode.info.seed == 3 and episode.info.length == answered and episode.info.task == "tabletop/Reach"
-    assert episode.steps["action"].shape == (answered, 7)
-    np.testing.assert_allclose(np.abs(episode.steps["action"][:, 1]), 0.6)  # what the policy does
+    assert episode.steps["action"].shape == episode.steps["label"].shape == (answered, 7)
+    np.testing.assert_allclose(np.abs(episode.steps["label"][:, 1]), 0.6)  # what the policy does
     np.testing.assert_array_equal(demos.read(0, "state", [2])[0], episode.obs["state"][2])
     out = tmp_path / "lerobot"
     assert main(["data", "export", str(deployed.path), "--out", str(out)]) == 0
     again = open_demos(out)[0]
     np.testing.assert_allclose(again.obs["state"], episode.obs["state"])
     np.testing.assert_allclose(again.steps["action"], episode.steps["action"])
+    np.testing.assert_allclose(again.steps["label"], episode.steps["label"])
+
+
+def test_executed_actions_are_what_was_commanded_behind_the_safety_layer(rig, config):
+    slow = config.model_copy(update={"limits": config.limits.model_copy(update={"tcp_speed": 0.02})})
+    rig = rig(config=slow)
+    rig.recorder.add({"kind": "episode", "seed": 3, "instruction": "go"})
+    rig.run(steps=20)
+    steps, ticks = open_demos(rig.path)[0].steps, rig.ticks()
+    scale = np.array(rig.policy.spec.action.scale[:3])
+    fastest = 0.02 / rig.policy.spec.control_hz
+    assert np.abs(steps["label"][:, 1]).min() * scale[1] > 2 * fastest  # else nothing is held back
+    moved = np.linalg.norm(steps["action"][:, :3] * scale, axis=1)
+    assert 0.5 * fastest < moved.max() < 1.01 * fastest
+    arm = Arm(ROBOTS[config.kinematics])
+    (start,), (end,) = (arm.forward(joints[None])[0] for joints in (ticks[0]["joints"], ticks[-1]["command"]))
+    np.testing.assert_allclose((steps["action"][:, :3] * scale).sum(0), end - start, atol=1e-5)
 
 
 def test_outcome_from_record_equals_loop_outcome(deployed):
@@ -204,6 +223,19 @@ def test_damaged_frame_is_reported_and_others_are_read(several, tmp_path, caplog
     assert [len(p.ticks) for p in read.played[1:]] == [len(p.ticks) for p in whole.played[1:]]
     (line,) = [entry.getMessage() for entry in caplog.records]
     assert "b.rpdlog: damaged: " in line and "are lost, in or behind episode 1, after tick " in line
+
+
+def test_episodes_that_a_fault_ended_are_left_out_by_name(several, tmp_path, caplog):
+    frames, path, ends = list(record.read(several)), tmp_path / "faults.rpdlog", iter((False, True, True))
+    recorder = Recorder(path, frames[0])
+    for frame in frames[1:]:
+        recorder.add({**frame, "fault": next(ends), "reason": "the cable broke"} if frame["kind"] == "end" else frame)
+        time.sleep(0.002)
+    recorder.close()
+    assert [episode.seed for episode in open_demos(path).episodes] == [0]
+    first, second = (entry.getMessage() for entry in caplog.records)
+    assert first.endswith("faults.rpdlog: left out: episode 1 was stopped: the cable broke") and "episode 2" in second
+    assert len(Record(path).played) == 3  # the log shows them
 
 
 def test_ticks_of_an_episode_whose_beginning_is_lost_are_no_other_episodes(several, tmp_path):

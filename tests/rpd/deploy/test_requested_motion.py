@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rpd.deploy.kinematics import Arm
 from rpd.deploy.requested_motion import describe, requested_motion
+from rpd.envs.control.arm import Arm
 from rpd.envs.control.ee_delta import action_spec
 from rpd.envs.robots import ROBOTS
 

@@ -2,7 +2,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from rpd.deploy.kinematics import Arm
+from rpd.envs.control.arm import Arm
 from rpd.envs.robots import ROBOTS
 from rpd.envs.tabletop.mjcf import build
 from rpd.envs.tabletop.tasks import TASKS
