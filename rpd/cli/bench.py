@@ -49,7 +49,8 @@ def main(options: BenchOptions) -> int:
         raise ConfigError(f"rpd bench {options.what} measures no policy: leave out '{options.policy}'")
     benches: dict[str, Callable[[BenchOptions], Benchmark]] = {
         "env": _env, "train": _train, "teacher": _teacher, "octo": _octo, "serve": _serve,
-        "replicas": _replicas, "ranks": _ranks, "export": _export, "deploy": _deploy, "diffusion": _diffusion,
+        "replicas": _replicas, "ranks": _ranks, "export": _export, "deploy": _deploy, "safety": _safety,
+        "diffusion": _diffusion,
     }  # fmt: skip
     with _claim(options) as folder:
         found = benches[options.what](options)
@@ -243,6 +244,19 @@ def _deploy(options: BenchOptions) -> Benchmark:
     for row in measure(options.policy, "sim", options.episodes or 100):
         found.rows.append(cells(row))
         print(*found.cells[-1], sep=" | ", flush=True)
+    return found
+
+
+def _safety(options: BenchOptions) -> Benchmark:
+    from rpd.bench.safety import COLUMNS, cells, measure, verdict
+
+    found = Benchmark("use of each limit, of 1, by the worst of adversarial commands; processor time in ms", COLUMNS)
+    usages = []
+    for name, usage in measure(options.commands, options.seed):
+        usages.append(usage)
+        found.rows.append(cells(name, usage))
+        print(*found.cells[-1], sep=" | ", flush=True)
+    found.notes.append(verdict(usages))
     return found
 
 

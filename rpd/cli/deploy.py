@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from rich.table import Table
 from rpd.config.deploy import DeployConfig
 from rpd.datasets.deploy_log.reader import Record
 from rpd.deploy import config as configs
-from rpd.deploy.config import RobotConfig
 from rpd.deploy.outcome import Outcome
 from rpd.deploy.requested_motion import describe, requested_motion
 from rpd.deploy.session import deploy
@@ -39,9 +39,9 @@ def main(options: DeployConfig) -> int:
 
 def asked_of(recorded: Record) -> dict[str, str]:
     """Lines about the motion that the policy asked for, by label."""
-    config, action = RobotConfig.model_validate_json(recorded.head["config"]), recorded.spec.action
+    robot, action = ROBOTS[json.loads(recorded.head["config"])["kinematics"]], recorded.spec.action
     ticks = [tick for played in recorded.played for tick in played.ticks]
-    return describe(requested_motion(ticks, action, ROBOTS[config.kinematics]), action)
+    return describe(requested_motion(ticks, action, robot), action)
 
 
 def show(outcomes: Sequence[Outcome], more: Mapping[str, str]) -> None:

@@ -46,6 +46,12 @@ class LimitConfig(_Strict):
     """Ranges of x, y and z of the tool center point, base frame, m."""
     tcp_speed: Positive
     """Maximum speed of the tool center point, m/s."""
+    tilt: Positive
+    """Maximum angle of the tool from straight down, rad; pi allows every orientation."""
+    clearance: Positive
+    """Minimum distance of hand, fingers and links from the table, the base, the boxes, and each other, m."""
+    boxes: dict[str, tuple[Range, Range, Range]]
+    """Obstacles by name: ranges of x, y and z, base frame, m; `{}` if there are none."""
     max_tracking_error: Positive
     """Maximum distance of a joint from its commanded position, rad; a larger one indicates an obstacle."""
     max_contact_force: Positive | None
@@ -106,8 +112,9 @@ class RobotConfig(_Strict):
         limits = self.limits
         (lower, upper), box = np.array(limits.position).T, np.array(limits.workspace)
         return Limits(
-            lower, upper, np.array(limits.velocity), np.array(limits.acceleration), (box[:, 0], box[:, 1]), limits.tcp_speed
-        )
+            lower, upper, np.array(limits.velocity), np.array(limits.acceleration), (box[:, 0], box[:, 1]), limits.tcp_speed,
+            limits.tilt,
+        )  # fmt: skip
 
 
 def names() -> list[str]:
@@ -150,6 +157,9 @@ PLAUSIBLE: dict[str, tuple[float, str]] = {
     "acceleration": (100.0, "rad/s^2; degrees?"),
     "workspace": (2.0, "m; mm?"),
     "tcp_speed": (2.0, "m/s; mm/s?"),
+    "tilt": (3.1416, "rad; degrees?"),
+    "clearance": (0.1, "m; mm?"),
+    "boxes": (2.0, "m; mm?"),
     "max_tracking_error": (1.0, "rad; degrees?"),
     "max_contact_force": (300.0, "N or A"),
 }
@@ -164,6 +174,7 @@ def check_plausible(limits: LimitConfig, where: str) -> None:
     """
     for name, (most, unit) in PLAUSIBLE.items():
         given = getattr(limits, name)
+        given = list(given.values()) if isinstance(given, dict) else given
         for value in np.abs(np.array([] if given is None else given, dtype=float)).ravel():
             if value > most:
                 raise ConfigError(f"{where}: limits.{name}: {value:g} is implausible: at most {most:g} {unit}")
@@ -194,9 +205,10 @@ def _check(config: RobotConfig, where: str) -> None:
             raise ConfigError(
                 f"{where}: limits.velocity of joint {i}: {velocity:g} rad/s, and the arm has at most {link.velocity:g}"
             )
-    for axis, (low, high) in zip("xyz", limits.workspace, strict=True):
-        if low >= high:
-            raise ConfigError(f"{where}: limits.workspace: {axis} from {low:g} to {high:g} m is empty")
+    for name, ranges in {"workspace": limits.workspace, **{f"boxes.{name}": box for name, box in limits.boxes.items()}}.items():
+        for axis, (low, high) in zip("xyz", ranges, strict=True):
+            if low >= high:
+                raise ConfigError(f"{where}: limits.{name}: {axis} from {low:g} to {high:g} m is empty")
     if config.driver != "replay":  # a record does not follow commands
         check_plausible(limits, where)
     period = 1 / config.rate

@@ -21,7 +21,7 @@ from rpd.deploy.observe import Observer
 from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import Answer, PolicyProcess
 from rpd.deploy.robots.base import RobotDriver, RobotState
-from rpd.deploy.safety import FilteredCommand, Forward, JointCommand, Limits
+from rpd.deploy.safety import Body, FilteredCommand, JointCommand, Limits
 from rpd.envs.control.arm import Array
 from rpd.export.actors import invalid_entries
 
@@ -47,8 +47,8 @@ class EpisodeContext:
     """Time between ticks, s."""
     ticks_per_action: int
     """Ticks per control step of the policy."""
-    forward: Forward
-    """Joint positions [K, n], rad, to positions of the tool center point [K, 3], m."""
+    body: Body
+    """Geometry of the arm and its obstacles."""
     observer: Observer
     controller: Controller
 
@@ -92,7 +92,7 @@ class EpisodeRunner:
         if state.stopped:
             raise Stop(f"the robot does not move: {state.stopped}")
         check_finite(state)
-        self.command = safety.initial_command(state.joints, context.limits, context.forward)
+        self.command = safety.initial_command(state.joints, state.velocities, context.limits, context.body)
         self.start = self.goal = self.command.position
         self.gripper_open = state.gripper > 0.5
         context.controller.reset(state.joints)
@@ -116,8 +116,6 @@ class EpisodeRunner:
         self.consecutive_overruns = self.consecutive_overruns + missed if missed else 0
         out.overruns += missed
         self.deadline += (1 + missed) * context.period  # deadlines stay on the grid
-        if missed:  # a robot without new commands comes to rest at the last one
-            self.command = JointCommand(self.command.position, np.zeros_like(self.command.position))
         frame: dict[str, Any] = {"kind": "tick", "tick": self.first_tick + step, "time": now - self.began}
         frame |= {"lateness": lateness, "missed": missed}
         try:
@@ -141,6 +139,9 @@ class EpisodeRunner:
             "success": state.success,
         }  # fmt: skip
         frame["age"] = self._check(state, now)
+        if frame["missed"]:
+            limits, body, period = context.limits, context.body, context.period
+            self.command = safety.after_gap(self.command, state.velocities, frame["missed"], limits, body, period)
         queries = step % context.ticks_per_action == 0
         if queries:
             frame["obs"] = self._query(step, state)
@@ -152,7 +153,7 @@ class EpisodeRunner:
         wanted, filtered = self._next_command()
         frame |= {
             "wanted": wanted, "command": filtered.command.position, "open": self._gripper_command(),
-            "clamps": list(filtered.clamps),
+            "clamps": list(filtered.clamps), "near": [] if filtered.near is None else [filtered.near.part, filtered.near.other],
         }  # fmt: skip
         self._send(filtered.command, state, now)
 
@@ -220,7 +221,7 @@ class EpisodeRunner:
         self.ticks_since_goal = min(self.ticks_since_goal + 1, context.ticks_per_action)
         wanted = self.start + (self.goal - self.start) * (self.ticks_since_goal / context.ticks_per_action)
         speed = safety.ramp(time.monotonic() - self.began, context.config.ramp)
-        filtered = safety.filter_command(wanted, self.command, context.limits, context.forward, context.period, speed)
+        filtered = safety.filter_command(wanted, self.command, context.limits, context.body, context.period, speed)
         self.out.clamps.update(filtered.clamps)
         return wanted, filtered
 

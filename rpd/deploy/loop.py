@@ -9,6 +9,7 @@ from typing import Any
 
 from rpd.datasets.deploy_log.format import Recorder
 from rpd.deploy.cameras import Camera
+from rpd.deploy.collision import CollisionChecker
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.controller import Controller
 from rpd.deploy.episode import EpisodeContext, EpisodeRunner
@@ -17,6 +18,7 @@ from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import PolicyProcess
 from rpd.deploy.robots.base import RobotDriver
 from rpd.deploy.safety import Unsafe
+from rpd.deploy.target import TargetLimits
 from rpd.envs.control.arm import Arm
 from rpd.envs.errors import RunFault
 from rpd.envs.robots import ROBOTS
@@ -59,6 +61,7 @@ class ControlLoop:
         """
         description = ROBOTS[config.kinematics]
         arm, limits = Arm(description), config.safety_limits()
+        body = CollisionChecker(description, config.limits.clearance, config.limits.boxes)
         self.context = EpisodeContext(
             robot=robot,
             policy=policy,
@@ -70,9 +73,9 @@ class ControlLoop:
             limits=limits,
             period=1 / config.rate,
             ticks_per_action=round(config.rate / policy.spec.control_hz),
-            forward=lambda joints: arm.forward(joints)[0],
+            body=body,
             observer=Observer(policy.spec.state_names, arm, robot.spec.tracked),
-            controller=Controller(description, arm, policy.spec.action, limits),
+            controller=Controller(description, arm, policy.spec.action, limits, TargetLimits(limits, body.lowest)),
         )
         self._tick = 0  # over all episodes, so that a late answer to an earlier episode is recognized
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,10 @@ class RequestedMotion:
     """Lowest and highest requested value per control step, m or degrees, by action dimension; without the gripper."""
     held_back: dict[int, float]
     """Share of the commands in which limits changed a joint's requested position, by number of the joint, from 1."""
+    clamps: dict[str, float]
+    """Share of the commands that each limit changed."""
+    near: Counter[tuple[str, str]]
+    """Number of commands that would have brought two parts too near each other, by their names."""
     path: tuple[Array, Array] | None
     """Lowest and highest commanded position [3] of the tool center point, m; None without commands."""
 
@@ -31,7 +36,8 @@ def requested_motion(ticks: Sequence[dict[str, Any]], action: ActionSpec, robot:
     """Summarize the tick frames of a recording.
 
     Args:
-        ticks: frames with ``raw`` where the policy answered, and ``wanted`` and ``command`` where the robot was commanded.
+        ticks: frames with ``raw`` where the policy answered, and ``wanted``, ``command``, ``clamps`` and ``near`` where the
+            robot was commanded.
         action: actions of the policy.
         robot: the arm.
     """
@@ -44,12 +50,15 @@ def requested_motion(ticks: Sequence[dict[str, Any]], action: ActionSpec, robot:
             steps[name] = (factor * float(scaled[:, i].min()), factor * float(scaled[:, i].max()))
     commanded = [tick for tick in ticks if "command" in tick]
     if not commanded:
-        return RequestedMotion(steps, {}, None)
+        return RequestedMotion(steps, {}, {}, Counter(), None)
     wanted, command = (np.array([tick[key] for tick in commanded]) for key in ("wanted", "command"))
     share = (np.abs(wanted - command) > EPSILON).mean(0)
     held_back = {joint: float(part) for joint, part in enumerate(share, 1) if part > 0}
     tool = Arm(robot).forward(command)[0]
-    return RequestedMotion(steps, held_back, (tool.min(0), tool.max(0)))
+    names = Counter(name for tick in commanded for name in tick["clamps"])
+    clamps = {name: count / len(commanded) for name, count in names.most_common()}
+    near = Counter(tuple(tick["near"]) for tick in commanded if tick.get("near"))
+    return RequestedMotion(steps, held_back, clamps, near, (tool.min(0), tool.max(0)))
 
 
 def describe(motion: RequestedMotion, action: ActionSpec) -> dict[str, str]:
@@ -64,6 +73,10 @@ def describe(motion: RequestedMotion, action: ActionSpec) -> dict[str, str]:
     if motion.held_back:
         worst = sorted(motion.held_back.items(), key=lambda item: -item[1])
         lines["joints held back"] = ", ".join(f"{joint} in {100 * share:.0f} %" for joint, share in worst)
+    if motion.clamps:
+        lines["limits"] = ", ".join(f"{name} {100 * share:.1f} %" for name, share in motion.clamps.items())
+    if motion.near:
+        lines["too near"] = ", ".join(f"{part} to {other} ({n})" for (part, other), n in motion.near.most_common(4))
     if motion.path is not None:
         ranges = zip("xyz", *motion.path, strict=True)
         lines["tool commanded"] = ", ".join(f"{axis} {low:.3f} to {high:.3f} m" for axis, low, high in ranges)

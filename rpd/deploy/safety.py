@@ -7,26 +7,38 @@ sequence of requests, ending at any time, the arm can come to rest within its li
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rpd.deploy.collision import Near
 from rpd.envs.control import joint_limiter
 from rpd.envs.control.joint_limiter import EPSILON, JointLimits
 
 Array = NDArray[np.floating]
-Forward = Callable[[Array], Array]
-"""Joint positions [K, n], rad -> positions of the tool centre point [K, 3], m."""
 
 SCALES = (1.0, 0.75, 0.5, 0.25, 0.1)
-"""Fractions of the requested motion beyond braking that are tried if the full motion violates a limit of the hand."""
+"""Fractions of the requested motion beyond braking that are tried if the full motion violates a limit of tool or links."""
+INSTANT = 1e-3  # s, of measured motion from which the speed of the tool follows
 
 
 class Unsafe(Exception):
     """No command may be sent; the message states the reason."""
+
+
+class Body(Protocol):
+    """Geometry of an arm; see `rpd.deploy.collision.CollisionChecker`."""
+
+    def tool(self, joints: Array) -> tuple[Array, Array]:
+        """Positions of the tool center point [K, 3], m, and unit vectors [K, 3] out of the tool, of postures [K, n], rad."""
+
+    def too_near(self, joints: Array) -> Near | None:
+        """Nearest pair of parts in posture [n], rad, if it is nearer than allowed."""
+
+    def collision(self, way: Array) -> Near | None:
+        """First pair of parts that comes nearer than allowed along postures [K, n], rad, after the first."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,8 @@ class Limits(JointLimits):
     """Lowest and highest corner [3] of the workspace of the tool center point, m."""
     tcp_speed: float
     """Maximum speed of the tool center point, m/s."""
+    tilt: float
+    """Maximum angle of the tool from straight down, rad."""
 
 
 @dataclass(frozen=True)
@@ -55,44 +69,59 @@ class FilteredCommand:
 
     command: JointCommand
     clamps: tuple[str, ...]
-    """Limits that changed it, of ``joint``, ``velocity``, ``acceleration``, ``workspace``, ``tcp_speed``."""
+    """Limits that changed it, of ``joint``, ``velocity``, ``acceleration``, ``workspace``, ``tcp_speed``, ``tilt``,
+    ``collision``."""
+    near: Near | None = None
+    """Parts that would have come too near each other; with ``collision``."""
 
 
-def initial_command(joints: Array, limits: Limits, forward: Forward) -> JointCommand:
+def initial_command(joints: Array, velocities: Array, limits: Limits, body: Body) -> JointCommand:
     """Initial command: the measured posture, at rest.
 
     Args:
         joints: [n] measured, rad.
+        velocities: [n] measured, rad/s.
         limits: limits of the arm.
-        forward: kinematics of the arm.
+        body: geometry of the arm.
 
     Raises:
-        Unsafe: the arm is outside its limits; names the joint, or the position of the hand.
+        Unsafe: the arm is outside its limits; names the joint, the position, tilt or speed of the tool, or the parts that are
+            too near each other.
     """
-    if not np.isfinite(joints).all():
-        raise Unsafe("the robot reports joint positions that are not numbers")
+    if not (np.isfinite(joints).all() and np.isfinite(velocities).all()):
+        raise Unsafe("the robot reports joint positions or velocities that are not numbers")
     for i in np.flatnonzero((joints < limits.lower) | (joints > limits.upper))[:1]:
         raise Unsafe(
             f"joint {i + 1} is at {joints[i]:.3f} rad, outside of its limits {limits.lower[i]:g} to {limits.upper[i]:g}: "
             "move it by hand, or correct limits.position"
         )
-    tcp, (low, high) = forward(joints[None])[0], limits.box
+    positions, axes = body.tool(np.stack((joints, joints + INSTANT * velocities)))
+    tcp, (low, high) = positions[0], limits.box
     if ((tcp < low) | (tcp > high)).any():
         place = ", ".join(f"{x:.3f}" for x in tcp)
-        raise Unsafe(f"the hand is at ({place}) m, outside of the workspace: move it by hand, or correct limits.workspace")
+        raise Unsafe(f"the tool is at ({place}) m, outside of the workspace: move it by hand, or correct limits.workspace")
+    if (tilt := _tilts(axes)[0]) > limits.tilt:
+        raise Unsafe(
+            f"the tool points {tilt:.3f} rad away from straight down, and {limits.tilt:g} are allowed: "
+            "move it by hand, or correct limits.tilt"
+        )
+    if (speed := np.linalg.norm(positions[1] - tcp) / INSTANT) > limits.tcp_speed:
+        raise Unsafe(f"the tool moves at {speed:.3f} m/s, and {limits.tcp_speed:g} are allowed: let the arm come to rest")
+    if (near := body.too_near(joints)) is not None:
+        raise Unsafe(f"{near}: move it by hand, or correct limits.clearance or limits.boxes")
     return JointCommand(joints.astype(np.float64), np.zeros(len(joints)))
 
 
 def filter_command(
-    wanted: Array, before: JointCommand, limits: Limits, forward: Forward, period: float, speed: float = 1.0
+    wanted: Array, before: JointCommand, limits: Limits, body: Body, period: float, speed: float = 1.0
 ) -> FilteredCommand:
     """Filter wanted joint positions to a command within limits.
 
     Args:
         wanted: [n] joint positions, rad.
-        before: previous command, from `initial_command` or this function, at the same period.
+        before: previous command, from `initial_command`, `after_gap` or this function, at the same period.
         limits: limits of the arm.
-        forward: kinematics of the arm.
+        body: geometry of the arm.
         period: time between commands, s.
         speed: fraction of the velocity limits, not decreasing between commands; for a speed ramp.
 
@@ -105,23 +134,46 @@ def filter_command(
     changed = zip(("joint", "velocity", "acceleration"), limited[1:], strict=True)
     clamps = [name for name, arms in changed if arms[0]]
     bounded, braked = limited.velocity[0], joint_limiter.slower(before.velocity, limits, period)
+    near: Near | None = None
     for scale in SCALES:
         command = _move(before.position, braked + scale * (bounded - braked), limits, period)
-        violated = _violations(before, command, limits, forward, period)
+        violated = _violations(before.position, command, limits, body, period)
         if not violated:
-            return FilteredCommand(command, tuple(clamps))
+            return FilteredCommand(command, tuple(clamps), near)
         clamps += [name for name in violated if name not in clamps]
-    return FilteredCommand(_move(before.position, braked, limits, period), tuple(clamps))
+        near = violated.get("collision") or near
+    return FilteredCommand(_move(before.position, braked, limits, period), tuple(clamps), near)
 
 
-def braking(command: JointCommand, limits: Limits, period: float) -> list[JointCommand]:
-    """Commands that bring the arm to rest, at its acceleration limits."""
-    count = math.ceil(np.max(np.abs(command.velocity) / (limits.acceleration * period), initial=0.0) - EPSILON)
-    way = []
-    for _ in range(count):
-        command = _move(command.position, joint_limiter.slower(command.velocity, limits, period), limits, period)
-        way.append(command)
-    return way
+def after_gap(before: JointCommand, velocities: Array, missed: int, limits: Limits, body: Body, period: float) -> JointCommand:
+    """State to continue from after periods without a command.
+
+    The arm continued toward the last command, or came to rest there. Its joints are as fast as measured, but no faster than
+    commanded, and no slower than after braking at the acceleration limits for the time that has passed, so that the stream of
+    commands never brakes harder. If the arm cannot brake within its limits from there, the state is that of the last
+    command, from which it can.
+
+    Args:
+        before: previous command.
+        velocities: [n] measured, rad/s.
+        missed: number of periods without a command.
+        limits: limits of the arm.
+        body: geometry of the arm.
+        period: time between commands, s.
+    """
+    direction, fastest = np.sign(before.velocity), np.abs(before.velocity)
+    slowest = np.abs(joint_limiter.slower(before.velocity, limits, missed * period))
+    now = JointCommand(before.position, direction * np.clip(direction * velocities, slowest, fastest))
+    return before if _violations(before.position, now, limits, body, period) else now
+
+
+def braking(command: JointCommand, limits: Limits, period: float) -> Array:
+    """Postures [K, n], rad, in which the arm comes to rest at its acceleration limits, one per period; the last is at rest."""
+    change = limits.acceleration * period
+    count = int(np.ceil(np.max(np.abs(command.velocity) / change, initial=0.0) - EPSILON))
+    steps = np.maximum(np.abs(command.velocity) - np.arange(1, count + 1)[:, None] * change, 0)
+    way = command.position + period * np.sign(command.velocity) * np.cumsum(steps, axis=0)
+    return np.clip(way, limits.lower, limits.upper)  # clips rounding errors only
 
 
 def stop_time(limits: Limits) -> float:
@@ -148,14 +200,23 @@ def _move(position: Array, velocity: Array, limits: Limits, period: float) -> Jo
     return JointCommand(joint_limiter.moved(position, velocity, limits, period), velocity)
 
 
-def _violations(before: JointCommand, command: JointCommand, limits: Limits, forward: Forward, period: float) -> list[str]:
-    """Limits of the hand that a command, or braking after it, violates."""
-    way = [before, command, *braking(command, limits, period)]
-    tcp = forward(np.stack([m.position for m in way]))
+def _violations(start: Array, command: JointCommand, limits: Limits, body: Body, period: float) -> dict[str, Near | None]:
+    """Limits of the tool and the links that the way from posture `start` to a command, or the braking after it, violates."""
+    way = np.concatenate((start[None], command.position[None], braking(command, limits, period)))
+    tcp, axes = body.tool(way)
     (low, high), steps = limits.box, np.linalg.norm(np.diff(tcp, axis=0), axis=1)
-    violated = []
+    violated: dict[str, Near | None] = {}
     if ((tcp[1:] < low) | (tcp[1:] > high)).any():
-        violated.append("workspace")
+        violated["workspace"] = None
     if (steps > limits.tcp_speed * period).any():
-        violated.append("tcp_speed")
+        violated["tcp_speed"] = None
+    if (_tilts(axes[1:]) > limits.tilt).any():
+        violated["tilt"] = None
+    if not violated and (near := body.collision(way)) is not None:
+        violated["collision"] = near
     return violated
+
+
+def _tilts(axes: Array) -> Array:
+    """Angles [K] of unit vectors [K, 3] from straight down, rad."""
+    return np.arccos(np.clip(-axes[:, 2], -1, 1))

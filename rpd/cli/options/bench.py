@@ -15,14 +15,15 @@ class BenchOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     what: tyro.conf.Positional[
-        Literal["env", "train", "teacher", "octo", "serve", "replicas", "ranks", "export", "deploy", "diffusion"]
+        Literal["env", "train", "teacher", "octo", "serve", "replicas", "ranks", "export", "deploy", "safety", "diffusion"]
     ]
     """env: control steps and images per second; train: parts of a training iteration; teacher: labels per second; octo:
     loading an Octo checkpoint, and its labels per second; serve: round trips of image requests to a policy of zero cost;
     replicas: labels per second of a teacher behind one policy server and behind two; ranks: training on several processes,
     measured on this machine, and simulated on 8, 64 and 512 ranks;
     export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real time, at several
-    rates and delays, compared with its evaluation; diffusion: samplers of a diffusion policy, by success, network
+    rates and delays, compared with its evaluation; safety: adversarial commands through the safety layer of every robot file,
+    their use of each limit, and time per command; diffusion: samplers of a diffusion policy, by success, network
     evaluations and time per action."""
     policy: tyro.conf.Positional[str | None] = None
     """diffusion, deploy, export: a run, a checkpoint or a policy folder; default of export: new students of the usual sizes,
@@ -55,8 +56,10 @@ class BenchOptions(BaseModel):
     episodes: int | None = Field(None, ge=1)
     """diffusion: episodes, on the same seeds for all samplers (default 200); deploy: episodes of the evaluation and of each
     rate and delay (default 100)."""
+    commands: int = Field(10_000, ge=1)
+    """safety: commands per robot file."""
     seed: int = Field(4_000_000, ge=0)
-    """diffusion: seed of the first episode."""
+    """diffusion: seed of the first episode; safety: seed of the commands."""
     out: Path | None = None
     """Folder for bench.json, and diffusion's figure and report; default: runs/bench-...."""
     rounds: int = Field(5, ge=1)

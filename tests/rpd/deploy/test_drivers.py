@@ -13,10 +13,11 @@ import pytest
 
 from rpd.deploy import config as configs
 from rpd.deploy import safety
+from rpd.deploy.collision import RESOLUTION, CollisionChecker
 from rpd.deploy.policy import wanted_spec
 from rpd.deploy.robots.base import RobotLost
 from rpd.deploy.robots.connect import build
-from rpd.envs.control.arm import Arm
+from rpd.envs.control.ee_delta import work_box
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from tests.rpd.deploy import standin
@@ -362,8 +363,20 @@ def test_missing_sdk_names_the_install_command(driver, monkeypatch):
 def test_shipped_robot_limits_allow_its_home_position(name):
     config = configs.load(name)
     robot = ROBOTS[config.kinematics]
-    command = safety.initial_command(np.array(robot.home), config.safety_limits(), lambda q: Arm(robot).forward(q)[0])
+    body = CollisionChecker(robot, config.limits.clearance, config.limits.boxes)
+    command = safety.initial_command(np.array(robot.home), np.zeros(len(robot.home)), config.safety_limits(), body)
     assert not command.velocity.any()
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_shipped_workspace_is_that_of_training_with_the_fingertips_above_the_table(name):
+    config = configs.load(name)
+    robot, box = ROBOTS[config.kinematics], np.array(config.limits.workspace)
+    low, high = work_box(robot)
+    tip = robot.gripper.finger_tip - robot.gripper.tcp[2]
+    np.testing.assert_allclose(box[:, 1], high)
+    np.testing.assert_allclose(box[:2, 0], low[:2])
+    assert -1e-9 <= box[2, 0] - (tip + config.limits.clearance + RESOLUTION) < 0.001
 
 
 def test_wrong_options_are_named():

@@ -14,7 +14,7 @@ HOME = np.array(ROBOT.home)
 
 
 def frame(**changes):
-    return {"wanted": HOME, "command": HOME, **changes}
+    return {"wanted": HOME, "command": HOME, "clamps": [], "near": [], **changes}
 
 
 def test_steps_are_in_units_of_the_robot():
@@ -31,6 +31,15 @@ def test_joints_that_limits_hold_back_are_counted():
     motion = requested_motion([frame(wanted=other), frame(), frame(), frame()], ACTION, ROBOT)
     assert motion.held_back == {4: 0.25}
     assert describe(motion, ACTION)["joints held back"] == "4 in 25 %"
+
+
+def test_limits_and_parts_that_come_too_near_are_counted():
+    held = frame(clamps=["tilt", "collision"], near=["the hand", "the table"])
+    motion = requested_motion([held, held, frame(clamps=["tilt"]), frame()], ACTION, ROBOT)
+    assert motion.clamps == {"tilt": 0.75, "collision": 0.5}
+    lines = describe(motion, ACTION)
+    assert lines["limits"] == "tilt 75.0 %, collision 50.0 %"
+    assert lines["too near"] == "the hand to the table (2)"
 
 
 def test_path_is_that_of_the_tool():
