@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rpd.cli.messages import show_messages
+from rpd.core import rank_reports
 from rpd.core.children import follow_parent
 from rpd.core.interrupt import Interrupted
 from rpd.core.ranks import rank, world_size
@@ -237,6 +238,8 @@ def main(argv: list[str] | None = None) -> int:
     follow_parent()
     verb = ""
     try:
+        if world_size() > 1:  # before torch is imported: its traces of closed connections hide the line that names the cause
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         verb, *args = take_imports(sys.argv[1:] if argv is None else argv) or ["--help"]
         remember_script(sys._getframe(1).f_globals)
         try:
@@ -295,9 +298,16 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def _fail(verb: str, message: str, code: int) -> int:
+    """Print why the verb has failed, on one of several ranks that fail alike; returns the exit code."""
     name = f"rpd {verb}" if verb in VERBS else "rpd"
-    name += f" (rank {rank()})" if world_size() > 1 else ""
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    text, size, bad_input = " ".join(message.split()), world_size(), code == 2
+    if size == 1:
+        print(f"{name}: {text}", file=sys.stderr)
+        return code
+    if rank() == 0 or not (bad_input and rank_reports.is_published(text, rank())):
+        print(f"{name} (rank {rank()}): {text}", file=sys.stderr, flush=True)
+    if rank() == 0:
+        rank_reports.publish(text, size, bad_input)
     return code
 
 

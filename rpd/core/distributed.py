@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rpd.core import ranks
+from rpd.core import rank_reports, ranks
 from rpd.core.attempts import fresh_part
 from rpd.core.device import resolve_device
 from rpd.envs.errors import ConfigError, RunFault, ServerLost
@@ -254,6 +254,7 @@ def joined(device: str) -> Iterator[World]:
         dist.init_process_group(backend, store=store, timeout=TIMEOUT, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"rank {world.rank} of {world.size} cannot reach the others: {_line(error)}") from None
+    rank_reports.note_joined()
     try:
         yield world
     except (ConfigError, RunFault, OSError) as error:
