@@ -12,7 +12,7 @@ from typing import Any
 from rpd.bench.ranks import REPLY
 from rpd.bench.timed_world import TimedWorld
 from rpd.config.schema import RunConfig
-from rpd.core.distributed import joined
+from rpd.core.joining import joined
 from rpd.envs.errors import ConfigError, RunFault
 from rpd.training.on_policy import OnPolicyTrainer
 

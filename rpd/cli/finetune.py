@@ -11,7 +11,8 @@ from rich.table import Table
 from rpd.cli.options.finetune import FinetuneOptions
 from rpd.config.resume import check_alone
 from rpd.config.vla_finetuning import CloneConfig
-from rpd.core.distributed import World, joined, rank_device
+from rpd.core.distributed import World
+from rpd.core.joining import joined, rank_device
 from rpd.core.ranks import rank
 from rpd.envs.errors import ConfigError
 from rpd.reporting.html import rate_text

@@ -12,7 +12,8 @@ from rich.console import Console
 from rpd.cli.options.generalist import GeneralistOptions
 from rpd.config.generalist import DistillRun
 from rpd.config.resume import check_alone
-from rpd.core.distributed import World, joined, rank_device
+from rpd.core.distributed import World
+from rpd.core.joining import joined, rank_device
 from rpd.core.ranks import rank
 from rpd.reporting.html import paired_text, rate_text
 from rpd.reporting.report_file import REPORT, is_whole

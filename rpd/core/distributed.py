@@ -10,28 +10,17 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rpd.core import rank_reports, ranks
-from rpd.core.attempts import fresh_part
-from rpd.core.device import resolve_device
 from rpd.envs.errors import ConfigError, RunFault, ServerLost
 from rpd.students.row_share import RowShare
 
 T = TypeVar("T")
 
-JOIN_TIMEOUT = timedelta(minutes=5)
-"""Longest wait for the other ranks to start."""
-TIMEOUT = timedelta(minutes=60)
-"""Longest wait for another rank, e.g. one that records more specialists. A killed process is noticed at once, because its
-connections close; a lost machine, or one cut off from the network, after this time."""
-REPORT_S = 1.0
-"""Seconds that rank 0 has to report an error of all ranks, before torchrun ends it because another rank has failed."""
 BUCKET = 16 * 2**20
 """Elements per all-reduce of gradients."""
 FAULTS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (ConfigError, ServerLost)}
@@ -229,72 +218,12 @@ SOLO = World()
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[World]:
-    """Join the other ranks of the run, if torchrun has started this process, until the block ends.
-
-    Args:
-        device: the run's device, see `rank_device`; nccl needs a GPU per rank.
-
-    Raises:
-        ConfigError: the ranks do not find each other.
-        RunFault: a rank ended during the block.
-        SystemExit: on ranks other than 0, in place of an error that rank 0 raises too.
-    """
-    if ranks.world_size() == 1:
-        yield SOLO
-        return
-    world = World(ranks.rank(), ranks.world_size())
-    if dist.is_initialized():  # by a program that calls `rpd.train` in ranks of its own
-        yield world
-        return
-    try:
-        backend = "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
-        store, _, _ = next(dist.rendezvous("env://", world.rank, world.size, timeout=JOIN_TIMEOUT))
-        store = fresh_part(store, world.rank, world.size, JOIN_TIMEOUT)
-        dist.init_process_group(backend, store=store, timeout=TIMEOUT, rank=world.rank, world_size=world.size)
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"rank {world.rank} of {world.size} cannot reach the others: {_line(error)}") from None
-    rank_reports.note_joined()
-    try:
-        yield world
-    except (ConfigError, RunFault, OSError) as error:
-        if world.is_first or not world.is_shared(error):
-            raise
-        time.sleep(REPORT_S)
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error  # rank 0 reports it
-    finally:
-        dist.destroy_process_group()
-
-
-def rank_device(device: str) -> str:
-    """Return the device of this rank: the GPU of its local rank.
-
-    Args:
-        device: device of the run, see `resolve_device`.
-
-    Raises:
-        ConfigError: see `resolve_device`; fewer GPUs than ranks on this machine, or a GPU chosen by index.
-    """
-    device = resolve_device(device)
-    if ranks.world_size() == 1 or torch.device(device).type != "cuda":
-        return device
-    if torch.device(device).index is not None:
-        raise ConfigError(f"device {device}: each of {ranks.world_size()} ranks uses a GPU of its own: ask for cuda, no index")
-    if ranks.local_world_size() > torch.cuda.device_count():
-        raise ConfigError(
-            f"{ranks.local_world_size()} ranks on a machine with {torch.cuda.device_count()} GPUs: start at most one per GPU, "
-            "or add --device cpu"
-        )
-    return f"cuda:{ranks.local_rank()}"
-
-
-@contextlib.contextmanager
 def _peers() -> Iterator[None]:
     """Translate the error of a collective, which fails when another rank has ended."""
     try:
         yield
     except RuntimeError as error:
-        raise RunFault(f"another rank of this run has ended or does not answer: {_line(error)}") from None
+        raise RunFault(f"another rank of this run has ended or does not answer: {line_of(error)}") from None
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -313,5 +242,6 @@ def _kind(error: Exception) -> str:
     return next((name for name, kind in FAULTS.items() if isinstance(error, kind)), RunFault.__name__)
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+    """Return an error in one line."""
     return " ".join(str(error).split())[:200]

@@ -19,13 +19,20 @@ REPORT, FIRST = "rpd/report", "rpd/first"
 """Keys of the store: the text that rank 0 has reported; and the one that rank 0 sets when it joins the run."""
 UNREACHABLE = (RuntimeError, ValueError, KeyError)
 """Errors of torch's stores, and of missing variables of torchrun."""
-_joined = False  # whether this process has been in a run with the others
+_joined: Store | None = None  # the store of the run that this process has joined
+_shared = False  # whether the others know the error already
 
 
-def note_joined() -> None:
-    """Note that the ranks have joined: from now on, rank 0 may still fail like this one."""
+def note_joined(store: Store) -> None:
+    """Note the store of a run that the ranks have joined: from now on, rank 0 may still fail like this one."""
     global _joined
-    _joined = True
+    _joined = store
+
+
+def note_shared() -> None:
+    """Note that the other ranks have exchanged the error, and leave its report to rank 0."""
+    global _shared
+    _shared = True
 
 
 def publish(text: str, size: int, bad_input: bool) -> None:
@@ -38,10 +45,10 @@ def publish(text: str, size: int, bad_input: bool) -> None:
             would end them before they report their own.
     """
     agent = _agent_store()
-    if not (bad_input or agent):
+    if _shared or not (bad_input or agent):
         return
     try:
-        store, deadline = _store(0), time.monotonic() + (AGENT_S if agent else WAIT_S)
+        store, deadline = _joined or _connected(0), time.monotonic() + (AGENT_S if agent else WAIT_S)
         store.set(REPORT, text)
         while not store.check([_read_by(rank) for rank in range(1, size)]) and time.monotonic() < deadline:
             time.sleep(POLL_S)
@@ -53,9 +60,9 @@ def is_published(text: str, rank: int) -> bool:
     """Return whether rank 0 has reported the same text, so that this rank need not."""
     deadline = time.monotonic() + WAIT_S
     try:
-        store = _store(rank)
+        store = _joined or _connected(rank)
         while not store.check([REPORT]):
-            if time.monotonic() > deadline or (store.check([FIRST]) and not _joined):
+            if time.monotonic() > deadline or (_joined is None and store.check([FIRST])):
                 return False
             time.sleep(POLL_S)
         same = store.get(REPORT).decode() == text
@@ -65,7 +72,7 @@ def is_published(text: str, rank: int) -> bool:
         return False
 
 
-def _store(rank: int) -> Store:
+def _connected(rank: int) -> Store:
     """Store of the run: torchrun's, or the one that rank 0 holds."""
     from torch.distributed import TCPStore
 

@@ -10,8 +10,9 @@ from tensordict import TensorDict
 
 from rpd.config.schema import RunConfig
 from rpd.core.device import prepare_process
-from rpd.core.distributed import SOLO, World, rank_device
+from rpd.core.distributed import SOLO, World
 from rpd.core.files import write_json
+from rpd.core.joining import rank_device
 from rpd.core.seeds import CURVE_SEED, FINAL_SEED
 from rpd.envs import registry as envs
 from rpd.envs.errors import NonFiniteError

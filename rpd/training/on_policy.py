@@ -14,8 +14,9 @@ from rpd.algorithms.distillation import GateContext
 from rpd.algorithms.state_estimation import PerceptionLearner
 from rpd.config.schema import RunConfig
 from rpd.core.device import prepare_process
-from rpd.core.distributed import SOLO, World, rank_device
+from rpd.core.distributed import SOLO, World
 from rpd.core.files import write_json
+from rpd.core.joining import rank_device
 from rpd.core.seeds import CURVE_SEED, FINAL_SEED, TRAIN_SEED
 from rpd.envs import registry as envs
 from rpd.evaluation.environments import eval_config

@@ -9,7 +9,8 @@ from typing import Any
 from rpd.config import loader
 from rpd.config import resume as resuming
 from rpd.config.schema import RunConfig
-from rpd.core.distributed import World, joined, rank_device
+from rpd.core.distributed import World
+from rpd.core.joining import joined, rank_device
 from rpd.core.user_code import record_imports
 from rpd.envs.errors import ConfigError
 from rpd.policies.made_for import remarks

@@ -12,8 +12,9 @@ from safetensors.torch import save as save_tensors
 
 from rpd.config.vla_finetuning import CloneConfig
 from rpd.core import memory
-from rpd.core.distributed import SOLO, World, rank_device
+from rpd.core.distributed import SOLO, World
 from rpd.core.files import write_json
+from rpd.core.joining import rank_device
 from rpd.core.memory import Item
 from rpd.core.seeds import FINAL_SEED
 from rpd.datasets.reader import open_demos

@@ -2,7 +2,7 @@
 
 import torch
 
-from rpd.core.distributed import joined
+from rpd.core.joining import joined
 from rpd.envs.errors import ConfigError, ServerLost
 
 

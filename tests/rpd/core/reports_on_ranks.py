@@ -7,7 +7,7 @@ from rpd.envs.errors import ConfigError
 
 
 def fail(messages):
-    from rpd.core.distributed import joined  # after `main` has set how much torch prints
+    from rpd.core.joining import joined  # after `main` has set how much torch prints
 
     with joined("cpu") as world:
         raise ConfigError(messages[world.rank])

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from rpd.cli.main import main
 from rpd.core import ranks
-from rpd.core.distributed import SOLO, World, joined, rank_device
+from rpd.core.distributed import SOLO, World
+from rpd.core.joining import joined, rank_device
 from rpd.envs.errors import ConfigError
 from rpd.runs.same_program import check_same_program
 from rpd.students.networks.normalizer import Normalizer

@@ -11,7 +11,8 @@ import torch
 
 from rpd.config.generalist import DistillRun
 from rpd.config.schema import RunConfig
-from rpd.core.distributed import World, joined
+from rpd.core.distributed import World
+from rpd.core.joining import joined
 from rpd.training import specialists
 from rpd.training.behavior_cloning import BehaviorCloningTrainer
 from rpd.training.generalist import GeneralistTrainer
