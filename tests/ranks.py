@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import warm
+
 TIMEOUT = 240  # s, for a busy machine
 
 
@@ -22,27 +21,23 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def started(commands: Sequence[Sequence[str]], folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
+def started(commands: Sequence[Sequence[str]], folder: Path) -> Iterator[list[warm.Process]]:
     """Start one rank per command (arguments of the interpreter); their outputs are in ``folder/rank<k>.txt``."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = {
-        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(len(commands)),
+        **os.environ, "PYTHONPATH": str(warm.ROOT), "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(len(commands)),
         "LOCAL_WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
     processes = []
     try:
         for rank, words in enumerate(commands):
-            with (folder / f"rank{rank}.txt").open("w") as log:
-                env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                command = [sys.executable, *words]
-                processes.append(
-                    subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True)
-                )
+            env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            processes.append(warm.Process(words, env, folder, folder / f"rank{rank}.txt"))
         yield processes
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+            process.wait(TIMEOUT)
 
 
 def run(commands: Sequence[Sequence[str]], folder: Path) -> tuple[list[int], list[str]]:

@@ -3,12 +3,11 @@
 import sys
 
 from rpd.cli import main as cli
+from rpd.core.joining import joined
 from rpd.envs.errors import ConfigError
 
 
 def fail(messages):
-    from rpd.core.joining import joined  # after `main` has set how much torch prints
-
     with joined("cpu") as world:
         raise ConfigError(messages[world.rank])
 
