@@ -22,11 +22,11 @@ USES: dict[str, dict[str, tuple[str, str]]] = {
     "ur": {
         "rtde_control.RTDEControlInterface": (
             "",
-            "__init__ servoJ servoStop stopJ triggerProtectiveStop stopScript disconnect setWatchdog kickWatchdog",
+            "__init__ servoJ servoStop stopJ triggerProtectiveStop stopScript disconnect setWatchdog",
         ),
         "rtde_receive.RTDEReceiveInterface": (
             "",
-            "__init__ isConnected isProtectiveStopped isEmergencyStopped getActualQ getActualQd getActualTCPForce getTimestamp "
+            "__init__ isConnected getSafetyStatusBits getRuntimeState getActualQ getActualQd getActualTCPForce getTimestamp "
             "disconnect",
         ),
     },

@@ -6,13 +6,14 @@ import importlib
 
 from rpd.deploy.config import DRIVERS, RobotConfig
 from rpd.deploy.robots.base import RobotDriver
+from rpd.deploy.robots.device_thread import DeviceThread
 from rpd.deploy.robots.sim import SimDriver
 from rpd.envs.errors import ConfigError
 from rpd.envs.specs import EnvSpec
 
 
 def build(config: RobotConfig, wanted: EnvSpec, host: str | None) -> RobotDriver:
-    """Make a driver, unconnected.
+    """Make a driver, unconnected. That of a real robot is called from a thread of its own, see `DeviceThread`.
 
     Args:
         config: config of the robot.
@@ -30,8 +31,9 @@ def build(config: RobotConfig, wanted: EnvSpec, host: str | None) -> RobotDriver
         size = wanted.observations[wanted.cameras[0]].shape[0] if cameras else None
         return SimDriver(wanted.task, config.kinematics, cameras, size, config.watchdog.command_timeout)
     module, _, name = DRIVERS[config.driver].partition(":")
-    driver = getattr(importlib.import_module(module), name)
+    make = getattr(importlib.import_module(module), name)
     try:
-        return driver(config, **connection)
+        driver: RobotDriver = make(config, **connection)
     except TypeError as error:
         raise ConfigError(f"connection of driver {config.driver}: {str(error).split(') ', 1)[-1]}") from None
+    return DeviceThread(driver, 1 / config.rate, config.watchdog.observation_age) if driver.spec.real else driver

@@ -11,16 +11,24 @@ from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
 from rpd.deploy.robots.freshness import Freshness
 from rpd.deploy.robots.polled import Polled, Sent
 from rpd.deploy.robots.robotiq import PORT, Robotiq
+from rpd.deploy.robots.ur_network import check_stream, dashboard
 from rpd.envs.errors import ConfigError, missing_package
 from rpd.envs.robots import ROBOTS
 
 LOOKAHEAD, GAIN = 0.1, 300.0  # servoJ: lookahead time in [0.03, 0.2] s, and gain in [100, 2000]
 DECELERATION = 5.0  # servoStop, m/s^2
 STOP_ACCELERATION = 4.0  # stopJ, rad/s^2
+PLAYING = 2  # runtime state of a program that runs
+SAFETY_STOPS = {
+    2: "protective stop", 4: "safeguard stop", 7: "emergency stop", 8: "violation of its safety limits", 9: "fault",
+    10: "stopped due to safety",
+}  # fmt: skip
+"""Bits of the safety status in which the arm does not follow commands."""
+CONNECT_TIMEOUT, DASHBOARD_TIMEOUT = 3.0, 0.2  # longest wait for the data stream, and for the dashboard server, s
 
 
 class URDriver:
-    """Commands joint positions by ``servoJ``; the controller's watchdog stops the arm if commands stop.
+    """Commands joint positions by ``servoJ``; the controller's watchdog stops the arm if commands end.
 
     Args:
         config: config of the robot.
@@ -39,7 +47,7 @@ class URDriver:
         self._opening: Polled | None = None
         self._moves: Sent | None = None
         self._freshness = Freshness()
-        self._stopped = False
+        self._watched = self._stopped = False
 
     def connect(self) -> None:
         """See `RobotDriver`."""
@@ -49,38 +57,42 @@ class URDriver:
         except ImportError:
             raise missing_package("driver ur", "ur-rtde", "ur") from None
         try:
+            check_stream(self._host, CONNECT_TIMEOUT)
             self._receive = rtde_receive.RTDEReceiveInterface(self._host)
             self._control = rtde_control.RTDEControlInterface(self._host)
-            self._control.setWatchdog(1 / self._config.watchdog.command_timeout)
-            self._gripper = Robotiq(self._host, self._port)
+            self._gripper = Robotiq(self._host, self._port, self._config.watchdog.observation_age)
+            self._opening = Polled(self._gripper.opening, (OSError,))
         except (RuntimeError, OSError) as error:
             raise ConfigError(f"robot {self.spec.name} at {self._host}: {error}: is it on, and in remote control?") from None
-        self._opening = Polled(self._gripper.opening, (OSError,))
         self._moves = Sent(self._gripper.move, (OSError,))
 
     def read(self) -> RobotState:
         """See `RobotDriver`."""
         receive, opening = self._receive, self._opening
         if not receive.isConnected() or opening is None or opening.failed:
-            raise RobotLost(f"robot {self.spec.name}: {'its gripper is' if receive.isConnected() else 'it is'} gone")
-        stopped = "protective stop" if receive.isProtectiveStopped() else None
+            reason = "it has closed the connection" if opening is None or not opening.failed else f"gripper: {opening.failed}"
+            raise RobotLost(f"robot {self.spec.name}: {reason}")
         return RobotState(
             time=self._freshness.time(receive.getTimestamp()),
             joints=np.array(receive.getActualQ()),
             velocities=np.array(receive.getActualQd()),
             gripper=opening.value,
             effort=float(np.linalg.norm(receive.getActualTCPForce()[:3])),
-            stopped="emergency stop" if receive.isEmergencyStopped() else stopped,
+            stopped=self._halted(),
         )
 
     def command(self, joints: Array, gripper: float | None) -> None:
         """See `RobotDriver`."""
         if self._stopped:
             return
+        if not self._watched:  # not before: the watchdog would stop the script while a person confirms the start
+            self._watched = self._control.setWatchdog(1 / self._config.watchdog.command_timeout)
+            if not self._watched:
+                raise RobotLost(f"robot {self.spec.name}: it refuses its watchdog")
+        # servoJ writes the register that the watchdog watches: a kickWatchdog after it could overwrite it before it is read
         # servoJ(q, speed, acceleration, time, lookahead_time, gain): the controller ignores speed and acceleration
         if not self._control.servoJ(joints.tolist(), 0.0, 0.0, 1 / self._config.rate, LOOKAHEAD, GAIN):
             raise RobotLost(f"robot {self.spec.name}: it refuses servoJ")
-        self._control.kickWatchdog()
         if gripper is not None and self._moves is not None:
             if self._moves.failed:
                 raise RobotLost(f"robot {self.spec.name}: gripper: {self._moves.failed}")
@@ -99,6 +111,16 @@ class URDriver:
             raise RobotLost(f"robot {self.spec.name}: {error}: use its emergency stop") from None
         raise RobotLost(f"robot {self.spec.name}: it refuses servoStop and triggerProtectiveStop: use its emergency stop")
 
+    def stop_otherwise(self) -> None:
+        """See `SecondStop`: stop the control script through the dashboard server."""
+        self._stopped = True
+        try:
+            answer = dashboard(self._host, "stop", DASHBOARD_TIMEOUT)
+        except OSError as error:
+            raise RobotLost(f"robot {self.spec.name}: its dashboard server: {error}: use its emergency stop") from None
+        if answer != "Stopped":
+            raise RobotLost(f"robot {self.spec.name}: its dashboard server answers {answer!r} to stop: use its emergency stop")
+
     def close(self) -> None:
         """See `RobotDriver`."""
         if self._moves is not None:
@@ -112,3 +134,13 @@ class URDriver:
             self._control.disconnect()
         if self._receive is not None:
             self._receive.disconnect()
+
+    def _halted(self) -> str | None:
+        """Return the reason why the controller has stopped, or None."""
+        bits = self._receive.getSafetyStatusBits()
+        for bit, name in SAFETY_STOPS.items():
+            if bits >> bit & 1:
+                return name
+        if self._watched and not self._stopped and self._receive.getRuntimeState() != PLAYING:
+            return "its script does not run any more: stopped at the pendant, or by its watchdog"
+        return None

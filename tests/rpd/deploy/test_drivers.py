@@ -17,6 +17,7 @@ from rpd.deploy.collision import RESOLUTION, CollisionChecker
 from rpd.deploy.policy import wanted_spec
 from rpd.deploy.robots.base import RobotLost
 from rpd.deploy.robots.connect import build
+from rpd.deploy.robots.freshness import Freshness
 from rpd.envs.control.ee_delta import work_box
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
@@ -49,8 +50,9 @@ def ur(world):
         "RTDEControlInterface.triggerProtectiveStop": lambda this: not world.refuses,
         "RTDEReceiveInterface.getTimestamp": lambda this: world.clock,
         "RTDEReceiveInterface.isConnected": lambda this: not world.gone,
-        "RTDEReceiveInterface.isProtectiveStopped": lambda this: world.halted,
-        "RTDEReceiveInterface.isEmergencyStopped": lambda this: False,
+        "RTDEControlInterface.setWatchdog": lambda this, min_frequency: True,
+        "RTDEReceiveInterface.getSafetyStatusBits": lambda this: 1 << 2 if world.halted else 1,
+        "RTDEReceiveInterface.getRuntimeState": lambda this: 2,
         "RTDEReceiveInterface.getActualQ": lambda this: world.joints.tolist(),
         "RTDEReceiveInterface.getActualQd": lambda this: [0.0] * 6,
         "RTDEReceiveInterface.getActualTCPForce": lambda this: [0.0, world.force, 0.0, 9.0, 9.0, 9.0],
@@ -184,9 +186,10 @@ def assemble(driver, monkeypatch, recorded=None):
     sdk.install(monkeypatch)
     config = configs.load(name)
     if driver == "ur":
+        monkeypatch.setattr("rpd.deploy.robots.ur.check_stream", lambda host, timeout: None)
         config = config.model_copy(update={"connection": {"host": "127.0.0.1", "gripper_port": Gripper().port}})
     wanted = SimpleNamespace(cameras=[], observations={}, task="")
-    return build(config, wanted, None), world, sdk, config
+    return build(config, wanted, None).driver, world, sdk, config
 
 
 def keeps_the_contract(driver, monkeypatch, recorded=None):
@@ -387,3 +390,18 @@ def test_wrong_options_are_named():
         wanted_spec("scripted", None, "panda")
     with pytest.raises(ConfigError, match="random ignores observations and must not drive a robot"):
         wanted_spec("random", None, "panda")
+
+
+def test_delayed_measurements_are_as_old_as_their_delay(monkeypatch):
+    """Their time stamps go on, but they arrive later than the first ones did."""
+    now, delay = 100.0, 0.003
+    monkeypatch.setattr("rpd.deploy.robots.freshness.time.monotonic", lambda: now)
+    freshness = Freshness()
+    for _ in range(100):
+        now += 0.01
+        assert now - freshness.time(now - 60.0 - delay) == pytest.approx(0.0, abs=1e-9)
+    delay = 0.5
+    now += 0.01
+    assert now - freshness.time(now - 60.0 - delay) == pytest.approx(0.497, abs=1e-3)
+    delay, now = 0.003, now + 0.01
+    assert now - freshness.time(now - 60.0 - delay) == pytest.approx(0.0, abs=1e-3)

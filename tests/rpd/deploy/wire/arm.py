@@ -1,0 +1,55 @@
+"""A simulated arm behind a fake controller: the tabletop simulation in real time."""
+
+import threading
+import time
+
+import torch
+
+from rpd.envs.config import EnvConfig
+from rpd.envs.registry import task_info
+from rpd.envs.tabletop.mjcf import TIMESTEP
+from rpd.envs.tabletop.simulated_arm import LiveTabletop
+
+MAX_LAG = 0.5  # s of physics that is caught up
+
+
+class SimulatedArm(threading.Thread):
+    """Moves by itself once started; every method may be called from any thread.
+
+    Attributes:
+        sensed: newest `Measurement`.
+    """
+
+    def __init__(self, task, robot):
+        super().__init__(daemon=True, name="arm")
+        torch.set_num_threads(1)
+        self.world = LiveTabletop(task, EnvConfig(robot=robot, reward=task_info(task).reward))
+        self._lock = threading.Lock()
+        self.begin(0)
+
+    def begin(self, seed):
+        """Start the episode of a seed: arm at home, objects in place."""
+        with self._lock:
+            self.world.begin(seed)
+            self.sensed = self.world.sense()
+
+    def drive(self, joints=None, opening=None):
+        """Move the servos' goals: joints [n], rad; gripper opening in [0, 1]. None: unchanged."""
+        with self._lock:
+            self.world.drive([] if joints is None else joints, opening)
+
+    def hold(self):
+        """Brake, and hold the current posture."""
+        self.drive(self.sensed.joints)
+
+    def run(self):
+        due = time.monotonic()
+        while True:
+            time.sleep(max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            due = max(due, now - MAX_LAG)
+            with self._lock:
+                while due <= now:
+                    self.world.advance()
+                    due += TIMESTEP
+                self.sensed = self.world.sense()
