@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,10 @@ class RobotDriver(Protocol):
     """A driver. After `stop`, and after any error, `command` no longer moves the robot."""
 
     spec: RobotSpec
-    resets: ClassVar[bool]
-    """Whether the robot starts episodes by itself."""
+
+    @property
+    def resets(self) -> bool:
+        """Whether the robot starts episodes by itself."""
 
     def connect(self) -> None:
         """Open the connection; nothing moves.
