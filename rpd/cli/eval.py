@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -18,20 +20,19 @@ from rpd.evaluation.suite_evaluation import SuiteEvaluation, measure_suite
 from rpd.launch import choose
 from rpd.reporting.html import rate_text
 from rpd.reporting.tables import show
+from rpd.runs.result_store import ResultStore, open_store
 
 
 def main(options: EvalOptions) -> int:
     """Evaluate and print; returns the exit code."""
     torch.set_num_threads(1)
-    what = options.evaluation()
+    what, store = options.evaluation(), open_store(options.results)
     if options.shards is not None:
-        _show_suite(_measure_shards(what, options.shards, options))
-        return 0
+        return _finish_suite(_measure_shards(what, options.shards, options), store)
     if given := options.launching():
         raise ConfigError(f"{given[0]}: add --suite and --shards, the number of processes")
     if what.suite is not None:
-        _show_suite(measure_suite(what))
-        return 0
+        return _finish_suite(measure_suite(what), store)
     if what.shard is not None:
         raise ConfigError(f"--shard {what.shard} is a part of a suite: add --suite, e.g. --suite libero_spatial")
     measured = measure(what, result_folders(what))
@@ -39,7 +40,25 @@ def main(options: EvalOptions) -> int:
     if len(measured.results) == 2:
         first, second = policies_of(what)
         print(f"{second} - {first}: {compare(measured.results[1], measured.results[0])}")
+    _copy(store, measured.folders)
     return 0
+
+
+def _finish_suite(done: SuiteEvaluation, store: ResultStore | None) -> int:
+    """Show and copy the results of a suite; returns the exit code."""
+    _show_suite(done)
+    if done.summary["n"] == done.expected:
+        _copy(store, [done.folder])
+    return 0
+
+
+def _copy(store: ResultStore | None, folders: Sequence[Path]) -> None:
+    """Copy result folders: ``RUN/eval/WHEN``, ``OUT``, or of two policies ``OUT/1-NAME`` and ``OUT/2-NAME``."""
+    if store is None:
+        return
+    for folder in folders:
+        parts = folder.resolve().parts
+        print(store.copied(folder, "/".join(parts[-3:] if parts[-2] == "eval" else parts[-len(folders) :])), flush=True)
 
 
 def _measure_shards(what: EvalConfig, shards: int, options: EvalOptions) -> SuiteEvaluation:

@@ -42,8 +42,8 @@ def _start_or_resume(options: TrainOptions) -> int:
     from rpd.cli import train as run
 
     if options.resume is not None:
-        return run.resume(options.resume, options.run_config().model_dump())
-    return run.start(options.run_config(), options.runs_dir, options.name)
+        return run.resume(options.resume, options.run_config().model_dump(), options.results)
+    return run.start(options.run_config(), options.runs_dir, options.name, options.results)
 
 
 def sweep(args: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from rpd.cli.options.sweep import SweepOptions
 from rpd.core.statistics import wilson
-from rpd.envs.errors import ConfigError
+from rpd.envs.errors import ConfigError, RunFault
 from rpd.launch import choose
 from rpd.launch.base import Launcher
 from rpd.launch.pool import Pool
@@ -18,22 +19,25 @@ from rpd.policies.identity import check_same, sources
 from rpd.reporting.html import rate_text
 from rpd.reporting.tables import compact, show
 from rpd.runs.reader import read_json
+from rpd.runs.result_store import ResultStore, open_store
 from rpd.students.io.locks import LOCK, is_locked, locked
 from rpd.students.io.outputs import made
 from rpd.training.sweep import Cell, Sweep, _prepare, _short, cells_of, jobs_of, read, train
 
+LOG = logging.getLogger(__name__)
+
 
 def main(options: SweepOptions) -> int:
     """Train incomplete runs, and print the table; returns the exit code."""
-    sweep = read(options.file)
+    sweep, store = read(options.file), open_store(options.results)
     sweep = sweep if options.out is None else sweep.model_copy(update={"out": options.out})
     cells = list(cells_of(sweep))
     launcher = choose.make(options, torch.cuda.device_count())
     with contextlib.closing(launcher), made(sweep.out), locked(sweep.out / LOCK, sweep.out):
-        return _run(sweep, cells, options, launcher)
+        return _run(sweep, cells, options, launcher, store)
 
 
-def _run(sweep: Sweep, cells: list[Cell], options: SweepOptions, launcher: Launcher) -> int:
+def _run(sweep: Sweep, cells: list[Cell], options: SweepOptions, launcher: Launcher, store: ResultStore | None) -> int:
     for cell in cells:
         if is_locked(cell.run_dir / LOCK):
             raise ConfigError(f"{cell.run_dir} is still being written, by an earlier sweep or by hand: wait for it, or end it")
@@ -42,14 +46,27 @@ def _run(sweep: Sweep, cells: list[Cell], options: SweepOptions, launcher: Launc
     pool = Pool(launcher, jobs_of(todo, options.cpus_per_run, options.gpus_per_run), sweep.out, options.jobs)
     _prepare(sweep, cells)
     print(f"{len(cells)} runs in {sweep.out}, {len(cells) - len(todo)} of them complete", flush=True)
-    failed = train(todo, pool)
+    failed = train(todo, pool, lambda cell: _copy_now(cell, store))
     show(table(cells))
+    if store is not None:
+        for cell in cells:  # with those of earlier sweeps, and those for which the store failed
+            if cell.is_complete:
+                print(store.copied(cell.run_dir, cell.name), flush=True)
     for outcome in failed:
         print(outcome.failure, flush=True)
     if pool.interrupted:
         print(f"to continue: rpd sweep {options.file}" + (f" --out {options.out}" if options.out else ""), flush=True)
         return 130
     return 1 if failed else 0
+
+
+def _copy_now(cell: Cell, store: ResultStore | None) -> None:
+    """Copy a run that has just ended; a failure is repeated after all runs."""
+    if store is not None and cell.is_complete:
+        try:
+            store.put(cell.run_dir, cell.name)
+        except RunFault as error:
+            LOG.warning(str(error))
 
 
 def table(cells: list[Cell]) -> Table:

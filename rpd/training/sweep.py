@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,14 +183,21 @@ def jobs_of(cells: list[Cell], cpus: int = 1, gpus: float | None = None) -> list
     ]
 
 
-def train(cells: list[Cell], pool: Pool) -> list[Outcome]:
-    """Run the jobs of cells to their ends, and log each result; returns the failures."""
+def train(cells: list[Cell], pool: Pool, ended: Callable[[Cell], None]) -> list[Outcome]:
+    """Run the jobs of cells to their ends, and log each result; returns the failures.
+
+    Args:
+        cells: the cells of the jobs.
+        pool: runs them.
+        ended: called with each cell whose job has ended.
+    """
     by_name, failed = {cell.name: cell for cell in cells}, []
     for outcome in pool.outcomes():
         result = by_name[outcome.job.name].result()
         rate = rate_text(result["student"]) if result else "not complete"
         LOG.info(f"{outcome.job.name}: {rate}; {outcome.progress}")
         failed += [outcome] if outcome.failed else []
+        ended(by_name[outcome.job.name])
     return failed
 
 

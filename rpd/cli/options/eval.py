@@ -13,6 +13,8 @@ class EvalOptions(EvalConfig, LaunchConfig):
 
     shards: int | None = Field(None, ge=1)
     """With --suite: run the evaluation in this number of processes, and merge their results."""
+    results: str | None = None
+    """Also copy complete results to RESULTS/NAME of their folder, e.g. s3://bucket/results; see docs/clusters.md."""
     jobs: int | None = Field(None, ge=1)
     """With --shards: processes at a time; default: one per GPU, or per core without a GPU; on a cluster, as many as it has
     room for."""

@@ -31,6 +31,9 @@ class TrainOptions(RunConfig):
     """Folder of the runs."""
     config: Path | None = None
     """YAML of default options, e.g. a run's config.yaml; options on the command line override it."""
+    results: str | None = None
+    """Also copy the complete run (report, metrics, policy, videos) to RESULTS/NAME, e.g. s3://bucket/results; with --resume,
+    too. See docs/clusters.md."""
     resume: Path | None = None
     """Run folder to resume from its latest valid checkpoint, with its own configuration. Some options may change: the length (a
     complete run is trained longer), evaluations, checkpoints, device, ppo.*, ..."""

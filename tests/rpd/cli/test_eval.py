@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import imageio.v2 as imageio
 import pytest
@@ -67,7 +68,10 @@ def test_checkpoint_and_a_bare_policy(run, tmp_path):
 
 
 def test_two_are_paired_by_seed(run, tmp_path, capsys):
-    assert main(["eval", "scripted", str(run / "state"), "--episodes", "4", "--out", "both"]) == 0
+    results = ["--results", f"file://{Path.cwd()}/copies"]
+    assert main(["eval", "scripted", str(run / "state"), "--episodes", "4", "--out", "both", *results]) == 0
+    assert sorted(path.name for path in Path("copies/both").iterdir()) == sorted(path.name for path in Path("both").iterdir())
+    assert all(json.loads((path / "manifest.json").read_text())["complete"] for path in Path("copies/both").iterdir())
     a, b = sorted((tmp_path / "both").iterdir())
     files = [*FILES, "side_by_side.json", "side_by_side.mp4"]
     assert a.name == "1-scripted" and sorted(p.name for p in a.iterdir()) == files

@@ -132,11 +132,24 @@ def test_folder_that_is_taken(arguments, tmp_path, capsys):
 
 
 def test_train_and_report(arguments, capsys):
-    assert main([*arguments(algorithm="ppo", teacher=None, total_timesteps=64), "--name", "x"]) == 0
+    results = ["--results", f"file://{Path.cwd()}/copies"]
+    assert main([*arguments(algorithm="ppo", teacher=None, total_timesteps=64), "--name", "x", *results]) == 0
     out = capsys.readouterr().out
+    assert out.endswith(f"results: file://{Path.cwd()}/copies/x\n")
+    assert Path("copies/x/report.html").read_bytes() == Path("runs/x/report.html").read_bytes()
+    assert main(["train", "--resume", "runs/x", *results]) == 0
+    assert capsys.readouterr().out.endswith("/copies/x, which is complete\n")
     assert "PPO student" in out and "run: runs/x" in out and Path("runs/x/report.html").stat().st_size > 1000
     assert main(["report", "runs/x", "--out", "y.html"]) == 0
     assert capsys.readouterr().out.strip() == "y.html" and Path("y.html").exists()
+
+
+@pytest.mark.parametrize("words", [["train", "tabletop/Reach", "--teacher", "scripted"], ["sweep", "s.yaml"], ["eval", "zero"]])
+def test_results_that_cannot_be_written_are_refused_before_anything_starts(words, capsys):
+    Path("s.yaml").write_text("{out: out, tasks: [tabletop/Reach], robots: [panda], seeds: [0]}")
+    assert main([*words, "--results", "foo://x"]) == 2
+    assert capsys.readouterr().err == f"rpd {words[0]}: --results foo://x: cannot be written: Protocol not known: foo\n"
+    assert not Path("runs").exists() and not Path("out").exists()
 
 
 def test_usage(capsys):

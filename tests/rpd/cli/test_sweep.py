@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,17 +46,24 @@ def sweep(tmp_path, monkeypatch):
     return write
 
 
-def test_trains_every_cell_once(sweep, capfd):
+def test_trains_every_cell_once(sweep, capfd, tmp_path):
     sweep()
-    assert main(["sweep", "s.yaml", "--jobs", "2"]) == 0
+    results = ["--results", f"file://{tmp_path}/copies"]
+    assert main(["sweep", "s.yaml", "--jobs", "2", *results]) == 0
+    for name in ("Reach-panda-seed0", "Reach-so101-seed0"):
+        assert json.loads(Path(f"copies/{name}/manifest.json").read_text())["complete"]
+        assert Path(f"copies/{name}/policy/model.safetensors").is_file() and Path(f"copies/{name}/report.html").is_file()
+    shutil.rmtree("copies/Reach-so101-seed0")
     out = capfd.readouterr().out
     assert "2 runs in out, 0 of them complete" in out and "1/1" in out
     assert sorted(p.name for p in Path("out").iterdir()) == ["Reach-panda-seed0", "Reach-so101-seed0", "logs", "settings.yaml"]
     result = json.loads(Path("out/Reach-so101-seed0/result.json").read_text())
     assert (result["robot"], result["steps"], result["base"]) == ("so101", 64, "base-Reach")
     before = Path("out/Reach-so101-seed0/result.json").stat().st_mtime_ns
-    assert main(["sweep", "s.yaml"]) == 0
-    assert "2 of them complete" in capfd.readouterr().out
+    assert main(["sweep", "s.yaml", *results]) == 0
+    assert "2 of them complete" in (out := capfd.readouterr().out)
+    assert out.count(f"results: file://{tmp_path}/copies/") == 2 and out.count("seed0, which is complete") == 1
+    assert Path("copies/Reach-so101-seed0/result.json").read_bytes() == Path("out/Reach-so101-seed0/result.json").read_bytes()
     assert Path("out/Reach-so101-seed0/result.json").stat().st_mtime_ns == before
     sweep(settings=SETTINGS | {"total_timesteps": 96})
     assert main(["sweep", "s.yaml"]) == 2

@@ -85,12 +85,14 @@ def test_one_task_of_a_suite_and_its_video(small, tmp_path):
 
 def test_merged_shards_equal_one_process(small, tmp_path, capsys):
     assert evaluate("--out", "all", policy="scripted:noise=0.5") == 0
+    results = ["--results", f"file://{tmp_path}/copies"]
     for i in (3, 1):  # in one folder
-        assert evaluate("--out", "a", "--shard", f"{i}/3", policy="scripted:noise=0.5") == 0
-    assert "7 of 10 episodes are here" in capsys.readouterr().out
+        assert evaluate("--out", "a", "--shard", f"{i}/3", *results, policy="scripted:noise=0.5") == 0
+    assert "7 of 10 episodes are here" in capsys.readouterr().out and not list((tmp_path / "copies").iterdir())
     assert evaluate("--out", "b", "--shard", "2/3", policy="scripted:noise=0.5") == 0  # on another machine
     shutil.copytree(tmp_path / "b", tmp_path / "a", dirs_exist_ok=True)
-    assert evaluate("--out", "a", policy="scripted:noise=0.5") == 0
+    assert evaluate("--out", "a", *results, policy="scripted:noise=0.5") == 0
+    assert summary(tmp_path / "copies" / "a") == summary(tmp_path / "a")
     assert [r["task"] for r in summary(tmp_path / "a")["tasks"]] == ["tabletop/Reach", "tabletop/PickCube"]
     a, whole = (sorted((tmp_path / f / "episodes.jsonl").read_text().splitlines()) for f in ("a", "all"))
     assert [json.loads(x)["seed"] for x in a] == [json.loads(x)["seed"] for x in whole]
