@@ -40,7 +40,7 @@ def main(options: EvalOptions) -> int:
     if len(measured.results) == 2:
         first, second = policies_of(what)
         print(f"{second} - {first}: {compare(measured.results[1], measured.results[0])}")
-    _copy(store, measured.folders)
+    _copy(store, [folder for folder in measured.folders if folder is not None])
     return 0
 
 
