@@ -76,7 +76,7 @@ def episode_options(spec: EnvSpec) -> dict[str, Any]:
         **{name: getattr(spec, name) for name in ("reward", "max_episode_steps", "control_mode", "rendering", "settled_with")},
         **{
             name: getattr(settings, name)
-            for name in ("domain_randomization", "sim_backend", "ignore_terminations", "reconfigure")
+            for name in ("domain_randomization", "limits", "sim_backend", "ignore_terminations", "reconfigure")
         },
     }
 

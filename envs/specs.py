@@ -95,6 +95,7 @@ class Settings(Spec):
 
     Attributes:
         domain_randomization: randomized conditions.
+        limits: limits of the arm; those of older specs are ``none``.
         sim_backend: device of the physics.
         ignore_terminations: whether a solved episode continues to its last step.
         reconfigure: whether the scene is rebuilt for every episode.
@@ -104,6 +105,7 @@ class Settings(Spec):
     """
 
     domain_randomization: tuple[str, ...] = ()
+    limits: str = "none"
     sim_backend: Literal["auto", "cpu", "gpu"] | None = None
     ignore_terminations: bool | None = None
     reconfigure: bool | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rpd.envs.control import kinematics
+from rpd.envs.control.arm_limits import ArmLimits
 from rpd.envs.control.kinematics import Array
 from rpd.envs.robots import Robot
 from rpd.envs.specs import ActionSpec
@@ -30,37 +31,75 @@ def action_spec(robot: Robot) -> ActionSpec:
     )
 
 
-def work_box(robot: Robot) -> tuple[Array, Array]:
-    """Bounds of target positions: lowest and highest corner [3], m."""
-    (x0, y0), (x1, y1) = robot.workspace
-    reach = 0.1  # margin around the work area, m, to move around and behind objects
-    return np.array([x0 - reach, y0 - reach, 0.0]), np.array([x1 + reach, y1 + reach, robot.max_height + reach])
-
-
 def aim(
-    robot: Robot, target: tuple[Array, Array], way: Array, turn: Array, pose: tuple[Array, Array], box: tuple[Array, Array]
+    robot: Robot,
+    limits: ArmLimits,
+    points: Array,
+    target: tuple[Array, Array],
+    way: Array,
+    turn: Array,
+    pose: tuple[Array, Array],
+    period: float,
 ) -> tuple[Array, Array, Array]:
-    """Move target poses.
+    """Move target poses within the limits of the tool.
 
     Args:
         robot: its full step bounds the lead of the target.
+        limits: workspace, speed, tilt and clearance of the tool.
+        points: [P, 3] corners of the tool, from `tool_points`.
         target: current target positions [N, 3], m, and quaternions [N, 4].
         way: [N, 3] translation of the target, m.
         turn: [N, 3] rotation of the target, rotation vector, rad.
         pose: measured positions [N, 3], m, and quaternions [N, 4].
-        box: lowest and highest corner [3] of target positions, m.
+        period: time between actions, s.
 
     Returns:
         New positions [N, 3] and quaternions [N, 4], and the rotation [N, 3] from the measured to the new pose.
     """
     position, quat = pose
     lead, angle = LEAD * robot.max_delta_pos, LEAD * robot.max_delta_rot
+    way = way * _at_most(limits.tcp_speed * period, way)
     # Bounds the lead: otherwise a target pushed into the table needs as many steps to come back out.
-    moved = np.clip(position + np.clip(target[0] + way - position, -lead, lead), *box)
+    moved = np.clip(position + np.clip(target[0] + way - position, -lead, lead), *limits.box)
     error = kinematics.rotation_error(kinematics.quat_mul(kinematics.rotvec_to_quat(turn), target[1]), quat)
-    size = np.sqrt((error**2).sum(axis=1, keepdims=True))
-    error *= np.minimum(1.0, angle / np.maximum(size, 1e-9))
-    return moved, kinematics.quat_mul(kinematics.rotvec_to_quat(error), quat), error
+    error *= _at_most(angle, error)
+    wanted = kinematics.quat_mul(kinematics.rotvec_to_quat(error), quat)
+    upright = _within_tilt(wanted, limits.tilt)
+    if upright is not wanted:
+        error = kinematics.rotation_error(upright, quat)
+    # The measured orientation counts too: an arm with five joints does not reach every wanted one.
+    lowest = np.minimum(_lowest(points, upright), _lowest(points, quat))
+    moved[:, 2] = np.maximum(moved[:, 2], limits.clearance - lowest)
+    return moved, upright, error
+
+
+def _at_most(size: float, vectors: Array) -> Array:
+    """Factors [N, 1] that shorten vectors [N, 3] to at most `size`."""
+    return np.minimum(1.0, size / np.maximum(np.sqrt((vectors**2).sum(axis=1, keepdims=True)), 1e-9))
+
+
+def _within_tilt(quat: Array, tilt: float) -> Array:
+    """Orientations [N, 4] whose z axis is at most `tilt`, rad, from straight down; `quat` itself if all are."""
+    w, x, y, z = quat.T
+    axis = np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)
+    excess = np.arccos(np.clip(-axis[:, 2], -1.0, 1.0)) - tilt
+    rows = np.flatnonzero(excess > 0)
+    if not rows.size:
+        return quat
+    across = np.stack([-axis[rows, 1], axis[rows, 0], 0 * rows], axis=1)  # axis x straight down
+    size = np.linalg.norm(across, axis=1, keepdims=True)
+    across = np.where(size > 1e-9, across / np.maximum(size, 1e-9), [1.0, 0.0, 0.0])  # straight up: any axis
+    back = kinematics.rotvec_to_quat(across * excess[rows, None])
+    upright = quat.copy()
+    upright[rows] = kinematics.quat_mul(back, quat[rows])
+    return upright
+
+
+def _lowest(points: Array, quat: Array) -> Array:
+    """Height [N] of the lowest of `points` [P, 3] over the origin of frames with orientations `quat` [N, 4]."""
+    w, x, y, z = quat.T
+    down = np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], axis=1)
+    return (down @ points.T).min(axis=1)
 
 
 def servo_goals(
@@ -75,7 +114,6 @@ def servo_goals(
         jacobian: position and rotation Jacobians, [N, 3, n] each.
         way: [N, 3] from the measured to the target position, m.
         turn: [N, 3] from the measured to the target orientation, rotation vector, rad.
-        turn: [N, 3] from the arms to their targets, rotation vector, rad.
     """
     # A seventh joint would drift: the null space moves toward the home posture.
     posture = POSTURE * (np.array(robot.home) - joints) if joints.shape[1] > 6 else None

@@ -39,11 +39,14 @@ class Limited(NamedTuple):
     speed: Array
     """[N] whether a velocity limit changed it."""
     acceleration: Array
-    """[N] whether an acceleration limit, or the braking distance to the end of a joint, changed it."""
+    """[N] whether an acceleration limit changed it, or braking in time for a wanted position or for the end of a joint."""
 
 
 def limit(wanted: Array, position: Array, velocity: Array, limits: JointLimits, period: float, speed: float = 1.0) -> Limited:
     """Limit the motion from commanded to wanted positions.
+
+    From rest, the motion is straight in the space of the joints. It is as fast as the limits allow, such that the arm can come
+    to rest at the wanted positions: an arm that brakes only when it has passed them swings around them.
 
     Args:
         wanted: [N, n] joint positions, rad.
@@ -54,29 +57,41 @@ def limit(wanted: Array, position: Array, velocity: Array, limits: JointLimits, 
         speed: fraction of the velocity limits, not decreasing between commands; for a speed ramp.
     """
     low, high = velocity_bounds(position, velocity, limits, period, speed)
-    rate = (np.clip(wanted, limits.lower, limits.upper) - position) / period
     outside = ((wanted < limits.lower - EPSILON) | (wanted > limits.upper + EPSILON)).any(axis=1)
-    over = np.maximum((np.abs(rate) / (speed * limits.velocity)).max(axis=1, keepdims=True), 1.0)
-    rate = rate / over  # same direction, lower speed
-    bounded = np.minimum(np.maximum(rate, low), high)
-    changed = (np.abs(bounded - rate) > EPSILON).any(axis=1)
-    return Limited(bounded, outside, over[:, 0] > 1 + EPSILON, changed)
+    way = np.clip(wanted, limits.lower, limits.upper) - position
+    rate, size = way / period, np.maximum(np.abs(way), EPSILON)
+    fast = (speed * limits.velocity * period / size).min(axis=1)
+    brakeable = (stoppable(size, limits.acceleration, period) * period / size).min(axis=1)
+    rate = rate * np.minimum(np.minimum(fast, brakeable), 1.0)[:, None]  # same direction, lower speed
+    # All joints change their velocities by the same fraction of what is wanted, so that the tool moves where it is wanted.
+    change = rate - velocity
+    share = np.minimum((limits.acceleration * period / np.maximum(np.abs(change), EPSILON)).min(axis=1), 1.0)
+    bounded = np.minimum(np.maximum(velocity + share[:, None] * change, low), high)
+    changed = (brakeable < np.minimum(fast, 1.0) - EPSILON) | (np.abs(bounded - rate) > EPSILON).any(axis=1)
+    return Limited(bounded, outside, fast < 1 - EPSILON, changed)
 
 
 def velocity_bounds(
     position: Array, velocity: Array, limits: JointLimits, period: float, speed: float = 1.0
 ) -> tuple[Array, Array]:
-    """Lowest and highest velocity [N, n] that respect every joint limit, now and during braking.
-
-    A joint at distance d from its limit may move with velocity v if it can still brake: v T + v^2 / 2a <= d, an invariant under
-    braking with a in every period T. See `limit` for the arguments.
-    """
+    """Lowest and highest velocity [N, n] that respect every joint limit, now and during braking; arguments as for `limit`."""
     a, change, most = limits.acceleration, limits.acceleration * period, speed * limits.velocity
-    up = _brakeable(limits.upper - position, a, period)
-    down = _brakeable(position - limits.lower, a, period)
+    up = stoppable(np.maximum(limits.upper - position, 0), a, period)
+    down = stoppable(np.maximum(position - limits.lower, 0), a, period)
     low = np.maximum(np.maximum(-most, velocity - change), -down)
     high = np.minimum(np.minimum(most, velocity + change), up)
     return np.minimum(low, high), high  # equal up to rounding if there is no choice
+
+
+def stoppable(distance: Array, acceleration: Array, period: float) -> Array:
+    """Highest velocity [N, n], rad/s, from which a joint comes to rest within `distance` [N, n], rad.
+
+    A joint that moves with v = (k + r) a T, 0 <= r < 1, and then slows down by a T in every period T, moves by
+    a T^2 (k (k + 1) / 2 + r (k + 1)) in all; this is its inverse. Braking keeps the relation.
+    """
+    step = acceleration * period**2
+    whole = np.floor((np.sqrt(1 + 8 * distance / step) - 1) / 2)
+    return acceleration * period * whole + (distance - step * whole * (whole + 1) / 2) / (period * (whole + 1))
 
 
 def slower(velocity: Array, limits: JointLimits, period: float) -> Array:
@@ -87,8 +102,3 @@ def slower(velocity: Array, limits: JointLimits, period: float) -> Array:
 def moved(position: Array, velocity: Array, limits: JointLimits, period: float) -> Array:
     """Positions [N, n] after one period of motion."""
     return np.clip(position + velocity * period, limits.lower, limits.upper)  # clips rounding errors only
-
-
-def _brakeable(distance: Array, acceleration: Array, period: float) -> Array:
-    """Highest v [N, n] with v T + v^2 / 2a <= distance."""
-    return acceleration * (np.sqrt(period**2 + 2 * np.maximum(distance, 0) / acceleration) - period)

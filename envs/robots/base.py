@@ -20,11 +20,15 @@ IDENTITY: Quat = (1, 0, 0, 0)
 RX90: Quat = (0.5**0.5, 0.5**0.5, 0, 0)
 RX_90: Quat = (0.5**0.5, -(0.5**0.5), 0, 0)
 
-LINK_GROUP = 2  # visual only
+LINK_GROUP = 2  # rendered by fixed cameras only
 HAND_GROUP = 0  # always rendered, also by wrist cameras
+DETECTION = 0.01  # m: contacts of the arm are reported from this distance on, and push only at 0
 
-# Fingers collide with the world (contype = conaffinity = 1, MuJoCo's default) but not with each other.
-_FINGER_CONTYPE, _FINGER_CONAFFINITY = 2, 1
+# Bits of contype and conaffinity: the world has 1 and 1, MuJoCo's default. Links collide with the world, each other and the
+# fingers; fingers collide with the world and the links, but not with each other.
+_FINGER_CONTYPE, _FINGER_CONAFFINITY = 2, 1 | 4
+_LINK_CONTYPE, _LINK_CONAFFINITY = 4, 1 | 4
+_NEIGHBORS = 2  # bodies at most this many joints apart touch by construction: no contacts between them
 _FINGER_FRICTION = (1.0, 0.005, 0.0001)
 # Twice as stiff as MuJoCo's default and with priority over the object's own: less creep of a held cube.
 _FINGER_SOLREF, _FINGER_SOLMIX = (0.01, 1.0), 100.0
@@ -45,8 +49,9 @@ class Shape:
     """Whether it is a cylinder instead of a capsule."""
 
     def add(self, body: mujoco.MjsBody, group: int, mass: float) -> None:
-        """Add this shape to a body as a geom without collisions."""
-        common = {"rgba": self.rgba, "group": group, "mass": mass, "contype": 0, "conaffinity": 0}
+        """Add this shape to a body as a geom that collides with the world and with other links."""
+        common = {"rgba": self.rgba, "group": group, "mass": mass, "gap": DETECTION}
+        common |= {"contype": _LINK_CONTYPE, "conaffinity": _LINK_CONAFFINITY}
         if self.radius is None:
             body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=self.a, size=self.b, **common)
         else:
@@ -66,7 +71,7 @@ class Link:
     limits: tuple[float, float]
     """Joint limits, rad."""
     velocity: float
-    """Maximum joint speed, rad/s (descriptor only, not enforced by the physics)."""
+    """Maximum joint speed, rad/s."""
     torque: float
     """Maximum servo torque, N m."""
     kp: float
@@ -106,6 +111,8 @@ class Gripper:
     """Mass of the hand without fingers, kg."""
     shapes: tuple[Shape, ...]
     finger_rgba: Color
+    speed: float
+    """Maximum speed of each finger, m/s."""
     finger_mass: float = 0.05
     kp: float = 200.0
     """Finger servo stiffness, N/m. Below `force` when squeezing, so that the pair of fingers centers itself."""
@@ -131,6 +138,8 @@ class Robot:
         workspace: ((x min, y min), (x max, y max)), m: area of top-down grasps, with yaw up to 45 degrees either way.
         max_height: largest z, m, that the TCP reaches pointing down anywhere over the workspace.
         reach: manufacturer's working radius, m.
+        acceleration: maximum acceleration of each joint, rad/s^2.
+        tcp_speed: maximum speed of the tool center point, m/s.
         cube_half_size: half the edge, m, of a cube that fits the gripper.
         rot_weight: weight of rotation relative to position errors in inverse kinematics, m/rad.
         delay: delay of commands, control steps of 50 ms.
@@ -148,6 +157,8 @@ class Robot:
     workspace: tuple[tuple[float, float], tuple[float, float]]
     max_height: float
     reach: float
+    acceleration: tuple[float, ...]
+    tcp_speed: float
     cube_half_size: float
     rot_weight: float
     delay: int = 0
@@ -156,7 +167,9 @@ class Robot:
     fingers: ClassVar[tuple[str, str]] = ("finger_left", "finger_right")
     """Slide joints: each 0 (closed) to opening / 2; their sum is the distance between the pads."""
     finger_geoms: ClassVar[tuple[str, str]] = ("pad_left", "pad_right")
-    """Finger pads: the only colliding geoms of the robot."""
+    """Finger pads."""
+    root: ClassVar[str] = "base"
+    """Body of the fixed part, with the whole robot below it."""
     tcp_site: ClassVar[str] = "tcp"
     """Site between the fingertips: z points out of the gripper, y along the opening."""
 
@@ -165,12 +178,13 @@ class Robot:
         """Arm joint names from base to flange."""
         return tuple(link.joint for link in self.links)
 
-    def attach(self, spec: mujoco.MjSpec) -> None:
+    def attach(self, spec: mujoco.MjSpec, contacts: bool = True) -> None:
         """Add bodies, joints, and position servos (arm joints, then fingers; named like their joints) to a model.
 
-        Links have mass and gravity compensation but no collisions; the finger pads collide.
+        Links have mass and gravity compensation. Everything collides, but links with their neighbors and the two fingers with
+        each other; without `contacts` only the fingers do, and only with the world.
         """
-        body = spec.worldbody.add_body(name="base")
+        base = body = spec.worldbody.add_body(name=self.root)
         for shape in self.base:
             shape.add(body, LINK_GROUP, mass=1.0)
         for link in self.links:
@@ -181,6 +195,17 @@ class Robot:
                 shape.add(body, LINK_GROUP, mass=link.mass / len(link.shapes))
             _add_servo(spec, link.joint, link.limits, link.kp, link.kv, link.torque)
         self._attach_gripper(spec, body)
+        if not contacts:
+            for geom in base.find_all(mujoco.mjtObj.mjOBJ_GEOM):
+                pad = geom.name in self.finger_geoms
+                geom.contype, geom.conaffinity = (_FINGER_CONTYPE, 1) if pad else (0, 0)
+            return
+        chain = [self.root, *(f"{joint}_link" for joint in self.joints), "hand"]
+        for i, name in enumerate(chain):
+            for near in chain[i + 1 : i + 1 + _NEIGHBORS]:
+                spec.add_exclude(bodyname1=name, bodyname2=near)
+        for finger in self.fingers:
+            spec.add_exclude(bodyname1=chain[-2], bodyname2=f"{finger}_link")
 
     def _attach_gripper(self, spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:
         g = self.gripper
@@ -198,7 +223,8 @@ class Robot:
             )  # fmt: skip
             finger.add_geom(
                 name=pad, type=mujoco.mjtGeom.mjGEOM_BOX, pos=[0, side * half[1], half[2]], size=half, rgba=g.finger_rgba,
-                mass=g.finger_mass, group=HAND_GROUP, friction=_FINGER_FRICTION, solref=_FINGER_SOLREF, solmix=_FINGER_SOLMIX,
+                mass=g.finger_mass, group=HAND_GROUP, gap=DETECTION, friction=_FINGER_FRICTION,
+                solref=_FINGER_SOLREF, solmix=_FINGER_SOLMIX,
                 contype=_FINGER_CONTYPE, conaffinity=_FINGER_CONAFFINITY,
             )  # fmt: skip
             _add_servo(spec, joint, limits, g.kp, g.kv, g.force)

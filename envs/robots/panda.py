@@ -1,7 +1,7 @@
 """Franka Emika Panda with the Franka hand: 7 joints, 80 mm opening.
 
-Kinematics: modified DH parameters and limits from Franka's control documentation (robot specifications);
-masses from the identified dynamics in the public URDF.
+Kinematics: modified DH parameters and limits from Franka's control documentation (joint velocity and acceleration, Cartesian
+velocity; hand: 50 mm/s per finger); masses from the identified dynamics in the public URDF.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ PANDA = Robot(
         mass=0.73,
         shapes=(Shape((0, 0, 0.03), (0.031, 0.1, 0.03), None, WHITE),),
         finger_rgba=DARK,
+        speed=0.05,
     ),
     opening=0.08,
     home=(0.0, 0.12895, 0.0, -2.39531, 0.0, 2.52424, math.pi / 4),
@@ -66,6 +67,8 @@ PANDA = Robot(
     workspace=((0.35, -0.25), (0.65, 0.25)),
     max_height=0.27,
     reach=0.855,
+    acceleration=(15, 7.5, 10, 12.5, 15, 20, 20),
+    tcp_speed=1.7,
     cube_half_size=0.02,
     rot_weight=0.2,
 )  # fmt: skip

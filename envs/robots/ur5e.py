@@ -2,6 +2,8 @@
 
 Kinematics and limits: the manufacturer's DH parameters in the ROS convention (REP 103): the base frame is rotated by 180
 degrees relative to the controller's, so that the arm faces +x at zero pan. Masses: the manufacturer's dynamic parameters.
+The manufacturer limits torque, not acceleration: 5 rad/s^2 is that of its own motion planning (ur_moveit_config). 1 m/s is the
+data sheet's typical speed of the tool; fingers: 150 mm/s of opening (Robotiq's data sheet).
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ UR5E = Robot(
         mass=0.8,
         shapes=(Shape((0, 0, 0), (0, 0, 0.05), 0.036, DARK, flat=True), Shape((0, 0, 0.07), (0.03, 0.06, 0.025), None, DARK)),
         finger_rgba=(0.25, 0.25, 0.27, 1.0),
+        speed=0.075,
     ),
     opening=0.085,
     home=(-0.26986, -1.49757, 1.95941, -2.03263, -math.pi / 2, -1.84066),
@@ -63,6 +66,8 @@ UR5E = Robot(
     workspace=((0.35, -0.25), (0.65, 0.25)),
     max_height=0.27,
     reach=0.85,
+    acceleration=(5.0,) * 6,
+    tcp_speed=1.0,
     cube_half_size=0.02,
     rot_weight=0.2,
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """UFACTORY xArm6 with the xArm gripper as two parallel fingers: 6 joints, 85 mm opening.
 
-Kinematics, limits and link masses: the manufacturer's public URDF (xarm_description).
+Kinematics, limits and link masses: the manufacturer's public URDF (xarm_description; gripper: 2 rad/s over 0.85 rad).
+Acceleration: the limit of its SDK, 20 rad/s^2; speed of the tool: 1 m/s (user manual).
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ XARM6 = Robot(
         mass=0.7,
         shapes=(Shape((0, 0, 0.05), (0.034, 0.062, 0.05), None, SHELL),),
         finger_rgba=DARK,
+        speed=0.1,
     ),
     opening=0.085,
     home=(0.0, -0.2319, -0.74577, 0.0, 0.97767, 0.0),
@@ -62,6 +64,8 @@ XARM6 = Robot(
     workspace=((0.28, -0.2), (0.5, 0.2)),
     max_height=0.27,
     reach=0.7,
+    acceleration=(20.0,) * 6,
+    tcp_speed=1.0,
     cube_half_size=0.02,
     rot_weight=0.2,
 )  # fmt: skip

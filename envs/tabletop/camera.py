@@ -18,8 +18,8 @@ SKY = np.array([0.80, 0.86, 0.92], dtype=np.float32)
 LEVELS = 64  # brightness levels: shading is a table look-up
 GROUPS = 16  # casts per frame: each is padded to its largest row, and an arm near the camera covers ten times the median
 SHADOW = 0.6  # brightness factor in shadow, for viewer images
-STATIC_GROUP = 3  # geom group of static geoms
-_EVERYTHING = np.ones(6, dtype=np.uint8)
+STATIC_GROUP, HIDDEN_GROUP = 3, 4  # geom groups: of static geoms, and of geoms that no camera sees
+_EVERYTHING = (np.arange(6) != HIDDEN_GROUP).astype(np.uint8)
 _STATIC = (np.arange(6) == STATIC_GROUP).astype(np.uint8)
 
 
@@ -53,7 +53,7 @@ def look_at(name: str, position: tuple[float, float, float], target: tuple[float
 def mark_static(model: mujoco.MjModel) -> None:
     """Assign static geoms to STATIC_GROUP; call before the batch copies the model."""
     fixed = (model.body_weldid == 0) & (model.body_mocapid < 0)
-    model.geom_group[fixed[model.geom_bodyid]] = STATIC_GROUP
+    model.geom_group[fixed[model.geom_bodyid] & (model.geom_group != HIDDEN_GROUP)] = STATIC_GROUP
 
 
 def rays(camera: Camera, size: int) -> np.ndarray:
@@ -77,7 +77,7 @@ class Renderer:
         self.camera, self.size, self.shadows = camera, size, shadows
         self._batch, self._rays = batch, rays(camera, size)
         self._geom_pos, self._geom_mat = batch.bind("geom_xpos"), batch.bind("geom_xmat")
-        self._moving = np.flatnonzero(model.geom_group != STATIC_GROUP)
+        self._moving = np.flatnonzero((model.geom_group != STATIC_GROUP) & (model.geom_group != HIDDEN_GROUP))
         box = model.geom_aabb[self._moving].reshape(-1, 2, 3)  # center, half sizes, in the geom's frame
         signs = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
         self._corners = box[:, None, 0] + signs * box[:, None, 1]  # [G, 8, 3]

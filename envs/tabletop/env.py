@@ -12,17 +12,18 @@ from torch import Tensor
 
 from rpd.envs.backends.numpy_env import ArrayEnv, episode_arrays, finite_action
 from rpd.envs.config import EnvConfig
-from rpd.envs.control import kinematics
-from rpd.envs.control.ee_delta import action_spec, aim, servo_goals, work_box
+from rpd.envs.control import arm_limits, joint_limiter, kinematics
+from rpd.envs.control.ee_delta import action_spec, aim, servo_goals
 from rpd.envs.control.state_names import SCALED, state_names
 from rpd.envs.errors import NonFiniteError
 from rpd.envs.robots import ROBOTS
 from rpd.envs.seeding import uniforms
+from rpd.envs.simulator_options import IDEAL
 from rpd.envs.specs import EnvSpec, ObsSpec
 from rpd.envs.tabletop import domain_randomization
 from rpd.envs.tabletop.camera import Camera, Renderer
 from rpd.envs.tabletop.camera_poses import cameras, people_camera
-from rpd.envs.tabletop.mjcf import SUBSTEPS, TIMESTEP, build
+from rpd.envs.tabletop.mjcf import CONTROL_PERIOD, SUBSTEPS, TIMESTEP, build
 from rpd.envs.tabletop.observations import Readings
 from rpd.envs.tabletop.tasks import COLORS, TASKS
 from rpd.envs.vector_env import Step
@@ -36,7 +37,8 @@ class TabletopEnv(ArrayEnv):
 
     The controller is a Cartesian delta controller like ManiSkill's ``pd_ee_delta_pose``: an action moves a target pose in the
     base frame (previous target + delta, so that gravity and contact cause no drift), differential inverse kinematics converts
-    the error to joint targets, and position servos track them for five substeps of 10 ms.
+    the error to joint targets, the joint limiter of deployments bounds their speed and acceleration, and position servos track
+    them for five substeps of 10 ms. Workspace, speed and tilt of the tool are limits of the target pose.
     """
 
     def __init__(self, task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> None:
@@ -45,7 +47,11 @@ class TabletopEnv(ArrayEnv):
         self.task = TASKS[task.split("/", 1)[1]]
         self.robot = ROBOTS[config.robot or "panda"]
         self._randomize = domain_randomization.chosen(config.domain_randomization)
-        self._world = build(self.task, self.robot)
+        ideal = config.limits == IDEAL
+        self._limits = arm_limits.unlimited(self.robot) if ideal else arm_limits.published(self.robot)
+        self._tool = arm_limits.tool_points(self.robot)
+        self._finger_step = np.inf if ideal else self.robot.gripper.speed * CONTROL_PERIOD
+        self._world = build(self.task, self.robot, contacts=not ideal)
         model = self._world.model
         threads = min(num_threads or os.cpu_count() or 1, self.num_envs)
         self._batch = Batch(model, self.num_envs, num_threads=threads, forward=True)
@@ -79,6 +85,7 @@ class TabletopEnv(ArrayEnv):
             **episode_arrays(n),
             "target_pos": np.zeros((n, 3)),  # target pose of the controller
             "target_quat": np.zeros((n, 4)),
+            "command_velocity": np.zeros((n, len(self._world.arm))),  # of the servo goals
             "pending": np.zeros((n, self.robot.delay + domain_randomization.MAX_DELAY, 7)),  # commands not yet applied
             "delay": np.zeros(n, dtype=np.int64),  # in addition to the robot's own
             "colors": np.tile(self._world.model.geom_rgba[:, :3].astype(np.float32), (n, 1, 1)),
@@ -153,6 +160,7 @@ class TabletopEnv(ArrayEnv):
         self._batch.forward(ids=ids)
         s["target_pos"][ids] = now.tcp[ids]
         s["target_quat"][ids] = kinematics.mat_to_quat(now.hand(ids))
+        s["command_velocity"][ids] = 0
 
     # A step -------------------------------------------------------------------------------------------------------
 
@@ -190,15 +198,28 @@ class TabletopEnv(ArrayEnv):
         s, robot, world = self._state, self.robot, self._world
         pose = self._now.tcp, kinematics.mat_to_quat(self._now.hand())
         way, turn = command[:, :3] * robot.max_delta_pos, command[:, 3:6] * robot.max_delta_rot
-        target = s["target_pos"], s["target_quat"]
-        s["target_pos"], s["target_quat"], error = aim(robot, target, way, turn, pose, work_box(robot))
+        target, limits = (s["target_pos"], s["target_quat"]), self._limits
+        s["target_pos"], s["target_quat"], error = aim(robot, limits, self._tool, target, way, turn, pose, CONTROL_PERIOD)
         self._batch.jac(self._jacp, self._jacr, np.ascontiguousarray(pose[0]), self._tcp_body)
         n = len(world.arm)
         jacobian = self._jacp[:, :, world.arm_dofs], self._jacr[:, :, world.arm_dofs]
-        lower, upper = world.model.actuator_ctrlrange[:n].T
         joints, way = self._now.qpos[:, world.arm], s["target_pos"] - pose[0]
-        self._ctrl[:, :n] = servo_goals(robot, joints, (lower, upper), jacobian, way, error)
-        self._ctrl[:, n:] = np.where(command[:, 6:7] > 0, robot.opening / 2, 0.0)
+        goals = servo_goals(robot, joints, (limits.lower, limits.upper), jacobian, way, error)
+        before = self._ctrl[:, :n]
+        limited = joint_limiter.limit(goals, before, s["command_velocity"], limits, CONTROL_PERIOD)
+        s["command_velocity"] = limited.velocity
+        self._ctrl[:, :n] = joint_limiter.moved(before, limited.velocity, limits, CONTROL_PERIOD)
+        late = np.flatnonzero(limited.joint | limited.speed | limited.acceleration)
+        if (
+            late.size
+        ):  # the target waits for the arm: one that ran ahead would carry it past the place where the policy stops it
+            step = (self._ctrl[late, :n] - joints[late])[..., None]
+            s["target_pos"][late] = pose[0][late] + (jacobian[0][late] @ step)[..., 0]
+            turned = kinematics.rotvec_to_quat((jacobian[1][late] @ step)[..., 0])
+            s["target_quat"][late] = kinematics.quat_mul(turned, pose[1][late])
+        opening = np.where(command[:, 6:7] > 0, robot.opening / 2, 0.0)
+        fingers = self._ctrl[:, n:]
+        self._ctrl[:, n:] = fingers + np.clip(opening - fingers, -self._finger_step, self._finger_step)
 
     # Observations -------------------------------------------------------------------------------------------------
 

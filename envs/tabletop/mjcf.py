@@ -9,15 +9,17 @@ import numpy as np
 
 from rpd.envs import pusht
 from rpd.envs.robots import Robot
-from rpd.envs.tabletop.camera import mark_static
+from rpd.envs.tabletop.camera import HIDDEN_GROUP, mark_static
 from rpd.envs.tabletop.tasks import Task
 from rpd.envs.tabletop.tasks.grasp import BIN_HALF_IN_CUBES
 from rpd.envs.tabletop.tasks.slide import GOAL_RADIUS_IN_CUBES
 
 TIMESTEP = 0.01  # s
 SUBSTEPS = 5  # per control step: 20 Hz
+CONTROL_PERIOD = TIMESTEP * SUBSTEPS
 GREEN = (0.20, 0.70, 0.30)
 
+# What touches is a plane at the top of the visible table: testing links of an arm against a box costs three times as much.
 _SCENE = """
 <mujoco model="tabletop">
   <option timestep="{timestep}" integrator="implicitfast" cone="elliptic">
@@ -26,7 +28,9 @@ _SCENE = """
   <size memory="2M"/>
   <worldbody>
     <geom name="table" type="box" pos="{table_x} 0 -0.025" size="{table_dx} {table_dy} 0.025"
-          rgba="0.72 0.66 0.58 1" friction="0.6 0.005 0.0001"/>
+          rgba="0.72 0.66 0.58 1" contype="0" conaffinity="0"/>
+    <geom name="surface" type="plane" pos="{table_x} 0 0" size="{table_dx} {table_dy} 0.05" group="{hidden}"
+          friction="0.6 0.005 0.0001"/>
     {object}
     {target}
   </worldbody>
@@ -80,26 +84,31 @@ class World:
     target_geoms: np.ndarray
 
 
-def build(task: Task, robot: Robot) -> World:
-    """Compile the model of a task for a robot."""
+def build(task: Task, robot: Robot, contacts: bool = True) -> World:
+    """Compile the model of a task for a robot; `contacts`: see `Robot.attach`."""
     half = task.half(robot)
     (x0, _), (x1, _) = robot.workspace
     middle = (x0 + x1) / 2
-    sensors = "".join(
+    pressing = "".join(
         f'<contact geom1="{finger}" body2="object" data="force" reduce="netforce" num="1"/>' for finger in robot.finger_geoms
+    )
+    near = "".join(
+        f'<contact name="{name}" subtree1="{robot.root}" {other} data="found dist" reduce="mindist" num="1"/>'
+        for name, other in (("near_table", 'geom2="surface"'), ("near_itself", f'subtree2="{robot.root}"'))
     )
     spec = mujoco.MjSpec.from_string(
         _SCENE.format(
             timestep=TIMESTEP,
+            hidden=HIDDEN_GROUP,
             table_x=middle,
             table_dx=(x1 - x0) / 2 + 0.35,
             table_dy=robot.workspace[1][1] + 0.35,
             object=_thing(task, half, middle),
             target=_target(task, half, middle),
-            sensors=sensors if task.has_object else "",
+            sensors=near + (pressing if task.has_object else ""),
         )
     )
-    robot.attach(spec)
+    robot.attach(spec, contacts)
     model = spec.compile()
     mark_static(model)
     site = model.site(robot.tcp_site)

@@ -14,6 +14,7 @@ from rpd.envs.robots import Robot
 from rpd.envs.tabletop.mjcf import World
 from rpd.envs.tabletop.tasks import Frame
 
+NEAR = 2  # contact sensors of the arm with the table and with itself: found, distance in m
 PRESS = 1.0  # N: threshold between pressing and touching
 ALIGNED = 0.85  # minimum share of the force along the closing direction; in a true grasp it exceeds 0.92
 
@@ -34,7 +35,11 @@ class Readings:
         self._world, self._robot = world, robot
         self.tcp = batch.bind("site_xpos")[:, world.tcp]
         self._hand = batch.bind("site_xmat")[:, world.tcp]
-        self._contact = batch.bind("sensordata")  # net force of each finger on the object, if any
+        contact = batch.bind("sensordata")
+        self._near, self._contact = (
+            contact[:, : 2 * NEAR],
+            contact[:, 2 * NEAR :],
+        )  # the second: force of each finger on the object
 
     def finite(self) -> np.ndarray:
         """[N] whether every position and velocity is finite and plausible."""
@@ -43,6 +48,14 @@ class Readings:
     def hand(self, ids: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Rotation [K, 3, 3] of the tool: z points out of the gripper, y along its opening."""
         return self._hand[ids].reshape(-1, 3, 3)
+
+    def nearest(self) -> np.ndarray:
+        """[N, 2] distance, m, of the arm from the table, and of its parts from each other; inf beyond `DETECTION`.
+
+        Neighbors in the chain are left out, and the fingers are parts of the arm.
+        """
+        found, distance = self._near[:, ::2] > 0, self._near[:, 1::2]
+        return np.where(found, distance, np.inf)
 
     def frame(self, tcp_speed: np.ndarray) -> Frame:
         """Inputs of rewards, for all N."""

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from rpd.deploy.collision_model import TABLE, Box, build, hand_corners, parts
+from rpd.deploy.collision_model import TABLE, Box, build, parts
 from rpd.envs.robots import Robot
 
 Array = NDArray[np.floating]
@@ -61,7 +61,7 @@ class CollisionChecker:
         self._clearance, self._margin = clearance, clearance + RESOLUTION
         self._model, self._joints, self._checks = build(robot, boxes), len(robot.links), 0
         self._data = mujoco.MjData(self._model)
-        self._tool, self._hand = self._data.site(robot.tcp_site), hand_corners(self._model, robot)
+        self._tool = self._data.site(robot.tcp_site)
         shapes = parts(self._model, robot)
         order = [shape.joint for shape in shapes]  # shapes of one order do not move relative to each other
         self._pairs = [(a, b) for a in range(len(order)) for b in range(len(order)) if order[a] < order[b]]
@@ -83,10 +83,6 @@ class CollisionChecker:
             self._place(posture)
             position[i], axis[i] = self._tool.xpos, self._tool.xmat[2::3]
         return position, axis
-
-    def lowest(self, rotation: Array) -> float:
-        """Lowest height of the tool center point, m, at which the hand is clear of the table, with a rotation [3, 3]."""
-        return self._margin - float((self._hand @ rotation[2]).min())
 
     def nearest(self, joints: Array) -> list[Near]:
         """Nearest pair in each posture [K, n], rad."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,21 +50,6 @@ def parts(model: mujoco.MjModel, robot: Robot) -> list[Part]:
     """Parts of a model from `build`, by number of the geom."""
     joints = {int(model.joint(name).bodyid[0]): i for i, name in enumerate(robot.joints, 1)}
     return [_part(model, geom, joints, robot) for geom in range(model.ngeom)]
-
-
-def hand_corners(model: mujoco.MjModel, robot: Robot) -> Array:
-    """Corners [M, 3] of boxes around the hand and the fingers, in the frame of the tool center point, m."""
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    tool = data.site(robot.tcp_site)
-    corners = []
-    for geom in range(model.ngeom):
-        if model.body(model.geom_bodyid[geom]).name in ("hand", *(f"{joint}_link" for joint in robot.fingers)):
-            center, half = model.geom_aabb[geom].reshape(2, 3)
-            local = center + half * np.array(list(itertools.product((-1, 1), repeat=3)))
-            world = data.geom_xpos[geom] + local @ data.geom_xmat[geom].reshape(3, 3).T
-            corners.append((world - tool.xpos) @ tool.xmat.reshape(3, 3))
-    return np.concatenate(corners)
 
 
 def _part(model: mujoco.MjModel, geom: int, joints: Mapping[int, int], robot: Robot) -> Part:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from rpd.deploy.safety import Limits
+from rpd.envs.control.arm_limits import ArmLimits
 from rpd.envs.errors import ConfigError, unknown_name
 from rpd.envs.robots import ROBOTS
 from rpd.envs.user_files import unknown
@@ -107,13 +107,13 @@ class RobotConfig(_Strict):
     """Arguments of the driver, e.g. the robot's address."""
     cameras: dict[str, CameraConfig] = Field(default_factory=dict)
 
-    def safety_limits(self) -> Limits:
+    def safety_limits(self) -> ArmLimits:
         """Convert the limits to arrays."""
         limits = self.limits
         (lower, upper), box = np.array(limits.position).T, np.array(limits.workspace)
-        return Limits(
+        return ArmLimits(
             lower, upper, np.array(limits.velocity), np.array(limits.acceleration), (box[:, 0], box[:, 1]), limits.tcp_speed,
-            limits.tilt,
+            limits.tilt, limits.clearance,
         )  # fmt: skip
 
 

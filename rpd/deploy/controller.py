@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from rpd.deploy.safety import Limits
-from rpd.deploy.target import TargetLimits
+from rpd.deploy.collision import RESOLUTION
 from rpd.envs.control import kinematics
 from rpd.envs.control.arm import Arm, Array
+from rpd.envs.control.arm_limits import ArmLimits, tool_points
 from rpd.envs.control.ee_delta import DIMENSIONS, UNITS, aim, servo_goals
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import Robot
 from rpd.envs.specs import ActionSpec
+
+REACHED = 1e-6  # rad: commands nearer to a goal have reached it
+INSET, INSET_ANGLE = 0.001, 0.01
+"""Distances of targets from the limits, m and rad: motion along a limit is not held back by small errors of the tracking."""
 
 
 class Controller:
@@ -24,43 +30,60 @@ class Controller:
         ConfigError: the actions are not Cartesian deltas with a gripper.
     """
 
-    def __init__(self, robot: Robot, arm: Arm, action: ActionSpec, limits: Limits, allowed: TargetLimits) -> None:
+    def __init__(self, robot: Robot, arm: Arm, action: ActionSpec, limits: ArmLimits, period: float) -> None:
         if action.names != DIMENSIONS or action.units != UNITS or action.frame != "base":
             raise ConfigError(
                 f"the policy's actions are {' '.join(action.names)} in {' '.join(action.units)} (frame {action.frame}), and a "
                 f"robot takes {' '.join(DIMENSIONS)} in {' '.join(UNITS)} (frame base)"
             )
-        self._robot, self._arm, self._limits, self._allowed = robot, arm, limits, allowed
+        self._robot, self._arm = robot, arm
+        self._limits, self._tool, self._period = _inset(limits), tool_points(robot), period
         self._scale = np.array(action.scale)
-        self.target: Array = np.zeros(3)
-        self._quat: Array = np.array([1.0, 0.0, 0.0, 0.0])
+        self.target, self._quat = np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
+        self._goal: Array | None = None
 
     def reset(self, joints: Array) -> None:
         """Set the target to the current pose of the arm, given its joints [n], rad."""
         position, quat = self._pose(joints)
-        self.target, self._quat = position[0], quat[0]
+        self.target, self._quat, self._goal = position[0], quat[0], None
 
-    def step(self, action: Array, joints: Array) -> Array:
+    def step(self, action: Array, joints: Array, commanded: Array) -> Array:
         """Move the target by an action.
+
+        Where limits kept the commands from reaching the previous goal, the target starts from the commanded posture, as in
+        training: see `rpd.envs.tabletop.env`.
 
         Args:
             action: [7] in [-1, 1].
             joints: [n] measured, rad.
+            commanded: [n] last command, rad.
 
         Returns:
             [n] goal of the joints for the next control step, rad.
         """
         pose = self._pose(joints)
         delta = (action * self._scale)[None]
-        position, quat, _ = aim(
-            self._robot, (self.target[None], self._quat[None]), delta[:, :3], delta[:, 3:6], pose, self._allowed.box
-        )
-        self.target, self._quat = self._allowed.limit(position[0], quat[0])
-        turn = kinematics.rotation_error(self._quat, pose[1])
+        if self._goal is not None and np.abs(commanded - self._goal).max() > REACHED:
+            position, turned = self._pose(commanded)
+            self.target, self._quat = position[0], turned[0]
+        target, quat, turn = aim(
+            self._robot, self._limits, self._tool, (self.target[None], self._quat[None]), delta[:, :3], delta[:, 3:6], pose,
+            self._period,
+        )  # fmt: skip
+        self.target, self._quat = target[0], quat[0]
         jacobian = self._arm.jacobian(joints[None])
         limits = self._limits.lower, self._limits.upper
-        return servo_goals(self._robot, joints[None], limits, jacobian, self.target - pose[0], turn)[0]
+        self._goal = servo_goals(self._robot, joints[None], limits, jacobian, target - pose[0], turn)[0]
+        return self._goal
 
     def _pose(self, joints: Array) -> tuple[Array, Array]:
         position, rotation = self._arm.forward(joints[None])
         return position, kinematics.mat_to_quat(rotation)
+
+
+def _inset(limits: ArmLimits) -> ArmLimits:
+    """Limits of the target: what the safety layer would not let the tool reach is not aimed at."""
+    low, high = limits.box
+    inset = np.minimum(INSET, (high - low) / 2)
+    tilt, clearance = max(limits.tilt - INSET_ANGLE, 0.0), limits.clearance + RESOLUTION + INSET
+    return replace(limits, box=(low + inset, high - inset), tilt=tilt, clearance=clearance)

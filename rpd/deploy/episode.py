@@ -21,8 +21,9 @@ from rpd.deploy.observe import Observer
 from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import Answer, PolicyProcess
 from rpd.deploy.robots.base import RobotDriver, RobotState
-from rpd.deploy.safety import Body, FilteredCommand, JointCommand, Limits
+from rpd.deploy.safety import Body, FilteredCommand, JointCommand
 from rpd.envs.control.arm import Array
+from rpd.envs.control.arm_limits import ArmLimits
 from rpd.export.actors import invalid_entries
 
 ANSWER_WAIT = 0.5  # fraction of a period that a tick waits for the answer to its own query
@@ -42,7 +43,7 @@ class EpisodeContext:
     """Returns a reason to stop, or None; called at every tick."""
     dry_run: bool
     """Compute and record commands without sending them."""
-    limits: Limits
+    limits: ArmLimits
     period: float
     """Time between ticks, s."""
     ticks_per_action: int
@@ -210,7 +211,7 @@ class EpisodeRunner:
         self.gripper_open = safety.gripper_with_hysteresis(float(action[6]), self.gripper_open, config.gripper_hysteresis)
         action = np.append(self.smoothed, 1.0 if self.gripper_open else -1.0)
         self.start, self.ticks_since_goal = self.command.position, 0
-        self.goal = context.controller.step(action, state.joints)
+        self.goal = context.controller.step(action, state.joints, self.command.position)
         delay = time.monotonic() - measured
         out.delays.append(delay)
         frame |= {"action": action, "delay": delay}

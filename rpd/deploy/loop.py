@@ -18,7 +18,6 @@ from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import PolicyProcess
 from rpd.deploy.robots.base import RobotDriver
 from rpd.deploy.safety import Unsafe
-from rpd.deploy.target import TargetLimits
 from rpd.envs.control.arm import Arm
 from rpd.envs.errors import RunFault
 from rpd.envs.robots import ROBOTS
@@ -75,7 +74,7 @@ class ControlLoop:
             ticks_per_action=round(config.rate / policy.spec.control_hz),
             body=body,
             observer=Observer(policy.spec.state_names, arm, robot.spec.tracked),
-            controller=Controller(description, arm, policy.spec.action, limits, TargetLimits(limits, body.lowest)),
+            controller=Controller(description, arm, policy.spec.action, limits, 1 / policy.spec.control_hz),
         )
         self._tick = 0  # over all episodes, so that a late answer to an earlier episode is recognized
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from rpd.deploy.collision import Near
 from rpd.envs.control import joint_limiter
-from rpd.envs.control.joint_limiter import EPSILON, JointLimits
+from rpd.envs.control.arm_limits import ArmLimits
+from rpd.envs.control.joint_limiter import EPSILON
 
 Array = NDArray[np.floating]
 
@@ -42,18 +43,6 @@ class Body(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits(JointLimits):
-    """Limits of an arm and its tool; all finite."""
-
-    box: tuple[Array, Array]
-    """Lowest and highest corner [3] of the workspace of the tool center point, m."""
-    tcp_speed: float
-    """Maximum speed of the tool center point, m/s."""
-    tilt: float
-    """Maximum angle of the tool from straight down, rad."""
-
-
-@dataclass(frozen=True)
 class JointCommand:
     """Commanded joint state."""
 
@@ -75,7 +64,7 @@ class FilteredCommand:
     """Parts that would have come too near each other; with ``collision``."""
 
 
-def initial_command(joints: Array, velocities: Array, limits: Limits, body: Body) -> JointCommand:
+def initial_command(joints: Array, velocities: Array, limits: ArmLimits, body: Body) -> JointCommand:
     """Initial command: the measured posture, at rest.
 
     Args:
@@ -113,7 +102,7 @@ def initial_command(joints: Array, velocities: Array, limits: Limits, body: Body
 
 
 def filter_command(
-    wanted: Array, before: JointCommand, limits: Limits, body: Body, period: float, speed: float = 1.0
+    wanted: Array, before: JointCommand, limits: ArmLimits, body: Body, period: float, speed: float = 1.0
 ) -> FilteredCommand:
     """Filter wanted joint positions to a command within limits.
 
@@ -145,7 +134,9 @@ def filter_command(
     return FilteredCommand(_move(before.position, braked, limits, period), tuple(clamps), near)
 
 
-def after_gap(before: JointCommand, velocities: Array, missed: int, limits: Limits, body: Body, period: float) -> JointCommand:
+def after_gap(
+    before: JointCommand, velocities: Array, missed: int, limits: ArmLimits, body: Body, period: float
+) -> JointCommand:
     """State to continue from after periods without a command.
 
     The arm continued toward the last command, or came to rest there. Its joints are as fast as measured, but no faster than
@@ -167,7 +158,7 @@ def after_gap(before: JointCommand, velocities: Array, missed: int, limits: Limi
     return before if _violations(before.position, now, limits, body, period) else now
 
 
-def braking(command: JointCommand, limits: Limits, period: float) -> Array:
+def braking(command: JointCommand, limits: ArmLimits, period: float) -> Array:
     """Postures [K, n], rad, in which the arm comes to rest at its acceleration limits, one per period; the last is at rest."""
     change = limits.acceleration * period
     count = int(np.ceil(np.max(np.abs(command.velocity) / change, initial=0.0) - EPSILON))
@@ -176,7 +167,7 @@ def braking(command: JointCommand, limits: Limits, period: float) -> Array:
     return np.clip(way, limits.lower, limits.upper)  # clips rounding errors only
 
 
-def stop_time(limits: Limits) -> float:
+def stop_time(limits: ArmLimits) -> float:
     """Time to rest from maximum speed, braking as in `braking`, s."""
     return float(np.max(limits.velocity / limits.acceleration))
 
@@ -196,11 +187,11 @@ def ramp(elapsed: float, duration: float, start: float = 0.1) -> float:
     return 1.0 if elapsed >= duration else start + (1 - start) * elapsed / duration
 
 
-def _move(position: Array, velocity: Array, limits: Limits, period: float) -> JointCommand:
+def _move(position: Array, velocity: Array, limits: ArmLimits, period: float) -> JointCommand:
     return JointCommand(joint_limiter.moved(position, velocity, limits, period), velocity)
 
 
-def _violations(start: Array, command: JointCommand, limits: Limits, body: Body, period: float) -> dict[str, Near | None]:
+def _violations(start: Array, command: JointCommand, limits: ArmLimits, body: Body, period: float) -> dict[str, Near | None]:
     """Limits of the tool and the links that the way from posture `start` to a command, or the braking after it, violates."""
     way = np.concatenate((start[None], command.position[None], braking(command, limits, period)))
     tcp, axes = body.tool(way)

@@ -68,4 +68,4 @@ def test_differences_name_both_sides():
         "task tabletop/Reach, here tabletop/PickCube", "robot panda, here xarm6", "max_episode_steps 20, here 50",
         "domain_randomization mass, here none",
     ]  # fmt: skip
-    assert summary(a) == "tabletop/Reach on panda, dense reward, 20 steps at 20 Hz, domain_randomization mass"
+    assert summary(a) == "tabletop/Reach on panda, dense reward, 20 steps at 20 Hz, domain_randomization mass, limits none"

@@ -25,7 +25,7 @@ def test_lists_the_tasks_with_robots_cameras_and_instructions():
     tasks = {t.name: t for t in registry.list_tasks("tabletop")}
     assert tuple(tasks) == tuple(f"tabletop/{t}" for t in TASKS)
     for task in tasks.values():
-        assert task.robots == ("panda", "xarm6", "ur5e", "so101", "ur10e", "ur5e_slow")
+        assert task.robots == ("panda", "fr3", "xarm6", "ur5e", "so101", "ur10e", "ur5e_slow")
         assert task.cameras == ("front", "side", "wrist")
         assert len({task.instruction, *task.paraphrases}) >= 3
         assert not any("{" in phrase for phrase in (task.instruction, *task.paraphrases))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rpd.envs.control.joint_limiter import JointLimits, limit, moved, slower, velocity_bounds
+from rpd.envs.control.joint_limiter import JointLimits, limit, moved, slower, stoppable, velocity_bounds
 
 PERIOD = 0.05
 LIMITS = JointLimits(np.array([-2.0, -1.0]), np.array([2.0, 1.0]), np.array([1.0, 2.0]), np.array([5.0, 10.0]))
@@ -12,17 +12,33 @@ def test_each_arm_is_limited_for_itself():
     wanted = np.array([[0.005, -0.01], [0.05, 0.05], [0.2, 0.0], [9.0, 0.0]])
     velocity = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     limited = limit(wanted, np.zeros((4, 2)), velocity, LIMITS, PERIOD)
-    np.testing.assert_allclose(limited.velocity, [[0.1, -0.2], [0.25, 0.5], [1.0, 0.0], [1.0, 0.0]], atol=1e-12)
+    np.testing.assert_allclose(limited.velocity, [[0.1, -0.2], [0.25, 0.25], [1.0, 0.0], [1.0, 0.0]], atol=1e-12)
     assert limited.joint.tolist() == [False, False, False, True]
     assert limited.speed.tolist() == [False, False, True, True]
     assert limited.acceleration.tolist() == [False, True, False, False]
 
 
 def test_speed_that_can_still_be_braked():
-    """0.1 rad before its end, at 5 rad/s^2: v 0.05 + v^2 / 10 = 0.1 gives v = 5 (sqrt(0.0025 + 0.04) - 0.05) = 0.78078."""
+    """Steps of a T = 0.25 rad/s: 0.75 rad/s takes 0.05 (0.75 + 0.5 + 0.25) = 0.075 rad to rest, 1.0 takes 0.125."""
+    distance = np.array([[0.0, 0.005, 0.0125, 0.075, 0.1, 0.125]])
+    speeds = stoppable(distance, np.full(6, 5.0), PERIOD)
+    np.testing.assert_allclose(speeds, [[0.0, 0.1, 0.25, 0.75, 0.875, 1.0]], atol=1e-12)
     low, high = velocity_bounds(np.array([[1.9, 0.0]]), np.array([[0.9, 0.0]]), LIMITS, PERIOD)
-    np.testing.assert_allclose(high[0, 0], 0.7807764, atol=1e-6)
-    np.testing.assert_allclose(low[0, 0], 0.65)  # 0.9 - 5 x 0.05
+    np.testing.assert_allclose([low[0, 0], high[0, 0]], [0.65, 0.875])  # 0.9 - 5 x 0.05; 0.1 rad before its end
+
+
+def test_comes_to_rest_at_the_wanted_positions_on_a_straight_line():
+    position, velocity, goal, way = np.zeros((1, 2)), np.zeros((1, 2)), np.array([[0.4, -0.2]]), []
+    for _ in range(40):
+        velocity = limit(goal, position, velocity, LIMITS, PERIOD).velocity
+        position = moved(position, velocity, LIMITS, PERIOD)
+        way.append(position[0])
+    way = np.array(way)
+    assert (way[:, 0] <= 0.4 + 1e-9).all() and (np.diff(way[:, 0]) >= -1e-9).all()
+    np.testing.assert_allclose(way[:, 1], -way[:, 0] / 2, atol=1e-9)
+    np.testing.assert_allclose(way[-1], goal[0], atol=1e-6)
+    assert np.abs(velocity).max() < 1e-6
+    assert (np.abs(way[:, 0] - 0.4) < 1e-3).argmax() <= 14  # 2 sqrt(0.4 / 5) = 0.57 s, and steps of 0.05 s
 
 
 def test_random_commands_keep_every_limit():

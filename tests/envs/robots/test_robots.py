@@ -91,9 +91,10 @@ def so101_tcp(q):
 
 
 PUBLISHED_TCP = {"panda": panda_tcp, "xarm6": xarm6_tcp, "ur5e": ur5e_tcp, "so101": so101_tcp}
-PUBLISHED_TCP |= {"ur10e": ur10e_tcp, "ur5e_slow": ur5e_tcp}
+PUBLISHED_TCP |= {"fr3": panda_tcp, "ur10e": ur10e_tcp, "ur5e_slow": ur5e_tcp}
 PUBLISHED_LIMITS = {  # degrees; datasheets
     "panda": [(-166, 166), (-101, 101), (-166, 166), (-176, -4), (-166, 166), (-1, 215), (-166, 166)],
+    "fr3": [(-157.2, 157.2), (-102.2, 102.2), (-166.2, 166.2), (-174.3, -8.7), (-160.8, 160.8), (31.2, 258.8), (-172.8, 172.8)],
     "xarm6": [(-360, 360), (-118, 120), (-225, 11), (-360, 360), (-97, 180), (-360, 360)],
     "ur5e": [(-360, 360), (-360, 360), (-180, 180), (-360, 360), (-360, 360), (-360, 360)],
     "ur10e": [(-360, 360), (-360, 360), (-180, 180), (-360, 360), (-360, 360), (-360, 360)],
@@ -106,11 +107,11 @@ PUBLISHED_LIMITS["ur5e_slow"] = PUBLISHED_LIMITS["ur5e"]
 class Bench:
     """A robot on a table, with a 50 g cube if asked, driven by inverse kinematics as an environment does."""
 
-    def __init__(self, robot: Robot, cube: tuple[float, float, float] | None = None):
+    def __init__(self, robot: Robot, cube: tuple[float, float, float] | None = None, contacts: bool = True):
         spec = mujoco.MjSpec()
         spec.option.timestep, spec.option.integrator = TIMESTEP, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.worldbody.add_geom(name="table", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[0.5, 0, -0.05], size=[1, 1, 0.05])
-        robot.attach(spec)
+        robot.attach(spec, contacts)
         if cube is not None:
             body = spec.worldbody.add_body(name="cube", pos=cube)
             body.add_freejoint()
@@ -232,13 +233,26 @@ def test_pads_open_and_close_as_far_as_promised(robot):
     assert gap() == pytest.approx(0, abs=2e-3)
 
 
-def test_only_pads_touch_and_few_shapes_are_drawn(robot):
-    model = Bench(robot).model
+def test_only_pads_of_an_ideal_arm_touch_and_few_shapes_are_drawn(robot):
+    model = Bench(robot, contacts=False).model
     touching = {model.geom(i).name for i in range(model.ngeom) if model.geom_contype[i] or model.geom_conaffinity[i]}
     assert touching == {"table", *robot.finger_geoms}
     assert model.ngeom - 1 <= 16
     a, b = (model.geom(name) for name in robot.finger_geoms)
     assert not (a.contype & b.conaffinity) | (b.contype & a.conaffinity)
+
+
+def test_everything_touches_but_neighbors(robot):
+    bench = Bench(robot)
+    model, data = bench.model, bench.data
+    assert all(model.geom_conaffinity > 0)
+    assert data.ncon == 0  # at home nothing is near anything else
+    touching = set()
+    for _ in range(20):
+        data.qpos[1] += 0.05  # shoulder: the hand goes down
+        mujoco.mj_forward(model, data)
+        touching |= {model.body(model.geom_bodyid[i]).name for c in data.contact if c.dist < 0 for i in c.geom}
+    assert touching >= {"world", "hand"}
 
 
 def test_reaches_every_corner_of_the_workspace_pointing_down(robot):

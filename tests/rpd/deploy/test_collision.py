@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -8,8 +9,8 @@ from rpd.deploy import config as configs
 from rpd.deploy import safety
 from rpd.deploy.collision import RESOLUTION, CollisionChecker, Near
 from rpd.deploy.controller import Controller
-from rpd.deploy.target import TargetLimits
 from rpd.envs.control.arm import Arm
+from rpd.envs.control.arm_limits import tool_points
 from rpd.envs.control.ee_delta import action_spec
 from rpd.envs.robots import ROBOTS
 
@@ -53,7 +54,7 @@ def test_parts_that_touch_by_construction_are_left_out_and_others_are_not(name):
 @pytest.mark.parametrize("name", ARMS)
 def test_fingers_are_no_nearer_than_stated_for_any_opening(name):
     robot = ROBOTS[name]
-    checker = CollisionChecker(robot, CLEARANCE, {})
+    points = tool_points(robot)
     spec = mujoco.MjSpec()
     spec.worldbody.add_geom(name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1])
     robot.attach(spec)
@@ -62,7 +63,7 @@ def test_fingers_are_no_nearer_than_stated_for_any_opening(name):
     table, pads = model.geom("table").id, [model.geom(pad).id for pad in robot.finger_geoms]
     for joints in postures(name, 20, spread=0.2):
         position, rotation = (x[0] for x in Arm(robot).forward(joints[None]))
-        stated = position[2] - checker.lowest(rotation) + CLEARANCE + RESOLUTION
+        stated = position[2] + (points @ rotation[2]).min()
         actual = []
         for opening in (0.0, 0.3, 0.7, 1.0):
             data.qpos[: len(joints)], data.qpos[len(joints) :] = joints, opening * robot.opening / 2
@@ -134,16 +135,15 @@ def lowest_of_a_dive(checks):
     sampling = CollisionChecker(robot, config.limits.clearance, {})
     if not checks:
         body.collision = lambda way: None
-        limits = type(limits)(**{**vars(limits), "tilt": np.pi})
-    allowed = TargetLimits(limits, body.lowest if checks else lambda rotation: 0.0)
-    controller = Controller(robot, Arm(robot), action_spec(robot), limits, allowed)
+        limits = replace(limits, tilt=np.pi, clearance=-1.0)
+    controller = Controller(robot, Arm(robot), action_spec(robot), limits, period)
     home = np.array(robot.home)
     command = safety.initial_command(home, 0 * home, limits, body)
     controller.reset(home)
     smallest = np.inf
     for tick in range(200):
         action = np.array([0, 0, -1.0, 1.0 if tick > 80 else 0, 0, 0, 1])
-        wanted = controller.step(action, command.position)
+        wanted = controller.step(action, command.position, command.position)
         command = safety.filter_command(wanted, command, limits, body, period).command
         smallest = min(smallest, sampling.nearest(command.position[None])[0].distance)
     return smallest

@@ -18,7 +18,7 @@ from rpd.deploy.policy import wanted_spec
 from rpd.deploy.robots.base import RobotLost
 from rpd.deploy.robots.connect import build
 from rpd.deploy.robots.freshness import Freshness
-from rpd.envs.control.ee_delta import work_box
+from rpd.envs.control.arm_limits import work_box
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from tests.rpd.deploy import standin

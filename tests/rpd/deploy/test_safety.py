@@ -5,7 +5,8 @@ import pytest
 
 from rpd.deploy import safety
 from rpd.deploy.collision import Near
-from rpd.deploy.safety import JointCommand, Limits, Unsafe, after_gap, filter_command, initial_command
+from rpd.deploy.safety import JointCommand, Unsafe, after_gap, filter_command, initial_command
+from rpd.envs.control.arm_limits import ArmLimits
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
@@ -45,9 +46,9 @@ def limits(**changes):
     values = {
         "lower": np.array([-2.0, -2.0]), "upper": np.array([2.0, 2.0]), "velocity": np.array([1.0, 2.0]),
         "acceleration": np.array([5.0, 5.0]), "box": (np.array([-2.0, -2.0, -2.0]), np.array([2.0, 2.0, 2.0])),
-        "tcp_speed": 10.0, "tilt": math.pi,
+        "tcp_speed": 10.0, "tilt": math.pi, "clearance": 0.0,
     }  # fmt: skip
-    return Limits(**(values | changes))
+    return ArmLimits(**(values | changes))
 
 
 def rest(*joints):
@@ -63,7 +64,7 @@ def test_command_within_limits_is_unchanged():
 
 def test_velocity_is_scaled_and_keeps_its_direction():
     moving = JointCommand(np.zeros(2), np.array([1.0, 1.0]))
-    filtered = filter_command(np.array([0.1, 0.1]), moving, limits(), BODY, PERIOD)  # 2 rad/s each, of which the first may 1
+    filtered = filter_command(np.array([0.2, 0.2]), moving, limits(), BODY, PERIOD)  # 4 rad/s each, of which the first may 1
     assert filtered.clamps == ("velocity",)
     np.testing.assert_allclose(filtered.command.velocity, [1.0, 1.0])
 
@@ -220,7 +221,7 @@ def cases(draw):
     box = (start - size[:3], start + size[3:])
     velocity = np.array([draw(positive) for _ in range(2)])
     acceleration = np.array([draw(positive) for _ in range(2)])
-    arm = Limits(lower, upper, velocity, acceleration, box, draw(st.floats(0.01, 5.0)), draw(st.floats(0.05, math.pi)))
+    arm = ArmLimits(lower, upper, velocity, acceleration, box, draw(st.floats(0.01, 5.0)), draw(st.floats(0.05, math.pi)), 0.0)
     relative = draw(st.booleans())
     asked = draw(st.lists(st.tuples(near if relative else number, near if relative else number), min_size=1, max_size=8))
     return arm, draw(st.sampled_from([0.002, 0.01, 0.05, 0.2])), draw(st.floats(0.05, 1.0)), relative, asked

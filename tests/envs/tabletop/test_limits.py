@@ -1,0 +1,124 @@
+"""With published limits a tabletop arm moves as a real one can, and touches what a real one would."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
+from rpd.envs.control import arm_limits, kinematics
+from rpd.envs.control.ee_delta import aim
+from rpd.envs.robots import ROBOTS
+from rpd.envs.tabletop.env import TabletopEnv
+from rpd.envs.tabletop.mjcf import CONTROL_PERIOD
+from rpd.teachers.scripted import ExpertErrors, ScriptedTeacher
+
+DOWN = np.array([[0.0, 1.0, 0.0, 0.0]])  # half a turn about x: z points down
+
+
+def make(task: str, robot: str, n: int = 8, **options) -> TabletopEnv:
+    config = EnvConfig(robot=robot, num_envs=n, limits="published", **options)
+    env = registry.make(f"tabletop/{task}", config, num_threads=1)
+    assert isinstance(env, TabletopEnv)
+    return env
+
+
+def servo_goals(env: TabletopEnv) -> np.ndarray:
+    return np.array(env._ctrl[:, : len(env.robot.joints)])
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_random_actions_keep_every_limit_of_the_arm(robot):
+    env = make("PickCube", robot, max_episode_steps=1000)
+    env.reset(0)
+    limits, rng, n = arm_limits.published(env.robot), np.random.default_rng(0), len(env.robot.joints)
+    before, velocity = servo_goals(env), np.zeros((8, n))
+    nearest, fingers = np.inf, np.array(env._ctrl[:, n:])
+    for step in range(120):
+        if step % 4 == 0:  # held for a while, so that the arm goes far
+            action = torch.tensor(np.sign(rng.normal(size=(8, 7))) * rng.uniform(0.3, 1, size=(8, 7)), dtype=torch.float32)
+        env.step(action)
+        now = servo_goals(env)
+        rate = (now - before) / CONTROL_PERIOD
+        assert (np.abs(rate) <= limits.velocity + 1e-6).all()
+        assert (np.abs(rate - velocity) <= limits.acceleration * CONTROL_PERIOD + 1e-6).all()
+        assert (now >= limits.lower - 1e-9).all() and (now <= limits.upper + 1e-9).all()
+        assert np.abs(env._ctrl[:, n:] - fingers).max() <= env.robot.gripper.speed * CONTROL_PERIOD + 1e-9
+        nearest = min(nearest, env._now.nearest().min())
+        before, velocity, fingers = now, rate, np.array(env._ctrl[:, n:])
+    assert nearest > -0.01  # soft contacts give way by millimeters, and hold
+
+
+@pytest.mark.parametrize("robot", ["panda", "so101", "ur5e"])
+def test_the_expert_solves_every_episode_and_touches_nothing_but_the_cube(robot):
+    env = make("PickCube", robot, n=16)
+    obs, solved, nearest = env.reset(0), np.zeros(16, dtype=bool), np.inf
+    teacher = ScriptedTeacher(env.spec, ExpertErrors())
+    for _ in range(env.spec.max_episode_steps):
+        step = env.step(teacher.act(obs, env.instructions))
+        obs = step.obs
+        solved |= step.terminated.numpy()
+        nearest = min(nearest, env._now.nearest().min())
+    assert solved.all()
+    assert nearest > 0
+
+
+def test_the_hand_does_not_sink_into_the_table():
+    """Down, and rolled while down: the motion that put the hand of an ideal arm far below the table."""
+    env = make("Reach", "panda", n=1, max_episode_steps=1000)
+    env.reset(0)
+    for roll in (0.0, 1.0):
+        for _ in range(40):
+            env.step(torch.tensor([[0.0, 0.0, -1.0, roll, 0.0, 0.0, 1.0]]))
+            assert env._now.nearest().min() > -0.001
+
+
+def test_resumed_episodes_are_identical():
+    env, rng = make("PickCube", "panda", n=4), torch.Generator().manual_seed(0)
+    env.reset(0)
+    actions = torch.rand(20, 4, 7, generator=rng) * 2 - 1
+    for action in actions[:10]:
+        env.step(action)
+    state = {name: value.clone() for name, value in env.state_dict().items()}
+    first = torch.stack([env.step(action).obs["state"] for action in actions[10:]])
+    env.load_state_dict(state)
+    again = torch.stack([env.step(action).obs["state"] for action in actions[10:]])
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+
+
+def aimed(way=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0), position=(0.5, 0.0, 0.2), quat=DOWN, limits=None):
+    robot = ROBOTS["panda"]
+    pose, limits = (np.array([position]), quat), limits or arm_limits.published(robot)
+    return aim(robot, limits, arm_limits.tool_points(robot), pose, np.array([way]), np.array([turn]), pose, CONTROL_PERIOD)
+
+
+def test_target_keeps_the_fingertips_above_the_table():
+    """The fingertips are 112 - 103.4 = 8.6 mm in front of the tool center point, and 5 mm stay free."""
+    position, _, _ = aimed(way=(0.0, 0.0, -0.05), position=(0.5, 0.0, 0.03))
+    np.testing.assert_allclose(position[0], [0.5, 0.0, 0.0136], atol=1e-9)
+
+
+def test_target_stays_within_the_tilt():
+    steep = kinematics.quat_mul(kinematics.rotvec_to_quat(np.array([[math.radians(55), 0.0, 0.0]])), DOWN)
+    _, quat, turn = aimed(turn=(0.3, 0.0, 0.0), quat=steep)  # 17 degrees more
+    axis = kinematics.quat_to_mat(quat)[0, :, 2]
+    assert math.degrees(math.acos(-axis[2])) == pytest.approx(60, abs=1e-6)
+    np.testing.assert_allclose(turn[0], [math.radians(5), 0, 0], atol=1e-9)
+
+
+def test_tilted_hand_is_kept_higher():
+    """At 60 degrees a corner of the hand, 100 mm aside and 43.4 mm behind, is 0.1 sin 60 - 0.0434 cos 60 below the tool."""
+    steep = kinematics.quat_mul(kinematics.rotvec_to_quat(np.array([[math.radians(60), 0.0, 0.0]])), DOWN)
+    position, _, _ = aimed(way=(0.0, 0.0, -0.05), position=(0.5, 0.0, 0.08), quat=steep)
+    assert position[0, 2] == pytest.approx(0.1 * math.sin(math.radians(60)) - 0.0434 * 0.5 + 0.005, abs=1e-6)
+
+
+def test_speed_of_the_tool_shortens_the_way_of_the_target():
+    robot = ROBOTS["panda"]
+    slow = arm_limits.ArmLimits(**{**vars(arm_limits.published(robot)), "tcp_speed": 0.25})
+    position, _, _ = aimed(way=(0.03, 0.04, 0.0), limits=slow)
+    np.testing.assert_allclose(position[0], [0.5 + 0.0075, 0.01, 0.2], atol=1e-9)  # 0.25 m/s x 50 ms
