@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rpd.envs.control.kinematics import Array
 
+Mask = NDArray[np.bool_]
 EPSILON = 1e-9  # tolerance for rounding, rad and rad/s
 
 
@@ -34,11 +36,11 @@ class Limited(NamedTuple):
 
     velocity: Array
     """[N, n] rad/s."""
-    joint: Array
+    joint: Mask
     """[N] whether a wanted position is outside the range of a joint."""
-    speed: Array
+    speed: Mask
     """[N] whether a velocity limit changed it."""
-    acceleration: Array
+    acceleration: Mask
     """[N] whether an acceleration limit changed it, or braking in time for a wanted position or for the end of a joint."""
 
 
@@ -57,7 +59,7 @@ def limit(wanted: Array, position: Array, velocity: Array, limits: JointLimits, 
         speed: fraction of the velocity limits, not decreasing between commands; for a speed ramp.
     """
     low, high = velocity_bounds(position, velocity, limits, period, speed)
-    outside = ((wanted < limits.lower - EPSILON) | (wanted > limits.upper + EPSILON)).any(axis=1)
+    outside: Mask = np.any((wanted < limits.lower - EPSILON) | (wanted > limits.upper + EPSILON), axis=1)
     way = np.clip(wanted, limits.lower, limits.upper) - position
     rate, size = way / period, np.maximum(np.abs(way), EPSILON)
     fast = (speed * limits.velocity * period / size).min(axis=1)

@@ -50,7 +50,7 @@ class Controller:
     def step(self, action: Array, joints: Array, commanded: Array) -> Array:
         """Move the target by an action.
 
-        Where limits kept the commands from reaching the previous goal, the target starts from the commanded posture, as in
+        If limits kept the commands from reaching the previous goal, the target starts from the commanded posture, as in
         training: see `rpd.envs.tabletop.env`.
 
         Args:

@@ -14,7 +14,7 @@ from rpd.envs.control.arm_limits import tool_points
 from rpd.envs.control.ee_delta import action_spec
 from rpd.envs.robots import ROBOTS
 
-ARMS = ("panda", "xarm6", "ur5e", "so101", "ur10e")
+ARMS = ("panda", "fr3", "xarm6", "ur5e", "so101", "ur10e")
 BOX = {"bin": ((0.45, 0.55), (0.1, 0.2), (0.0, 0.1))}
 CLEARANCE = 0.005
 
