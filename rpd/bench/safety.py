@@ -80,6 +80,7 @@ class Case:
         self.robot, self.body, self.limits = ROBOTS[config.kinematics], body, config.safety_limits()
         self.arm, self.clearance, self.rate, self.period = Arm(self.robot), config.limits.clearance, config.rate, 0.0
         self.command = JointCommand(np.array(self.robot.home), np.zeros(len(self.robot.home)))
+        self.approach: Array = np.zeros(len(self.robot.home))  # direction of `_approach`
 
     def start(self, random: np.random.Generator) -> None:
         """Choose a rate, and a posture near the home posture that is within the limits."""
@@ -107,30 +108,30 @@ class Case:
         usage.checks.append(self.body.seconds)
         usage.clamps.update(filtered.clamps)
         usage.commands += 1
-        self.judge(before, filtered.command.position, (1 + missed) * period, usage)
+        self.judge(before, filtered.command.position, (1 + missed) * period, random, usage)
         self.command = filtered.command
 
-    def rest(self, usage: Usage) -> None:
+    def rest(self, random: np.random.Generator, usage: Usage) -> None:
         """Judge the braking after the last command."""
         for posture in safety.braking(self.command, self.limits, self.period):
             before, velocity = self.command, (posture - self.command.position) / self.period
-            self.judge(before, posture, self.period, usage)
+            self.judge(before, posture, self.period, random, usage)
             self.command = JointCommand(posture, velocity)
 
-    def judge(self, before: JointCommand, posture: Array, passed: float, usage: Usage) -> None:
-        """Note the use of every limit by a command, `passed` seconds after the one before."""
+    def judge(self, before: JointCommand, posture: Array, passed: float, random: np.random.Generator, usage: Usage) -> None:
+        """Note the use of every limit by a command, `passed` seconds after the one before, and by a posture between them."""
         limits, velocity = self.limits, (posture - before.position) / self.period
         middle, half = (limits.upper + limits.lower) / 2, (limits.upper - limits.lower) / 2
         usage.note("position", np.abs(posture - middle) / half)
         usage.note("velocity", np.abs(velocity) / limits.velocity)
         usage.note("acceleration", (np.abs(velocity - before.velocity) - 1e-9) / (limits.acceleration * passed))
-        between = before.position + np.array([[0.0], [0.3], [0.5], [0.7], [1.0]]) * (posture - before.position)
-        tcp, rotation = self.arm.forward(between[[0, -1]])
+        tcp, rotation = self.arm.forward(np.stack((before.position, posture)))
         low, high = limits.box
         usage.note("workspace", np.abs(tcp[1] - (low + high) / 2) / ((high - low) / 2))
         usage.note("tcp_speed", float(np.linalg.norm(tcp[1] - tcp[0])) / (limits.tcp_speed * self.period))
         usage.note("tilt", float(np.arccos(np.clip(-rotation[1, 2, 2], -1, 1))) / limits.tilt)
-        nearest = [near.distance for near in self.body.nearest(between[1:])]
+        between = before.position + random.random() * (posture - before.position)
+        nearest = [near.distance for near in self.body.nearest(np.stack((between, posture)))]
         usage.note("clearance", self.clearance / max(min(nearest), 1e-9))
 
 
@@ -158,7 +159,7 @@ def measure(commands: int, seed: int = 0, names: Sequence[str] | None = None) ->
                 missed = int(random.integers(1, 4)) if random.random() < LATE else 0
                 speed = min(1.0, first + tick / EPISODE)
                 case.step(adversary(case, random), missed, speed, random, usage)
-            case.rest(usage)
+            case.rest(random, usage)
         yield name, usage
 
 
@@ -218,11 +219,13 @@ def _dive(case: Case, random: np.random.Generator) -> Array:
 
 
 def _approach(case: Case, random: np.random.Generator) -> Array:
-    """The joint motion that brings the nearest parts together fastest."""
+    """The joint motion that brings the nearest parts together fastest, computed in every fifth command."""
     posture, step = case.command.position, 1e-4
-    near = [near.distance for near in case.body.nearest(np.vstack((posture, posture + step * np.eye(len(posture)))))]
-    gradient = (np.array(near[1:]) - near[0]) / step
-    return posture - 10.0 * gradient / max(float(np.abs(gradient).max()), 1e-6) + random.normal(0, 0.05, len(posture))
+    if random.random() < 0.2:
+        near = [near.distance for near in case.body.nearest(np.vstack((posture, posture + step * np.eye(len(posture)))))]
+        gradient = (np.array(near[1:]) - near[0]) / step
+        case.approach = -gradient / max(float(np.abs(gradient).max()), 1e-6)
+    return posture + 10.0 * case.approach + random.normal(0, 0.05, len(posture))
 
 
 ADVERSARIES: tuple[Adversary, ...] = (_anywhere, _jumps, _extremes, _dive, _approach)
