@@ -26,6 +26,7 @@ from rpd.envs.robots import ROBOTS
 EPISODE = 100  # commands
 RATES = (20.0, 100.0)  # commands per second, besides the file's own
 LATE = 0.05  # share of commands that are late, by 1 to 3 periods
+TIMED = 0.1  # share of commands whose time is measured: reading the clock of the processor time takes long
 SCENES = 3  # per robot file: none, and two with random boxes
 ROUNDING = 1e-6
 
@@ -40,7 +41,7 @@ class Usage:
     limits: dict[str, float] = field(default_factory=dict)
     clamps: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    """Processor time of each filtered command."""
+    """Processor time of a tenth of the commands."""
     checks: list[float] = field(default_factory=list)
     """Of it, time for collisions."""
 
@@ -55,15 +56,16 @@ class Usage:
 
 
 class TimedChecker(CollisionChecker):
-    """Counts the processor time of its checks in `seconds`."""
+    """Counts the processor time of its checks in `seconds`, by `clock`."""
 
     seconds = 0.0
+    clock: Callable[[], float] = staticmethod(time.thread_time)
 
     def collision(self, way: Array) -> safety.Near | None:
         """See `CollisionChecker`."""
-        began = time.thread_time()
+        began = self.clock()
         found = super().collision(way)
-        self.seconds += time.thread_time() - began
+        self.seconds += self.clock() - began
         return found
 
 
@@ -80,6 +82,7 @@ class Case:
         self.robot, self.body, self.limits = ROBOTS[config.kinematics], body, config.safety_limits()
         self.arm, self.clearance, self.rate, self.period = Arm(self.robot), config.limits.clearance, config.rate, 0.0
         self.command = JointCommand(np.array(self.robot.home), np.zeros(len(self.robot.home)))
+        self.stream: list[tuple[Array, int]] = []  # postures, and the periods since the one before
         self.approach: Array = np.zeros(len(self.robot.home))  # direction of `_approach`
 
     def start(self, random: np.random.Generator) -> None:
@@ -90,48 +93,49 @@ class Case:
             try:
                 posture = np.clip(home + random.normal(0, spread, len(home)), self.limits.lower, self.limits.upper)
                 self.command = safety.initial_command(posture, np.zeros(len(home)), self.limits, self.body)
+                self.stream = [(posture, 1)]
                 return
             except Unsafe:
                 continue
         raise AssertionError(f"{self.robot.name}: its home posture is outside of its limits")
 
     def step(self, wanted: Array, missed: int, speed: float, random: np.random.Generator, usage: Usage) -> None:
-        """Filter one command, after `missed` late periods, and judge it."""
+        """Filter one command, after `missed` late periods."""
         before, limits, period = self.command, self.limits, self.period
-        self.body.seconds, began = 0.0, time.thread_time()
+        timed = random.random() < TIMED
+        self.body.clock = time.thread_time if timed else float  # always 0
+        self.body.seconds, began = 0.0, self.body.clock()
         now = before
         if missed:
             measured = before.velocity * random.uniform(-0.5, 1.5) + random.choice((0.0, 1.0)) * random.normal(size=len(wanted))
             now = safety.after_gap(before, measured, missed, limits, self.body, period)
         filtered = safety.filter_command(wanted, now, limits, self.body, period, speed)
-        usage.seconds.append(time.thread_time() - began)
-        usage.checks.append(self.body.seconds)
+        if timed:
+            usage.seconds.append(self.body.clock() - began)
+            usage.checks.append(self.body.seconds)
         usage.clamps.update(filtered.clamps)
         usage.commands += 1
-        self.judge(before, filtered.command.position, (1 + missed) * period, random, usage)
         self.command = filtered.command
+        self.stream.append((self.command.position, 1 + missed))
 
-    def rest(self, random: np.random.Generator, usage: Usage) -> None:
-        """Judge the braking after the last command."""
-        for posture in safety.braking(self.command, self.limits, self.period):
-            before, velocity = self.command, (posture - self.command.position) / self.period
-            self.judge(before, posture, self.period, random, usage)
-            self.command = JointCommand(posture, velocity)
-
-    def judge(self, before: JointCommand, posture: Array, passed: float, random: np.random.Generator, usage: Usage) -> None:
-        """Note the use of every limit by a command, `passed` seconds after the one before, and by a posture between them."""
-        limits, velocity = self.limits, (posture - before.position) / self.period
+    def judge(self, random: np.random.Generator, usage: Usage) -> None:
+        """Note the use of every limit by the stream of commands and the braking after it, and by postures between commands."""
+        limits, period = self.limits, self.period
+        self.stream += [(posture, 1) for posture in safety.braking(self.command, limits, period)]
+        postures, passed = np.array([posture for posture, _ in self.stream]), np.array([periods for _, periods in self.stream])
         middle, half = (limits.upper + limits.lower) / 2, (limits.upper - limits.lower) / 2
-        usage.note("position", np.abs(posture - middle) / half)
+        velocity = np.diff(postures, axis=0) / period
+        change = np.abs(np.diff(velocity, axis=0, prepend=0 * postures[:1])) - 1e-9  # from rest
+        usage.note("position", np.abs(postures - middle) / half)
         usage.note("velocity", np.abs(velocity) / limits.velocity)
-        usage.note("acceleration", (np.abs(velocity - before.velocity) - 1e-9) / (limits.acceleration * passed))
-        tcp, rotation = self.arm.forward(np.stack((before.position, posture)))
+        usage.note("acceleration", change / (limits.acceleration * period * passed[1:, None]))
+        tcp, rotation = self.arm.forward(postures)
         low, high = limits.box
-        usage.note("workspace", np.abs(tcp[1] - (low + high) / 2) / ((high - low) / 2))
-        usage.note("tcp_speed", float(np.linalg.norm(tcp[1] - tcp[0])) / (limits.tcp_speed * self.period))
-        usage.note("tilt", float(np.arccos(np.clip(-rotation[1, 2, 2], -1, 1))) / limits.tilt)
-        between = before.position + random.random() * (posture - before.position)
-        nearest = [near.distance for near in self.body.nearest(np.stack((between, posture)))]
+        usage.note("workspace", np.abs(tcp - (low + high) / 2) / ((high - low) / 2))
+        usage.note("tcp_speed", np.linalg.norm(np.diff(tcp, axis=0), axis=1) / (limits.tcp_speed * period))
+        usage.note("tilt", np.arccos(np.clip(-rotation[:, 2, 2], -1, 1)) / limits.tilt)
+        between = postures[:-1] + random.random((len(postures) - 1, 1)) * np.diff(postures, axis=0)
+        nearest = [near.distance for near in self.body.nearest(np.concatenate((postures, between)))]
         usage.note("clearance", self.clearance / max(min(nearest), 1e-9))
 
 
@@ -159,7 +163,7 @@ def measure(commands: int, seed: int = 0, names: Sequence[str] | None = None) ->
                 missed = int(random.integers(1, 4)) if random.random() < LATE else 0
                 speed = min(1.0, first + tick / EPISODE)
                 case.step(adversary(case, random), missed, speed, random, usage)
-            case.rest(random, usage)
+            case.judge(random, usage)
         yield name, usage
 
 

@@ -78,11 +78,11 @@ class CollisionChecker:
 
     def tool(self, joints: Array) -> tuple[Array, Array]:
         """Positions of the tool center point [K, 3], m, and unit vectors [K, 3] out of the tool, of postures [K, n], rad."""
-        position, axis = np.empty((2, len(joints), 3))
-        for i, posture in enumerate(joints):
+        pose = np.empty((len(joints), 12))
+        for row, posture in zip(pose, joints, strict=True):
             self._place(posture)
-            position[i], axis[i] = self._tool.xpos, self._tool.xmat[2::3]
-        return position, axis
+            row[:3], row[3:] = self._tool.xpos, self._tool.xmat
+        return pose[:, :3], pose[:, 5::3]
 
     def nearest(self, joints: Array) -> list[Near]:
         """Nearest pair in each posture [K, n], rad."""
@@ -114,7 +114,7 @@ class CollisionChecker:
             The first one found, or None.
         """
         self._checks = 0
-        steps = np.abs(np.diff(way, axis=0))
+        steps = np.abs(way[1:] - way[:-1])
         lengths = steps @ self._reach.T  # [K - 1, P]
         needed = lengths.sum(axis=0) + self._margin
         lowest = self._known - (np.abs(way[0] - self._known_at) * self._reach).sum(axis=1)

@@ -7,6 +7,7 @@ sequence of requests, ending at any time, the arm can come to rest within its li
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,7 +90,7 @@ def initial_command(joints: Array, velocities: Array, limits: ArmLimits, body: B
     if ((tcp < low) | (tcp > high)).any():
         place = ", ".join(f"{x:.3f}" for x in tcp)
         raise Unsafe(f"the tool is at ({place}) m, outside of the workspace: move it by hand, or correct limits.workspace")
-    if (tilt := _tilts(axes)[0]) > limits.tilt:
+    if (tilt := math.acos(max(-1.0, min(1.0, -axes[0, 2])))) > limits.tilt:
         raise Unsafe(
             f"the tool points {tilt:.3f} rad away from straight down, and {limits.tilt:g} are allowed: "
             "move it by hand, or correct limits.tilt"
@@ -161,10 +162,11 @@ def after_gap(
 def braking(command: JointCommand, limits: ArmLimits, period: float) -> Array:
     """Postures [K, n], rad, in which the arm comes to rest at its acceleration limits, one per period; the last is at rest."""
     change = limits.acceleration * period
-    count = int(np.ceil(np.max(np.abs(command.velocity) / change, initial=0.0) - EPSILON))
-    steps = np.maximum(np.abs(command.velocity) - np.arange(1, count + 1)[:, None] * change, 0)
+    speeds = np.abs(command.velocity)
+    count = math.ceil((speeds / change).max() - EPSILON)
+    steps = np.maximum(speeds - np.arange(1, count + 1)[:, None] * change, 0)
     way = command.position + period * np.sign(command.velocity) * np.cumsum(steps, axis=0)
-    return np.clip(way, limits.lower, limits.upper)  # clips rounding errors only
+    return np.minimum(np.maximum(way, limits.lower), limits.upper)  # for rounding errors only
 
 
 def stop_time(limits: ArmLimits) -> float:
@@ -195,19 +197,14 @@ def _violations(start: Array, command: JointCommand, limits: ArmLimits, body: Bo
     """Limits of the tool and the links that the way from posture `start` to a command, or the braking after it, violates."""
     way = np.concatenate((start[None], command.position[None], braking(command, limits, period)))
     tcp, axes = body.tool(way)
-    (low, high), steps = limits.box, np.linalg.norm(np.diff(tcp, axis=0), axis=1)
+    (low, high), steps = limits.box, tcp[1:] - tcp[:-1]
     violated: dict[str, Near | None] = {}
     if ((tcp[1:] < low) | (tcp[1:] > high)).any():
         violated["workspace"] = None
-    if (steps > limits.tcp_speed * period).any():
+    if ((steps * steps).sum(axis=1) > (limits.tcp_speed * period) ** 2).any():
         violated["tcp_speed"] = None
-    if (_tilts(axes[1:]) > limits.tilt).any():
+    if (-axes[1:, 2] < math.cos(limits.tilt) - EPSILON).any():
         violated["tilt"] = None
     if not violated and (near := body.collision(way)) is not None:
         violated["collision"] = near
     return violated
-
-
-def _tilts(axes: Array) -> Array:
-    """Angles [K] of unit vectors [K, 3] from straight down, rad."""
-    return np.arccos(np.clip(-axes[:, 2], -1, 1))
