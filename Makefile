@@ -6,11 +6,11 @@ export OMP_NUM_THREADS ?= 1
 BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt scripts/venv.sh
 
-.PHONY: help demo test test-fast check format bench wheel venv clean
+.PHONY: help demo test test-lerobot test-fast check format bench wheel venv clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 11
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 demo: .venv/.core ## Train an expert from a weak teacher, compare them, write a report (minutes, CPU)
 	@bash scripts/demo.sh
@@ -18,6 +18,10 @@ demo: .venv/.core ## Train an expert from a weak teacher, compare them, write a 
 test: .venv/.dev ## Run the whole test suite, ManiSkill included
 	@sh scripts/system-deps.sh
 	$(BIN)/pytest -n 2
+
+test-lerobot: .venv/.dev ## Test the LeRobot driver with the real lerobot, in an environment of its own
+	@bash scripts/lerobot_venv.sh
+	.venv-lerobot/bin/python -m pytest tests/rpd/deploy/wire/test_lerobot.py
 
 test-fast: .venv/.dev ## Run the tests that take less than a minute together, without ManiSkill, LIBERO and a GPU
 	$(BIN)/pytest -n 2 -m "not slow and not maniskill and not libero and not gpu"
@@ -48,4 +52,4 @@ venv: .venv/.dev ## Install everything for development into .venv
 	@bash scripts/venv.sh dev
 
 clean: ## Remove the outputs of all targets except runs
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv .venv-lerobot build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info

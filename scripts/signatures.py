@@ -45,8 +45,8 @@ USES: dict[str, dict[str, tuple[str, str]]] = {
     "xarm": {
         "xarm.wrapper.XArmAPI": (
             "xarm/wrapper/xarm_api.py",
-            "__init__ connected error_code currents get_state get_err_warn_code motion_enable set_mode set_state "
-            "set_servo_angle_j get_joint_states "
+            "__init__ axis mode error_code currents register_report_callback set_timeout get_state get_err_warn_code "
+            "motion_enable set_mode set_state set_servo_angle_j get_joint_states "
             "set_gripper_enable set_gripper_mode set_gripper_speed set_gripper_position get_gripper_position disconnect",
         ),
     },

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import termios
+import threading
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rpd.deploy.config import RobotConfig
+from rpd.deploy.robots import motor_bus
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
 from rpd.envs.errors import ConfigError, missing_package
 from rpd.envs.robots import ROBOTS
 
+LOST = (OSError, RuntimeError, termios.error)
+"""Exceptions of LeRobot: a motor does not answer; a motor answers with an error; the serial port is gone."""
+QUIET = 0.05  # time for late answers to arrive before a question is repeated, s: answers have no number
 WIDE_OPEN = 100.0  # gripper opening in LeRobot, percent
 
 
@@ -54,10 +62,12 @@ class LeRobotDriver:
         self.spec = RobotSpec(config.kinematics, joints, rates=(5.0, 60.0), effort=None, real=True)
         self._robot: Any = None
         self._before: tuple[float, Array] | None = None
-        self._stopped = False
+        self._goal: Array | None = None
+        self._stopped = self._lossy = False
+        self._line = threading.Lock()  # a stop comes from another thread, and the serial line takes one call at a time
 
     def connect(self) -> None:
-        """See `RobotDriver`."""
+        """See `RobotDriver`. Motors that hold go on holding."""
         try:
             from lerobot.robots import so_follower  # noqa: F401  (registers its robots)
             from lerobot.robots.config import RobotConfig as LeRobotConfig
@@ -67,41 +77,82 @@ class LeRobotDriver:
             raise missing_package("driver lerobot", "lerobot", "lerobot") from None
         register_third_party_plugins()
         order = dict(self._order)
+        if "calibration_dir" in order:
+            order["calibration_dir"] = Path(order["calibration_dir"])
         try:
             made = LeRobotConfig.get_choice_class(order.pop("type"))(**order)
             self._robot = make_robot_from_config(made)
-            self._robot.connect(calibrate=False)  # calibration would prompt to move the arm by hand
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise ConfigError(f"robot {self.spec.name} at {self._order['port']}: {error}") from None
+            if self._bus is not None:
+                motor_bus.connect(self._robot, self.spec.name)
+            else:
+                self._robot.connect(calibrate=False)  # calibration would prompt to move the arm by hand
+        except (KeyError, TypeError, ValueError, *LOST) as error:
+            raise ConfigError(f"robot {self.spec.name} at {self._order['port']}: {_line(error)}") from None
         if not self._robot.is_calibrated:
             raise ConfigError(f"robot {self.spec.name} is not calibrated: run lerobot-calibrate first")
+
+    @property
+    def _bus(self) -> Any:
+        """Motor bus of the robot, or None: a plugin may have another connection."""
+        return getattr(self._robot, "bus", None)
 
     def read(self) -> RobotState:
         """See `RobotDriver`."""
         try:
-            observed = self._robot.get_observation()
-        except OSError as error:
-            raise RobotLost(f"robot {self.spec.name}: {error}") from None
-        now, degrees = time.monotonic(), np.array([observed[motor] for motor in self._motors])
+            with self._line:
+                now, observed = self._observe()
+                stopped = motor_bus.reported(self._bus) if self._bus is not None else None
+        except LOST as error:
+            raise self._lost(error) from None
+        degrees = np.array([observed[motor] for motor in self._motors])
         joints = np.radians(self._sign * (degrees - self._offset))
         then, before = self._before or (now - 1, joints)
         self._before = now, joints
-        return RobotState(now, joints, (joints - before) / max(now - then, 1e-3), observed["gripper.pos"] / WIDE_OPEN)
+        velocities = (joints - before) / max(now - then, 1e-3)
+        return RobotState(now, joints, velocities, observed["gripper.pos"] / WIDE_OPEN, stopped=stopped)
+
+    def _observe(self) -> tuple[float, dict[str, float]]:
+        """Ask the motors; once more if a packet is lost, but not twice in a row.
+
+        Returns:
+            `time.monotonic` of the first question, and LeRobot's observation.
+        """
+        now = time.monotonic()
+        if self._bus is None:
+            return now, self._robot.get_observation()
+        try:
+            observed, self._lossy = self._robot.get_observation(), False
+        except LOST:
+            if self._lossy:
+                raise
+            self._lossy = True
+            time.sleep(QUIET)
+            motor_bus.discard_answers(self._bus)
+            observed = self._robot.get_observation()
+        return now, observed
 
     def command(self, joints: Array, gripper: float | None) -> None:
         """See `RobotDriver`."""
         if not self._stopped:
             opening = {} if gripper is None else {"gripper.pos": WIDE_OPEN * gripper}
-            self._send(self._sign * np.degrees(joints) + self._offset, opening)
+            self._goal = self._sign * np.degrees(joints) + self._offset
+            with self._line:
+                self._send(self._goal, opening)
 
     def stop(self) -> None:
         """See `RobotDriver`: commands the current positions; the gripper keeps its grasp."""
         self._stopped = True
-        try:
-            observed = self._robot.get_observation()
-        except OSError as error:
-            raise RobotLost(f"robot {self.spec.name}: {error}: switch its power off") from None
-        self._send(np.array([observed[motor] for motor in self._motors]), {})
+        with self._line:
+            try:
+                if self._bus is not None:
+                    motor_bus.discard_answers(self._bus)
+                observed = self._robot.get_observation()
+            except LOST as error:
+                if self._goal is not None:  # commands are not acknowledged: motors that do not answer may obey
+                    with contextlib.suppress(RobotLost):
+                        self._send(self._goal, {})
+                raise RobotLost(f"robot {self.spec.name}: {_line(error)}: switch its power off if it moves") from None
+            self._send(np.array([observed[motor] for motor in self._motors]), {})
 
     def close(self) -> None:
         """See `RobotDriver`: the motors hold, unless `options` say otherwise (disable_torque_on_disconnect)."""
@@ -111,5 +162,16 @@ class LeRobotDriver:
     def _send(self, degrees: Array, gripper: dict[str, float]) -> None:
         try:
             self._robot.send_action({**dict(zip(self._motors, degrees.tolist(), strict=True)), **gripper})
-        except OSError as error:
-            raise RobotLost(f"robot {self.spec.name}: {error}") from None
+        except LOST as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: Exception) -> RobotLost:
+        """Exception of the driver for one of LeRobot."""
+        if self._bus is not None:
+            motor_bus.release(self._bus)
+        return RobotLost(f"robot {self.spec.name}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    """Message of an exception of LeRobot in one line, without its lists of motors."""
+    return " ".join(str(error).partition("\nFull expected motor list")[0].split())

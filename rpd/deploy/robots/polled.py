@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 RATE = 20.0  # Hz
@@ -13,6 +14,7 @@ class Polled:
 
     Attributes:
         value: latest value.
+        time: time of its answer, `time.monotonic`.
         failed: reason of the failure that ended polling, or None.
     """
 
@@ -23,7 +25,7 @@ class Polled:
             ask: the function; called from one thread at a time.
             errors: exceptions that end polling.
         """
-        self.value = ask()
+        self.value, self.time = ask(), time.monotonic()
         self.failed: str | None = None
         self._ask, self._errors, self._done = ask, errors, threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="polled")
@@ -38,6 +40,7 @@ class Polled:
         while not self._done.wait(1 / RATE):
             try:
                 self.value = self._ask()
+                self.time = time.monotonic()
             except self._errors as error:
                 self.failed = str(error) or type(error).__name__
                 return

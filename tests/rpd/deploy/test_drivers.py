@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 import socket
 import sys
 import threading
@@ -93,14 +94,35 @@ def xarm(world):
         world.joints = np.array(angles)
         return 9 if world.refuses else 0
 
+    def set_state(this, state):
+        if world.refuses:
+            return 9
+        world.state = 2 if state == 0 else state
+        return 0
+
+    closed = threading.Event()
+
+    def report(this, callback):
+        def keep_reporting():
+            while not closed.wait(0.02):
+                callback({})
+
+        threading.Thread(target=keep_reporting, daemon=True).start()
+
     fine = {f"XArmAPI.{n}": lambda *a, **k: 0 for n in standin.offers("xarm")["xarm.wrapper.XArmAPI"] if n.startswith("set_")}
     return "xarm6", {
         **fine,
         "XArmAPI.set_servo_angle_j": servo,
-        "XArmAPI.set_state": lambda this, state: 9 if world.refuses else 0,
-        "XArmAPI.get_joint_states": lambda this, is_radian: (0, [[*world.joints, 0.0], [0.0] * 7, [0.0] * 7]),
+        "XArmAPI.set_state": set_state,
+        "XArmAPI.register_report_callback": report,
+        "XArmAPI.disconnect": lambda this: closed.set(),
+        "XArmAPI.axis": lambda this: 6,
+        "XArmAPI.mode": lambda this: 1,
+        "XArmAPI.get_joint_states": lambda this, is_radian: (
+            -1 if world.gone else 0,
+            [[*world.joints, 0.0], [0.0] * 7, [0.0] * 7],
+        ),
         "XArmAPI.get_gripper_position": lambda this: (0, 850 * world.opening),
-        "XArmAPI.connected": lambda this: not world.gone,
         "XArmAPI.error_code": lambda this: 31 if world.halted else 0,
         "XArmAPI.get_err_warn_code": lambda this: (0, [31 if world.halted else 0, 0]),
         "XArmAPI.get_state": lambda this: (0, world.state),
@@ -183,6 +205,8 @@ def assemble(driver, monkeypatch, recorded=None):
     world = World({"ur": "ur5e", "franka": "panda", "xarm": "xarm6", "lerobot": "so101"}[driver])
     name, behaviour = DRIVERS[driver](world)
     sdk.behaviour = behaviour
+    if driver == "xarm":
+        sdk.module("xarm.core.utils.log").logger = logging.getLogger("xarm")
     sdk.install(monkeypatch)
     config = configs.load(name)
     if driver == "ur":
@@ -283,7 +307,7 @@ def test_blocked_gripper_command_does_not_block_the_loop(monkeypatch):
     """As on a paused xArm, whose SDK waits without a limit."""
     robot, world, sdk, _ = assemble("xarm", monkeypatch)
     released, asked = threading.Event(), threading.Event()
-    sdk.behaviour["XArmAPI.set_gripper_position"] = lambda this, pos, wait: (asked.set(), released.wait(60), 0)[-1]
+    sdk.behaviour["XArmAPI.set_gripper_position"] = lambda this, pos, **rest: (asked.set(), released.wait(60), 0)[-1]
     robot.connect()
     robot.command(world.joints, 1.0)
     assert asked.wait(10)
@@ -297,7 +321,7 @@ def test_blocked_gripper_command_does_not_block_the_loop(monkeypatch):
 
 def test_refused_gripper_command_ends_the_run(monkeypatch):
     robot, world, sdk, _ = assemble("xarm", monkeypatch)
-    sdk.behaviour["XArmAPI.set_gripper_position"] = lambda this, pos, wait: 9
+    sdk.behaviour["XArmAPI.set_gripper_position"] = lambda this, pos, **rest: 9
     robot.connect()
 
     def command_for_a_while():
@@ -306,7 +330,7 @@ def test_refused_gripper_command_ends_the_run(monkeypatch):
             robot.command(world.joints, 1.0)
             time.sleep(0.01)
 
-    with pytest.raises(RobotLost, match="set_gripper_position failed with code 9"):
+    with pytest.raises(RobotLost, match=r"set_gripper_position failed: not ready to move \(code 9\)"):
         command_for_a_while()
     robot.close()
 

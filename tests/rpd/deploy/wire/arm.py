@@ -32,11 +32,13 @@ class SimulatedArm(threading.Thread):
         with self._lock:
             self.world.begin(seed)
             self.sensed = self.world.sense()
+            self._goal = self.sensed.joints
 
     def drive(self, joints=None, opening=None):
         """Move the servos' goals: joints [n], rad; gripper opening in [0, 1]. None: unchanged."""
         with self._lock:
-            self.world.drive([] if joints is None else joints, opening)
+            self._goal = self._goal if joints is None else joints
+            self.world.drive(self._goal, opening)
 
     def hold(self):
         """Brake, and hold the current posture."""
