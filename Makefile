@@ -15,9 +15,10 @@ help: ## Show the targets
 demo: .venv/.core ## Train an expert from a weak teacher, compare them, write a report (minutes, CPU)
 	@bash scripts/demo.sh
 
+# One process more than the cores of a small machine: many tests wait for robots, servers and clusters.
 test: .venv/.dev ## Run the whole test suite, ManiSkill included
 	@sh scripts/system-deps.sh
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 test-lerobot: .venv/.dev ## Test the LeRobot driver with the real lerobot, in an environment of its own
 	@bash scripts/lerobot_venv.sh

@@ -48,6 +48,9 @@ FOLDERS = {
 }
 """Folders and files that get a marker: `slow` where tests train, serve, load large libraries or start processes."""
 
+GROUPS = ("rpd/deploy", "rpd/export", "rpd/training/test_ranks.py")
+"""Folders and files whose tests share parts that take long to make: with ``--dist loadgroup``, one process runs each."""
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import what ``-m "not MARKER"`` leaves out: it takes longer than the tests that remain."""
@@ -56,8 +59,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `FOLDERS`."""
+    """Mark the tests of `FOLDERS` and `GROUPS`."""
     for item in items:
+        for place in GROUPS:
+            if item.path.is_relative_to(TESTS / place):
+                item.add_marker(pytest.mark.xdist_group(place))
         for marker, places in FOLDERS.items():
             if any(item.path.is_relative_to(TESTS / place) for place in places):
                 item.add_marker(marker)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from rpd.envs.config import EnvConfig
 from rpd.envs.registry import make
 from rpd.envs.vector_env import VectorEnv
-from rpd.export import runtime
+from rpd.export import formats, runtime
 from rpd.export.write import write
 from rpd.policies.made_for import made_for
 from rpd.students.actor_critic import ActorCritic
@@ -80,6 +82,24 @@ def trained(kind: str, folder: Path) -> ActorCritic:
 def exported(kind: str, folder: Path) -> tuple[ActorCritic, runtime.Policy]:
     policy = trained(kind, folder / "policy")
     return policy, write(policy, folder / "policy", made_for(folder / "policy"), folder / "out")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_graph_once():
+    """Serialize equal networks once: several tests export the same one, and each serialization takes seconds."""
+    real, known = formats.serialize, {}
+
+    def serialize(network, inputs, names):
+        whole = io.BytesIO()
+        torch.save(network.eval(), whole)
+        key = hashlib.sha256(whole.getvalue()).digest(), *((x.shape, x.dtype) for x in inputs), *names
+        if key not in known:
+            known[key] = real(network, inputs, names)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "serialize", serialize)
+        yield
 
 
 @pytest.fixture(scope="session")
