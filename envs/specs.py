@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rpd.envs.errors import SpecMismatch, unknown_name
 
 if TYPE_CHECKING:  # robots and tasks are listed without importing torch
+    import numpy as np
     from torch import Tensor
 
     from rpd.envs.privileged_state import ManipulationState, NavigationState
@@ -73,6 +74,38 @@ class ObsSpec(Spec):
         if (size := math.prod(self.shape)) > MAX_NUMBERS:
             raise ValueError(f"shape {list(self.shape)} has {size:,} numbers, more than the {MAX_NUMBERS:,} that are allowed")
         return self
+
+
+Row = tuple[Length, Length, Length]
+
+
+class Viewpoint(Spec):
+    """Pose and field of view of a camera, a pinhole in the middle of its square image.
+
+    Attributes:
+        position: m, in the robot's base frame; of a mounted camera in the frame of the tool center point.
+        rotation: [3][3] rows of the rotation to that frame; its columns are the directions to the right of the image, down, and
+            into it. The determinant is -1 for a simulator with mirrored images (LIBERO).
+        fov: vertical field of view, rad.
+        mounted: whether the camera is mounted on the hand.
+    """
+
+    position: Row
+    rotation: tuple[Row, Row, Row]
+    fov: float = Field(gt=0, lt=math.pi)
+    mounted: bool = False
+
+    @classmethod
+    def of(cls, position: np.ndarray, rotation: np.ndarray, fov: float, mounted: bool = False) -> Viewpoint:
+        """Build from arrays: position [3], m, rotation [3, 3], and field of view, rad."""
+        rows = [tuple(map(float, row)) for row in rotation]
+        return cls(position=tuple(map(float, position)), rotation=tuple(rows), fov=float(fov), mounted=mounted)
+
+    def __str__(self) -> str:
+        x, y, z = self.position
+        forward = " ".join(f"{row[2]:+.2f}" for row in self.rotation)
+        place = f"{x:.3f} {y:.3f} {z:.3f} m {'from the tool' if self.mounted else 'from the base'}"
+        return f"{place}, looking along {forward}, {math.degrees(self.fov):.0f}° high"
 
 
 class Embodiment(Spec):
@@ -139,6 +172,7 @@ class EnvSpec(Spec):
         settled_with: version of MuJoCo that settles LIBERO's initial states (see `rpd.envs.config.EnvConfig.settled_with`).
         control_mode: controller, if there is a choice (see `rpd.envs.config.EnvConfig.control_mode`).
         settings: other options of the environment; None: the spec predates their recording.
+        viewpoints: cameras of the images by observation key; a camera whose pose is not known is left out.
     """
 
     task: str
@@ -158,6 +192,7 @@ class EnvSpec(Spec):
     settled_with: Literal["3.3.0", "installed"] | None = None
     control_mode: str | None = None
     settings: Settings | None = None
+    viewpoints: dict[str, Viewpoint] = Field(default_factory=dict, max_length=64)
 
     @model_validator(mode="after")
     def _consistent(self) -> EnvSpec:

@@ -10,15 +10,41 @@ trained on images with them; a student trained on cheap images does not need the
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import mujoco
 import numpy as np
 
+from rpd.envs.specs import Viewpoint
+
 Rendering = Literal["stock", "cheap"]
 
 _MAX_GEOMS = 1000  # as in robosuite
 _contexts: list[Any] = []  # one OpenGL context per process: drawing goes to the current one
+
+
+MOUNTED = "robot0_eye_in_hand"
+"""Camera on the hand."""
+_TO_IMAGE = np.diag([-1.0, -1.0, -1.0])
+"""MuJoCo's camera axes (right, up, back) as the directions right, down and into the image, which `Camera.render` mirrors."""
+
+
+def viewpoints(model: mujoco.MjModel, names: Sequence[str]) -> dict[str, Viewpoint]:
+    """Cameras by name: poses relative to the robot's base, or to the tool for the mounted one."""
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    mujoco.mj_camlight(model, data)
+    return {name: _viewpoint(model, data, name) for name in names}
+
+
+def _viewpoint(model: mujoco.MjModel, data: mujoco.MjData, name: str) -> Viewpoint:
+    camera, mounted = model.camera(name).id, name == MOUNTED
+    frame = data.site("gripper0_grip_site") if mounted else data.body("robot0_base")
+    turn = frame.xmat.reshape(3, 3).T
+    rotation = turn @ data.cam_xmat[camera].reshape(3, 3) @ _TO_IMAGE
+    return Viewpoint.of(turn @ (data.cam_xpos[camera] - frame.xpos), rotation, np.radians(model.cam_fovy[camera]), mounted)
 
 
 class Camera:

@@ -13,12 +13,12 @@ from rpd.envs.backends.protocol import Factory, Outcome
 from rpd.envs.config import EnvConfig
 from rpd.envs.errors import ConfigError
 from rpd.envs.libero import suites, tasks
-from rpd.envs.libero.cameras import Camera
+from rpd.envs.libero.cameras import Camera, viewpoints
 from rpd.envs.libero.scene import RELATIVE, dense
 from rpd.envs.libero.world import World
 from rpd.envs.privileged_state import ManipulationState
 from rpd.envs.rendering import opengl
-from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec
+from rpd.envs.specs import ActionSpec, Embodiment, EnvSpec, ObsSpec, Viewpoint
 
 SIZE = 128
 """Size of an observed image, pixels, as in LIBERO's demonstrations."""
@@ -192,7 +192,13 @@ class Sim:
             scene=scene,
             rendering=self._cameras.rendering,
             settled_with=self._worlds[0].settled_with,  # the same for all tasks of a suite
+            viewpoints=self._viewpoints(),
         )
+
+    def _viewpoints(self) -> dict[str, Viewpoint]:
+        """Cameras by observation key, but those whose poses differ between tasks."""
+        found = [viewpoints(world.model, self._images) for world in self._worlds]
+        return {f"image.{name}": view for name, view in found[0].items() if all(other[name] == view for other in found)}
 
 
 def _embodiment(model: mujoco.MjModel) -> Embodiment:

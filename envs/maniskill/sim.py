@@ -13,6 +13,7 @@ from rpd.envs.backends.protocol import Outcome
 from rpd.envs.config import EnvConfig
 from rpd.envs.errors import ConfigError, RunFault, unknown_name
 from rpd.envs.maniskill import controllers, scene, tasks
+from rpd.envs.maniskill.viewpoints import viewpoints
 from rpd.envs.specs import EnvSpec, ObsSpec
 
 RENDER_SIZE = 256
@@ -206,6 +207,7 @@ class Sim:
             reward=self.config.reward,
             scene=self._roles is not None,
             control_mode=self._control_mode(),
+            viewpoints=viewpoints(self.base, self._cameras),
         )
 
     def _check_reward(self, name: str) -> None:

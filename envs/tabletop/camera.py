@@ -12,6 +12,8 @@ import mujoco
 import numpy as np
 from mjbatch import Batch
 
+from rpd.envs.specs import Viewpoint
+
 LIGHT = np.array([0.35, -0.45, 0.82], dtype=np.float32) / np.linalg.norm([0.35, -0.45, 0.82])
 AMBIENT = 0.45
 SKY = np.array([0.80, 0.86, 0.92], dtype=np.float32)
@@ -38,6 +40,11 @@ class Camera:
     rotation: np.ndarray
     fov: float
     mounted: bool = False
+
+    @property
+    def viewpoint(self) -> Viewpoint:
+        """The camera as a part of an environment's spec."""
+        return Viewpoint.of(self.position, self.rotation, self.fov, self.mounted)
 
 
 def look_at(name: str, position: tuple[float, float, float], target: tuple[float, float, float], fov: float) -> Camera:

@@ -111,6 +111,7 @@ class TabletopEnv(ArrayEnv):
             reward=config.reward,
             scene=True,
             oriented=self.task.oriented,
+            viewpoints={key: renderer.camera.viewpoint for key, renderer in self._renderers.items()},
         )
 
     @property

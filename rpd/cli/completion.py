@@ -48,6 +48,7 @@ def verbs() -> dict[str, Any]:
     from rpd.cli.options.listing import ListOptions
     from rpd.cli.options.log import LogOptions
     from rpd.cli.options.report import ReportOptions
+    from rpd.cli.options.robot import CheckOptions, ContractOptions
     from rpd.cli.options.sweep import SweepOptions
     from rpd.cli.options.train import ResidualOptions, TrainOptions
     from rpd.cli.teacher import ShowOptions
@@ -63,6 +64,7 @@ def verbs() -> dict[str, Any]:
         "data": {"collect": CollectOptions, "show": DataOptions, "export": DataOptions},
         "serve": ServeConfig,
         "deploy": DeployConfig,
+        "robot": {"check": CheckOptions, "contract": ContractOptions},
         "log": LogOptions,
         "list": ListOptions,
         "teacher": {"show": ShowOptions, "finetune": FinetuneOptions, "convert": ConvertOptions},

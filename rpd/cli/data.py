@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from rpd.datasets.lerobot.export import export
 from rpd.datasets.reader import Demos, open_demos
 from rpd.datasets.statistics import action_statistics
 from rpd.envs.errors import ConfigError
-from rpd.envs.specs import ActionSpec
+from rpd.envs.specs import ActionSpec, Viewpoint
 from rpd.reporting.tables import show, table
 
 SAMPLE = 4
@@ -45,11 +46,21 @@ def _show(demos: Demos, path: Path) -> None:
         rows = demos.read(0, key, [0])
         parts.add_row(key, " x ".join(map(str, rows.shape[1:])), str(rows.dtype))
     show(parts)
+    if views := {key: str(view) for task in demos.tasks if task in demos.specs for key, view in _views(demos, task)}:
+        listed = table("Cameras", "key", "viewpoint")
+        for row in views.items():
+            listed.add_row(*row)
+        show(listed)
     spaces: dict[ActionSpec | None, list[str]] = {}
     for task in demos.tasks:
         spaces.setdefault(demos.specs[task].action if task in demos.specs else None, []).append(task)
     for space, tasks in spaces.items():
         show(_actions(demos.select(tasks), space, ", ".join(tasks) if len(spaces) > 1 else ""))
+
+
+def _views(demos: Demos, task: str) -> Iterable[tuple[str, Viewpoint]]:
+    """Cameras of a task by key; with the task, where there are several."""
+    return ((f"{task} {key}" if len(demos.tasks) > 1 else key, v) for key, v in demos.specs[task].viewpoints.items())
 
 
 def _tasks(demos: Demos) -> Table:

@@ -25,7 +25,7 @@ NOT_STOPPED = 3
 
 def main(options: DeployConfig) -> int:
     """Deploy and print; returns the exit code: 1 after a fault, `NOT_STOPPED` if the robot did not take the stop command."""
-    config = configs.load(options.robot)
+    config = configs.load(options.robot, options.driver)
     stem = f"deploy-{time.strftime('%Y%m%d-%H%M%S')}-{Path(options.robot).stem}"
     out = options.out or unused_file(Path("runs"), stem, ".rpdlog")
     with claimed_file(out, f"{out} exists already: name another --out"):

@@ -1,4 +1,4 @@
-"""`rpd list`: list tasks, suites, robots, teachers, distillation terms and settings."""
+"""`rpd list`: list tasks, suites, robots, cameras, teachers, distillation terms and settings."""
 
 from __future__ import annotations
 
@@ -70,6 +70,14 @@ def _robots(pattern: str) -> Iterator[Table]:
             by_robot.setdefault((robot, task.name.split("/")[0]), []).append(task)
     rows = [(robot, simulator, f"{len(tasks)}, e.g. {tasks[0].name}") for (robot, simulator), tasks in by_robot.items()]
     yield _table("Robots (--robot)", ("robot", "simulator", "tasks"), rows, pattern)
+
+
+def _cameras(pattern: str) -> Iterator[Table]:
+    from rpd.envs.robots import ROBOTS as BODIES
+    from rpd.envs.tabletop.camera_poses import cameras
+
+    rows = [(name, robot, str(camera.viewpoint)) for robot, body in BODIES.items() for name, camera in cameras(body).items()]
+    yield _table("Cameras of tabletop (--env.cameras)", ("camera", "robot", "viewpoint"), rows, pattern)
 
 
 def _suites(pattern: str) -> Iterator[Table]:
@@ -144,6 +152,7 @@ PARTS: dict[str, Callable[[str], Iterator[Table]]] = {
     "tasks": _tasks,
     "suites": _suites,
     "robots": _robots,
+    "cameras": _cameras,
     "teachers": _teachers,
     "distillation": _distillation,
     "settings": _settings,

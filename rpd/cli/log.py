@@ -56,6 +56,7 @@ def outcome(played: Played) -> Outcome:
         overruns=sum(tick["missed"] for tick in ticks),
         who=Counter(tick["who"] for tick in ticks if "who" in tick),
         clamps=clamps,
+        outside=played.outside,
     )
 
 

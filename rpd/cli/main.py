@@ -124,6 +124,13 @@ def deploy(args: list[str]) -> int:
     return command.main(options)
 
 
+def robot(args: list[str]) -> int:
+    """Bring a robot into service, or check a driver of your own."""
+    from rpd.cli import robot as robots
+
+    return robots.main(args)
+
+
 def log(args: list[str]) -> int:
     """Show a recording of a deployment, or compare a policy with it."""
     from rpd.cli.options.log import LogOptions
@@ -211,6 +218,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "data": data,
     "serve": serve,
     "deploy": deploy,
+    "robot": robot,
     "log": log,
     "list": list_,
     "teacher": teacher,

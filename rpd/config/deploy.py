@@ -53,6 +53,8 @@ class DeployConfig(BaseModel):
     """Policy reference: a run, a checkpoint, a policy folder or an exported folder; or a teacher, e.g. remote:ws://HOST:PORT."""
     robot: str
     """Robot that ships (see configs/robots), or a YAML file of your own."""
+    driver: str | None = None
+    """Driver of your own, FILE.py:Class, in place of the one in the robot's file; see `rpd robot contract`."""
     host: str | None = None
     """Address of the robot, overrides the one in its file."""
     task: str | None = None

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+
 from rpd.core.link import Child, LinkLost
-from rpd.deploy.config import CameraConfig
+from rpd.deploy.config import CameraConfig, RobotConfig
 from rpd.envs.control.arm import Array
-from rpd.envs.errors import RunFault
+from rpd.envs.errors import ConfigError, RunFault
+
+SLOW = 0.8
+"""Smallest share of its nominal rate that a camera has to deliver."""
+WATCHED = 1.0
+"""Time for which rates are measured, s."""
+POLL = 0.002
+"""Time between looks for a new image, s."""
 
 
 class CameraLost(RunFault):
@@ -52,3 +62,40 @@ class Camera:
     def close(self) -> None:
         """Stop the camera process."""
         self._child.close()
+
+
+def measured_rates(cameras: Mapping[str, Camera], seconds: float) -> dict[str, float]:
+    """Images per second that each camera delivers, by name; takes `seconds`.
+
+    Raises:
+        CameraLost: a camera process is gone.
+    """
+    times: dict[str, set[float]] = {name: set() for name in cameras}
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for name, camera in cameras.items():
+            times[name].add(camera.read()[0])
+        time.sleep(POLL)
+    return {name: (len(taken) - 1) / seconds for name, taken in times.items()}
+
+
+def check_rates(cameras: Mapping[str, Camera], config: RobotConfig) -> None:
+    """Raise if a real camera delivers fewer images than its robot file states; takes a second.
+
+    Args:
+        cameras: by observation key, e.g. ``image.front``.
+        config: config of the robot.
+
+    Raises:
+        ConfigError: names the camera and both rates.
+        CameraLost: a camera process is gone.
+    """
+    nominal = {key: config.cameras[key.removeprefix("image.")] for key in cameras}
+    real = {key: camera for key, camera in cameras.items() if nominal[key].driver != "sim"}
+    for key, rate in measured_rates(real, WATCHED if real else 0.0).items():
+        if rate < SLOW * nominal[key].rate:
+            name = key.removeprefix("image.")
+            raise ConfigError(
+                f"camera {name} delivers {rate:.1f} images per second, and cameras.{name}.rate is {nominal[key].rate:g}: "
+                "its exposure, its cable, or a rate that it does not have"
+            )

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from rpd.deploy.robots.driver_names import absolute, is_file
 from rpd.envs.control.arm_limits import ArmLimits
 from rpd.envs.errors import ConfigError, unknown_name
 from rpd.envs.robots import ROBOTS
+from rpd.envs.specs import Viewpoint
 from rpd.envs.user_files import unknown
 from rpd.students import unique_yaml
 
@@ -82,13 +84,15 @@ class CameraConfig(_Strict):
     width: int = Field(640, ge=8)
     """Width of the captured image, pixels; it is cropped to a square and scaled to the policy's image size."""
     height: int = Field(480, ge=8)
+    viewpoint: Viewpoint | None = None
+    """Measured pose and field of view, see `rpd robot check`; compared with the one that a policy was trained with."""
 
 
 class RobotConfig(_Strict):
     """A robot. See docs/deploy.md."""
 
     driver: str
-    """Name of the driver, see `DRIVERS`."""
+    """Name of the driver, see `DRIVERS`; or ``FILE.py:Class``, see `rpd.deploy.robots.user_driver`."""
     kinematics: str
     """Robot of the tabletop simulation with the same kinematics."""
     rate: Positive
@@ -122,11 +126,12 @@ def names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in resources.files("rpd.configs").joinpath(FOLDER).iterdir())
 
 
-def load(name: str) -> RobotConfig:
+def load(name: str, driver: str | None = None) -> RobotConfig:
     """Read a robot file.
 
     Args:
         name: name of a built-in robot file, or path of a YAML file.
+        driver: driver in place of the file's.
 
     Raises:
         ConfigError: the robot does not exist, or the first missing or wrong entry of its file.
@@ -149,6 +154,8 @@ def load(name: str) -> RobotConfig:
         if first["type"] == "missing":
             raise ConfigError(f"{where}: {place} is missing: it is required to move the robot") from None
         raise ConfigError(f"{where}: {place}: {first['msg']}") from None
+    folder = path.parent if driver is None else Path.cwd()
+    config = config.model_copy(update={"driver": absolute(driver or config.driver, folder)})
     _check(config, where)
     return config
 
@@ -186,8 +193,8 @@ def _check(config: RobotConfig, where: str) -> None:
     Raises:
         ConfigError: names the entry.
     """
-    if config.driver not in DRIVERS:
-        raise unknown(f"driver in {where}", config.driver, DRIVERS)
+    if config.driver not in DRIVERS and not is_file(config.driver):
+        raise unknown(f"driver in {where}", config.driver, (*DRIVERS, "FILE.py:Class"))
     if config.kinematics not in ROBOTS:
         raise unknown(f"kinematics in {where}", config.kinematics, ROBOTS)
     links, limits, watchdog = ROBOTS[config.kinematics].links, config.limits, config.watchdog

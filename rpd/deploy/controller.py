@@ -20,6 +20,19 @@ INSET, INSET_ANGLE = 0.001, 0.01
 """Distances of targets from the limits, m and rad: motion along a limit is not held back by small errors of the tracking."""
 
 
+def check_actions(action: ActionSpec) -> None:
+    """Raise if actions are not Cartesian deltas with a gripper.
+
+    Raises:
+        ConfigError: states both sides.
+    """
+    if action.names != DIMENSIONS or action.units != UNITS or action.frame != "base":
+        raise ConfigError(
+            f"the policy's actions are {' '.join(action.names)} in {' '.join(action.units)} (frame {action.frame}), and a "
+            f"robot takes {' '.join(DIMENSIONS)} in {' '.join(UNITS)} (frame base)"
+        )
+
+
 class Controller:
     """Moves a target pose by actions and computes joint positions that track it.
 
@@ -31,11 +44,7 @@ class Controller:
     """
 
     def __init__(self, robot: Robot, arm: Arm, action: ActionSpec, limits: ArmLimits, period: float) -> None:
-        if action.names != DIMENSIONS or action.units != UNITS or action.frame != "base":
-            raise ConfigError(
-                f"the policy's actions are {' '.join(action.names)} in {' '.join(action.units)} (frame {action.frame}), and a "
-                f"robot takes {' '.join(DIMENSIONS)} in {' '.join(UNITS)} (frame base)"
-            )
+        check_actions(action)
         self._robot, self._arm = robot, arm
         self._limits, self._tool, self._period = _inset(limits), tool_points(robot), period
         self._scale = np.array(action.scale)

@@ -18,9 +18,11 @@ from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import PolicyProcess
 from rpd.deploy.robots.base import RobotDriver
 from rpd.deploy.safety import Unsafe
+from rpd.deploy.summary import format_outside
 from rpd.envs.control.arm import Arm
 from rpd.envs.errors import RunFault
 from rpd.envs.robots import ROBOTS
+from rpd.export.actors import outside_training
 
 LOG = logging.getLogger(__name__)
 STOP_ATTEMPTS, STOP_PAUSE = 20, 0.05
@@ -94,6 +96,7 @@ class ControlLoop:
         out = episode.out
         try:
             episode.begin()
+            out.outside = self._outside_training()
             for step in range(ticks):
                 episode.tick(step)
                 if until_solved and out.success:
@@ -137,6 +140,19 @@ class ControlLoop:
                     LOG.critical(f"THE ROBOT DOES NOT TAKE THE STOP COMMAND, USE ITS EMERGENCY STOP ({failure})")
                     self.record({"kind": "stop_failure", "reason": failure})
         return time.monotonic() if first is None else first, failure
+
+    def _outside_training(self) -> dict[str, float]:
+        """Compare the first observation with the training, see `rpd.export.actors.outside_training`; logs and records."""
+        context = self.context
+        if context.policy.training is None:
+            return {}
+        names = context.policy.spec.state_names
+        state = context.observer.state(context.robot.read(), context.controller.target)
+        outside = outside_training(state, names, context.policy.training)
+        if outside:
+            LOG.warning(f"the robot begins outside of what the policy was trained on: {format_outside(outside)}")
+            self.record({"kind": "outside", "entries": outside})
+        return outside
 
     def record(self, frame: dict[str, Any]) -> None:
         """Record a frame other than a tick, if recording is still possible."""

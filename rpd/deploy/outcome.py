@@ -42,3 +42,5 @@ class Outcome:
     """Number of actions by source, see `rpd.deploy.cascade`."""
     clamps: Counter[str] = field(default_factory=Counter)
     """Number of commands changed by each limit."""
+    outside: dict[str, float] = field(default_factory=dict)
+    """State entries of the first observation that lie outside of the training, see `rpd.export.actors.outside_training`."""

@@ -17,6 +17,7 @@ from rpd.envs.errors import ConfigError, RunFault
 from rpd.envs.specs import EnvSpec
 from rpd.students.io import pretrained
 from rpd.students.io.policy_path import resolve_policy
+from rpd.students.training_range import TrainingRange
 from rpd.teachers import registry as teachers
 from rpd.teachers.refs import PolicyRef, parse, trained_path
 
@@ -61,6 +62,8 @@ class PolicyProcess:
         self._child = Child("rpd.deploy.policy_process", f"policy {name}", order)
         self.spec = EnvSpec.model_validate_json(self._child.ready["spec"])
         """Spec with the meaning of its actions."""
+        self.training: TrainingRange | None = self._child.ready["training"]
+        """Range of the state entries in training, if known."""
 
     @property
     def pid(self) -> int:

@@ -25,6 +25,7 @@ from rpd.envs.specs import EnvSpec
 from rpd.export.graph import with_state_entries
 from rpd.policies.builtin import StudentPolicy
 from rpd.policies.loading import load_policy
+from rpd.students.training_range import TrainingRange, training_range
 from rpd.teachers.adapters.student import PolicyTeacher
 from rpd.teachers.refs import parse, trained_path
 
@@ -40,6 +41,8 @@ class Loaded:
     """Spec with the meaning of its actions."""
     value: Callable[[Obs], float] | None = None
     """Value of an observation, for policies with a value function."""
+    training: TrainingRange | None = None
+    """Range of the state entries in training, if known."""
 
 
 def load(name: str, spec: EnvSpec) -> Loaded:
@@ -69,7 +72,8 @@ def load(name: str, spec: EnvSpec) -> Loaded:
 
     policy.seed(0)
     own = None if critic is None else value
-    return Loaded(act, lambda: policy.reset(torch.ones(1, dtype=torch.bool)), spec, own)
+    training = None if critic is None else training_range(critic, spec)
+    return Loaded(act, lambda: policy.reset(torch.ones(1, dtype=torch.bool)), spec, own, training)
 
 
 def _load_exported(path: Path, spec: EnvSpec) -> Loaded:
@@ -83,14 +87,14 @@ def _load_exported(path: Path, spec: EnvSpec) -> Loaded:
         newest = {key: obs[key][..., -theirs.observations[key].shape[-1] :] for key in theirs.cameras}
         return exported.act({"state": obs["state"][columns], **newest}, instruction)
 
-    return Loaded(act, exported.reset, spec)
+    return Loaded(act, exported.reset, spec, training=exported.about.get("training"))
 
 
-def assemble(name: str, spec: EnvSpec, config: CascadeConfig) -> tuple[Cascade, Callable[[], None], EnvSpec]:
+def assemble(name: str, spec: EnvSpec, config: CascadeConfig) -> tuple[Cascade, Callable[[], None], Loaded]:
     """Load a policy, with the ensemble and teacher of its cascade.
 
     Returns:
-        The cascade, a function that resets all members, and the spec with the meaning of the actions.
+        The cascade, a function that resets all members, and the first policy.
 
     Raises:
         ConfigError: a member is missing or does not fit.
@@ -107,7 +111,7 @@ def assemble(name: str, spec: EnvSpec, config: CascadeConfig) -> tuple[Cascade, 
 
     teacher = asked[0].act if asked else None
     discrete = first.spec.action.discrete
-    return Cascade(config, first.act, [other.act for other in others], first.value, teacher, discrete), reset, first.spec
+    return Cascade(config, first.act, [other.act for other in others], first.value, teacher, discrete), reset, first
 
 
 def _rows(obs: Obs) -> TensorDict:
@@ -149,11 +153,11 @@ def main(handle: int) -> None:
         try:
             user_files.inherit()
             cascade = CascadeConfig.model_validate_json(order["cascade"])
-            act, reset, spec = assemble(order["policy"], EnvSpec.model_validate_json(order["spec"]), cascade)
+            act, reset, first = assemble(order["policy"], EnvSpec.model_validate_json(order["spec"]), cascade)
         except (ConfigError, RunFault) as error:
             link.send({"error": str(error)})
             return
-        link.send({"ready": True, "spec": spec.model_dump_json()})
+        link.send({"ready": True, "spec": first.spec.model_dump_json(), "training": first.training})
         try:
             serve(link, act, reset, order["delay"])
         except LinkLost:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +13,10 @@ from rpd.config.deploy import STOP, DeployConfig
 from rpd.core import realtime
 from rpd.datasets.deploy_log.format import Recorder
 from rpd.deploy import safety
-from rpd.deploy.cameras import Camera
+from rpd.deploy.cameras import Camera, check_rates
 from rpd.deploy.config import RobotConfig
+from rpd.deploy.consent import confirm_motion
+from rpd.deploy.controller import check_actions
 from rpd.deploy.emergency import Emergency
 from rpd.deploy.loop import ControlLoop
 from rpd.deploy.observe import check_measured, offered
@@ -23,7 +24,9 @@ from rpd.deploy.outcome import Outcome
 from rpd.deploy.policy import PolicyProcess, wanted_spec
 from rpd.deploy.robots.base import RobotDriver
 from rpd.deploy.robots.connect import build
+from rpd.deploy.robots.fits import check_fits
 from rpd.deploy.robots.sim import SimDriver
+from rpd.deploy.viewpoints import placed_elsewhere
 from rpd.envs.config import EnvConfig
 from rpd.envs.control.arm import Arm
 from rpd.envs.errors import ConfigError
@@ -71,9 +74,13 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
         spec = offered(wanted, ROBOTS[config.kinematics], robot.spec.tracked, privileged=robot.spec.scene)
         policy = _enter(stack, PolicyProcess(options.policy, spec, delay, options.cascade))
         check_measured(policy.spec.state_names, Arm(ROBOTS[config.kinematics]), robot.spec.tracked)
+        check_actions(policy.spec.action)
         if not isinstance(robot, SimDriver):  # SDK and connection are checked last
             robot.connect()
         cameras = {key: _enter(stack, _camera(key, spec.observations[key].shape[0], config, robot)) for key in spec.cameras}
+        check_rates(cameras, config)
+        for note in placed_elsewhere(wanted, config):
+            LOG.warning(note)
         asked = None if options.cascade.ask == STOP else options.cascade.ask
         for note in remarks(_met(spec, robot), options.policy, *options.cascade.ensemble, asked):
             LOG.warning(note)
@@ -86,7 +93,7 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
         loop = ControlLoop(robot, policy, cameras, config, recorder, emergency, options.dry_run)
         _announce(options, config)
         if robot.spec.real and not options.dry_run:
-            _confirm(options.robot)
+            confirm_motion(options.robot)
         with emergency:
             if not realtime.enable_realtime(realtime.LOOP):
                 LOG.warning("no real-time scheduling: other programs on this computer will delay commands; see docs/deploy.md")
@@ -113,22 +120,12 @@ def _episodes(loop: ControlLoop, options: DeployConfig, limit: int, control_hz: 
 
 
 def _fits(robot: RobotDriver, config: RobotConfig, options: DeployConfig) -> None:
-    """Raise if a robot does not match its file.
+    """Raise if a robot does not match its file or the options.
 
     Raises:
         ConfigError: states the difference.
     """
-    low, high = robot.spec.rates
-    if not low <= config.rate <= high:
-        raise ConfigError(f"robot {robot.spec.name} takes {low:g} to {high:g} commands per second, not {config.rate:g}")
-    body = ROBOTS[config.kinematics]
-    if len(robot.spec.joints) != len(body.joints):
-        raise ConfigError(f"robot {robot.spec.name} has {len(robot.spec.joints)} joints, and {body.name} {len(body.joints)}")
-    if (config.limits.max_contact_force is None) != (robot.spec.effort is None):
-        said = "null" if robot.spec.effort is None else f"a limit in {robot.spec.effort}"
-        raise ConfigError(
-            f"limits.max_contact_force has to be {said}: robot {robot.spec.name} reports {robot.spec.effort or 'none'}"
-        )
+    check_fits(robot, config)
     if not robot.resets and options.episodes > 1:
         raise ConfigError(f"--episodes {options.episodes}: robot {robot.spec.name} begins no episodes by itself: leave it out")
 
@@ -144,6 +141,8 @@ def _check_cameras(wanted: EnvSpec, config: RobotConfig) -> None:
         if name not in config.cameras:
             has = ", ".join(config.cameras) or "none"
             raise ConfigError(f"the policy uses camera '{name}', and the robot file has {has}: add it under cameras")
+        if config.cameras[name].driver == "sim" and config.driver != "sim":
+            raise ConfigError(f"cameras.{name}: driver sim has pictures of robot sim alone, not of {config.driver}")
 
 
 def _camera(key: str, size: int, config: RobotConfig, robot: RobotDriver) -> Camera:
@@ -159,19 +158,6 @@ def _announce(options: DeployConfig, config: RobotConfig) -> None:
         f"stop: any key, Ctrl-C, or `touch {options.estop_file}`. After a fault the robot is stopped within "
         f"{1000 * config.stop_within:.0f} ms; at its limits it brakes from full speed in {brake:.0f} ms"
     )
-
-
-def _confirm(robot: str) -> None:
-    """Ask a person at the terminal for confirmation.
-
-    Raises:
-        ConfigError: not confirmed.
-    """
-    if not sys.stdin.isatty():
-        raise ConfigError(f"robot {robot} is about to move: that is confirmed at a terminal, or not at all (see --dry-run)")
-    typed = input(f"The robot will move. Is its workspace clear, and the emergency stop at hand? Type {robot} to begin: ")
-    if typed.strip() != robot:
-        raise ConfigError(f"not confirmed: '{typed.strip()}' is not {robot}")
 
 
 def _enter(stack: contextlib.ExitStack, part: Closable) -> Closable:

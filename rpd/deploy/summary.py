@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,8 @@ def facts(outcomes: Sequence[Outcome]) -> dict[str, str]:
     if failures := [o.stop_failure for o in outcomes if o.stop_failure is not None]:
         lines["NOT STOPPED"] = f"{failures[0]}: use the robot's emergency stop"
     lines["ended by"] = "; ".join(f"{reason} ({n})" if n > 1 else reason for reason, n in reasons.most_common())
+    if outside := [o.outside for o in outcomes if o.outside]:
+        lines["outside of training"] = f"{format_outside(outside[0])}; {len(outside)} of {len(outcomes)} first observations"
     who: Counter[str] = sum((o.who for o in outcomes), Counter())
     if set(who) - {STUDENT}:
         lines["answered by"] = ", ".join(f"{name} {100 * n / who.total():.1f} %" for name, n in who.most_common())
@@ -33,6 +35,13 @@ def facts(outcomes: Sequence[Outcome]) -> dict[str, str]:
     lines["measured to commanded"] = quantiles([x for o in outcomes for x in o.delays])
     lines["clamped"] = ", ".join(f"{name} {100 * n / max(ticks, 1):.1f} %" for name, n in clamps.most_common()) or "nothing"
     return lines
+
+
+def format_outside(entries: Mapping[str, float], most: int = 6) -> str:
+    """Format state entries outside of the training and their distances from its mean; `most`: number that is named."""
+    named = [f"{name} by {far:+.1f}" for name, far in list(entries.items())[:most]]
+    more = f" and {len(entries) - most} more" if len(entries) > most else ""
+    return f"{', '.join(named)}{more} standard deviations"
 
 
 def quantiles(seconds: Sequence[float]) -> str:

@@ -43,6 +43,29 @@ def invalid_entries(values: np.ndarray, names: Sequence[str] = ()) -> str | None
     return ", ".join(named[:8]) + ("…" if len(named) > 8 else "")
 
 
+DEVIATIONS = 5.0
+"""Distance from the mean of the training, in standard deviations, beyond which a state entry is outside of the training."""
+
+
+def outside_training(state: np.ndarray, names: Sequence[str], training: Mapping[str, Any] | None) -> dict[str, float]:
+    """Entries of a state that lie outside of the training, by name.
+
+    Args:
+        state: [S] state.
+        names: names of its entries.
+        training: names, mean and std of the entries with known statistics, see `rpd.students.training_range`; None: none.
+
+    Returns:
+        Signed distances from the mean in standard deviations, those beyond `DEVIATIONS`, farthest first.
+    """
+    if training is None:
+        return {}
+    statistics = zip(training["names"], training["mean"], training["std"], strict=True)
+    place = {name: i for i, name in enumerate(names)}
+    far = {name: (float(state[place[name]]) - mean) / std for name, mean, std in statistics if name in place}
+    return dict(sorted(((k, v) for k, v in far.items() if not abs(v) <= DEVIATIONS), key=lambda item: -abs(item[1])))
+
+
 def checked(network: Network, name: str) -> Network:
     """Wrap a network to raise BadAnswer on invalid output."""
 

@@ -9,6 +9,7 @@ self-contained:
     policy = Policy.load("folder")       # runs the same checks
     policy.reset()                       # at the start of an episode
     action = policy.act({"state": state, "image.front": image})  # [A] in [-1, 1]
+    policy.outside_training({"state": state})  # entries far from the training, e.g. {"q.joint2": 7.5}
 
 `Policy.spec` describes observations and actions. Networks are stored as ONNX only: its graphs compute and have no side effects,
 whereas torch's formats contain pickles (pt2) or programs that may write files (TorchScript).
@@ -41,6 +42,7 @@ from rpd.export.actors import (
     check_int,
     checked,
     invalid_entries,
+    outside_training,
 )
 
 SCHEMA, FORMAT = 1, "onnx"
@@ -146,6 +148,22 @@ class Policy:
         given = [self._input(obs, key) for key in self._inputs]  # validate all inputs before any state changes
         return self._actor.act([self._seen(key, value) for key, value in zip(self._inputs, given, strict=True)])
 
+    def outside_training(self, obs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """State entries of one robot that lie outside of the training, by name; the actions for such states are not reliable.
+
+        Args:
+            obs: as for `act`.
+
+        Returns:
+            Signed distances from the mean of the training in standard deviations, farthest first, of the entries beyond 5.
+            Empty: none, or the statistics are not known (entries of order one, such as a touch; exports of earlier versions).
+
+        Raises:
+            BadObservation: see `act`.
+        """
+        state = self._input({"state": np.asarray(obs["state"])[None]} if "state" in obs else obs, "state")[0]
+        return outside_training(state, self.spec["state_names"], self.about.get("training"))
+
     def examples(self) -> dict[str, np.ndarray]:
         """Observations of the self-test [100, ...] by key, as arguments of `act_batch`."""
         asked, _ = read_selftest((self.folder / SELFTEST).read_bytes())
@@ -225,6 +243,10 @@ def _check_about(about: dict[str, Any]) -> None:
     for key, entry in about["spec"]["observations"].items():
         for side in entry["shape"]:
             check_int(side, f"a side of observation '{key}'", 0, 2**16)
+    if training := about.get("training"):
+        even = len(training["names"]) == len(training["mean"]) == len(training["std"])
+        if not even or not all(0 < std < math.inf for std in training["std"]) or not all(map(math.isfinite, training["mean"])):
+            raise ValueError("training: a name, a mean and a positive std per entry are needed")
     if about.get("chunks"):
         check_chunks(about["chunks"], len(about["spec"]["action"]["names"]))
 
@@ -239,6 +261,14 @@ def latency(policy: Policy, calls: int = 1000) -> np.ndarray:
         seconds[i] = time.perf_counter() - began
     policy.reset()
     return seconds
+
+
+def described(view: Mapping[str, Any]) -> str:
+    """Describe a camera of the spec, see `rpd.envs.specs.Viewpoint`."""
+    x, y, z = view["position"]
+    forward = " ".join(f"{row[2]:+.2f}" for row in view["rotation"])
+    origin = "tool" if view["mounted"] else "base"
+    return f"{x:.3f} {y:.3f} {z:.3f} m from the {origin}, looking along {forward}, {math.degrees(view['fov']):.0f}° high"
 
 
 def _verified(folder: Path) -> dict[str, bytes]:
@@ -313,6 +343,8 @@ def main() -> int:
     print(f"{spec['task']} on {robot} at {spec['control_hz']:g} Hz: {size:,} parameters")
     for key in policy._inputs:
         print(f"  in   {key}: {spec['observations'][key]['dtype']} {spec['observations'][key]['shape']}")
+        if key in spec.get("viewpoints", {}):
+            print(f"         {described(spec['viewpoints'][key])}")
     print(f"  out  action: float32 [{len(spec['action']['names'])}] in [-1, 1]: {' '.join(spec['action']['names'])}")
     print(f"self-test: {policy.about['selftest']['count']} observations, largest difference {policy.error:.1e}")
     print(f"one action: {p50:.3f} ms (median), {p99:.3f} ms (99 %)")

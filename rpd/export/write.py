@@ -24,6 +24,7 @@ from rpd.students.diffusion.policy import DiffusionPolicy
 from rpd.students.io import pretrained
 from rpd.students.io.files import file_digest, write_bytes
 from rpd.students.io.outputs import staged
+from rpd.students.training_range import training_range
 
 REQUIREMENTS = b"numpy>=1.26\nonnxruntime>=1.20\n"
 """Requirements of the robot's computer."""
@@ -101,6 +102,7 @@ def _files(
         "frames": parts.spec.frames,
         "chunks": parts.chunks,
         "parameters": sum(p.numel() for part in parts.networks.values() for p in part.module.parameters()),
+        "training": training_range(policy, spec),
         "selftest": {"count": len(parts.answers), "origin": parts.origin},
         "made_by": {
             "policy": str(source),

@@ -37,6 +37,8 @@ class Played:
     """Frame with the policy's answer to each observation, by the tick of the observation."""
     end: Message | None = None
     """Frame that ends the episode; None if it was not written, or is lost."""
+    outside: dict[str, float] = field(default_factory=dict)
+    """State entries of the first observation outside of the training, in standard deviations."""
     cut: bool = False
     """Whether frames after the last tick are lost, including the outcome."""
 
@@ -103,6 +105,8 @@ class Record:
             self._headless = True
         elif kind == "end":
             self.played[-1].end = frame
+        elif kind == "outside":
+            self.played[-1].outside = frame["entries"]
         elif kind == "stop_failure":  # the end frame has it, too
             return
         else:

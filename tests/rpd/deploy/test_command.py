@@ -5,8 +5,13 @@ import pytest
 
 from rpd.cli.main import main
 from rpd.datasets.deploy_log.reader import Record
-from rpd.deploy import session
+from rpd.deploy import consent
+from rpd.deploy.robots.ur import URDriver
+from rpd.envs.config import EnvConfig
 from rpd.envs.errors import ConfigError
+from rpd.envs.registry import make
+from rpd.students.actor_critic import ActorCritic
+from rpd.students.config import StudentConfig
 
 
 def test_image_policy_moves_the_simulated_robot(tmp_path, capsys, monkeypatch, patient_robot):
@@ -29,7 +34,7 @@ def test_image_policy_moves_the_simulated_robot(tmp_path, capsys, monkeypatch, p
 
 def test_real_robot_requires_confirmation_at_a_terminal(monkeypatch):
     with pytest.raises(ConfigError, match="confirmed at a terminal, or not at all"):
-        session._confirm("ur5e")
+        consent.confirm_motion("ur5e")
 
     class Terminal(io.StringIO):
         def isatty(self):
@@ -37,9 +42,9 @@ def test_real_robot_requires_confirmation_at_a_terminal(monkeypatch):
 
     monkeypatch.setattr("sys.stdin", Terminal("yes\n"))
     with pytest.raises(ConfigError, match="'yes' is not ur5e"):
-        session._confirm("ur5e")
+        consent.confirm_motion("ur5e")
     monkeypatch.setattr("sys.stdin", Terminal("ur5e\n"))
-    session._confirm("ur5e")
+    consent.confirm_motion("ur5e")
 
 
 def test_mismatch_is_refused_before_start(capsys, tmp_path):
@@ -52,3 +57,14 @@ def test_mismatch_is_refused_before_start(capsys, tmp_path):
     ):
         assert main(words) == 2
         assert says in capsys.readouterr().err
+
+
+def test_policy_that_cannot_fit_is_refused_before_the_sdk(tmp_path, capsys, monkeypatch):
+    """A policy of a Panda on a UR5e."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(URDriver, "connect", lambda self: pytest.fail("the SDK is asked for"))
+    panda = make("tabletop/Reach", EnvConfig(num_envs=1, obs_mode="rgb", image_size=32))
+    small = {"hidden_dims": (8,), "image_feature_dim": 8, "image_channels": (8, 8)}
+    ActorCritic(panda.spec, StudentConfig(**small)).save_pretrained(tmp_path / "policy")
+    assert main(["deploy", "policy", "--robot", "ur5e", "--dry-run", "True", "--out", "a.rpdlog"]) == 2
+    assert "robot differ: policy (tabletop/Reach) has panda" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from collections import deque
 import numpy as np
 import pytest
 
+from rpd.datasets.deploy_log.reader import Record
 from rpd.deploy import config as configs
 from rpd.deploy import safety
 from rpd.deploy.camera_process import Newest
@@ -207,3 +208,17 @@ def test_unexpected_error_of_an_sdk_ends_the_episode_with_a_stop(rig, monkeypatc
         outcome = deployed.run(steps=3)
     assert (outcome.reason, outcome.fault, outcome.stop_failure) == ("KeyError: 'firmware'", True, None)
     assert deployed.settled()[0]["stopped"]
+
+
+def test_beginning_outside_of_the_training_is_logged_and_recorded(rig, caplog, monkeypatch):
+    deployed = rig()
+    names = deployed.loop.context.policy.spec.state_names
+    training = {"names": [names[0], names[1]], "mean": [10.0, 0.0], "std": [1.0, 100.0]}
+    monkeypatch.setattr(deployed.loop.context.policy, "training", training)
+    deployed.loop.record({"kind": "episode", "seed": 0, "instruction": "go"})
+    outcome = deployed.run(steps=3)
+    assert list(outcome.outside) == [names[0]] and outcome.outside[names[0]] < -5
+    assert f"outside of what the policy was trained on: {names[0]} by -" in caplog.text
+    (played,) = Record(deployed.path).played
+    assert played.outside == outcome.outside and len(played.ticks) == 3
+    assert names[0] in facts([outcome])["outside of training"]

@@ -16,7 +16,8 @@ from rpd.export.runtime import BadObservation
 from rpd.export.write import write
 from rpd.policies.exported import ExportedPolicy
 from rpd.policies.made_for import made_for
-from tests.rpd.export.conftest import trained, world
+from rpd.students.training_range import training_range
+from tests.rpd.export.conftest import KINDS, READS, trained, world
 
 UNSOUND = (np.nan, np.inf, -np.inf, 1e30, -1e30)
 
@@ -85,3 +86,39 @@ def test_evaluation_error_is_one_line(mlp):
     obs["state"][2, 0] = torch.nan
     with pytest.raises(RunFault, match=rf"policy .*: observation 'state' .*: {env.spec.state_names[0]} = nan"):
         policy.act(obs, [""] * 4)
+
+
+def test_entries_outside_of_the_training_are_reported_with_their_distance(mlp):
+    policy, written = mlp
+    names, training = written.spec["state_names"], written.about["training"]
+    assert set(training["names"]) == {n for n, scaled in zip(names, written.spec["state_scaled"], strict=True) if not scaled}
+    by_name = dict(zip(training["names"], zip(training["mean"], training["std"], strict=True), strict=True))
+    np.testing.assert_allclose(training["mean"], policy.state_normalizer.mean[~policy.state_normalizer.scaled])
+    state = np.array([by_name[name][0] if name in by_name else 0.0 for name in names])
+    assert written.outside_training({"state": state}) == {}
+    far, near = training["names"][0], training["names"][1]
+    state[names.index(far)] -= 7.5 * by_name[far][1]
+    state[names.index(near)] += 4.9 * by_name[near][1]
+    assert written.outside_training({"state": state}) == {far: pytest.approx(-7.5, rel=1e-3)}
+    with pytest.raises(BadObservation, match="no number"):
+        written.outside_training({"state": np.where(np.arange(len(state)) == 0, np.nan, state)})
+
+
+def test_export_without_a_training_range_reports_nothing(mlp):
+    """Exports of earlier versions."""
+    written = mlp[1]
+    about = {**written.about, "spec": written.spec}
+    del about["training"]
+    older = type(written)(written.folder, about, {"policy": lambda inputs: inputs[0]})
+    assert older.outside_training({"state": np.full(len(written.spec["state_names"]), 1e5)}) == {}
+
+
+def test_training_range_of_a_generalist_has_the_entries_of_its_robot():
+    env, policy = world("generalist"), KINDS["generalist"][1](world("generalist"))
+    policy.adapt_to(env.spec)
+    found = training_range(policy, env.spec)
+    assert (
+        set(found["names"]) <= set(env.spec.state_names) and len(found["names"]) == len(found["mean"]) == len(found["std"]) > 0
+    )
+    groups = {name.split(".")[0] for name in found["names"]}
+    assert groups <= set(READS)

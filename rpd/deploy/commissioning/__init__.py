@@ -1,0 +1,1 @@
+"""Commissioning of a robot: from its first connection to a first dry run, step by step."""
