@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +21,11 @@ from torch import Tensor
 from rpd.core.distributed import SOLO, World
 from rpd.core.files import write_json
 from rpd.envs.errors import ConfigError, RunFault
+from rpd.runs import checkpoint_folders as folders
+from rpd.runs.checkpoint_folders import MANIFEST
+from rpd.runs.provenance import trained_by
 from rpd.runs.training_state import load_optimizer, load_rng, optimizer_tensors, rng_tensors
-from rpd.students.io.files import digest, file_digest, mismatch, sync_folder, write_bytes
+from rpd.students.io.files import digest, file_digest, mismatch, write_bytes
 from rpd.students.io.policy_path import checkpoint_steps, resolve_policy
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
     "optimizer_tensors", "resolve_policy", "rng_tensors", "save",
 ]  # fmt: skip
 
-TENSORS, STATE, MANIFEST = "training_state/tensors.safetensors", "training_state/state.json", "manifest.json"
+TENSORS, STATE = "training_state/tensors.safetensors", "training_state/state.json"
 RANK_TENSORS, RANK_STATE = "training_state/rank-{:05d}.safetensors", "training_state/rank-{:05d}.json"
 FORMAT = 4
 """Version of the training state; increased whenever a trainer saves or expects something else. Version 1 had no number."""
@@ -109,18 +110,18 @@ def save(
         with _written(target, world):
             if world.is_first:
                 root.mkdir(parents=True, exist_ok=True)
-                _clear(root)  # of a process that was killed
+                folders.clear(root)  # of a process that was killed
                 _write(temporary, step, policy, tensors, meta, world.size)
         with _written(target, world):
             own = own or RankState({}, {})
             _write_state(temporary, RANK_TENSORS.format(world.rank), RANK_STATE.format(world.rank), own.tensors, own.meta)
         with _written(target, world):
             if world.is_first:
-                _publish(temporary, target)
-                _prune(root, step, keep)
+                folders.publish(temporary, target)
+                folders.prune(root, step, keep)
     finally:
         if world.is_first:
-            _clear(root)
+            folders.clear(root)
     return target
 
 
@@ -158,7 +159,7 @@ def check_format(run_dir: Path) -> None:
     known = (_format(path) for path in reversed(checkpoint_steps(Path(run_dir) / "checkpoints")))
     if (found := next((n for n in known if n is not None), FORMAT)) != FORMAT:
         raise ConfigError(
-            f"{run_dir} was trained by another version of rpd{_trained_by(Path(run_dir))}: its training state has format "
+            f"{run_dir} was trained by another version of rpd{trained_by(Path(run_dir))}: its training state has format "
             f"{found}, this version resumes format {FORMAT}: resume it with that version, or start a new run from its policy "
             f"(rpd train TASK --pretrained-path {run_dir})"
         )
@@ -197,8 +198,8 @@ def _latest(run_dir: Path, world: World) -> tuple[Checkpoint, list[str]]:
         except CorruptCheckpoint as problem:
             problems.append(str(problem))
         else:
-            _clear(root)
-            _link(root / "last", path.name)
+            folders.clear(root)
+            folders.link(root / "last", path.name)
             return sound, problems
     reason = "; ".join(problems) or "it has none (was the run interrupted before the first one?)"
     raise ConfigError(f"{run_dir}: no sound checkpoint to resume from: {reason}")
@@ -219,17 +220,6 @@ def _write_state(folder: Path, tensor_file: str, file: str, tensors: dict[str, T
 def _read_own(path: Path, rank: int) -> RankState:
     tensors = load_tensors((path / RANK_TENSORS.format(rank)).read_bytes())
     return RankState(tensors, json.loads((path / RANK_STATE.format(rank)).read_bytes()))
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    """Add the manifest to a folder that every rank has written to, and give it its final name."""
-    files = sorted(path for path in temporary.rglob("*") if path.is_file())
-    write_json(temporary / MANIFEST, {"files": {str(path.relative_to(temporary)): file_digest(path) for path in files}})
-    if target.exists():
-        target.rename(target.with_name(f".tmp-old-{target.name}"))
-    temporary.rename(target)
-    sync_folder(target.parent)
-    _link(target.with_name("last"), target.name)
 
 
 @contextlib.contextmanager
@@ -268,37 +258,3 @@ def _format(path: Path) -> object:
         return dict(json.loads(data)).get("format", 1) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _trained_by(run_dir: Path) -> str:
-    """Version and commit in a run's env.json, in parentheses; empty if unknown."""
-    try:
-        info = json.loads((run_dir / "env.json").read_bytes())
-        commit = f", commit {info['git']['commit'][:12]}" if info.get("git") else ""
-        return f" (rpd {info['versions']['rpd']}{commit})"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ""
-
-
-def _link(link: Path, target: str) -> None:
-    """Create or replace a relative symbolic link atomically."""
-    temporary = link.with_name(f".tmp-{link.name}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
-
-
-def _prune(root: Path, step: int, keep: int) -> None:
-    """Keep the newest `keep` checkpoints up to `step`."""
-    steps = checkpoint_steps(root)
-    past = [p for p in steps if int(p.name) <= step]
-    for path in steps:
-        if path not in past[-keep:]:  # renamed first, so that a partly deleted one is never taken for a checkpoint
-            path.rename(path.with_name(f".tmp-{path.name}"))
-    _clear(root)
-
-
-def _clear(root: Path) -> None:
-    """Delete temporary folders."""
-    for path in root.glob(".tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)

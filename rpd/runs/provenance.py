@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -78,3 +79,13 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def trained_by(run_dir: Path) -> str:
+    """Version and commit in a run's env.json, in parentheses; empty if unknown."""
+    try:
+        info = json.loads((run_dir / "env.json").read_bytes())
+        commit = f", commit {info['git']['commit'][:12]}" if info.get("git") else ""
+        return f" (rpd {info['versions']['rpd']}{commit})"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
