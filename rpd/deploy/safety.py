@@ -21,8 +21,8 @@ from rpd.envs.control.joint_limiter import EPSILON
 
 Array = NDArray[np.floating]
 
-SCALES = (1.0, 0.75, 0.5, 0.25, 0.1)
-"""Fractions of the requested motion beyond braking that are tried if the full motion violates a limit of tool or links."""
+LEAST = 0.1
+"""Fraction of the requested motion beyond braking that is tried first if the full motion violates a limit of tool or links."""
 INSTANT = 1e-3  # s, of measured motion from which the speed of the tool follows
 
 
@@ -125,14 +125,20 @@ def filter_command(
     clamps = [name for name, arms in changed if arms[0]]
     bounded, braked = limited.velocity[0], joint_limiter.slower(before.velocity, limits, period)
     near: Near | None = None
-    for scale in SCALES:
+
+    def attempt(scale: float) -> JointCommand | None:
+        nonlocal clamps, near
         command = _move(before.position, braked + scale * (bounded - braked), limits, period)
         violated = _violations(before.position, command, limits, body, period)
-        if not violated:
-            return FilteredCommand(command, tuple(clamps), near)
         clamps += [name for name in violated if name not in clamps]
         near = violated.get("collision") or near
-    return FilteredCommand(_move(before.position, braked, limits, period), tuple(clamps), near)
+        return None if violated else command
+
+    command = attempt(1.0)
+    if command is None and (slow := attempt(LEAST)) is not None:
+        half = attempt(0.5)
+        command = attempt(0.25 if half is None else 0.75) or half or slow
+    return FilteredCommand(command or _move(before.position, braked, limits, period), tuple(clamps), near)
 
 
 def after_gap(
