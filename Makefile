@@ -22,7 +22,7 @@ test: .venv/.dev ## Run the whole test suite, ManiSkill included
 
 test-lerobot: .venv/.dev ## Test the LeRobot driver with the real lerobot, in an environment of its own
 	@bash scripts/lerobot_venv.sh
-	.venv-lerobot/bin/python -m pytest tests/rpd/deploy/wire/test_lerobot.py
+	.venv-lerobot/bin/python -m pytest tests/rpd/deploy/wire/test_lerobot.py tests/rpd/deploy/wire/test_commissioning.py -k 'lerobot or so101'
 
 test-fast: .venv/.dev ## Run the tests that take less than a minute together, without ManiSkill, LIBERO and a GPU
 	$(BIN)/pytest -n 2 -m "not slow and not maniskill and not libero and not gpu"
