@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from rpd.cli.main import main
 from rpd.envs import registry as envs
 from rpd.envs.config import EnvConfig
 from rpd.envs.specs import EnvSpec, Viewpoint
+from rpd.export.runtime import described
 from tests.envs.test_specs import spec
 
 SIZE = 128
@@ -129,3 +131,12 @@ def test_spec_without_viewpoints_is_read(tabletop):
     del stored["viewpoints"]
     assert EnvSpec.model_validate(stored) == tabletop.spec.model_copy(update={"viewpoints": {}})
     assert spec().viewpoints == {}
+
+
+def test_viewpoint_reads_the_same_in_the_list_and_in_an_exported_policy(tabletop, capsys):
+    view = tabletop.spec.viewpoints["image.wrist"]
+    assert described(view.model_dump()) == str(view)
+    assert str(view).startswith("-0.120 0.000 -0.110 m from the tool, looking along +0.57 +0.00 +0.82, 70° high")
+    assert main(["list", "cameras", "wrist"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("from the tool") >= 6 and "so101" in out and "front" not in out
