@@ -113,6 +113,8 @@ class ControlLoop:
             out.stopped_at, out.stop_failure = self.stop()
         if out.stop_failure is not None:
             out.fault = True
+        if out.fault:  # at once: closing an SDK that is out of order takes seconds, or crashes
+            LOG.error(f"the episode ends: {out.reason}")
         self._tick += ticks
         return out
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from rpd.deploy.robots.base import Array, RobotDriver, RobotLost, RobotState
 from rpd.envs.errors import ConfigError
@@ -82,6 +82,10 @@ class DeviceThread:
         deadline: age of the newest state from which a call that has not returned is an error, s.
     """
 
+    left_open: ClassVar[list[DeviceThread]] = []
+    """Devices of this process that have not closed. They are kept: the destructor of an SDK may wait for its threads, with
+    Python's global lock held."""
+
     def __init__(self, driver: RobotDriver, period: float, deadline: float) -> None:
         self.driver, self.spec, self.resets = driver, driver.spec, driver.resets
         self._patience, self._deadline = PATIENCE * period, deadline
@@ -92,6 +96,7 @@ class DeviceThread:
         self._error: BaseException | None = None
         self._stopping = self._overtaken = self._closed = False
         self._stops: list[Attempt] = []
+        self._stop_lock = threading.Lock()
 
     def connect(self) -> None:
         """See `RobotDriver`; an SDK that does not return within `CONNECT_TIMEOUT` is an error.
@@ -138,6 +143,24 @@ class DeviceThread:
             self._stopping = True
             self._pending.clear()
             self._overtaken |= not self._changed.wait_for(lambda: self._running is None, SETTLE)
+        with self._stop_lock:
+            self._stop()
+
+    def close(self) -> None:
+        """See `RobotDriver`; an SDK that blocks or fails is left as it is: the robot has been stopped before."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        attempt = Attempt(self.driver.close)
+        if not attempt.wait(CLOSE_TIMEOUT):
+            DeviceThread.left_open.append(self)
+            LOG.warning(f"robot {self.spec.name}: its connection does not close, and is left open")
+        elif attempt.error is not None:
+            DeviceThread.left_open.append(self)
+            LOG.warning(f"robot {self.spec.name}: its connection does not close: {attempt.error}")
+
+    def _stop(self) -> None:
+        """Send the stop commands; see `stop`."""
         began = time.monotonic()
         if not self._stops or self._stops[0].ended:  # else it is blocked since an earlier attempt
             self._stops = [Attempt(self.driver.stop)]
@@ -149,17 +172,6 @@ class DeviceThread:
             if time.monotonic() > began + STOP_TIMEOUT or all(attempt.ended for attempt in self._stops):
                 raise self._refusal()
             time.sleep(POLL)
-
-    def close(self) -> None:
-        """See `RobotDriver`; an SDK that blocks is left as it is."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        attempt = Attempt(self.driver.close)
-        if not attempt.wait(CLOSE_TIMEOUT):
-            LOG.warning(f"robot {self.spec.name}: its connection does not close, and is left open")
-        elif attempt.error is not None:
-            raise attempt.error
 
     def _refusal(self) -> BaseException:
         """Return the reason why no stop command succeeded."""
@@ -212,4 +224,4 @@ class DeviceThread:
                 again = self._overtaken and name == "command"
                 self._changed.notify_all()
             if again:  # the robot was stopped while this command was blocked: it may move again
-                Attempt(self.driver.stop)
+                Attempt(self.stop)

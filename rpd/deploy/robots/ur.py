@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,7 +48,7 @@ class URDriver:
         self._opening: Polled | None = None
         self._moves: Sent | None = None
         self._freshness = Freshness()
-        self._watched = self._stopped = False
+        self._watched = self._stopped = self._closed = False
 
     def connect(self) -> None:
         """See `RobotDriver`."""
@@ -69,9 +70,9 @@ class URDriver:
     def read(self) -> RobotState:
         """See `RobotDriver`."""
         receive, opening = self._receive, self._opening
-        if not receive.isConnected() or opening is None or opening.failed:
-            reason = "it has closed the connection" if opening is None or not opening.failed else f"gripper: {opening.failed}"
-            raise RobotLost(f"robot {self.spec.name}: {reason}")
+        self._check_connected()
+        if opening is None or opening.failed:
+            raise RobotLost(f"robot {self.spec.name}: gripper: {opening.failed if opening else 'not connected'}")
         return RobotState(
             time=self._freshness.time(receive.getTimestamp()),
             joints=np.array(receive.getActualQ()),
@@ -85,6 +86,7 @@ class URDriver:
         """See `RobotDriver`."""
         if self._stopped:
             return
+        self._check_connected()
         if not self._watched:  # not before: the watchdog would stop the script while a person confirms the start
             self._watched = self._control.setWatchdog(1 / self._config.watchdog.command_timeout)
             if not self._watched:
@@ -101,6 +103,7 @@ class URDriver:
     def stop(self) -> None:
         """See `RobotDriver`."""
         self._stopped = True
+        self._check_connected()
         try:
             if self._control.servoStop(DECELERATION):
                 return
@@ -122,18 +125,38 @@ class URDriver:
             raise RobotLost(f"robot {self.spec.name}: its dashboard server answers {answer!r} to stop: use its emergency stop")
 
     def close(self) -> None:
-        """See `RobotDriver`."""
+        """See `RobotDriver`.
+
+        Raises:
+            RobotLost: the connection is lost, and ur_rtde is reconnecting: it must not be called any more.
+        """
+        if self._closed:
+            return
+        self._closed = True
         if self._moves is not None:
             self._moves.close()
         if self._opening is not None:
             self._opening.close()
         if self._gripper is not None:
             self._gripper.close()
-        if self._control is not None:
-            self._control.stopScript()
-            self._control.disconnect()
-        if self._receive is not None:
-            self._receive.disconnect()
+        self._check_connected()
+        with contextlib.ExitStack() as stack:  # each, whether or not the others fail
+            if self._receive is not None:
+                stack.callback(self._receive.disconnect)
+            if self._control is not None:
+                stack.callback(self._control.disconnect)
+                stack.callback(self._control.stopScript)
+
+    def _check_connected(self) -> None:
+        """Raise if the controller has closed the connection.
+
+        ur_rtde's control interface then reconnects by itself, in a thread: a call of it meanwhile may crash the process.
+
+        Raises:
+            RobotLost: it has.
+        """
+        if self._receive is not None and not self._receive.isConnected():
+            raise RobotLost(f"robot {self.spec.name}: it has closed the connection")
 
     def _halted(self) -> str | None:
         """Return the reason why the controller has stopped, or None."""

@@ -173,6 +173,13 @@ def test_connection_that_blocks_is_an_error(monkeypatch):
     arm.released.set()
 
 
+def test_close_that_fails_is_a_warning(make, caplog):
+    device = make()
+    device.driver.failing = {"close"}
+    device.close()
+    assert "its connection does not close: robot arm: close fails" in caplog.text
+
+
 def test_close_that_blocks_is_left_alone(make, monkeypatch, caplog):
     monkeypatch.setattr(device_thread, "CLOSE_TIMEOUT", 0.1)
     device = make()
