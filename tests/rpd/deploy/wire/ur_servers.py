@@ -8,14 +8,16 @@ number), ``jump`` (a joint that is far away), ``gripper silent``, ``gripper wron
 import contextlib
 import socket
 import struct
-import threading
 import time
 from collections import deque
 
 import numpy as np
 
+from tests.rpd.deploy.wire.process import serve
+
+RTDE = 30004
 RATE = 250.0  # packages per second
-LATE = 0.6  # s
+LATE = 1.0  # s
 HEADER = struct.Struct(">HB")
 VERSION, PROTOCOL, OUTPUTS, INPUTS, START, PAUSE, DATA = 118, 86, 79, 73, 83, 80, 85
 CODES = {"DOUBLE": "d", "UINT32": "I", "INT32": "i", "UINT64": "Q", "VECTOR3D": "3d", "VECTOR6D": "6d", "VECTOR6INT32": "6i"}
@@ -38,22 +40,6 @@ def kind(name):
     return "VECTOR6D" if name.startswith(VECTORS) else "DOUBLE"
 
 
-def serve(host, port, handle):
-    """Call ``handle(socket)`` in a thread for each connection."""
-    listening = socket.create_server((host, port))
-
-    def one(end):
-        with end, contextlib.suppress(OSError):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            handle(end)
-
-    def accept():
-        while True:
-            threading.Thread(target=one, args=(listening.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-
-
 class Faults:
     """Names of the active faults."""
 
@@ -70,7 +56,7 @@ class Stream:
 
     def __init__(self, host, controller, faults):
         self.controller, self.faults, self.clients = controller, faults, []
-        serve(host, 30004, lambda end: Client(end, self).run())
+        serve((host, RTDE), lambda end: Client(end, self).run())
 
     def reset(self):
         """Reset every connection."""
@@ -123,8 +109,9 @@ class Client:
 
     def take(self, order, payload):
         if order == DATA:
-            names, shape = self.inputs[payload[0]]
-            self.stream.controller.receive(names, shape.unpack(payload[1:]))
+            names, shape = self.inputs.get(payload[0], ((), struct.Struct("")))
+            if names and len(payload) == 1 + shape.size:  # ur_rtde sends others while it reconnects
+                self.stream.controller.receive(names, shape.unpack(payload[1:]))
         elif order in (OUTPUTS, INPUTS):
             names = [name for name in payload[8 if order == OUTPUTS else 0 :].decode().strip("\0").split(",") if name]
             recipe = names, struct.Struct(">" + "".join(CODES[kind(name)] for name in names))
@@ -181,7 +168,7 @@ def serve_dashboard(host, controller, faults):
                 faults.wait_until_it_answers()
                 end.sendall(answer(line.decode().strip()).encode() + b"\n")
 
-    serve(host, 29999, handle)
+    serve((host, 29999), handle)
 
 
 def serve_scripts(host, controller):
@@ -195,7 +182,7 @@ def serve_scripts(host, controller):
                 controller.play()
                 script = b""
 
-    serve(host, 30003, handle)
+    serve((host, 30003), handle)
 
 
 def serve_gripper(host, arm, faults):
@@ -212,4 +199,4 @@ def serve_gripper(host, arm, faults):
                 answer = f"POS {round(255 * (1 - min(max(arm.sensed.opening, 0.0), 1.0)))}" if words[0] == "GET" else "ack"
                 end.sendall(b"?" if "gripper wrong" in faults.active else answer.encode())
 
-    serve(host, 63352, handle)
+    serve((host, 63352), handle)
