@@ -25,7 +25,7 @@ class EpisodeInfo:
     episode_return: Tensor
     """Undiscounted sum of rewards, float32."""
     length: Tensor
-    """Undiscounted return, float32."""
+    """Control steps, int64."""
     success_once: Tensor
     """bool: the task was solved at some step."""
     success_at_end: Tensor
@@ -34,6 +34,10 @@ class EpisodeInfo:
     """Seed of the episode, int64; equal seeds give equal first observations (see `VectorEnv.reset`)."""
     solved_after: Tensor | None = None
     """Control steps until first success, int64, valid where `success_once`. None: success ends episodes."""
+    violated: Tensor | None = None
+    """bool: hand, fingers or links came too near to the table, the base or each other. None: not measured."""
+    limited: Tensor | None = None
+    """Share of the commands that a limit of the arm changed, float32. None: not measured."""
 
 
 @dataclass(frozen=True)

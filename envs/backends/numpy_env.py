@@ -32,6 +32,10 @@ class ArrayEnv(VectorEnv):
     def _observe(self, ids: np.ndarray) -> TensorDict:
         """Current observation of the environments `ids` [K]."""
 
+    def _arm_measures(self, ids: np.ndarray) -> dict[str, Tensor]:
+        """Measures of the arm in the ending episodes of the environments `ids` [K], by field of `EpisodeInfo`."""
+        return {}
+
     def reset(self, seed: int, random_start_length: bool = False) -> TensorDict:
         """See `VectorEnv.reset`."""
         everyone = np.arange(self.num_envs)
@@ -78,6 +82,7 @@ class ArrayEnv(VectorEnv):
                 success_once=self._tensor(s["success_once"][ended]),
                 success_at_end=self._tensor(success[ended]),
                 seed=self._tensor(s["seed"][ended]),
+                **self._arm_measures(ended),
             )
             self._begin(ended, next_seed(s["seed"][ended]))
         return Step(

@@ -28,6 +28,7 @@ from rpd.envs.tabletop.observations import Readings
 from rpd.envs.tabletop.tasks import COLORS, TASKS
 from rpd.envs.vector_env import Step
 
+MARGIN = 0.002  # m: an arm nearer than this to the table or to itself counts as a violation
 DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE = ("front",), 64
 _PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 
@@ -85,6 +86,8 @@ class TabletopEnv(ArrayEnv):
             **episode_arrays(n),
             "target_pos": np.zeros((n, 3)),  # target pose of the controller
             "target_quat": np.zeros((n, 4)),
+            "violated": np.zeros(n, dtype=bool),  # in this episode
+            "limited": np.zeros(n, dtype=np.int64),  # commands of this episode that a limit of the arm changed
             "command_velocity": np.zeros((n, len(self._world.arm))),  # of the servo goals
             "pending": np.zeros((n, self.robot.delay + domain_randomization.MAX_DELAY, 7)),  # commands not yet applied
             "delay": np.zeros(n, dtype=np.int64),  # in addition to the robot's own
@@ -162,6 +165,7 @@ class TabletopEnv(ArrayEnv):
         s["target_pos"][ids] = now.tcp[ids]
         s["target_quat"][ids] = kinematics.mat_to_quat(now.hand(ids))
         s["command_velocity"][ids] = 0
+        s["violated"][ids], s["limited"][ids] = False, 0
 
     # A step -------------------------------------------------------------------------------------------------------
 
@@ -176,6 +180,7 @@ class TabletopEnv(ArrayEnv):
             raise NonFiniteError(
                 "environment", f"{self.spec.task}: state of environments {np.flatnonzero(~finite).tolist()[:8]}"
             )
+        self._state["violated"] |= (self._now.nearest() < MARGIN).any(axis=1)
         moved = self._now.tcp - before
         frame = self._now.frame(tcp_speed=np.sqrt((moved**2).sum(axis=1)) * self.spec.control_hz)
         terminated = self.task.success(frame)
@@ -210,7 +215,9 @@ class TabletopEnv(ArrayEnv):
         limited = joint_limiter.limit(goals, before, s["command_velocity"], limits, CONTROL_PERIOD)
         s["command_velocity"] = limited.velocity
         self._ctrl[:, :n] = joint_limiter.moved(before, limited.velocity, limits, CONTROL_PERIOD)
-        late = np.flatnonzero(limited.joint | limited.speed | limited.acceleration)
+        changed = limited.joint | limited.speed | limited.acceleration
+        s["limited"] += changed
+        late = np.flatnonzero(changed)
         if (
             late.size
         ):  # the target waits for the arm: one that ran ahead would carry it past the place where the policy stops it
@@ -221,6 +228,14 @@ class TabletopEnv(ArrayEnv):
         opening = np.where(command[:, 6:7] > 0, robot.opening / 2, 0.0)
         fingers = self._ctrl[:, n:]
         self._ctrl[:, n:] = fingers + np.clip(opening - fingers, -self._finger_step, self._finger_step)
+
+    def _arm_measures(self, ids: np.ndarray) -> dict[str, Tensor]:
+        """See `ArrayEnv`; an ideal arm touches nothing and has no limits."""
+        if self._config.limits == IDEAL:
+            return {}
+        s = self._state
+        share = (s["limited"][ids] / s["elapsed"][ids]).astype(np.float32)
+        return {"violated": self._tensor(s["violated"][ids]), "limited": self._tensor(share)}
 
     # Observations -------------------------------------------------------------------------------------------------
 

@@ -49,11 +49,13 @@ class LiveTabletop(TabletopEnv):
                 f"robot {self.robot.name} has a command delay, which deployment does not simulate: choose another"
             )
         self._ticks, self._solved, self._before = 0, False, np.zeros((1, 3))
+        self._opening = self.robot.opening / 2  # commanded, of each finger
 
     def begin(self, seed: int) -> None:
         """Start the episode of a seed."""
         self._begin(np.arange(1), np.array([seed]))
         self._ticks, self._solved, self._before = 0, False, self._now.tcp.copy()
+        self._opening = self.robot.opening / 2
 
     def drive(self, joints: np.ndarray, opening: float | None) -> None:
         """Set the servo goals.
@@ -64,10 +66,12 @@ class LiveTabletop(TabletopEnv):
         """
         self._ctrl[0, : len(joints)] = joints
         if opening is not None:
-            self._ctrl[0, len(joints) :] = opening * self.robot.opening / 2
+            self._opening = opening * self.robot.opening / 2
 
     def advance(self) -> None:
         """Step the simulation by `TIMESTEP`."""
+        fingers, step = self._ctrl[0, len(self.robot.joints) :], self._finger_step / SUBSTEPS
+        fingers += np.clip(self._opening - fingers, -step, step)
         self._batch.step(nstep=1)
         self._ticks += 1
         if self._ticks % SUBSTEPS == 0:

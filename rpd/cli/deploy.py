@@ -19,6 +19,7 @@ from rpd.deploy.requested_motion import describe, requested_motion
 from rpd.deploy.robots.device_thread import DeviceThread
 from rpd.deploy.session import deploy
 from rpd.deploy.summary import facts
+from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from rpd.reporting import tables
 from rpd.students.io.outputs import claimed_file, unused_file
@@ -28,7 +29,11 @@ NOT_STOPPED = 3
 
 def main(options: DeployConfig) -> int:
     """Deploy and print; returns the exit code: 1 after a fault, `NOT_STOPPED` if the robot did not take the stop command."""
+    if options.simulate and options.driver is not None:
+        raise ConfigError("--simulate runs the simulated arm, and --driver another: leave out one")
     config = configs.load(options.robot, options.driver)
+    if options.simulate:
+        config = configs.simulated(config)
     stem = f"deploy-{time.strftime('%Y%m%d-%H%M%S')}-{Path(options.robot).stem}"
     out = options.out or unused_file(Path("runs"), stem, ".rpdlog")
     with claimed_file(out, f"{out} exists already: name another --out"):

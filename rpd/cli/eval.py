@@ -72,12 +72,15 @@ def _show(measured: Measurement) -> None:
     table = Table(title=f"{spec.task} · {spec.embodiment.name}", title_justify="left", header_style="bold")
     table.add_column("policy", overflow="fold")
     more = ("travel time", "weighted") if spec.course else ("at end",)  # success ends a course
-    for column in ("success (95 %)", "return", "length", *more):
+    arm = any(r.violations is not None for r in measured.results)
+    for column in ("success (95 %)", "return", "length", *more, *(("violations", "limited") if arm else ())):
         table.add_column(column, no_wrap=True)
     for r in measured.results:
         at_end = [str(sum(e.success_at_end for e in r.episodes))]
         times = ["–" if t is None else f"{t:.1f} s" for t in (r.travel_time, r.weighted_travel_time)]
-        numbers = (f"{r.mean_return:.2f}", f"{r.mean_length:.1f}", *(times if spec.course else at_end))
+        numbers = [f"{r.mean_return:.2f}", f"{r.mean_length:.1f}", *(times if spec.course else at_end)]
+        if arm:
+            numbers += ["–" if r.violations is None else str(r.violations), "–" if r.limited is None else f"{r.limited:.0%}"]
         table.add_row(r.policy, rate_text(r.to_dict()), *numbers)
     console = Console()
     show(table, console)

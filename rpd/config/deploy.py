@@ -55,6 +55,8 @@ class DeployConfig(BaseModel):
     """Robot that ships (see configs/robots), or a YAML file of your own."""
     driver: str | None = None
     """Driver of your own, FILE.py:Class, in place of the one in the robot's file; see `rpd robot contract`."""
+    simulate: bool = False
+    """Run a real robot's file with the simulated arm in place of the driver and the cameras."""
     host: str | None = None
     """Address of the robot, overrides the one in its file."""
     task: str | None = None

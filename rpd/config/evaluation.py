@@ -30,11 +30,13 @@ class EvalConfig(BaseModel):
     robot: str | None = None
     """Robot; default: the one that the policy was trained on, else the task's."""
     reward: Literal["dense", "sparse"] | None = None
-    """Reward mode. This and the next eight options: see env.* in `rpd train --help`; default: as in the policy's training."""
+    """Reward mode. This and the next nine options: see env.* in `rpd train --help`; default: as in the policy's training."""
     max_episode_steps: int | None = Field(None, ge=1)
     """Control steps before an episode is truncated; default on another task or robot: that task's own."""
     domain_randomization: tuple[str, ...] | None = None
     """Domain randomization."""
+    limits: Literal["published", "none"] | None = None
+    """Limits of the arm."""
     control_mode: str | None = None
     """ManiSkill: controller."""
     rendering: Literal["stock", "cheap"] | None = None

@@ -9,7 +9,7 @@ from rpd.envs.errors import ConfigError
 NUMBERS = frozenset({
     "n", "successes", "rate", "interval", "mean_return", "mean_length", "mean_rate", "travel_time", "weighted_travel_time",
     "seed", "ret", "length", "success_once", "success_at_end", "solved_after", "steps", "wall_s", "teacher_queries", "diff",
-    "lo", "hi", "curve", "bytes", "frames", "solved", "episodes", "bytes_per_frame",
+    "lo", "hi", "curve", "bytes", "frames", "solved", "violations", "limited", "episodes", "bytes_per_frame",
 })  # fmt: skip
 """Keys whose values are numbers or lists of numbers, at any depth of a result."""
 

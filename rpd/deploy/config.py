@@ -160,6 +160,13 @@ def load(name: str, driver: str | None = None) -> RobotConfig:
     return config
 
 
+def simulated(config: RobotConfig) -> RobotConfig:
+    """The same robot, limits and watchdogs with the simulated arm and its cameras, which report no contact force."""
+    cameras = {name: camera.model_copy(update={"driver": "sim", "device": None}) for name, camera in config.cameras.items()}
+    limits = config.limits.model_copy(update={"max_contact_force": None})
+    return config.model_copy(update={"driver": "sim", "connection": {}, "cameras": cameras, "limits": limits})
+
+
 PLAUSIBLE: dict[str, tuple[float, str]] = {
     "acceleration": (100.0, "rad/s^2; degrees?"),
     "workspace": (2.0, "m; mm?"),

@@ -25,8 +25,8 @@ def eval_config(task: str, env: EnvConfig, episodes: int, ranks: int = 1) -> Env
 
 
 SHARED = (
-    "robot", "reward", "max_episode_steps", "domain_randomization", "control_mode", "rendering", "settled_with", "sim_backend",
-    "ignore_terminations", "reconfigure",
+    "robot", "reward", "max_episode_steps", "domain_randomization", "limits", "control_mode", "rendering", "settled_with",
+    "sim_backend", "ignore_terminations", "reconfigure",
 )  # fmt: skip
 """Environment options that determine the episodes; policies that are compared must agree in them."""
 

@@ -41,6 +41,10 @@ class EpisodeRecord:
     length: int
     seconds: float | None = None
     """Time of the first success, s; None if the episode was not solved."""
+    violated: bool | None = None
+    """Whether the arm came too near to something; None: not measured."""
+    limited: float | None = None
+    """Share of the commands that a limit of the arm changed; None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,18 @@ class EvalResult:
         return sum(times) / len(times) if times else None
 
     @property
+    def violations(self) -> int | None:
+        """Episodes in which hand, fingers or links came too near to the table, the base or each other; None: not measured."""
+        known = [e.violated for e in self.episodes if e.violated is not None]
+        return sum(known) if known else None
+
+    @property
+    def limited(self) -> float | None:
+        """Mean share of the commands that a limit of the arm changed; None: not measured."""
+        known = [e.limited for e in self.episodes if e.limited is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
     def weighted_travel_time(self) -> float | None:
         """COMPASS's metric (arXiv 2502.16372): sum of the durations of solved episodes over the success rate, s.
 
@@ -117,6 +133,8 @@ class EvalResult:
             "mean_length": self.mean_length,
             "travel_time": self.travel_time,
             "weighted_travel_time": self.weighted_travel_time,
+            "violations": self.violations,
+            "limited": self.limited,
             "first_seed": self.episodes[0].seed,
         }
 
@@ -133,7 +151,10 @@ class EvalResult:
     def metrics(self) -> dict[str, float]:
         """Metrics that a training run logs."""
         low, high = self.interval
-        return {
+        arm = {} if self.violations is None or self.limited is None else {
+            "eval/violations": self.violations / self.n, "eval/limited": self.limited
+        }  # fmt: skip
+        return arm | {
             "eval/success_once": self.rate,
             "eval/success_once_lo": low,
             "eval/success_once_hi": high,
@@ -211,7 +232,8 @@ def _batch(env: VectorEnv, policy: Policy, count: int, seed: int, on_frame: OnFr
                 steps / env.spec.control_hz if solved else None
                 for steps, solved in zip(solved_after.tolist(), ended.success_once.tolist(), strict=True)
             ]
-            rows = zip(*(t.tolist() for t in fields), seconds, strict=True)
+            arm = [[None] * len(first) if t is None else t.tolist() for t in (ended.violated, ended.limited)]
+            rows = zip(*(t.tolist() for t in fields), seconds, *arm, strict=True)
             records = [EpisodeRecord(*row) for row, counts in zip(rows, first, strict=True) if counts]
             running[ended.env] = False
             policy.reset(step.terminated | step.truncated)

@@ -30,7 +30,7 @@ class Simulation:
         self.link, self.silence = link, float(order["silence"])
         cameras = tuple(order["cameras"])
         observed = {"obs_mode": "rgb", "cameras": cameras, "image_size": order["image_size"]} if cameras else {}
-        config = EnvConfig(robot=order["robot"], reward=task_info(order["task"]).reward, **observed)
+        config = EnvConfig(robot=order["robot"], limits=order["limits"], reward=task_info(order["task"]).reward, **observed)
         self.world = LiveTabletop(order["task"], config)
         self.world.begin(0)
         self.episode, self.stopped = -1, "no episode has begun"

@@ -12,6 +12,7 @@ from rpd.core.link import Child, LinkLost
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
 from rpd.envs.control.state_names import TRACKED
 from rpd.envs.errors import ConfigError
+from rpd.envs.simulator_options import IDEAL
 from rpd.envs.specs import EnvSpec
 from rpd.teachers.transport.codec import Message
 
@@ -29,7 +30,15 @@ class SimDriver:
 
     resets: ClassVar[bool] = True
 
-    def __init__(self, task: str, robot: str, cameras: tuple[str, ...], image_size: int | None, silence: float) -> None:
+    def __init__(
+        self,
+        task: str,
+        robot: str,
+        cameras: tuple[str, ...],
+        image_size: int | None,
+        silence: float,
+        limits: str = IDEAL,
+    ) -> None:
         """Describe the simulation; `connect` starts it.
 
         Args:
@@ -37,12 +46,14 @@ class SimDriver:
             robot: robot of the tabletop simulation.
             cameras: rendered cameras.
             image_size: size of their images, pixels; None: the simulator's default.
+            limits: limits of the arm in the simulation, see `rpd.envs.simulator_options.TabletopOptions`.
             silence: time without a command after which the robot stops by itself, s.
         """
         if not task.startswith("tabletop/"):
             raise ConfigError(f"robot sim has only the tabletop tasks, not {task}: see `rpd list`")
         self._order: Message = {
             "task": task, "robot": robot, "cameras": list(cameras), "image_size": image_size, "silence": silence,
+            "limits": limits,
         }  # fmt: skip
         self._folder = Path(tempfile.mkdtemp(prefix="rpd-sim-"))
         self.camera_address = str(self._folder / "cameras")

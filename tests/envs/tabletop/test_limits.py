@@ -122,3 +122,25 @@ def test_speed_of_the_tool_shortens_the_way_of_the_target():
     slow = arm_limits.ArmLimits(**{**vars(arm_limits.published(robot)), "tcp_speed": 0.25})
     position, _, _ = aimed(way=(0.03, 0.04, 0.0), limits=slow)
     np.testing.assert_allclose(position[0], [0.5 + 0.0075, 0.01, 0.2], atol=1e-9)  # 0.25 m/s x 50 ms
+
+
+def test_episodes_count_violations_and_limited_commands():
+    """An arm that is put onto the table is too near to it; full actions from rest are more than an arm can follow."""
+    env = make("Reach", "panda", n=2, max_episode_steps=4)
+    env.reset(0)
+    env._now.qpos[0, env._world.arm[1]] += 0.6  # shoulder
+    env._ctrl[0, 1] += 0.6
+    env._batch.forward()
+    env._state["target_pos"][0] = env._now.tcp[0]
+    for _ in range(4):
+        step = env.step(torch.tensor([[0.0] * 7, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]))
+    assert step.episode.violated.tolist() == [True, False]
+    assert step.episode.limited[1] > 0.5
+    assert not env._state["violated"].any() and not env._state["limited"].any()  # of the next episodes
+
+
+def test_an_ideal_arm_measures_neither():
+    env = registry.make("tabletop/Reach", EnvConfig(num_envs=1, max_episode_steps=1))
+    env.reset(0)
+    episode = env.step(torch.zeros(1, 7)).episode
+    assert episode.violated is None and episode.limited is None

@@ -210,6 +210,7 @@ def test_unexpected_error_of_an_sdk_ends_the_episode_with_a_stop(rig, monkeypatc
     assert deployed.settled()[0]["stopped"]
 
 
+<<<<<<< HEAD
 def test_beginning_outside_of_the_training_is_logged_and_recorded(rig, caplog, monkeypatch):
     deployed = rig()
     names = deployed.loop.context.policy.spec.state_names
@@ -222,3 +223,13 @@ def test_beginning_outside_of_the_training_is_logged_and_recorded(rig, caplog, m
     (played,) = Record(deployed.path).played
     assert played.outside == outcome.outside and len(played.ticks) == 3
     assert names[0] in facts([outcome])["outside of training"]
+=======
+def test_file_of_a_real_robot_is_simulated_unchanged_but_for_its_devices():
+    config = configs.load("so101")
+    simulated = configs.simulated(config)
+    assert simulated.driver == "sim" and not simulated.connection and simulated.limits.max_contact_force is None
+    assert {camera.driver for camera in simulated.cameras.values()} == {"sim"}
+    same = {"kinematics", "rate", "stop_within", "ramp", "smoothing", "gripper_hysteresis", "watchdog"}
+    assert config.model_dump(include=same) == simulated.model_dump(include=same)
+    assert config.safety_limits().tcp_speed == simulated.safety_limits().tcp_speed
+>>>>>>> f7c5721 (rpd eval counts violations and limited commands; rpd deploy --simulate; the simulated arm's fingers have the speed of real ones)

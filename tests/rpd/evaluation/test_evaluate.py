@@ -173,3 +173,12 @@ def test_saved_student_acts_by_its_path_and_only_where_it_fits(tmp_path):
     env.spec = SPEC.model_copy(update={"control_hz": 50.0})
     with pytest.raises(ConfigError, match=r"20 Hz.*50 Hz"):
         load_policy(str(tmp_path / "policy"), env)
+
+
+def test_violations_and_limited_commands_are_summed_up():
+    episodes = tuple(EpisodeRecord(i, True, True, 0.0, 3, None, violated=i == 1, limited=i / 4) for i in range(4))
+    result = EvalResult("tabletop/Reach", "p", episodes)
+    assert (result.violations, result.limited) == (1, 0.375)
+    assert result.metrics()["eval/violations"] == 0.25 and result.metrics()["eval/limited"] == 0.375
+    bare = EvalResult("tabletop/Reach", "p", (EpisodeRecord(0, True, True, 0.0, 3),))
+    assert bare.violations is None and bare.limited is None and "eval/violations" not in bare.metrics()
