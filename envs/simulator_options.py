@@ -10,8 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-PUBLISHED: Literal["published"] = "published"
-IDEAL: Literal["none"] = "none"
+PUBLISHED, IDEAL = "published", "none"
 
 
 class TabletopOptions(BaseModel):
@@ -21,10 +20,11 @@ class TabletopOptions(BaseModel):
 
     domain_randomization: tuple[str, ...] = ()
     """Domain randomization per episode, tabletop: any of friction, mass, camera, colors, delay; or all."""
-    limits: Literal["published", "none"] = IDEAL
+    limits: str = IDEAL
     """Limits of the arm, tabletop. published: the manufacturer's limits of velocity, acceleration and speed of the tool, the
     tool above the table and at most 60 degrees from straight down, and contacts of all links; none: an ideal arm, limited by
-    the range of its joints alone, of which only the fingers touch anything."""
+    the range of its joints alone, of which only the fingers touch anything; the name or the path of a robot file (see
+    docs/deploy.md): as published, with the limits and the workspace of that file."""
 
 
 class WorkerOptions(BaseModel):

@@ -14,6 +14,7 @@ from rpd.envs.backends.numpy_env import ArrayEnv, episode_arrays, finite_action
 from rpd.envs.config import EnvConfig
 from rpd.envs.control import arm_limits, joint_limiter, kinematics
 from rpd.envs.control.ee_delta import action_spec, aim, servo_goals
+from rpd.envs.control.limit_config import limits_of
 from rpd.envs.control.state_names import SCALED, state_names
 from rpd.envs.errors import NonFiniteError
 from rpd.envs.robots import ROBOTS
@@ -49,7 +50,7 @@ class TabletopEnv(ArrayEnv):
         self.robot = ROBOTS[config.robot or "panda"]
         self._randomize = domain_randomization.chosen(config.domain_randomization)
         ideal = config.limits == IDEAL
-        self._limits = arm_limits.unlimited(self.robot) if ideal else arm_limits.published(self.robot)
+        self._limits = limits_of(config.limits, self.robot)
         self._tool = arm_limits.tool_points(self.robot)
         self._finger_step = np.inf if ideal else self.robot.gripper.speed * CONTROL_PERIOD
         self._world = build(self.task, self.robot, contacts=not ideal)

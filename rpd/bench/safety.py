@@ -21,6 +21,7 @@ from rpd.deploy.collision_model import Box
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.safety import JointCommand, Unsafe
 from rpd.envs.control.arm import Arm, Array
+from rpd.envs.control.limit_config import robot_files
 from rpd.envs.robots import ROBOTS
 
 EPISODE = 100  # commands
@@ -150,7 +151,7 @@ def measure(commands: int, seed: int = 0, names: Sequence[str] | None = None) ->
     Yields:
         The name of each file, and the use of its limits.
     """
-    for number, name in enumerate(names or configs.names()):
+    for number, name in enumerate(names or robot_files()):
         random, usage = np.random.default_rng((seed, number)), Usage()
         config = configs.load(name)
         scenes = [_boxes(config, random) if scene else {} for scene in range(SCENES)]

@@ -35,7 +35,7 @@ class EvalConfig(BaseModel):
     """Control steps before an episode is truncated; default on another task or robot: that task's own."""
     domain_randomization: tuple[str, ...] | None = None
     """Domain randomization."""
-    limits: Literal["published", "none"] | None = None
+    limits: str | None = None
     """Limits of the arm."""
     control_mode: str | None = None
     """ManiSkill: controller."""

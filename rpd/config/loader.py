@@ -24,9 +24,9 @@ from rpd.config.parser import option_names
 from rpd.config.renamed import unknown_option
 from rpd.config.resume import check_complete
 from rpd.config.schema import RunConfig
+from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError
 from rpd.envs.registry import task_info
-from rpd.students import unique_yaml
 
 Tree = dict[str, Any]
 COMMON, RESIDUAL = "common.yaml", "residual.yaml"

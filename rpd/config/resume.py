@@ -17,8 +17,8 @@ from rpd.config.generalist import DistillRun
 from rpd.config.schema import RunConfig
 from rpd.config.vla_finetuning import CloneConfig
 from rpd.core.files import write_text
+from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError
-from rpd.students import unique_yaml
 
 FILE, INFO = "config.yaml", "env.json"
 END = "..."

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rpd.deploy.robots.driver_names import absolute, is_file
 from rpd.envs.control.arm_limits import ArmLimits
-from rpd.envs.errors import ConfigError, unknown_name
+from rpd.envs.control.limit_config import LimitConfig, Positive, check_limits, check_plausible, read, validated
+from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from rpd.envs.specs import Viewpoint
 from rpd.envs.user_files import unknown
-from rpd.students import unique_yaml
 
-FOLDER = "robots"
 DRIVERS = {
     "sim": "rpd.deploy.robots.sim:SimDriver",
     "replay": "rpd.deploy.robots.replay:ReplayDriver",
@@ -27,37 +24,10 @@ DRIVERS = {
     "lerobot": "rpd.deploy.robots.lerobot:LeRobotDriver",
 }
 """``module:class`` of each driver, by its name in a robot file; see `rpd.deploy.robots.base.RobotDriver`."""
-Range = tuple[FiniteFloat, FiniteFloat]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LimitConfig(_Strict):
-    """Limits of a robot with n joints, from base to flange; every entry is required."""
-
-    position: tuple[Range, ...]
-    """Range of each joint, rad."""
-    velocity: tuple[Positive, ...]
-    """Maximum velocity of each joint, rad/s."""
-    acceleration: tuple[Positive, ...]
-    """Maximum acceleration of each joint, rad/s^2."""
-    workspace: tuple[Range, Range, Range]
-    """Ranges of x, y and z of the tool center point, base frame, m."""
-    tcp_speed: Positive
-    """Maximum speed of the tool center point, m/s."""
-    tilt: Positive
-    """Maximum angle of the tool from straight down, rad; pi allows every orientation."""
-    clearance: Positive
-    """Minimum distance of hand, fingers and links from the table, the base, the boxes, and each other, m."""
-    boxes: dict[str, tuple[Range, Range, Range]]
-    """Obstacles by name: ranges of x, y and z, base frame, m; `{}` if there are none."""
-    max_tracking_error: Positive
-    """Maximum distance of a joint from its commanded position, rad; a larger one indicates an obstacle."""
-    max_contact_force: Positive | None
-    """Maximum external force, N, or motor current, A, whichever the robot reports; null only if it reports none."""
 
 
 class WatchdogConfig(_Strict):
@@ -112,18 +82,8 @@ class RobotConfig(_Strict):
     cameras: dict[str, CameraConfig] = Field(default_factory=dict)
 
     def safety_limits(self) -> ArmLimits:
-        """Convert the limits to arrays."""
-        limits = self.limits
-        (lower, upper), box = np.array(limits.position).T, np.array(limits.workspace)
-        return ArmLimits(
-            lower, upper, np.array(limits.velocity), np.array(limits.acceleration), (box[:, 0], box[:, 1]), limits.tcp_speed,
-            limits.tilt, limits.clearance,
-        )  # fmt: skip
-
-
-def names() -> list[str]:
-    """Names of the built-in robot files in ``configs/robots``."""
-    return sorted(f.name.removesuffix(".yaml") for f in resources.files("rpd.configs").joinpath(FOLDER).iterdir())
+        """Limits of the arm, as arrays."""
+        return self.limits.arrays()
 
 
 def load(name: str, driver: str | None = None) -> RobotConfig:
@@ -136,25 +96,9 @@ def load(name: str, driver: str | None = None) -> RobotConfig:
     Raises:
         ConfigError: the robot does not exist, or the first missing or wrong entry of its file.
     """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise ConfigError(f"robot file {name} does not exist")
-        text, where = path.read_text(), name
-    elif name in names():
-        text = resources.files("rpd.configs").joinpath(FOLDER).joinpath(f"{name}.yaml").read_text()
-        where = f"configs/{FOLDER}/{name}.yaml"
-    else:
-        raise unknown_name("robot", name, [*names(), "FILE.yaml"])
-    try:
-        config = RobotConfig.model_validate(unique_yaml.load(text, where))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            raise ConfigError(f"{where}: {place} is missing: it is required to move the robot") from None
-        raise ConfigError(f"{where}: {place}: {first['msg']}") from None
-    folder = path.parent if driver is None else Path.cwd()
+    content, where = read(name)
+    config = validated(RobotConfig, content, where)
+    folder = Path(name).parent if driver is None else Path.cwd()
     config = config.model_copy(update={"driver": absolute(driver or config.driver, folder)})
     _check(config, where)
     return config
@@ -167,33 +111,6 @@ def simulated(config: RobotConfig) -> RobotConfig:
     return config.model_copy(update={"driver": "sim", "connection": {}, "cameras": cameras, "limits": limits})
 
 
-PLAUSIBLE: dict[str, tuple[float, str]] = {
-    "acceleration": (100.0, "rad/s^2; degrees?"),
-    "workspace": (2.0, "m; mm?"),
-    "tcp_speed": (2.0, "m/s; mm/s?"),
-    "tilt": (3.1416, "rad; degrees?"),
-    "clearance": (0.1, "m; mm?"),
-    "boxes": (2.0, "m; mm?"),
-    "max_tracking_error": (1.0, "rad; degrees?"),
-    "max_contact_force": (300.0, "N or A"),
-}
-"""Largest plausible values of limits of table-top arms, with the unit, and the unit that a larger value probably has."""
-
-
-def check_plausible(limits: LimitConfig, where: str) -> None:
-    """Reject limits that are so large that they limit nothing, probably because of their unit.
-
-    Raises:
-        ConfigError: names the entry, its value, the largest plausible one, and the unit.
-    """
-    for name, (most, unit) in PLAUSIBLE.items():
-        given = getattr(limits, name)
-        given = list(given.values()) if isinstance(given, dict) else given
-        for value in np.abs(np.array([] if given is None else given, dtype=float)).ravel():
-            if value > most:
-                raise ConfigError(f"{where}: limits.{name}: {value:g} is implausible: at most {most:g} {unit}")
-
-
 def _check(config: RobotConfig, where: str) -> None:
     """Raise if an entry is inconsistent with the driver or the robot.
 
@@ -204,25 +121,8 @@ def _check(config: RobotConfig, where: str) -> None:
         raise unknown(f"driver in {where}", config.driver, (*DRIVERS, "FILE.py:Class"))
     if config.kinematics not in ROBOTS:
         raise unknown(f"kinematics in {where}", config.kinematics, ROBOTS)
-    links, limits, watchdog = ROBOTS[config.kinematics].links, config.limits, config.watchdog
-    for name in ("position", "velocity", "acceleration"):
-        given = len(getattr(limits, name))
-        if given != len(links):
-            raise ConfigError(f"{where}: limits.{name} has {given} entries, and {config.kinematics} has {len(links)} joints")
-    for i, (link, (low, high), velocity) in enumerate(zip(links, limits.position, limits.velocity, strict=True), 1):
-        least, most = link.limits
-        if not least - 1e-6 <= low < high <= most + 1e-6:
-            raise ConfigError(
-                f"{where}: limits.position of joint {i}: {low:g} to {high:g} rad, and the arm has {least:g} to {most:g}"
-            )
-        if velocity > link.velocity + 1e-6:
-            raise ConfigError(
-                f"{where}: limits.velocity of joint {i}: {velocity:g} rad/s, and the arm has at most {link.velocity:g}"
-            )
-    for name, ranges in {"workspace": limits.workspace, **{f"boxes.{name}": box for name, box in limits.boxes.items()}}.items():
-        for axis, (low, high) in zip("xyz", ranges, strict=True):
-            if low >= high:
-                raise ConfigError(f"{where}: limits.{name}: {axis} from {low:g} to {high:g} m is empty")
+    limits, watchdog = config.limits, config.watchdog
+    check_limits(limits, ROBOTS[config.kinematics], where)
     if config.driver != "replay":  # a record does not follow commands
         check_plausible(limits, where)
     period = 1 / config.rate

@@ -18,10 +18,10 @@ from rpd.config.resume import check_complete, reconcile
 from rpd.core.distributed import SOLO, World
 from rpd.core.interrupt import Interrupted
 from rpd.core.user_code import record_imports
+from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError, NonFiniteError, RunFault, unknown_name
 from rpd.runs import checkpoint, evidence
 from rpd.runs.reader import valid_result
-from rpd.students import unique_yaml
 from rpd.students.io.locks import LOCK, locked
 from rpd.students.io.outputs import claimed, claimed_unused, similar_runs
 from rpd.students.io.policy_path import checkpoint_steps

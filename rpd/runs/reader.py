@@ -12,10 +12,10 @@ import numpy as np
 
 from rpd.config.resume import check_complete
 from rpd.core.numbers import check_numbers
+from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError
 from rpd.envs.rebuild import words
 from rpd.runs.tracker import read_metrics
-from rpd.students import unique_yaml
 
 EPISODES = (
     "max_episode_steps", "domain_randomization", "control_mode", "rendering", "settled_with", "sim_backend",

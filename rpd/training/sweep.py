@@ -16,13 +16,13 @@ from rpd.config.loader import Tree, configure, file_settings, read_text
 from rpd.config.schema import RunConfig
 from rpd.core.files import write_text
 from rpd.envs import registry as envs
+from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError
 from rpd.launch.job import Job
 from rpd.launch.pool import Outcome, Pool
 from rpd.reporting.html import rate_text
 from rpd.reporting.report_file import REPORT, is_whole
 from rpd.runs.reader import SWEEP_LOGS, SWEEP_SETTINGS, valid_result
-from rpd.students import unique_yaml
 from rpd.students.io.locks import LOCK
 from rpd.training.builders import make_policy, make_teacher
 

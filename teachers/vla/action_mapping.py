@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError, SpecMismatch, unknown_name
 from rpd.envs.specs import ActionSpec, EnvSpec
-from rpd.students import unique_yaml
 from rpd.teachers.adapters.served import Served
 from rpd.teachers.vla.reach import Reach, is_one_sided
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
+from rpd.envs import unique_yaml
 from rpd.envs.errors import unknown_name
-from rpd.students import unique_yaml
 
 
 def names(family: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rpd.envs import registry
 from rpd.envs.config import EnvConfig
 from rpd.envs.control import arm_limits, kinematics
 from rpd.envs.control.ee_delta import aim
+from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from rpd.envs.tabletop.env import TabletopEnv
 from rpd.envs.tabletop.mjcf import CONTROL_PERIOD
@@ -144,3 +146,33 @@ def test_an_ideal_arm_measures_neither():
     env.reset(0)
     episode = env.step(torch.zeros(1, 7)).episode
     assert episode.violated is None and episode.limited is None
+
+
+def test_arm_trains_within_the_file_of_its_robot():
+    env = registry.make("tabletop/Reach", EnvConfig(robot="so101", num_envs=1, limits="so101"))
+    shipped = arm_limits.published(ROBOTS["so101"])
+    assert env._limits.tcp_speed < shipped.tcp_speed and (env._limits.velocity <= shipped.velocity).all()
+
+
+@pytest.mark.parametrize(
+    "limits, error",
+    [
+        ("panda", "configs/robots/panda.yaml is of robot panda, and the environment has robot so101"),
+        ("so102", "unknown robot 'so102'"),
+        ("none.yaml", "robot file none.yaml does not exist"),
+    ],
+)
+def test_file_that_does_not_fit_is_refused(limits, error):
+    with pytest.raises(ConfigError, match=error):
+        registry.make("tabletop/Reach", EnvConfig(robot="so101", num_envs=1, limits=limits))
+
+
+def test_boxes_that_the_simulation_does_not_have_are_refused(tmp_path):
+    text = (Path(__file__).parents[3] / "configs" / "robots" / "so101.yaml").read_text()
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace("boxes: {}", "boxes: {post: [[0.1, 0.2], [0.1, 0.2], [0.0, 0.5]]}"))
+    with pytest.raises(ConfigError, match=r"declares limits.boxes, which the simulation does not have"):
+        registry.make("tabletop/Reach", EnvConfig(robot="so101", num_envs=1, limits=str(file)))
+    file.write_text("kinematics: so101\n")
+    with pytest.raises(ConfigError, match=r"limits are missing: it is no robot file"):
+        registry.make("tabletop/Reach", EnvConfig(robot="so101", num_envs=1, limits=str(file)))

@@ -5,9 +5,9 @@ import pytest
 
 from rpd.bench.safety import COLUMNS, TimedChecker, cells, measure, verdict
 from rpd.cli.main import main
-from rpd.deploy import config as configs
 from rpd.deploy import safety
 from rpd.deploy.safety import JointCommand
+from rpd.envs.control.limit_config import robot_files
 
 
 def test_adversarial_commands_stay_within_every_limit():
@@ -36,6 +36,6 @@ def test_violations_are_found_if_a_late_command_starts_from_rest(monkeypatch):
 @pytest.mark.slow
 def test_command_line(tmp_path, capsys):
     assert main(["bench", "safety", "--commands", "100", "--out", str(tmp_path / "out")]) == 0
-    assert f"{len(configs.names())}00 commands: every limit kept" in capsys.readouterr().out
+    assert f"{len(robot_files())}00 commands: every limit kept" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
-    assert [row[0] for row in found["rows"]] == configs.names()
+    assert [row[0] for row in found["rows"]] == robot_files()

@@ -13,6 +13,7 @@ from rpd.deploy.robots.base import RobotLost, RobotSpec, RobotState
 from rpd.deploy.robots.connect import build
 from rpd.deploy.robots.device_thread import DeviceThread
 from rpd.deploy.robots.sim import SimDriver
+from rpd.envs.control.limit_config import robot_files
 from rpd.envs.errors import ConfigError
 
 PATIENT, IMPATIENT = 60.0, 0.4  # s: for an answer that comes, and for one that does not
@@ -190,7 +191,7 @@ def test_close_that_blocks_is_left_alone(make, monkeypatch, caplog):
 
 def test_every_real_driver_is_called_from_a_thread_of_its_own():
     wanted = SimpleNamespace(cameras=(), observations={}, task="tabletop/Reach")
-    for name in configs.names():
+    for name in robot_files():
         config = configs.load(name)
         if config.driver != "replay":
             driver = build(config, wanted, None)

@@ -20,6 +20,7 @@ from rpd.deploy.robots.base import RobotLost
 from rpd.deploy.robots.connect import build
 from rpd.deploy.robots.freshness import Freshness
 from rpd.envs.control.arm_limits import work_box
+from rpd.envs.control.limit_config import robot_files
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from tests.rpd.deploy import standin
@@ -386,7 +387,7 @@ def test_missing_sdk_names_the_install_command(driver, monkeypatch):
         robot.connect()
 
 
-@pytest.mark.parametrize("name", configs.names())
+@pytest.mark.parametrize("name", robot_files())
 def test_shipped_robot_limits_allow_its_home_position(name):
     config = configs.load(name)
     robot = ROBOTS[config.kinematics]
@@ -395,7 +396,7 @@ def test_shipped_robot_limits_allow_its_home_position(name):
     assert not command.velocity.any()
 
 
-@pytest.mark.parametrize("name", configs.names())
+@pytest.mark.parametrize("name", robot_files())
 def test_shipped_workspace_is_that_of_training_with_the_fingertips_above_the_table(name):
     config = configs.load(name)
     robot, box = ROBOTS[config.kinematics], np.array(config.limits.workspace)

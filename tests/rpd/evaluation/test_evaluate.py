@@ -136,7 +136,10 @@ def test_saved_files_record_results_and_environment(tmp_path):
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0] or summary["versions"]["torch"] == torch.__version__
     assert summary["machine"]["cores"] >= 1 and set(summary) >= {"git", "time"}
     lines = [json.loads(line) for line in (tmp_path / "eval" / "final" / "episodes.jsonl").read_text().splitlines()]
-    assert lines[1] == {"seed": 10, "success_once": False, "success_at_end": False, "ret": 0.0, "length": 3, "seconds": None}
+    assert lines[1] == {
+        "seed": 10, "success_once": False, "success_at_end": False, "ret": 0.0, "length": 3, "seconds": None, "violated": None,
+        "limited": None,
+    }  # fmt: skip
 
 
 def test_result_round_trips_through_json():

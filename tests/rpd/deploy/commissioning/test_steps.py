@@ -20,6 +20,7 @@ from rpd.deploy.commissioning.walk import Walk
 from rpd.deploy.config import CameraConfig
 from rpd.deploy.slow_motion import Trace
 from rpd.envs.control.arm import Arm
+from rpd.envs.control.limit_config import robot_files
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from rpd.envs.specs import Viewpoint
@@ -242,7 +243,7 @@ def facing():
     return np.column_stack([right, np.cross(forward, right), forward])
 
 
-@pytest.mark.parametrize("name", configs.names())
+@pytest.mark.parametrize("name", robot_files())
 def test_written_robot_file_reads_as_it_was(name, tmp_path):
     config = configs.load(name)
     write(config, tmp_path / "mine.yaml", name)
