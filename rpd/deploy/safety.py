@@ -59,8 +59,8 @@ class FilteredCommand:
 
     command: JointCommand
     clamps: tuple[str, ...]
-    """Limits that changed it, of ``joint``, ``velocity``, ``acceleration``, ``workspace``, ``tcp_speed``, ``tilt``,
-    ``collision``."""
+    """Limits that changed it: ``joint``, ``velocity``, ``acceleration``, ``workspace``, ``tcp_speed``, ``tilt`` or
+    one of the distances, ``collision``."""
     near: Near | None = None
     """Parts that would have come too near each other; with ``collision``."""
 

@@ -34,20 +34,10 @@ def build(config: RobotConfig, wanted: EnvSpec | None, host: str | None) -> Robo
         assert wanted is not None, "robot sim simulates a task"
         cameras = tuple(key.removeprefix("image.") for key in wanted.cameras)
         size = wanted.observations[wanted.cameras[0]].shape[0] if cameras else None
-<<<<<<< HEAD
-        return SimDriver(wanted.task, config.kinematics, cameras, size, config.watchdog.command_timeout)
-    make = user_driver.build if is_file(config.driver) else _shipped
-    driver = make(config.driver, config, connection)
-=======
         limits = (wanted.settings or Settings()).limits
         return SimDriver(wanted.task, config.kinematics, cameras, size, config.watchdog.command_timeout, limits)
-    module, _, name = DRIVERS[config.driver].partition(":")
-    make = getattr(importlib.import_module(module), name)
-    try:
-        driver: RobotDriver = make(config, **connection)
-    except TypeError as error:
-        raise ConfigError(f"connection of driver {config.driver}: {str(error).split(') ', 1)[-1]}") from None
->>>>>>> f7c5721 (rpd eval counts violations and limited commands; rpd deploy --simulate; the simulated arm's fingers have the speed of real ones)
+    make = user_driver.build if is_file(config.driver) else _shipped
+    driver = make(config.driver, config, connection)
     return DeviceThread(driver, 1 / config.rate, config.watchdog.observation_age) if driver.spec.real else driver
 
 

@@ -1,6 +1,7 @@
 import threading
 import time
 from collections import deque
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_ramp_starts_slowly(rig, config):
 
 def test_missing_limit_is_an_error(tmp_path):
     path = tmp_path / "own.yaml"
-    text = configs.resources.files("rpd.configs").joinpath("robots/sim.yaml").read_text()
+    text = resources.files("rpd.configs").joinpath("robots/sim.yaml").read_text()
     for line, says in {
         "  tcp_speed: 1.0\n": "limits.tcp_speed is missing: it is required to move the robot",
         "  command_timeout: 0.3\n": "watchdog.command_timeout is missing",
@@ -210,7 +211,6 @@ def test_unexpected_error_of_an_sdk_ends_the_episode_with_a_stop(rig, monkeypatc
     assert deployed.settled()[0]["stopped"]
 
 
-<<<<<<< HEAD
 def test_beginning_outside_of_the_training_is_logged_and_recorded(rig, caplog, monkeypatch):
     deployed = rig()
     names = deployed.loop.context.policy.spec.state_names
@@ -223,7 +223,8 @@ def test_beginning_outside_of_the_training_is_logged_and_recorded(rig, caplog, m
     (played,) = Record(deployed.path).played
     assert played.outside == outcome.outside and len(played.ticks) == 3
     assert names[0] in facts([outcome])["outside of training"]
-=======
+
+
 def test_file_of_a_real_robot_is_simulated_unchanged_but_for_its_devices():
     config = configs.load("so101")
     simulated = configs.simulated(config)
@@ -232,4 +233,3 @@ def test_file_of_a_real_robot_is_simulated_unchanged_but_for_its_devices():
     same = {"kinematics", "rate", "stop_within", "ramp", "smoothing", "gripper_hysteresis", "watchdog"}
     assert config.model_dump(include=same) == simulated.model_dump(include=same)
     assert config.safety_limits().tcp_speed == simulated.safety_limits().tcp_speed
->>>>>>> f7c5721 (rpd eval counts violations and limited commands; rpd deploy --simulate; the simulated arm's fingers have the speed of real ones)
