@@ -4,13 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
 import yaml
 
 from rpd.cli.main import main
-from rpd.deploy import config as configs
 from rpd.envs import user_files
 from rpd.envs.robots import ROBOTS
 from rpd.envs.tabletop.tasks import TASKS
@@ -81,7 +81,7 @@ def made(tmp_path_factory):
     """The file, a run, an export and demonstrations made with it, and a robot file; by another process, as children see it."""
     root = tmp_path_factory.mktemp("user")
     (root / "mine.py").write_text(FILE)
-    text = configs.resources.files("rpd.configs").joinpath("robots/sim.yaml").read_text()
+    text = resources.files("rpd.configs").joinpath("robots/sim.yaml").read_text()
     (root / "slow.yaml").write_text(text.replace("kinematics: panda", "kinematics: panda_slow"))
     train = ["train", TASK, "--teacher", "still", "--env.robot", "panda_slow", "--name", "x", *map(str, SMALL)]
     code = subprocess.run([sys.executable, "mine.py", *train], cwd=root, capture_output=True, text=True)
