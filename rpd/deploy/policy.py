@@ -20,6 +20,7 @@ from rpd.students.io.policy_path import resolve_policy
 from rpd.students.training_range import TrainingRange
 from rpd.teachers import registry as teachers
 from rpd.teachers.refs import PolicyRef, parse, trained_path
+from rpd.teachers.transport.codec import Message
 
 
 class PolicyLost(RunFault):
@@ -60,6 +61,7 @@ class PolicyProcess:
         cascade = cascade or CascadeConfig()
         order = {"policy": name, "spec": spec.model_dump_json(), "delay": delay, "cascade": cascade.model_dump_json()}
         self._child = Child("rpd.deploy.policy_process", f"policy {name}", order)
+        self._asked = -1  # tick of the newest query
         self.spec = EnvSpec.model_validate_json(self._child.ready["spec"])
         """Spec with the meaning of its actions."""
         self.training: TrainingRange | None = self._child.ready["training"]
@@ -76,14 +78,29 @@ class PolicyProcess:
 
     def ask(self, tick: int, obs: dict[str, Array], instruction: str) -> None:
         """Send an observation, one array per key, without batch dimension."""
+        self._asked = tick
         self._send({"do": "act", "tick": tick, "obs": obs, "instruction": instruction})
 
     def answer(self, until: float | None = None) -> Answer | None:
-        """Return the latest new answer, or None; waits until `until` (`time.monotonic`).
+        """Return the latest new answer, or None; waits until `until` (`time.monotonic`) for the answer to the newest query.
+
+        An earlier answer does not end the wait: after one late answer every further one would be used a step late.
 
         Raises:
             PolicyLost: the policy process is gone or failed.
         """
+        newest: Message | None = None
+        while newest is None or newest["tick"] != self._asked:
+            messages = self._take(until)
+            newest = messages[-1] if messages else newest
+            if until is None or not messages:
+                break
+        if newest is None:
+            return None
+        rest = {key: newest[key] for key in ("seconds", "who", "spread", "value")}
+        return Answer(newest["tick"], np.array(newest["action"], dtype=np.float64), **rest)
+
+    def _take(self, until: float | None) -> list[Message]:
         try:
             messages = self._child.link.take(until)
         except LinkLost as error:
@@ -91,11 +108,7 @@ class PolicyProcess:
         for message in messages:
             if "error" in message:
                 raise PolicyLost(f"{self._child.link.name}: {message['error']}")
-        if not messages:
-            return None
-        newest = messages[-1]
-        rest = {key: newest[key] for key in ("seconds", "who", "spread", "value")}
-        return Answer(newest["tick"], np.array(newest["action"], dtype=np.float64), **rest)
+        return messages
 
     def close(self) -> None:
         """Stop the policy process."""

@@ -86,7 +86,7 @@ class LeRobotDriver:
                 motor_bus.connect(self._robot, self.spec.name)
             else:
                 self._robot.connect(calibrate=False)  # calibration would prompt to move the arm by hand
-        except (KeyError, TypeError, ValueError, *LOST) as error:
+        except (LookupError, TypeError, ValueError, *LOST) as error:
             raise ConfigError(f"robot {self.spec.name} at {self._order['port']}: {_line(error)}") from None
         if not self._robot.is_calibrated:
             raise ConfigError(f"robot {self.spec.name} is not calibrated: run lerobot-calibrate first")

@@ -24,7 +24,7 @@ class SimulatedArm(threading.Thread):
         super().__init__(daemon=True, name="arm")
         torch.set_num_threads(1)
         self.world = LiveTabletop(task, EnvConfig(robot=robot, reward=task_info(task).reward))
-        self._lock = threading.Lock()
+        self._lock, self._goal = threading.Lock(), (None, None)
         self.begin(0)
 
     def begin(self, seed):
@@ -32,13 +32,12 @@ class SimulatedArm(threading.Thread):
         with self._lock:
             self.world.begin(seed)
             self.sensed = self.world.sense()
-            self._goal = self.sensed.joints
+            self._goal = self.sensed.joints, None
 
     def drive(self, joints=None, opening=None):
-        """Move the servos' goals: joints [n], rad; gripper opening in [0, 1]. None: unchanged."""
-        with self._lock:
-            self._goal = self._goal if joints is None else joints
-            self.world.drive(self._goal, opening)
+        """Move the servos' goals: joints [n], rad; gripper opening in [0, 1]. None: unchanged. Does not wait."""
+        before = self._goal
+        self._goal = before[0] if joints is None else joints, before[1] if opening is None else opening
 
     def hold(self):
         """Brake, and hold the current posture."""
@@ -51,6 +50,7 @@ class SimulatedArm(threading.Thread):
             now = time.monotonic()
             due = max(due, now - MAX_LAG)
             with self._lock:
+                self.world.drive(*self._goal)
                 while due <= now:
                     self.world.advance()
                     due += TIMESTEP

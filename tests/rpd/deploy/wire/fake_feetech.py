@@ -102,7 +102,10 @@ class Desk:
 
     def begin(self, seed=0, torque=True):
         """Repair everything, and start the episode of a seed; with LeRobot's settings and torque, or slack."""
-        self.line.faults = set()
+        faults, self.line.faults = self.line.faults, set()
+        if "slow" in faults:
+            self.line.unplug()  # with the answers that are still to come
+            time.sleep(2 * SLOW)
         self.line.plug()
         self.arm.begin(seed)
         self.motors.reset(torque)

@@ -8,16 +8,18 @@ import yaml
 
 pytest.importorskip("xarm")
 
+from rpd.cli.main import main
 from rpd.datasets.deploy_log import format as record
 from rpd.datasets.deploy_log.reader import Record
 from rpd.deploy import config as configs
 from rpd.envs.errors import ConfigError
-from tests.rpd.deploy.wire import deployed
+from tests.rpd.deploy.wire import deployed, solve
 from tests.rpd.deploy.wire.command import Command
 from tests.rpd.deploy.wire.process import Fake
 
 TASK = "tabletop/Reach"
 WATCHDOG = {"observation_age": 0.6, "policy": 20.0, "max_consecutive_overruns": 400}
+PATIENT = WATCHDOG | {"observation_age": 20.0}
 STOP_WITHIN = 1.3  # s; a busy machine's. scripts/wire.py measures with the limits of the shipped file
 
 
@@ -138,6 +140,15 @@ def test_command_ends_with_the_fault(command, fake, tmp_path):
     assert deployed.settled(fake)["drift"] < 2e-3
     (end,) = [frame for frame in record.read(tmp_path / "a.rpdlog") if frame["kind"] == "end"]
     assert end["fault"] and "the connection is closed" in end["reason"] and end["stop_failure"]
+
+
+@pytest.mark.slow
+def test_trained_policy_solves_its_task_through_the_sdk(fake, tmp_path):
+    words = "--robot xarm6 --env.limits published --algorithm dagger --teacher scripted --total-timesteps 6400 --name reach"
+    rest = "--env.num-envs 32 --eval-episodes 1 --final-eval-episodes 1 --runs-dir"
+    assert main(["train", TASK, *words.split(), *rest.split(), str(tmp_path)]) == 0
+    done = list(solve.episodes("xarm6", TASK, str(tmp_path / "reach"), range(3), tmp_path, PATIENT))
+    assert any(row["solved"] for row in done), done  # on a busy machine answers come late
 
 
 def test_gripper_moves_while_the_arm_moves(run, fake, config, swing):

@@ -6,7 +6,9 @@
 from dataclasses import replace
 
 from rpd.deploy.config import DRIVERS
+from rpd.deploy.robots.lerobot import LeRobotDriver
 from rpd.deploy.robots.ur import URDriver
+from rpd.deploy.robots.xarm import XArmDriver
 from tests.rpd.deploy.wire.process import Orders
 
 
@@ -27,4 +29,13 @@ class TrackedUR(Tracked, URDriver):
     pass
 
 
-DRIVERS["tracked-ur"] = f"{__name__}:TrackedUR"
+class TrackedXArm(Tracked, XArmDriver):
+    pass
+
+
+class TrackedLeRobot(Tracked, LeRobotDriver):
+    pass
+
+
+for driver, name in (("ur", "TrackedUR"), ("xarm", "TrackedXArm"), ("lerobot", "TrackedLeRobot")):
+    DRIVERS[f"tracked-{driver}"] = f"{__name__}:{name}"
