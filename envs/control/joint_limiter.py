@@ -44,26 +44,36 @@ class Limited(NamedTuple):
     """[N] whether an acceleration limit changed it, or braking in time for a wanted position or for the end of a joint."""
 
 
-def limit(wanted: Array, position: Array, velocity: Array, limits: JointLimits, period: float, speed: float = 1.0) -> Limited:
+def limit(
+    wanted: Array,
+    position: Array,
+    velocity: Array,
+    limits: JointLimits,
+    period: float,
+    speed: float = 1.0,
+    ticks: int = 1,
+) -> Limited:
     """Limit the motion from commanded to wanted positions.
 
     From rest, the motion is straight in the space of the joints. It is as fast as the limits allow, such that the arm can come
     to rest at the wanted positions: an arm that brakes only when it has passed them swings around them.
 
     Args:
-        wanted: [N, n] joint positions, rad.
+        wanted: [N, n] joint positions, rad, where the arm is to be after `ticks` periods.
         position: [N, n] positions of the previous command, rad.
         velocity: [N, n] velocities of the previous command, rad/s.
         limits: limits of the arm.
         period: time between commands, s.
         speed: fraction of the velocity limits, not decreasing between commands; for a speed ramp.
+        ticks: commands until other positions are expected, including this one; braking begins after them.
     """
     low, high = velocity_bounds(position, velocity, limits, period, speed)
     outside: Mask = np.any((wanted < limits.lower - EPSILON) | (wanted > limits.upper + EPSILON), axis=1)
     way = np.clip(wanted, limits.lower, limits.upper) - position
-    rate, size = way / period, np.maximum(np.abs(way), EPSILON)
-    fast = (speed * limits.velocity * period / size).min(axis=1)
-    brakeable = (stoppable(size, limits.acceleration, period) * period / size).min(axis=1)
+    span = ticks * period
+    rate, size = way / span, np.maximum(np.abs(way), EPSILON)
+    fast = (speed * limits.velocity * span / size).min(axis=1)
+    brakeable = (stoppable(size, limits.acceleration, period, ticks) * span / size).min(axis=1)
     rate = rate * np.minimum(np.minimum(fast, brakeable), 1.0)[:, None]  # same direction, lower speed
     # All joints change their velocities by the same fraction of what is wanted, so that the tool moves where it is wanted.
     change = rate - velocity
@@ -85,15 +95,16 @@ def velocity_bounds(
     return np.minimum(low, high), high  # equal up to rounding if there is no choice
 
 
-def stoppable(distance: Array, acceleration: Array, period: float) -> Array:
+def stoppable(distance: Array, acceleration: Array, period: float, ticks: int = 1) -> Array:
     """Highest velocity [N, n], rad/s, from which a joint comes to rest within `distance` [N, n], rad.
 
-    A joint that moves with v = (k + r) a T, 0 <= r < 1, and then slows down by a T in every period T, moves by
-    a T^2 (k (k + 1) / 2 + r (k + 1)) in all; this is its inverse. Braking keeps the relation.
+    A joint that moves with v = (k + r) a T, 0 <= r < 1, for `ticks` h periods T, and then slows down by a T in every period,
+    moves by a T^2 (k (k + 1) / 2 + k (h - 1) + r (k + h)) in all; this is its inverse. Braking keeps the relation.
     """
-    step = acceleration * period**2
-    whole = np.floor((np.sqrt(1 + 8 * distance / step) - 1) / 2)
-    return acceleration * period * whole + (distance - step * whole * (whole + 1) / 2) / (period * (whole + 1))
+    step, held = acceleration * period**2, 2 * ticks - 1
+    whole = np.floor((np.sqrt(held**2 + 8 * distance / step) - held) / 2)
+    rest = distance - step * (whole * (whole + 1) / 2 + whole * (ticks - 1))
+    return acceleration * period * whole + rest / (period * (whole + ticks))
 
 
 def slower(velocity: Array, limits: JointLimits, period: float) -> Array:

@@ -27,6 +27,7 @@ from rpd.envs.robots import ROBOTS
 EPISODE = 100  # commands
 RATES = (20.0, 100.0)  # commands per second, besides the file's own
 LATE = 0.05  # share of commands that are late, by 1 to 3 periods
+TICKS = 5  # most commands between two goals
 TIMED = 0.1  # share of commands whose time is measured: reading the clock of the processor time takes long
 SCENES = 3  # per robot file: none, and two with random boxes
 ROUNDING = 1e-6
@@ -110,7 +111,7 @@ class Case:
         if missed:
             measured = before.velocity * random.uniform(-0.5, 1.5) + random.choice((0.0, 1.0)) * random.normal(size=len(wanted))
             now = safety.after_gap(before, measured, missed, limits, self.body, period)
-        filtered = safety.filter_command(wanted, now, limits, self.body, period, speed)
+        filtered = safety.filter_command(wanted, now, limits, self.body, period, speed, int(random.integers(1, TICKS + 1)))
         if timed:
             usage.seconds.append(self.body.clock() - began)
             usage.checks.append(self.body.seconds)

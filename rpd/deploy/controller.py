@@ -56,11 +56,20 @@ class Controller:
         position, quat = self._pose(joints)
         self.target, self._quat, self._goal = position[0], quat[0], None
 
-    def step(self, action: Array, joints: Array, commanded: Array) -> Array:
-        """Move the target by an action.
+    def follow(self, commanded: Array) -> None:
+        """Let the target wait for the arm: if limits kept the commands from the goal, it starts from the commanded posture.
 
-        If limits kept the commands from reaching the previous goal, the target starts from the commanded posture, as in
-        training: see `rpd.envs.tabletop.env`.
+        As in training, see `rpd.envs.tabletop.env`; to be called before the target is observed.
+
+        Args:
+            commanded: [n] last command, rad.
+        """
+        if self._goal is not None and np.abs(commanded - self._goal).max() > REACHED:
+            position, turned = self._pose(commanded)
+            self.target, self._quat = position[0], turned[0]
+
+    def step(self, action: Array, joints: Array, commanded: Array) -> Array:
+        """Move the target by an action, after `follow`.
 
         Args:
             action: [7] in [-1, 1].
@@ -72,9 +81,7 @@ class Controller:
         """
         pose = self._pose(joints)
         delta = (action * self._scale)[None]
-        if self._goal is not None and np.abs(commanded - self._goal).max() > REACHED:
-            position, turned = self._pose(commanded)
-            self.target, self._quat = position[0], turned[0]
+        self.follow(commanded)
         target, quat, turn = aim(
             self._robot, self._limits, self._tool, (self.target[None], self._quat[None]), delta[:, :3], delta[:, 3:6], pose,
             self._period,

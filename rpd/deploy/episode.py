@@ -94,7 +94,7 @@ class EpisodeRunner:
             raise Stop(f"the robot does not move: {state.stopped}")
         check_finite(state)
         self.command = safety.initial_command(state.joints, state.velocities, context.limits, context.body)
-        self.start = self.goal = self.command.position
+        self.goal = self.command.position
         self.gripper_open = state.gripper > 0.5
         context.controller.reset(state.joints)
         self.began = self.deadline = time.monotonic()
@@ -172,6 +172,7 @@ class EpisodeRunner:
     def _query(self, step: int, state: RobotState) -> dict[str, Array]:
         """Send an observation to the policy; returns it."""
         context, tick = self.context, self.first_tick + step
+        context.controller.follow(self.command.position)
         obs: dict[str, Array] = {"state": context.observer.state(state, context.controller.target)}
         for key, camera in context.cameras.items():
             taken, image = camera.read()
@@ -210,19 +211,20 @@ class EpisodeRunner:
         self.answered = True
         self.gripper_open = safety.gripper_with_hysteresis(float(action[6]), self.gripper_open, config.gripper_hysteresis)
         action = np.append(self.smoothed, 1.0 if self.gripper_open else -1.0)
-        self.start, self.ticks_since_goal = self.command.position, 0
+        self.ticks_since_goal = 0
         self.goal = context.controller.step(action, state.joints, self.command.position)
         delay = time.monotonic() - measured
         out.delays.append(delay)
         frame |= {"action": action, "delay": delay}
 
     def _next_command(self) -> tuple[Array, FilteredCommand]:
-        """Interpolate toward the goal; returns the wanted joint positions [n], rad, and the filtered command."""
+        """Move on toward the goal; returns the joint positions [n], rad, wanted now, and the filtered command."""
         context = self.context
-        self.ticks_since_goal = min(self.ticks_since_goal + 1, context.ticks_per_action)
-        wanted = self.start + (self.goal - self.start) * (self.ticks_since_goal / context.ticks_per_action)
+        left = max(context.ticks_per_action - self.ticks_since_goal, 1)
+        self.ticks_since_goal += 1
+        wanted = self.command.position + (self.goal - self.command.position) / left
         speed = safety.ramp(time.monotonic() - self.began, context.config.ramp)
-        filtered = safety.filter_command(wanted, self.command, context.limits, context.body, context.period, speed)
+        filtered = safety.filter_command(self.goal, self.command, context.limits, context.body, context.period, speed, left)
         self.out.clamps.update(filtered.clamps)
         return wanted, filtered
 

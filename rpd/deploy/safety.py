@@ -103,24 +103,32 @@ def initial_command(joints: Array, velocities: Array, limits: ArmLimits, body: B
 
 
 def filter_command(
-    wanted: Array, before: JointCommand, limits: ArmLimits, body: Body, period: float, speed: float = 1.0
+    wanted: Array,
+    before: JointCommand,
+    limits: ArmLimits,
+    body: Body,
+    period: float,
+    speed: float = 1.0,
+    ticks: int = 1,
 ) -> FilteredCommand:
     """Filter wanted joint positions to a command within limits.
 
     Args:
-        wanted: [n] joint positions, rad.
+        wanted: [n] joint positions, rad, where the arm is to be after `ticks` periods.
         before: previous command, from `initial_command`, `after_gap` or this function, at the same period.
         limits: limits of the arm.
         body: geometry of the arm.
         period: time between commands, s.
         speed: fraction of the velocity limits, not decreasing between commands; for a speed ramp.
+        ticks: commands until other positions are expected, including this one.
 
     Raises:
         Unsafe: `wanted` is not finite.
     """
     if not np.isfinite(wanted).all():
         raise Unsafe("the commanded joint positions are not finite numbers")
-    limited = joint_limiter.limit(wanted[None], before.position[None], before.velocity[None], limits, period, speed)
+    now = before.position[None], before.velocity[None]
+    limited = joint_limiter.limit(wanted[None], *now, limits, period, speed, ticks)
     changed = zip(("joint", "velocity", "acceleration"), limited[1:], strict=True)
     clamps = [name for name, arms in changed if arms[0]]
     bounded, braked = limited.velocity[0], joint_limiter.slower(before.velocity, limits, period)

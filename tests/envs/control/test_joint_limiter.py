@@ -1,6 +1,7 @@
 """Limiter of joint commands, against hand-computed numbers and its invariants."""
 
 import numpy as np
+import pytest
 
 from rpd.envs.control.joint_limiter import JointLimits, limit, moved, slower, stoppable, velocity_bounds
 
@@ -59,3 +60,28 @@ def test_braking_ends_at_rest():
     for _ in range(4):
         velocity = slower(velocity, LIMITS, PERIOD)
     assert not velocity.any()
+
+
+def test_braking_begins_after_the_ticks_until_the_next_goal():
+    """0.5 rad/s for 3 periods, then 0.25 rad/s for one: 0.075 + 0.0125 rad."""
+    assert stoppable(np.array([0.0875]), np.array([5.0]), PERIOD, ticks=3)[0] == pytest.approx(0.5)
+    distance = np.linspace(0.001, 1.0, 50)
+    for ticks in (1, 2, 5):
+        speed = stoppable(distance, np.full(50, 5.0), PERIOD, ticks)
+        moved_by, now = speed * PERIOD * (ticks - 1), speed
+        while (now > 1e-12).any():
+            moved_by, now = moved_by + now * PERIOD, np.maximum(now - 0.25, 0)
+        np.testing.assert_allclose(moved_by, distance, atol=1e-9)
+
+
+@pytest.mark.parametrize("rate", [20, 100])
+def test_goals_that_keep_ahead_are_followed_as_fast_at_any_rate_of_commands(rate):
+    """A goal 0.1 rad ahead of every fifth command of 10 ms; one joint; 5 rad/s^2: v 0.05 + v (v - 0.25) / 10 = 0.1 at most."""
+    limits, period, ticks = JointLimits(*(np.array([x]) for x in (-9.0, 9.0, 9.0, 5.0))), 1 / rate, rate // 20
+    position, velocity = np.zeros((1, 1)), np.zeros((1, 1))
+    for _ in range(40):
+        start, goal = position, position + 0.1
+        for tick in range(ticks):
+            velocity = limit(goal, position, velocity, limits, period, ticks=ticks - tick).velocity
+            position = moved(position, velocity, limits, period)
+    assert (position - start)[0, 0] / 0.05 == pytest.approx(0.83, abs=0.05)
