@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt scripts/venv.sh
 
-.PHONY: help demo test test-lerobot test-fast check format bench wheel venv clean
+.PHONY: help demo test test-wire test-lerobot test-fast check format bench wheel venv clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -18,7 +18,10 @@ demo: .venv/.core ## Train an expert from a weak teacher, compare them, write a 
 # One process more than the cores of a small machine: many tests wait for robots, servers and clusters.
 test: .venv/.dev ## Run the whole test suite, ManiSkill included
 	@sh scripts/system-deps.sh
-	$(BIN)/pytest -n 3 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup --ignore tests/rpd/deploy/wire
+
+test-wire: .venv/.dev ## Test the drivers of UR and xArm with their real SDKs against fake controllers, one after the other
+	$(BIN)/pytest tests/rpd/deploy/wire
 
 test-lerobot: .venv/.dev ## Test the LeRobot driver with the real lerobot, in an environment of its own
 	@bash scripts/lerobot_venv.sh

@@ -190,7 +190,7 @@ def test_close_that_blocks_is_left_alone(make, monkeypatch, caplog):
 
 
 def test_every_real_driver_is_called_from_a_thread_of_its_own():
-    wanted = SimpleNamespace(cameras=(), observations={}, task="tabletop/Reach")
+    wanted = SimpleNamespace(settings=None, cameras=(), observations={}, task="tabletop/Reach")
     for name in robot_files():
         config = configs.load(name)
         if config.driver != "replay":

@@ -14,11 +14,11 @@ from rpd.deploy.commissioning import check, connection, gripper
 from rpd.envs.robots import ROBOTS
 from tests.rpd.deploy.commissioning.person import Person
 from tests.rpd.deploy.wire import feetech_motors
-from tests.rpd.deploy.wire.fake_ur import FakeUR
 from tests.rpd.deploy.wire.process import Fake
 
 TASK = "tabletop/Reach"
 WATCHDOG = {"observation_age": 1.0, "policy": 20.0, "max_consecutive_overruns": 100}
+FAKES = {"ur5e": "fake_ur", "xarm6": "fake_xarm", "so101": "fake_feetech"}
 SDKS = {"ur5e": "rtde_control", "xarm6": "xarm", "so101": "scservo_sdk"}
 
 
@@ -31,7 +31,7 @@ def fake(request):
             socket.create_server(("127.255.0.1", 502)).close()
         except OSError as error:
             pytest.skip(f"the controller of an xArm is at port 502: {error}")
-    made = FakeUR(TASK, robot) if robot == "ur5e" else Fake({"xarm6": "fake_xarm", "so101": "fake_feetech"}[robot], TASK, robot)
+    made = Fake(FAKES[robot], TASK, robot)
     made.robot = robot
     made.ask("begin")
     yield made
