@@ -21,7 +21,9 @@ test: .venv/.dev ## Run the whole test suite, ManiSkill included
 	$(BIN)/pytest -n 2 --dist loadgroup --ignore tests/rpd/deploy/wire
 
 test-wire: .venv/.dev ## Test the drivers of UR and xArm with their real SDKs against fake controllers, one after the other
-	$(BIN)/pytest tests/rpd/deploy/wire
+	$(BIN)/pytest tests/rpd/deploy/wire/test_ur.py
+	$(BIN)/pytest tests/rpd/deploy/wire/test_xarm.py
+	$(BIN)/pytest tests/rpd/deploy/wire/test_commissioning.py
 
 test-lerobot: .venv/.dev ## Test the LeRobot driver with the real lerobot, in an environment of its own
 	@bash scripts/lerobot_venv.sh

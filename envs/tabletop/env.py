@@ -219,9 +219,7 @@ class TabletopEnv(ArrayEnv):
         changed = limited.joint | limited.speed | limited.acceleration
         s["limited"] += changed
         late = np.flatnonzero(changed)
-        if (
-            late.size
-        ):  # the target waits for the arm: one that ran ahead would carry it past the place where the policy stops it
+        if late.size:  # the target waits: ahead of the arm, it would carry it past the place where the policy stops it
             step = (self._ctrl[late, :n] - joints[late])[..., None]
             s["target_pos"][late] = pose[0][late] + (jacobian[0][late] @ step)[..., 0]
             turned = kinematics.rotvec_to_quat((jacobian[1][late] @ step)[..., 0])

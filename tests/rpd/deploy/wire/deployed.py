@@ -18,6 +18,7 @@ from rpd.deploy.robots.connect import build
 from rpd.envs.robots import ROBOTS
 from rpd.envs.specs import ObsSpec
 
+TASK = "tabletop/Reach"
 AT_REST = 0.01  # rad/s
 MOVING = 0.02  # rad/s
 

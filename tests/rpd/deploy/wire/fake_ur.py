@@ -1,8 +1,5 @@
 """Process of the fake UR, started by ``Fake("fake_ur", task, "ur5e")``; its ports are fixed, so it has its own address."""
 
-import contextlib
-import os
-import socket
 import sys
 import tempfile
 import threading
@@ -49,15 +46,6 @@ class Desk:
         }  # fmt: skip
 
 
-def free_address():
-    """An address of this computer at which no UR is."""
-    for number in range(os.getpid(), os.getpid() + 1000):
-        host = f"127.{10 + number // 250 % 200}.{number % 250}.1"
-        with contextlib.suppress(OSError), socket.create_server((host, RTDE)):
-            return host
-    raise OSError(f"no address with a free port {RTDE}")
-
-
 def cycle(controller, stream):
     due = time.monotonic()
     while True:
@@ -68,7 +56,7 @@ def cycle(controller, stream):
 
 
 def main(task, robot):
-    host, faults, arm = free_address(), Faults(), SimulatedArm(task, robot)
+    host, faults, arm = process.free_address(RTDE), Faults(), SimulatedArm(task, robot)
     controller = Controller(arm)
     stream = Stream(host, controller, faults)
     serve_dashboard(host, controller, faults)

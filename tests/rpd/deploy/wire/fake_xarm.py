@@ -1,7 +1,6 @@
 """Process of the fake xArm: the ports of its controller, faults on the wire, and orders of a test."""
 
 import contextlib
-import os
 import socket
 import struct
 import sys
@@ -9,7 +8,7 @@ import tempfile
 import threading
 import time
 
-from tests.rpd.deploy.wire.process import run, serve
+from tests.rpd.deploy.wire.process import free_address, run, serve
 
 CONTROL, REPORTS = 502, 30002
 REPORT_PERIOD = 0.2  # s
@@ -125,20 +124,11 @@ class Desk:
         }  # fmt: skip
 
 
-def free_address():
-    """An address of this computer whose control port is free: the SDK knows no other port than 502."""
-    for number in range(os.getpid(), os.getpid() + 1000):
-        host = f"127.{210 + number // 250 % 40}.{number % 250}.1"
-        with contextlib.suppress(OSError), socket.create_server((host, CONTROL)):
-            return host
-    raise OSError(f"port {CONTROL} cannot be opened")
-
-
 def main(task, robot):
     from tests.rpd.deploy.wire.arm import SimulatedArm
     from tests.rpd.deploy.wire.xarm_controller import Controller
 
-    arm, host = SimulatedArm(task, robot), free_address()
+    arm, host = SimulatedArm(task, robot), free_address(CONTROL)
     controller = Controller(arm)
     wire = Wire(host, controller)
     arm.start()

@@ -89,6 +89,15 @@ def serve(address, handle):
     return listening
 
 
+def free_address(port):
+    """An address of this computer whose `port` is free: SDKs know no other port of their controllers."""
+    for number in range(os.getpid(), os.getpid() + 1000):
+        host = f"127.{10 + number // 250 % 240}.{number % 250}.1"
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            return host
+    raise OSError(f"no address with a free port {port}")
+
+
 def run(host, desk, folder):
     """Take orders for the methods of `desk` until the parent ends."""
 

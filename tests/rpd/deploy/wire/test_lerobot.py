@@ -17,9 +17,9 @@ from rpd.deploy.robots.base import RobotLost
 from rpd.envs.errors import ConfigError
 from tests.rpd.deploy.wire import deployed, feetech_motors
 from tests.rpd.deploy.wire.command import Command
+from tests.rpd.deploy.wire.deployed import TASK
 from tests.rpd.deploy.wire.process import Fake
 
-TASK = "tabletop/Reach"
 WATCHDOG = {"observation_age": 1.0, "policy": 20.0, "max_consecutive_overruns": 100}
 PACKET_TIMEOUT = 150.0  # ms; LeRobot's is 50
 STOP_WITHIN = 1.7  # s; a busy machine's. scripts/wire.py measures with the limits of the shipped file
@@ -41,29 +41,14 @@ def config(tmp_path_factory):
     return config.model_copy(update={"watchdog": watchdog, "connection": connection, "stop_within": STOP_WITHIN})
 
 
-@pytest.fixture(scope="module")
-def policy(server, config):
-    policy = deployed.load(server.url, TASK, config)
-    yield policy
-    policy.close()
+@pytest.fixture(autouse=True)
+def slow_packets(monkeypatch):
+    """The SDK waits longer for a packet."""
 
-
-@pytest.fixture
-def robot(fake, config, monkeypatch):
     def wait(this, packet_length):
         this.packet_start_time, this.packet_timeout = this.getCurrentTime(), PACKET_TIMEOUT
 
     monkeypatch.setattr(feetech, "patch_setPacketTimeout", wait)
-    fake.ask("begin")
-    robot = deployed.connected(config, fake.host)
-    yield robot
-    robot.close()
-
-
-@pytest.fixture
-def run(fake, robot, config, policy, tmp_path, swing):
-    """`run(fault)`: the arm swings, and the fault begins."""
-    return lambda fault, **rest: deployed.run(fake, robot, policy, config, tmp_path / "a.rpdlog", fault, **rest)
 
 
 @pytest.mark.slow

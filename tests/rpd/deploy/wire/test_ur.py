@@ -17,9 +17,9 @@ from rpd.deploy import config as configs
 from rpd.envs.errors import ConfigError
 from tests.rpd.deploy.wire import deployed, episodes
 from tests.rpd.deploy.wire.command import Command
+from tests.rpd.deploy.wire.deployed import TASK
 from tests.rpd.deploy.wire.process import Fake
 
-TASK = "tabletop/Reach"
 WATCHDOG = {"observation_age": 0.6, "policy": 20.0, "max_consecutive_overruns": 400, "command_timeout": 1.0}
 STOP_WITHIN = 10.0  # s; generous for a busy machine: scripts/deploy_ur.py measures with the limits of the shipped file
 
@@ -36,22 +36,6 @@ def config():
     config = configs.load("ur5e")
     watchdog = config.watchdog.model_copy(update=WATCHDOG)
     return config.model_copy(update={"watchdog": watchdog, "stop_within": STOP_WITHIN, "ramp": 0.0})
-
-
-@pytest.fixture(scope="module")
-def policy(server, config):
-    policy = deployed.load(server.url, TASK, config)
-    yield policy
-    policy.close()
-
-
-@pytest.fixture
-def run(fake, config, policy, tmp_path, swing):
-    """`run(fault)`: the arm swings, and the fault begins."""
-    fake.ask("begin")
-    robot = deployed.connected(config, fake.host)
-    yield lambda fault, **rest: deployed.run(fake, robot, policy, config, tmp_path / "a.rpdlog", fault, **rest)
-    robot.close()
 
 
 def until(reached, timeout=30):

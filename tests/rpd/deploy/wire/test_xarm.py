@@ -15,9 +15,9 @@ from rpd.deploy import config as configs
 from rpd.envs.errors import ConfigError
 from tests.rpd.deploy.wire import deployed, solve
 from tests.rpd.deploy.wire.command import Command
+from tests.rpd.deploy.wire.deployed import TASK
 from tests.rpd.deploy.wire.process import Fake
 
-TASK = "tabletop/Reach"
 WATCHDOG = {"observation_age": 0.6, "policy": 20.0, "max_consecutive_overruns": 400}
 PATIENT = WATCHDOG | {"observation_age": 20.0}
 STOP_WITHIN = 1.3  # s; a busy machine's. scripts/wire.py measures with the limits of the shipped file
@@ -39,22 +39,6 @@ def config():
     config = configs.load("xarm6")
     watchdog = config.watchdog.model_copy(update=WATCHDOG)
     return config.model_copy(update={"watchdog": watchdog, "stop_within": STOP_WITHIN})
-
-
-@pytest.fixture(scope="module")
-def policy(server, config):
-    policy = deployed.load(server.url, TASK, config)
-    yield policy
-    policy.close()
-
-
-@pytest.fixture
-def run(fake, config, policy, tmp_path, swing):
-    """`run(fault)`: the arm swings, and the fault begins."""
-    fake.ask("begin")
-    robot = deployed.connected(config, fake.host)
-    yield lambda fault, **rest: deployed.run(fake, robot, policy, config, tmp_path / "a.rpdlog", fault, **rest)
-    robot.close()
 
 
 @pytest.mark.slow
