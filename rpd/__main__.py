@@ -1,8 +1,6 @@
 """`python -m rpd VERB ...`: the command line without its console script."""
 
-import sys
-
-from rpd.cli.main import main
+from rpd.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

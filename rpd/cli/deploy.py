@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,6 @@ from rpd.datasets.deploy_log.reader import Record
 from rpd.deploy import config as configs
 from rpd.deploy.outcome import Outcome
 from rpd.deploy.requested_motion import describe, requested_motion
-from rpd.deploy.robots.device_thread import DeviceThread
 from rpd.deploy.session import deploy
 from rpd.deploy.summary import facts
 from rpd.envs.errors import ConfigError
@@ -43,9 +40,6 @@ def main(options: DeployConfig) -> int:
     code = int(any(outcome.fault for outcome in outcomes))
     if any(outcome.stop_failure is not None for outcome in outcomes):
         code = NOT_STOPPED
-    if DeviceThread.left_open:  # their threads may crash or hang the interpreter's shutdown
-        sys.stdout.flush()
-        os._exit(code)
     return code
 
 

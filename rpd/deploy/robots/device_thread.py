@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from rpd.core.unclosed import UNCLOSED
 from rpd.deploy.robots.base import Array, RobotDriver, RobotLost, RobotState
 from rpd.envs.errors import ConfigError
 
@@ -82,10 +83,6 @@ class DeviceThread:
         deadline: age of the newest state from which a call that has not returned is an error, s.
     """
 
-    left_open: ClassVar[list[DeviceThread]] = []
-    """Devices of this process that have not closed. They are kept: the destructor of an SDK may wait for its threads, with
-    Python's global lock held."""
-
     def __init__(self, driver: RobotDriver, period: float, deadline: float) -> None:
         self.driver, self.spec, self.resets = driver, driver.spec, driver.resets
         self._patience, self._deadline = PATIENCE * period, deadline
@@ -153,10 +150,10 @@ class DeviceThread:
             self._changed.notify_all()
         attempt = Attempt(self.driver.close)
         if not attempt.wait(CLOSE_TIMEOUT):
-            DeviceThread.left_open.append(self)
+            UNCLOSED.append(self)
             LOG.warning(f"robot {self.spec.name}: its connection does not close, and is left open")
         elif attempt.error is not None:
-            DeviceThread.left_open.append(self)
+            UNCLOSED.append(self)
             LOG.warning(f"robot {self.spec.name}: its connection does not close: {attempt.error}")
 
     def _stop(self) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rpd.core.unclosed import UNCLOSED
 from rpd.deploy import config as configs
 from rpd.deploy.robots import device_thread
 from rpd.deploy.robots.base import RobotLost, RobotSpec, RobotState
@@ -178,6 +179,7 @@ def test_close_that_fails_is_a_warning(make, caplog):
     device = make()
     device.driver.failing = {"close"}
     device.close()
+    assert UNCLOSED.pop() is device
     assert "its connection does not close: robot arm: close fails" in caplog.text
 
 
@@ -186,6 +188,7 @@ def test_close_that_blocks_is_left_alone(make, monkeypatch, caplog):
     device = make()
     device.driver.blocked = {"close"}
     device.close()
+    assert UNCLOSED.pop() is device
     assert "its connection does not close, and is left open" in caplog.text
 
 
