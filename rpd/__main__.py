@@ -1,6 +1,8 @@
 """`python -m rpd VERB ...`: the command line without its console script."""
 
-from rpd.cli.main import run
+import sys
+
+from rpd.cli.main import main
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

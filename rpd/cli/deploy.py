@@ -37,10 +37,9 @@ def main(options: DeployConfig) -> int:
         outcomes = deploy(options, config, out)
     show(outcomes, asked_of(Record(out)) if options.dry_run else {})
     print(f"record: {out}")
-    code = int(any(outcome.fault for outcome in outcomes))
     if any(outcome.stop_failure is not None for outcome in outcomes):
-        code = NOT_STOPPED
-    return code
+        return NOT_STOPPED
+    return int(any(outcome.fault for outcome in outcomes))
 
 
 def asked_of(recorded: Record) -> dict[str, str]:

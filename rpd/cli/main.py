@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rpd.cli.messages import show_messages
 from rpd.core import rank_reports
 from rpd.core.children import follow_parent
 from rpd.core.interrupt import Interrupted
 from rpd.core.ranks import rank, world_size
-from rpd.core.unclosed import UNCLOSED
 from rpd.core.user_code import remember_script, take_imports
 from rpd.envs.errors import ConfigError, RunFault, unknown_name
 from rpd.envs.processes import protect_children
@@ -320,18 +319,5 @@ def _fail(verb: str, message: str, code: int) -> int:
     return code
 
 
-def run() -> NoReturn:
-    """Run the command line as this process and exit.
-
-    Only the process itself may leave libraries loaded that do not close: `main` is also called by programs that go on.
-    """
-    code = main()
-    if UNCLOSED:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

@@ -38,7 +38,7 @@ def start(
     tether = _tether()
     command = fresh_python if fresh else python
     return subprocess.Popen(
-        command("from rpd.cli.main import run; run()", *words),
+        command("from rpd.cli.main import main; sys.exit(main())", *words),
         stdout=log, stderr=None if log in (None, subprocess.PIPE) else subprocess.STDOUT, start_new_session=own_session,
         env={**os.environ, **(env or {}), TETHER: str(tether)}, pass_fds=(tether,), cwd=cwd,
     )  # fmt: skip

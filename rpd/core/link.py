@@ -7,6 +7,7 @@ so the loop never waits for a process that is not ready.
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import struct
 import subprocess
@@ -36,6 +37,7 @@ class Link:
     def __init__(self, end: socket.socket, name: str) -> None:
         """Take over a connected stream socket."""
         self.name = name
+        end.settimeout(None)  # SDKs of robots change the default of the process: a link that is quiet would count as lost
         self._socket, self._sending = end, threading.Lock()
         self._inbox: deque[Message] = deque(maxlen=10_000)
         self._news = threading.Condition()
@@ -153,6 +155,18 @@ class Child:
         if "error" in self.ready:
             self.close()
             raise ConfigError(f"{name}: {self.ready['error']}")
+
+    def end(self, seconds: float) -> str | None:
+        """Return how the process has ended, e.g. ``crashed (SIGSEGV)``; None if it runs after this time.
+
+        Args:
+            seconds: longest wait.
+        """
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
 
     def close(self) -> None:
         """End the process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,11 @@ class RobotState:
 
 
 class RobotDriver(Protocol):
-    """A driver. After `stop`, and after any error, `command` no longer moves the robot."""
+    """A driver. After `stop`, and after any error, `command` no longer moves the robot.
+
+    A driver whose spec is `real` is made twice: in the process of the control loop, where it only describes itself, and in a
+    process of its own, where it is connected, see `rpd.deploy.robots.device`.
+    """
 
     spec: RobotSpec
 
@@ -112,3 +116,15 @@ class RobotDriver(Protocol):
 
     def close(self) -> None:
         """Release the connection; may be called repeatedly, and without `connect`. The arm keeps its posture and its grasp."""
+
+
+@runtime_checkable
+class SecondStop(Protocol):
+    """A driver with a further means to stop the robot: without its SDK, and without `connect`."""
+
+    def stop_otherwise(self) -> None:
+        """Stop the robot when the SDK blocks, refuses, or has crashed.
+
+        Raises:
+            RobotLost: the command was not accepted.
+        """

@@ -116,7 +116,6 @@ class URDriver:
 
     def stop_otherwise(self) -> None:
         """See `SecondStop`: stop the control script through the dashboard server."""
-        self._stopped = True
         try:
             answer = dashboard(self._host, "stop", DASHBOARD_TIMEOUT)
         except OSError as error:

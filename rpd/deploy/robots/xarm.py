@@ -10,20 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rpd.deploy.config import RobotConfig
+from rpd.deploy.robots import xarm_network
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
 from rpd.deploy.robots.polled import Polled, Sent
+from rpd.deploy.robots.xarm_network import HALTED, STOP, STOP_CHECK
 from rpd.envs.errors import ConfigError, missing_package
 from rpd.envs.robots import ROBOTS
 
 POSITION, SERVO = 0, 1  # modes
-READY, STOP = 0, 4  # states
-HALTED = {
-    3: "paused, at the pendant or by a safeguard",
-    4: "by a stop command",
-    5: "by a stop command",
-    6: "decelerating to a stop",
-}
-"""States in which the arm does not follow commands. After a pause it would move at once to the newest command."""
+READY = 0  # state
 CODES = {
     -8: "outside the range of a joint",
     -1: "the connection is closed",
@@ -39,14 +34,13 @@ GRIPPER_SPEED = 3000  # counts per second
 REPORTS = 30002  # port of the reports, which have the motor currents, 5 times per second
 ANSWER = 0.3  # longest wait for an answer, as a fraction of the largest age of a measurement
 SLOWER = 0.1  # s, by which reports and the gripper's answers may be older than other measurements
-REPORT_TIMEOUT, STOP_CHECK = 2.0, 0.1  # longest wait for a report, and for the arm to have stopped, s
+REPORT_TIMEOUT, SECOND_STOP_TIMEOUT = 2.0, 0.1  # longest wait for a report, and for an answer to the second stop, s
 
 
 class XArmDriver:
     """Commands joint positions in servo mode.
 
-    The SDK makes one request at a time per connection, so the gripper, which answers late, has a connection of its own; it also
-    stops the arm if the other one does not.
+    The SDK makes one request at a time per connection, so the gripper, which answers late, has a connection of its own.
 
     Args:
         config: config of the robot.
@@ -190,11 +184,24 @@ class XArmDriver:
 
     def stop(self) -> None:
         """See `RobotDriver`."""
-        self._halt(self._arm)
+        self._stopped = True
+        code = self._arm.set_state(STOP)
+        until = time.monotonic() + STOP_CHECK
+        while not code:
+            code, state = self._arm.get_state()
+            if not code and state in HALTED:
+                return
+            if time.monotonic() > until:
+                raise RobotLost(f"robot {self.spec.name}: it is in state {state} after set_state: use its emergency stop")
+            time.sleep(0.005)
+        raise RobotLost(f"robot {self.spec.name}: set_state failed: {_meaning(code)}: use its emergency stop")
 
     def stop_otherwise(self) -> None:
-        """See `SecondStop`: stop the arm through the gripper's connection."""
-        self._halt(self._aside)
+        """See `SecondStop`: stop the arm through a connection without the SDK."""
+        try:
+            xarm_network.stop(self._host, SECOND_STOP_TIMEOUT)
+        except OSError as error:
+            raise RobotLost(f"robot {self.spec.name}: second stop: {error}: use its emergency stop") from None
 
     def close(self) -> None:
         """See `RobotDriver`."""
@@ -205,24 +212,6 @@ class XArmDriver:
         for connection in (self._aside, self._arm):
             if connection is not None:
                 connection.disconnect()
-
-    def _halt(self, connection: Any) -> None:
-        """Stop the arm, and see whether it obeys.
-
-        Raises:
-            RobotLost: it does not.
-        """
-        self._stopped = True
-        code = connection.set_state(STOP)
-        until = time.monotonic() + STOP_CHECK
-        while not code:
-            code, state = connection.get_state()
-            if not code and state in HALTED:
-                return
-            if time.monotonic() > until:
-                raise RobotLost(f"robot {self.spec.name}: it is in state {state} after set_state: use its emergency stop")
-            time.sleep(0.005)
-        raise RobotLost(f"robot {self.spec.name}: set_state failed: {_meaning(code)}: use its emergency stop")
 
     def _note_report(self, _: dict[str, Any]) -> None:
         self._reported = time.monotonic()

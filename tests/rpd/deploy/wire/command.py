@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 from tests.rpd.deploy.wire.process import ROOT
 
@@ -60,6 +61,14 @@ class Command:
             assert self._process.poll() is None, self.shown
             assert time.monotonic() < end, self.shown
             time.sleep(0.02)
+
+    def child(self, module):
+        """Process id of the child that runs a module."""
+        for name in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            for pid in map(int, name.read_text().split()):
+                if module in Path(f"/proc/{pid}/cmdline").read_text():
+                    return pid
+        raise AssertionError(f"no child runs {module}")
 
     def kill(self):
         """Kill -9, without a warning."""

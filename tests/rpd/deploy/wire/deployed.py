@@ -50,7 +50,11 @@ def load(url, task, config):
 def connected(config, host):
     """A connected driver, as `rpd deploy` makes it."""
     robot = build(config, SimpleNamespace(cameras=[], observations={}, task=""), host)
-    robot.connect()
+    try:
+        robot.connect()
+    except BaseException:
+        robot.close()
+        raise
     return robot
 
 
@@ -75,6 +79,14 @@ def run(fake, robot, policy, config, path, fault, after=0.8, seconds=6.0, ramp=0
         timer.join()
         recorder.close()
     return Faulty(outcome, *when, settled(fake), list(record.read(path)))
+
+
+def until(reached, timeout=30):
+    """Wait until `reached()`."""
+    end = time.monotonic() + timeout
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def settled(fake, timeout=30):

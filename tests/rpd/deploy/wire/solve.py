@@ -8,10 +8,12 @@ from rpd.deploy import config as configs
 from rpd.deploy.loop import ControlLoop
 from rpd.deploy.observe import offered
 from rpd.deploy.policy import PolicyProcess, wanted_spec
+from rpd.envs import user_files
 from rpd.envs.control import arm_limits
 from rpd.envs.robots import ROBOTS
-from tests.rpd.deploy.wire import feetech_motors, tracked  # noqa: F401  (registers the drivers)
+from tests.rpd.deploy.wire import feetech_motors
 from tests.rpd.deploy.wire.deployed import connected, settled
+from tests.rpd.deploy.wire.episodes import TRACKED
 from tests.rpd.deploy.wire.process import Fake
 
 FAKES = {"xarm6": ("fake_xarm", "tracked-xarm"), "so101": ("fake_feetech", "tracked-lerobot")}
@@ -42,6 +44,7 @@ def episodes(robot, task, policy, seeds, folder, watchdog=None):
         folder: folder of the records.
         watchdog: changes of the watchdog, for a busy machine.
     """
+    user_files.load([TRACKED])
     fake = Fake(FAKES[robot][0], task, robot)
     try:
         config = robot_config(robot, fake, folder)

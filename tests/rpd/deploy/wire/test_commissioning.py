@@ -2,6 +2,7 @@
 
 import re
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from rpd.config.commissioning import CheckConfig
 from rpd.deploy import config as configs
 from rpd.deploy import slow_motion
 from rpd.deploy.commissioning import check, connection, gripper
+from rpd.envs import user_files
 from rpd.envs.robots import ROBOTS
 from tests.rpd.deploy.commissioning.person import Person
 from tests.rpd.deploy.wire import feetech_motors
@@ -71,14 +73,9 @@ def test_arm_from_its_connection_to_its_file(fake, quick):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fake", ["so101"], indirect=True)
-def test_offsets_and_signs_of_an_so101_are_found(fake, quick, monkeypatch, tmp_path):
+def test_offsets_and_signs_of_an_so101_are_found(fake, quick, tmp_path):
     """Its file begins without them: the person reads true angles from a protractor, and sees which way the arm turns."""
-    from lerobot.motors.feetech import feetech
-
-    def wait(this, packet_length):
-        this.packet_start_time, this.packet_timeout = this.getCurrentTime(), 150.0  # ms, of a busy machine
-
-    monkeypatch.setattr(feetech, "patch_setPacketTimeout", wait)
+    user_files.load([Path(feetech_motors.__file__).parent / "patient_feetech.py"])
     names, sign, offset = ROBOTS["so101"].joints, feetech_motors.SIGN, np.degrees(feetech_motors.OFFSET)
     turned, corrected = list[int](), list[int]()  # joints that have turned as described, and those whose sign was corrected
 

@@ -3,17 +3,18 @@
 `make test-lerobot` makes their environment, whose pins are not those of the others, and runs these tests in it.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
 
 pytest.importorskip("scservo_sdk", reason="lerobot is in an environment of its own: make test-lerobot")
 
-from lerobot.motors.feetech import feetech
-
 from rpd.datasets.deploy_log.reader import Record
 from rpd.deploy import config as configs
 from rpd.deploy.robots.base import RobotLost
+from rpd.envs import user_files
 from rpd.envs.errors import ConfigError
 from tests.rpd.deploy.wire import deployed, feetech_motors
 from tests.rpd.deploy.wire.command import Command
@@ -21,7 +22,6 @@ from tests.rpd.deploy.wire.deployed import TASK
 from tests.rpd.deploy.wire.process import Fake
 
 WATCHDOG = {"observation_age": 1.0, "policy": 20.0, "max_consecutive_overruns": 100}
-PACKET_TIMEOUT = 150.0  # ms; LeRobot's is 50
 STOP_WITHIN = 1.7  # s; a busy machine's. scripts/wire.py measures with the limits of the shipped file
 
 
@@ -41,14 +41,10 @@ def config(tmp_path_factory):
     return config.model_copy(update={"watchdog": watchdog, "connection": connection, "stop_within": STOP_WITHIN})
 
 
-@pytest.fixture(autouse=True)
-def slow_packets(monkeypatch):
-    """The SDK waits longer for a packet."""
-
-    def wait(this, packet_length):
-        this.packet_start_time, this.packet_timeout = this.getCurrentTime(), PACKET_TIMEOUT
-
-    monkeypatch.setattr(feetech, "patch_setPacketTimeout", wait)
+@pytest.fixture(autouse=True, scope="module")
+def patient():
+    """The process of a driver imports it, too."""
+    user_files.load([Path(__file__).parent / "patient_feetech.py"])
 
 
 @pytest.mark.slow

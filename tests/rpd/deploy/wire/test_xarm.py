@@ -1,5 +1,7 @@
 """The xArm driver and the real xarm-python-sdk against a fake controller on the wire, with a simulated arm behind it."""
 
+import os
+import signal
 import socket
 
 import numpy as np
@@ -52,6 +54,7 @@ def config():
         ("contact", "9 A on the arm, and 4 are allowed"),
         ("motion stall", "robot xarm6: "),
         ("motion reset", "robot xarm6: "),
+        ("reset", "the connection is closed"),
         ("report stall", "robot xarm6: no reports at port 30002"),
         ("gripper silent", "robot xarm6: gripper: "),
     ],
@@ -72,7 +75,6 @@ def test_fault_stops_the_arm(run, fault, reason):
     ("fault", "reason"),
     [
         ("stall", "robot xarm6: "),
-        ("reset", "the connection is closed"),
         ("slow", "robot xarm6: "),
         ("wrong answers", "an answer to another request"),
     ],
@@ -110,7 +112,9 @@ def command(fake, config, swing, tmp_path):
 @pytest.mark.slow
 def test_arm_holds_after_the_loop_is_killed(command, fake, tmp_path):
     command.kill()
+    deployed.until(lambda: fake.ask("state")["stops"])
     after = deployed.settled(fake)
+    assert [how for how, _ in after["stops"]] == ["set_state"]  # by the driver's process
     assert after["drift"] < 2e-3 and after["commands"] == fake.ask("state")["commands"]
     (played,) = Record(tmp_path / "a.rpdlog").played
     assert len(played.ticks) > 50
@@ -118,12 +122,22 @@ def test_arm_holds_after_the_loop_is_killed(command, fake, tmp_path):
 
 @pytest.mark.slow
 def test_command_ends_with_the_fault(command, fake, tmp_path):
-    fake.ask("fault", name="reset")
+    fake.ask("fault", name="stall")
     assert command.wait() == 3
-    assert "USE ITS EMERGENCY STOP" in command.shown and "the connection is closed" in command.shown
+    assert "USE ITS EMERGENCY STOP" in command.shown
     assert deployed.settled(fake)["drift"] < 2e-3
     (end,) = [frame for frame in record.read(tmp_path / "a.rpdlog") if frame["kind"] == "end"]
-    assert end["fault"] and "the connection is closed" in end["reason"] and end["stop_failure"]
+    assert end["fault"] and end["reason"] in command.shown and end["stop_failure"]
+
+
+@pytest.mark.slow
+def test_crash_of_the_sdk_stops_the_arm_without_it(command, fake, tmp_path):
+    os.kill(command.child("device_process"), signal.SIGSEGV)
+    assert command.wait() == 1, command.shown
+    after = deployed.settled(fake)
+    assert [how for how, _ in after["stops"]] == ["set_state"] and after["drift"] < 2e-3
+    (end,) = [frame for frame in record.read(tmp_path / "a.rpdlog") if frame["kind"] == "end"]
+    assert "robot xarm6: the process of its driver has" in end["reason"] and end["stop_failure"] is None
 
 
 @pytest.mark.slow

@@ -1,0 +1,12 @@
+"""``rpd --import`` of this file: LeRobot waits longer for a packet of a motor, as on a busy machine."""
+
+from lerobot.motors.feetech import feetech
+
+PACKET_TIMEOUT = 150.0  # ms; LeRobot's is 50
+
+
+def wait(this, packet_length):
+    this.packet_start_time, this.packet_timeout = this.getCurrentTime(), PACKET_TIMEOUT
+
+
+feetech.patch_setPacketTimeout = wait
