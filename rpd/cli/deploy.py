@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from rpd.deploy.requested_motion import describe, requested_motion
 from rpd.deploy.session import deploy
 from rpd.deploy.summary import facts
 from rpd.envs.errors import ConfigError
-from rpd.envs.robots import ROBOTS
 from rpd.reporting import tables
 from rpd.students.io.outputs import claimed_file, unused_file
 
@@ -44,7 +42,7 @@ def main(options: DeployConfig) -> int:
 
 def asked_of(recorded: Record) -> dict[str, str]:
     """Lines about the motion that the policy asked for, by label."""
-    robot, action = ROBOTS[json.loads(recorded.head["config"])["kinematics"]], recorded.spec.action
+    robot, action = recorded.robot, recorded.spec.action
     ticks = [tick for played in recorded.played for tick in played.ticks]
     return describe(requested_motion(ticks, action, robot), action)
 

@@ -27,6 +27,7 @@ from rpd.deploy.robots.connect import build
 from rpd.deploy.robots.fits import check_fits
 from rpd.deploy.robots.sim import SimDriver
 from rpd.deploy.viewpoints import placed_elsewhere
+from rpd.envs import user_files
 from rpd.envs.config import EnvConfig
 from rpd.envs.control.arm import Arm
 from rpd.envs.errors import ConfigError
@@ -88,6 +89,7 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
             "kind": "head", "policy": options.policy, "robot": options.robot, "spec": policy.spec.model_dump_json(),
             "config": config.model_dump_json(), "rate": rate, "dry_run": options.dry_run, "when": time.time(),
             "began": time.monotonic(), "environment": json.dumps(environment_info(), default=str),
+            "imports": list(user_files.loaded()),
         }  # fmt: skip
         recorder = _enter(stack, Recorder(out, head))
         loop = ControlLoop(robot, policy, cameras, config, recorder, emergency, options.dry_run)

@@ -13,8 +13,8 @@ from rpd.datasets.deploy_log import format as record
 from rpd.datasets.deploy_log.commanded import commanded_actions
 from rpd.datasets.episode import Array, EpisodeMetadata
 from rpd.envs import user_files
-from rpd.envs.errors import ConfigError, unknown_name
-from rpd.envs.robots import ROBOTS
+from rpd.envs.errors import ConfigError
+from rpd.envs.robots import ROBOTS, Robot
 from rpd.envs.specs import EnvSpec
 from rpd.teachers.transport.codec import Message
 
@@ -88,11 +88,23 @@ class Record:
             LOG.warning("%s: damaged: %s", path, line)
         self.spec = EnvSpec.model_validate_json(self.head["spec"])
         self.specs = {self.spec.task: self.spec}
-        user_files.record(self.spec.imports, str(path))
+        user_files.record((*self.head.get("imports", ()), *self.spec.imports), str(path))
         self.left_out = [f"episode {i} was stopped: {p.fault}" for i, p in enumerate(self.played) if p.fault is not None]
         self._rows = [played for played in self.played if played.answered and played.fault is None]
         self._actions: dict[int, Array] = {}  # by episode
         self.episodes = [self._info(played) for played in self._rows]
+
+    @property
+    def robot(self) -> Robot:
+        """Description of the robot.
+
+        Raises:
+            ConfigError: it is unknown; names the file of the deployment that registers it, to be imported.
+        """
+        name = self.spec.embodiment.name
+        if name not in ROBOTS:
+            raise user_files.unknown(f"robot in {self.path}", name, ROBOTS)
+        return ROBOTS[name]
 
     def _take(self, place: int, frame: Message) -> None:
         kind = frame["kind"]
@@ -177,11 +189,9 @@ class Record:
             ConfigError: the robot is unknown.
         """
         if episode not in self._actions:
-            played, name = self._rows[episode], self.spec.embodiment.name
-            if name not in ROBOTS:
-                raise unknown_name(f"robot in {self.path}", name, ROBOTS)
+            played = self._rows[episode]
             taken = [played.answers[tick]["tick"] for tick in played.answered]
-            self._actions[episode] = commanded_actions(played.ticks, taken, ROBOTS[name], self.spec.action.scale)
+            self._actions[episode] = commanded_actions(played.ticks, taken, self.robot, self.spec.action.scale)
         return self._actions[episode]
 
     def observation(self, played: Played, tick: int) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from rpd.deploy.robots.replay import ReplayDriver
 from rpd.envs.control.arm import Arm
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
+from rpd.envs.specs import EnvSpec
 
 HEAD = {"kind": "head", "spec": "{}"}
 
@@ -264,3 +265,14 @@ def test_damage_is_reported_on_stderr(several, tmp_path, capsys):
     code = f"import sys; from rpd.cli.main import main; sys.exit(main(['data', 'show', {str(path)!r}]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stderr.count("\n") == 1 and "b.rpdlog: damaged: " in done.stderr
+
+
+def test_robot_of_a_users_file_is_asked_for_by_the_file(several, tmp_path, capsys):
+    frames, path = list(record.read(several)), tmp_path / "own.rpdlog"
+    spec = EnvSpec.model_validate_json(frames[0]["spec"])
+    spec = spec.model_copy(update={"embodiment": spec.embodiment.model_copy(update={"name": "my_arm"})})
+    named = {"policy": "a", "robot": "b", "rate": 20.0, "imports": ["/home/me/my_arms.py"]}
+    Recorder(path, {**frames[0], **named, "spec": spec.model_dump_json()}).close()
+    assert main(["log", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"robot in {path} 'my_arm'" in line and line.endswith("add --import /home/me/my_arms.py")
