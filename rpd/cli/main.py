@@ -60,9 +60,9 @@ def sweep(args: list[str]) -> int:
 def generalist(args: list[str]) -> int:
     """Distill the specialists of several robots into one policy."""
     from rpd.cli.options.generalist import GeneralistOptions
-    from rpd.config.parser import parse
+    from rpd.cli.options.run_folder import run_options
 
-    options = parse(GeneralistOptions, args, "rpd generalist")
+    options = run_options(GeneralistOptions, args, "rpd generalist")
     from rpd.cli import generalist as command
 
     return command.main(options)

@@ -50,8 +50,9 @@ def main(args: list[str]) -> int:
         raise SystemExit(0)
     if what == "finetune":
         from rpd.cli.options.finetune import FinetuneOptions
+        from rpd.cli.options.run_folder import run_options
 
-        training = parse(FinetuneOptions, rest, "rpd teacher finetune")
+        training = run_options(FinetuneOptions, rest, "rpd teacher finetune")
         from rpd.cli import finetune
 
         return finetune.main(training)

@@ -58,22 +58,6 @@ def write(run_dir: Path, config: BaseModel) -> None:
     write_text(run_dir / FILE, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, explicit_end=True))
 
 
-def check_alone(options: BaseModel, run_dir: Path) -> None:
-    """Reject options other than ``resume``, for commands that resume with the run's own configuration.
-
-    Args:
-        options: options of the command; the field ``resume`` is left out of the comparison with the defaults.
-        run_dir: run folder.
-
-    Raises:
-        ConfigError: names the options that are given.
-    """
-    new = type(options)()
-    if other := [name for name, value in options if name != "resume" and value != getattr(new, name)]:
-        what = f"leave out {', '.join(other)}, or edit {run_dir / FILE} before"
-        raise ConfigError(f"--resume continues with the run's own configuration: {what}")
-
-
 def check_complete(path: Path, text: str) -> None:
     """Reject a truncated config.yaml of a run: missing options would silently take their defaults.
 

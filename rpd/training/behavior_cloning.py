@@ -26,7 +26,7 @@ from rpd.students.diffusion.ema import EMA
 from rpd.students.io import pretrained, state_dict
 from rpd.training.bc_students import BATCHES_PER_ITERATION, STUDENTS, Generators
 from rpd.training.builders import make_teacher
-from rpd.training.loop import TrainingLoop
+from rpd.training.loop import TrainingLoop, floating_tensors
 from rpd.training.lr_schedules import progress_rate
 from rpd.training.rank_setup import batch_share, own_generator, seed_rank, simulator_threads
 from rpd.training.result import run_result
@@ -147,7 +147,7 @@ class BehaviorCloningTrainer(TrainingLoop):
 
     def weights(self) -> list[torch.Tensor]:
         """See `TrainingLoop.weights`."""
-        return [tensor for tensor in self.policy.state_dict().values() if tensor.is_floating_point()]
+        return floating_tensors(self.policy)
 
     def save(self) -> None:
         """See `TrainingLoop.save`."""

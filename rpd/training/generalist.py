@@ -32,7 +32,7 @@ from rpd.students.generalist import GeneralistActorCritic
 from rpd.students.io import state_dict
 from rpd.training.generalist_data import GeneralistData, check_rows
 from rpd.training.generalist_result import base_result, cell_result
-from rpd.training.loop import Stop, TrainingLoop
+from rpd.training.loop import Stop, TrainingLoop, floating_tensors
 from rpd.training.lr_schedules import progress_rate
 from rpd.training.specialists import Cell
 
@@ -231,7 +231,7 @@ class GeneralistTrainer(TrainingLoop):
 
     def weights(self) -> list[Tensor]:
         """See `TrainingLoop.weights`."""
-        return [tensor for tensor in self.policy.state_dict().values() if tensor.is_floating_point()]
+        return floating_tensors(self.policy)
 
     def save(self) -> None:
         """See `TrainingLoop.save`."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from rpd.core.distributed import SOLO, World
 from rpd.core.interrupt import Interrupt
@@ -31,6 +31,11 @@ class Stop:
     def __call__(self) -> bool:
         """Return whether any rank was asked to stop; all ranks call this together."""
         return self.world.any(self.here())
+
+
+def floating_tensors(module: nn.Module) -> list[Tensor]:
+    """Parameters and statistics of a module, for `TrainingLoop.weights`."""
+    return [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
 
 
 class TrainingLoop(ABC):

@@ -34,7 +34,7 @@ from rpd.students.io import state_dict
 from rpd.students.residual import ResidualActorCritic
 from rpd.teachers.refs import teacher_of
 from rpd.training.builders import make_objective, make_policy, make_teacher
-from rpd.training.loop import Stop, TrainingLoop
+from rpd.training.loop import Stop, TrainingLoop, floating_tensors
 from rpd.training.memory_estimate import check_rollout
 from rpd.training.rank_setup import own_environments, own_generator, rank_seed, seed_rank, simulator_threads
 from rpd.training.result import run_result
@@ -230,7 +230,7 @@ class OnPolicyTrainer(TrainingLoop):
 
     def weights(self) -> list[torch.Tensor]:
         """See `TrainingLoop.weights`."""
-        return [tensor for tensor in self.policy.state_dict().values() if tensor.is_floating_point()]
+        return floating_tensors(self.policy)
 
     def save(self) -> None:
         """See `TrainingLoop.save`."""

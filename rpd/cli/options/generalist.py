@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from rpd.cli.options.run_folder import RunFolderOptions
 from rpd.config.generalist import DistillRun
 
 
-class GeneralistOptions(DistillRun):
+class GeneralistOptions(RunFolderOptions, DistillRun):
     """Distill the specialists of several robots into one policy, the generalist."""
-
-    name: str | None = None
-    """Name of the run's folder; default: the time."""
-    runs_dir: Path = Path("runs")
-    """Folder of the runs."""
-    resume: Path | None = None
-    """Run folder to resume, with its own settings."""
 
     def config(self) -> DistillRun:
         """The options without those of the command line alone."""

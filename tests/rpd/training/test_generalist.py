@@ -175,6 +175,26 @@ def test_resumes_bit_for_bit(aggregate, distil, runs, tmp_path):
     assert main(["generalist", "--resume", str(stopped)]) == 0  # complete
 
 
+def test_complete_run_goes_on_with_more_steps_and_is_copied(distil, tmp_path, capsys):
+    distil(dagger_iterations=0)
+    words = ["generalist", "--resume", str(tmp_path / "x")]
+    for more, message in (
+        (["--seed", "3"], "seed 3 cannot change within a run, which has 0"),
+        (["--name", "y"], "continues a run in its folder, with its own configuration: leave out name"),
+        (["--eval-episodes", "1"], "x is complete: 10 steps, eval_episodes 2 -> 1: ask for more steps to go on"),
+        (["--results", "here"], "--results here: expected an address such as s3://bucket/results"),
+    ):
+        assert main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
+    copied = ["--results", f"file://{tmp_path}/copies"]
+    assert main([*words, "--dagger-iterations", "1", *copied]) == 0
+    assert capsys.readouterr().out.endswith("/copies/x\n")
+    assert json.loads((tmp_path / "copies/x/result.json").read_text())["steps"] == 10 + 60
+    assert (tmp_path / "copies/x/report.html").read_bytes() == (tmp_path / "x/report.html").read_bytes()
+    assert main([*words, *copied]) == 0
+    assert capsys.readouterr().out.endswith("/copies/x, which is complete\n")
+
+
 def test_trains_on(small, tmp_path):
     """From a reward and a teacher, on one robot; it stays a policy of all."""
     envs = [registry.make("tabletop/Reach", EnvConfig(num_envs=2, robot=robot)) for robot in ("panda", "ur5e_slow")]

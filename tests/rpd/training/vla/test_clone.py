@@ -109,7 +109,10 @@ def test_run_its_resume_and_its_model(more, family, collect, tmp_path, capsys, m
         patch.setattr("rpd.core.interrupt.Interrupt.requested", asked, raising=False)
         assert train(tmp_path, recorded, "--name", "halves", *kind, *more) == 130
     halves = tmp_path / "halves"
-    assert main(["teacher", "finetune", "--resume", str(halves)]) == 0
+    again = ["teacher", "finetune", "--resume", str(halves)]
+    assert main([*again, "--lora", "2"]) == 2 and "lora 2 cannot change within a run, which has 0" in capsys.readouterr().err
+    assert main([*again, "--results", f"file://{tmp_path}/copies"]) == 0
+    assert (tmp_path / "copies/halves/result.json").read_bytes() == (halves / "result.json").read_bytes()
     for name in ("model.safetensors", "action_mapping.yaml", "dataset_statistics.json"):
         assert (halves / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
     numbers = [
