@@ -18,10 +18,9 @@ from rpd.envs.control.limit_config import limits_of
 from rpd.envs.control.state_names import SCALED, state_names
 from rpd.envs.errors import NonFiniteError
 from rpd.envs.robots import ROBOTS
-from rpd.envs.seeding import uniforms
 from rpd.envs.simulator_options import IDEAL
 from rpd.envs.specs import EnvSpec, ObsSpec
-from rpd.envs.tabletop import domain_randomization
+from rpd.envs.tabletop import domain_randomization, episode_start
 from rpd.envs.tabletop.camera import Camera, Renderer
 from rpd.envs.tabletop.camera_poses import cameras, people_camera
 from rpd.envs.tabletop.mjcf import CONTROL_PERIOD, SUBSTEPS, TIMESTEP, build
@@ -122,10 +121,7 @@ class TabletopEnv(ArrayEnv):
     def instructions(self) -> list[str]:
         """See `VectorEnv.instructions`."""
         if not self._instructions:
-            colors = list(COLORS)
-            self._instructions = [
-                self.task.phrases[p].format(object=colors[o], target=colors[t]) for p, o, t in self._state["names"]
-            ]
+            self._instructions = [episode_start.instruction(self.task, names) for names in self._state["names"]]
         return self._instructions
 
     # Episodes -----------------------------------------------------------------------------------------------------
@@ -138,19 +134,15 @@ class TabletopEnv(ArrayEnv):
         s["pending"][ids, :, 6] = 1.0  # commands before the episode: no motion, gripper open
         self._instructions = []
 
-        u = uniforms(seeds, 32, stream=0)
-        start = self.task.place(u[:, :8], self.robot)
-        s["names"][ids, 0] = (u[:, 8] * len(self.task.phrases)).astype(np.int64)
-        s["names"][ids, 1] = (u[:, 9] * len(COLORS)).astype(np.int64)
-        other = (u[:, 10] * (len(COLORS) - 1)).astype(np.int64)  # never the object's own color
-        s["names"][ids, 2] = other + (other >= s["names"][ids, 1])
+        drawn = episode_start.draw(seeds, self.task, self.robot)
+        start, arm = drawn.placement, drawn.joints
+        s["names"][ids] = drawn.names
         self._paint(ids, seeds)
-        for name, drawn in domain_randomization.draw(seeds, self._randomize).items():
-            s[name][ids] = drawn
+        for name, values in domain_randomization.draw(seeds, self._randomize).items():
+            s[name][ids] = values
         self._apply_domain(ids)
 
         self._batch.reset(ids=ids)
-        arm = np.array(self.robot.home) + (u[:, 11 : 11 + len(world.arm)] - 0.5) * 0.04
         now.qpos[ids[:, None], world.arm] = arm
         now.qpos[ids[:, None], world.fingers] = self.robot.opening / 2
         self._ctrl[ids] = np.concatenate([arm, np.full((len(ids), 2), self.robot.opening / 2)], axis=1)

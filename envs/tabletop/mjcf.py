@@ -11,7 +11,7 @@ from rpd.envs import pusht
 from rpd.envs.robots import Robot
 from rpd.envs.tabletop.camera import HIDDEN_GROUP, mark_static
 from rpd.envs.tabletop.tasks import Task
-from rpd.envs.tabletop.tasks.grasp import BIN_HALF_IN_CUBES
+from rpd.envs.tabletop.tasks.grasp import BIN_HALF_IN_CUBES, BIN_HEIGHT_IN_CUBES, BIN_WALL
 from rpd.envs.tabletop.tasks.slide import GOAL_RADIUS_IN_CUBES
 
 TIMESTEP = 0.01  # s
@@ -168,7 +168,7 @@ def _target(task: Task, half: float, x: float) -> str:
             for (px, _), (dx, dy) in (pusht.BAR, pusht.STEM)
         )
         return _MARKER.format(geoms="".join(boxes))
-    inner, wall, height = BIN_HALF_IN_CUBES * half, 0.004, 1.2 * half
+    inner, wall, height = BIN_HALF_IN_CUBES * half, BIN_WALL, BIN_HEIGHT_IN_CUBES * half
     sides = "".join(
         f'<geom type="box" size="{wall} {inner + 2 * wall} {height}" pos="{sign * (inner + wall)} 0 {height}" rgba="{rgba}"/>'
         f'<geom type="box" size="{inner + 2 * wall} {wall} {height}" pos="0 {sign * (inner + wall)} {height}" rgba="{rgba}"/>'

@@ -66,7 +66,7 @@ class Readings:
             tcp=self.tcp,
             tcp_speed=tcp_speed,
             opening=self._opening(ids),
-            grasped=self._grasped(self._pressing(ids)),
+            grasped=grasped(self._pressing(ids)),
             object=obj,
             object_speed=np.linalg.norm(velocity, axis=1),
             target=target,
@@ -92,19 +92,17 @@ class Readings:
         tcp, hand = self.tcp[ids], self.hand(ids)
         (obj, obj_quat), (target, target_quat) = self._object(ids), self._target(ids)
         opening, pressing = self._opening(ids)[:, None], self._pressing(ids)
-        privileged = ManipulationState.empty(len(ids))
-        for name, value in {
-            "tcp_pos": tcp,
-            "tcp_quat": kinematics.mat_to_quat(hand),
-            "gripper": opening,
-            "object_pos": obj,
-            "object_quat": obj_quat,
-            "object_half_size": np.full((len(ids), 1), self._world.half),
-            "target_pos": target,
-            "target_quat": target_quat,
-            "grasped": self._grasped(pressing)[:, None],
-        }.items():
-            ManipulationState.get(privileged, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
+        privileged = privileged_state(
+            tcp_pos=tcp,
+            tcp_quat=kinematics.mat_to_quat(hand),
+            gripper=opening,
+            object_pos=obj,
+            object_quat=obj_quat,
+            object_half_size=np.full((len(ids), 1), self._world.half),
+            target_pos=target,
+            target_quat=target_quat,
+            grasped=grasped(pressing)[:, None],
+        )
         entries = [
             self.qpos[ids[:, None], self._world.arm],
             self.qvel[ids[:, None], self._world.arm_dofs],
@@ -114,12 +112,8 @@ class Readings:
             hand[:, :, 1],
             commanded - tcp,
             pending.reshape(len(ids), -1),
+            tracked_entries(privileged, pressing, target - tcp, scene, goal, self._world.oriented),
         ]
-        if scene:
-            relative = ManipulationState.relative(privileged, self._world.oriented).numpy()
-            entries += [pressing, relative[:, :3], relative[:, 6:8], relative[:, 3:6]]
-        if scene or goal:
-            entries.append((target - tcp) / ManipulationState.WAY)
         return {"state": torch.from_numpy(np.concatenate(entries, axis=1).astype(np.float32)), "privileged": privileged}
 
     def _object(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,19 +134,56 @@ class Readings:
         return self.qpos[ids[:, None], self._world.fingers].sum(axis=1) / self._robot.opening
 
     def _pressing(self, ids: np.ndarray) -> np.ndarray:
-        """[K, 2] whether each finger presses on the object along its closing direction.
-
-        Two closed fingers that push or lean on a cube also touch it; a reward that ignored the direction was exploited
-        immediately.
-        """
+        """[K, 2] see `fingers_pressing`."""
         if self._world.object_qpos is None:
             return np.zeros((len(ids), 2), dtype=bool)
-        force = self._contact[ids].reshape(len(ids), 2, 3)
-        # The left finger closes toward -y of the hand, the right one toward +y.
-        squeeze = np.einsum("kfi,ki->kf", force, self.hand(ids)[:, :, 1]) * [-1.0, 1.0]
-        return (squeeze > PRESS) & (squeeze > ALIGNED * np.linalg.norm(force, axis=-1))
+        return fingers_pressing(self._contact[ids].reshape(len(ids), 2, 3), self.hand(ids))
 
-    @staticmethod
-    def _grasped(pressing: np.ndarray) -> np.ndarray:
-        """[K] whether both fingers press, given [K, 2] from `_pressing`."""
-        return pressing[:, 0] & pressing[:, 1]
+
+def fingers_pressing(force: np.ndarray, hand: np.ndarray) -> np.ndarray:
+    """[K, 2] whether each finger presses on the object along its closing direction.
+
+    Two closed fingers that push or lean on a cube also touch it; a reward that ignored the direction was exploited immediately.
+
+    Args:
+        force: [K, 2, 3] of the left and the right finger on the object, N.
+        hand: [K, 3, 3] rotation of the tool, see `Readings.hand`.
+    """
+    # The left finger closes toward -y of the hand, the right one toward +y.
+    squeeze = np.einsum("kfi,ki->kf", force, hand[:, :, 1]) * [-1.0, 1.0]
+    return (squeeze > PRESS) & (squeeze > ALIGNED * np.linalg.norm(force, axis=-1))
+
+
+def grasped(pressing: np.ndarray) -> np.ndarray:
+    """[K] whether both fingers press, given [K, 2] from `fingers_pressing`."""
+    return pressing[:, 0] & pressing[:, 1]
+
+
+def privileged_state(**fields: np.ndarray) -> Tensor:
+    """Privileged state [K, ManipulationState.dim] of fields by name, [K, size] each."""
+    privileged = ManipulationState.empty(len(next(iter(fields.values()))))
+    for name, value in fields.items():
+        ManipulationState.get(privileged, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
+    return privileged
+
+
+def tracked_entries(
+    privileged: Tensor, pressing: np.ndarray, way: np.ndarray, scene: bool, goal: bool, oriented: bool
+) -> np.ndarray:
+    """The last entries [K, T] of ``state``, which a robot does not measure itself; T is 0 without `scene` and `goal`.
+
+    Args:
+        privileged: [K, ManipulationState.dim].
+        pressing: [K, 2] from `fingers_pressing`.
+        way: [K, 3] from the tool center point to the target, m.
+        scene: see `rpd.envs.control.state_names.state_names`, as the other two.
+        goal: whether there is at least the displacement from the tool center point to the goal.
+        oriented: see `EnvSpec.oriented`.
+    """
+    entries: list[np.ndarray] = []
+    if scene:
+        relative = ManipulationState.relative(privileged, oriented).numpy()
+        entries += [pressing, relative[:, :3], relative[:, 6:8], relative[:, 3:6]]
+    if scene or goal:
+        entries.append(way / ManipulationState.WAY)
+    return np.concatenate(entries, axis=1) if entries else np.zeros((len(privileged), 0), dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,19 +50,37 @@ def measure(policy: str, robot: str, episodes: int, seed: int = 3_000_000) -> It
         seed: seed of the first episode.
     """
     config = configs.load(robot)
-    wanted = wanted_spec(policy, None, config.kinematics)
-    shown = config_for(wanted, robot=config.kinematics).model_copy(
+    truth = evaluated(policy, config.kinematics, episodes, seed)
+    yield Row("rpd eval", truth, None, [])
+    for rate, delay in CASES:
+        options = DeployConfig(policy=policy, robot=robot, episodes=episodes, seed=seed, rate=rate)
+        outcomes = deployed(options, config, delay)
+        solved = solutions(outcomes)
+        yield Row(f"{rate:g} Hz, {1000 * delay:g} ms", solved, paired_difference(solved, truth), outcomes)
+
+
+def evaluated(policy: str, robot: str, episodes: int, seed: int) -> list[bool]:
+    """Whether a policy solves each episode in its evaluation, on the seeds seed, seed + 1, ...; without randomization.
+
+    Args:
+        policy: a trained policy.
+        robot: robot of the tabletop simulation.
+        episodes: number of episodes.
+        seed: seed of the first episode.
+    """
+    wanted = wanted_spec(policy, None, robot)
+    shown = config_for(wanted, robot=robot).model_copy(
         update={"num_envs": min(episodes, 64), "domain_randomization": ()}  # the simulated robot randomizes nothing
     )
     env = envs.make(wanted.task, shown, num_threads=1)
     measured = evaluate(env, load_policy(policy, env), episodes, seed)
     env.close()
-    truth = [episode.success_once for episode in measured.episodes]
-    yield Row("rpd eval", truth, None, [])
-    for rate, delay in CASES:
-        outcomes = _deployed(policy, robot, config, episodes, seed, rate, delay)
-        solved = [bool(outcome.success) and not outcome.fault for outcome in outcomes]
-        yield Row(f"{rate:g} Hz, {1000 * delay:g} ms", solved, paired_difference(solved, truth), outcomes)
+    return [episode.success_once for episode in measured.episodes]
+
+
+def solutions(outcomes: Sequence[Outcome]) -> list[bool]:
+    """Whether each episode was solved; one that ends by a fault was not."""
+    return [bool(outcome.success) and not outcome.fault for outcome in outcomes]
 
 
 COLUMNS = (
@@ -82,19 +100,22 @@ def cells(row: Row) -> list[Cell]:
     return [*values, f"{missed} of {len(late):,}", float(np.median(delay)), faults]
 
 
-def _deployed(
-    policy: str, robot: str, config: RobotConfig, episodes: int, seed: int, rate: float, delay: float
-) -> list[Outcome]:
-    """Run all episodes; continues with the next seed after a fault."""
+def deployed(options: DeployConfig, config: RobotConfig, delay: float = 0.0) -> list[Outcome]:
+    """Run all episodes of a deployment; continues with the next seed after a fault.
+
+    Args:
+        options: the deployment; its files are temporary.
+        config: config of the robot.
+        delay: artificial delay of the policy's answers, s.
+    """
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
-        while len(outcomes) < episodes:
-            first = seed + len(outcomes)
-            options = DeployConfig(
-                policy=policy, robot=robot, episodes=episodes - len(outcomes), seed=first, rate=rate,
-                estop_file=Path(folder) / "ESTOP",
-            )  # fmt: skip
-            outcomes += deploy(options, config, Path(folder) / f"{first}.rpdlog", delay)
+        while len(outcomes) < options.episodes:
+            first = options.seed + len(outcomes)
+            rest = options.model_copy(
+                update={"episodes": options.episodes - len(outcomes), "seed": first, "estop_file": Path(folder) / "ESTOP"}
+            )
+            outcomes += deploy(rest, config, Path(folder) / f"{first}.rpdlog", delay)
             if outcomes[-1].fault:
-                LOG.info(f"seed {seed + len(outcomes) - 1}: {outcomes[-1].reason}")
+                LOG.info(f"seed {options.seed + len(outcomes) - 1}: {outcomes[-1].reason}")
     return outcomes

@@ -45,12 +45,12 @@ def main(options: BenchOptions) -> int:
     command = _command(options)
     if options.what != "diffusion":
         options = options.model_copy(update={"task": options.task or TASK})
-    if options.policy is not None and options.what not in ("export", "deploy", "diffusion"):
+    if options.policy is not None and options.what not in ("export", "deploy", "simtosim", "diffusion"):
         raise ConfigError(f"rpd bench {options.what} measures no policy: leave out '{options.policy}'")
     benches: dict[str, Callable[[BenchOptions], Benchmark]] = {
         "env": _env, "train": _train, "teacher": _teacher, "octo": _octo, "serve": _serve,
-        "replicas": _replicas, "ranks": _ranks, "export": _export, "deploy": _deploy, "safety": _safety,
-        "diffusion": _diffusion,
+        "replicas": _replicas, "ranks": _ranks, "export": _export, "deploy": _deploy, "simtosim": _simtosim,
+        "safety": _safety, "diffusion": _diffusion,
     }  # fmt: skip
     with _claim(options) as folder:
         found = benches[options.what](options)
@@ -242,6 +242,18 @@ def _deploy(options: BenchOptions) -> Benchmark:
         raise ConfigError("which policy? e.g. 'rpd bench deploy runs/x'")
     found = Benchmark(f"{options.policy} on robot sim, in real time; ms", COLUMNS)
     for row in measure(options.policy, "sim", options.episodes or 100):
+        found.rows.append(cells(row))
+        print(*found.cells[-1], sep=" | ", flush=True)
+    return found
+
+
+def _simtosim(options: BenchOptions) -> Benchmark:
+    from rpd.bench.simtosim import COLUMNS, cells, measure
+
+    if options.policy is None or not options.robots:
+        raise ConfigError("which policy, on which robots? e.g. 'rpd bench simtosim runs/x --robots maniskill-panda'")
+    found = Benchmark(f"{options.policy} in other simulators, unchanged, in simulated time", COLUMNS)
+    for row in measure(options.policy, options.robots, options.episodes or 200):
         found.rows.append(cells(row))
         print(*found.cells[-1], sep=" | ", flush=True)
     return found

@@ -60,17 +60,20 @@ class DeployConfig(BaseModel):
     host: str | None = None
     """Address of the robot, overrides the one in its file."""
     task: str | None = None
-    """sim: task (default: the one that the policy was trained on). Required for a teacher."""
+    """Simulated robots: task (default: the one that the policy was trained on). Required for a teacher."""
     instruction: str = ""
-    """Instruction, for policies that read one; sim: the task's own."""
+    """Instruction, for policies that read one; simulated robots: the task's own."""
     episodes: int = Field(1, ge=1)
-    """sim: number of episodes, on the seeds seed, seed + 1, ..."""
+    """Simulated robots: number of episodes, on the seeds seed, seed + 1, ..."""
     seed: int = Field(3_000_000, ge=0)
-    """sim: seed of the first episode."""
+    """Simulated robots: seed of the first episode."""
     rate: float | None = Field(None, gt=0)
     """Commands per second, a multiple of the policy's rate; default: from the robot's file."""
     seconds: float | None = Field(None, gt=0)
     """Maximum duration, s; default: that of a training episode."""
+    stepped: bool = False
+    """Simulated robots: simulated time, which passes only between the ticks of the loop. As fast as the computer is, the same
+    episodes on a busy one, and answers without delay."""
     dry_run: bool = False
     """Compute and record actions, but send nothing to the robot."""
     cascade: CascadeConfig = Field(default_factory=CascadeConfig)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 from rpd.core.link import Child, LinkLost
+from rpd.deploy.clock import Clock
 from rpd.deploy.config import CameraConfig, RobotConfig
+from rpd.deploy.robots.sim import SimDriver
 from rpd.envs.control.arm import Array
 from rpd.envs.errors import ConfigError, RunFault
 
@@ -20,6 +23,34 @@ POLL = 0.002
 
 class CameraLost(RunFault):
     """A camera process is gone; the message names the camera."""
+
+
+class ImageSource(Protocol):
+    """A camera of a control loop."""
+
+    def read(self) -> tuple[float, Array]:
+        """Return the capture time of the latest image, on the loop's clock, and the image: uint8 [size, size, 3].
+
+        Raises:
+            RunFault: there is none.
+        """
+
+
+class SteppedCamera:
+    """A camera of a simulated robot in simulated time: every image is taken when it is read.
+
+    Args:
+        name: e.g. ``"front"``.
+        robot: connected and stepped.
+        clock: time of the loop.
+    """
+
+    def __init__(self, name: str, robot: SimDriver, clock: Clock) -> None:
+        self._name, self._robot, self._clock = name, robot, clock
+
+    def read(self) -> tuple[float, Array]:
+        """See `ImageSource`."""
+        return self._clock.now(), self._robot.picture(self._name)
 
 
 class Camera:

@@ -11,12 +11,13 @@ from rpd.deploy.robots.driver_names import absolute, is_file
 from rpd.envs.control.arm_limits import ArmLimits
 from rpd.envs.control.limit_config import LimitConfig, Positive, check_limits, check_plausible, read, validated
 from rpd.envs.errors import ConfigError
+from rpd.envs.live.base import SIMULATORS
 from rpd.envs.robots import ROBOTS
 from rpd.envs.specs import Viewpoint
 from rpd.envs.user_files import unknown
 
 DRIVERS = {
-    "sim": "rpd.deploy.robots.sim:SimDriver",
+    **dict.fromkeys(SIMULATORS, "rpd.deploy.robots.sim:SimDriver"),
     "replay": "rpd.deploy.robots.replay:ReplayDriver",
     "ur": "rpd.deploy.robots.ur:URDriver",
     "franka": "rpd.deploy.robots.franka:FrankaDriver",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ import numpy as np
 
 from rpd.datasets.deploy_log.format import Recorder, RecordLost
 from rpd.deploy import safety
-from rpd.deploy.cameras import Camera
+from rpd.deploy.cameras import ImageSource
 from rpd.deploy.cascade import UNSURE
+from rpd.deploy.clock import Clock
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.controller import Controller
 from rpd.deploy.monitor import check_age, check_finite, check_state
@@ -26,8 +26,6 @@ from rpd.envs.control.arm import Array
 from rpd.envs.control.arm_limits import ArmLimits
 from rpd.export.actors import invalid_entries
 
-ANSWER_WAIT = 0.5  # fraction of a period that a tick waits for the answer to its own query
-
 
 @dataclass
 class EpisodeContext:
@@ -35,7 +33,7 @@ class EpisodeContext:
 
     robot: RobotDriver
     policy: PolicyProcess
-    cameras: dict[str, Camera]
+    cameras: Mapping[str, ImageSource]
     """By observation key, e.g. ``image.front``."""
     config: RobotConfig
     recorder: Recorder
@@ -52,6 +50,8 @@ class EpisodeContext:
     """Geometry of the arm and its obstacles."""
     observer: Observer
     controller: Controller
+    clock: Clock
+    """Time of ticks, measurements and images."""
 
     def record(self, frame: dict[str, Any]) -> None:
         """Record a frame, if recording is still possible."""
@@ -97,7 +97,7 @@ class EpisodeRunner:
         self.goal = self.command.position
         self.gripper_open = state.gripper > 0.5
         context.controller.reset(state.joints)
-        self.began = self.deadline = time.monotonic()
+        self.began = self.deadline = context.clock.now()
         self.pending: dict[int, tuple[float, float]] = {}  # by tick of an unanswered query: query and measurement time
         self.ticks_since_goal = 0
 
@@ -108,8 +108,8 @@ class EpisodeRunner:
             Stop: the robot must stop.
         """
         context, out = self.context, self.out
-        time.sleep(max(0.0, self.deadline - time.monotonic()))
-        now = time.monotonic()
+        context.clock.sleep_until(self.deadline)
+        now = context.clock.now()
         lateness = now - self.deadline
         out.lateness.append(lateness)
         out.ticks += 1
@@ -146,7 +146,7 @@ class EpisodeRunner:
         queries = step % context.ticks_per_action == 0
         if queries:
             frame["obs"] = self._query(step, state)
-        answer = context.policy.answer(now + ANSWER_WAIT * context.period if queries else None)
+        answer = context.policy.answer(context.clock.answer_by(now, context.period) if queries else None)
         if answer is not None and answer.tick in self.pending:
             newest = context.robot.read()
             check_finite(newest)
@@ -160,7 +160,7 @@ class EpisodeRunner:
 
     def _check(self, state: RobotState, now: float) -> float:
         """Check the robot state and the policy's response time; returns the age of `state`, s."""
-        context, age = self.context, time.monotonic() - state.time
+        context, age = self.context, self.context.clock.now() - state.time
         self.out.ages.append(age)
         check_state(state, age, self.command.position, context.config, context.robot.spec.effort)
         if self.pending:
@@ -176,7 +176,7 @@ class EpisodeRunner:
         obs: dict[str, Array] = {"state": context.observer.state(state, context.controller.target)}
         for key, camera in context.cameras.items():
             taken, image = camera.read()
-            check_age(time.monotonic() - taken, context.config.watchdog.observation_age, f"the last picture of {key}")
+            check_age(context.clock.now() - taken, context.config.watchdog.observation_age, f"the last picture of {key}")
             count = context.policy.spec.frames
             frames = self.frames.setdefault(key, deque([image] * count, count))
             frames.append(image)  # the first image fills the stack, as in rpd.envs.wrappers.frame_stack
@@ -186,7 +186,7 @@ class EpisodeRunner:
         if bad := invalid_entries(obs["state"], context.policy.spec.state_names):
             raise Stop(f"the observation for the policy is no number that can be measured: {bad}")
         context.policy.ask(tick, obs, self.instruction)
-        self.pending[tick] = time.monotonic(), state.time
+        self.pending[tick] = context.clock.now(), state.time
         self.out.asked += 1
         return obs
 
@@ -213,7 +213,7 @@ class EpisodeRunner:
         action = np.append(self.smoothed, 1.0 if self.gripper_open else -1.0)
         self.ticks_since_goal = 0
         self.goal = context.controller.step(action, state.joints, self.command.position)
-        delay = time.monotonic() - measured
+        delay = context.clock.now() - measured
         out.delays.append(delay)
         frame |= {"action": action, "delay": delay}
 
@@ -223,7 +223,7 @@ class EpisodeRunner:
         left = max(context.ticks_per_action - self.ticks_since_goal, 1)
         self.ticks_since_goal += 1
         wanted = self.command.position + (self.goal - self.command.position) / left
-        speed = safety.ramp(time.monotonic() - self.began, context.config.ramp)
+        speed = safety.ramp(context.clock.now() - self.began, context.config.ramp)
         filtered = safety.filter_command(self.goal, self.command, context.limits, context.body, context.period, speed, left)
         self.out.clamps.update(filtered.clamps)
         return wanted, filtered
@@ -237,7 +237,7 @@ class EpisodeRunner:
         context = self.context
         if (reason := context.emergency()) is not None:
             raise Stop(reason)
-        if (late := time.monotonic() - began) > context.config.watchdog.max_consecutive_overruns * context.period:
+        if (late := context.clock.now() - began) > context.config.watchdog.max_consecutive_overruns * context.period:
             raise Stop(f"a command took {1000 * late:.0f} ms: the computer is too busy")
         if context.dry_run:  # the arm does not move: the next command starts from its current posture
             command = JointCommand(state.joints, np.zeros_like(state.joints))

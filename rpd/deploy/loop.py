@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rpd.datasets.deploy_log.format import Recorder
-from rpd.deploy.cameras import Camera
+from rpd.deploy.cameras import ImageSource
+from rpd.deploy.clock import Clock, RealClock
 from rpd.deploy.collision import CollisionChecker
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.controller import Controller
@@ -40,11 +41,12 @@ class ControlLoop:
         self,
         robot: RobotDriver,
         policy: PolicyProcess,
-        cameras: dict[str, Camera],
+        cameras: Mapping[str, ImageSource],
         config: RobotConfig,
         recorder: Recorder,
         emergency: Callable[[], str | None],
         dry_run: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         """Assemble the parts; nothing moves.
 
@@ -56,6 +58,7 @@ class ControlLoop:
             recorder: writes every tick.
             emergency: returns a reason to stop, or None; called at every tick.
             dry_run: compute and record commands without sending them.
+            clock: time of the loop; default: real time.
 
         Raises:
             ConfigError: the policy does not fit the robot.
@@ -77,6 +80,7 @@ class ControlLoop:
             body=body,
             observer=Observer(policy.spec.state_names, arm, robot.spec.tracked),
             controller=Controller(description, arm, policy.spec.action, limits, 1 / policy.spec.control_hz),
+            clock=clock or RealClock(),
         )
         self._tick = 0  # over all episodes, so that a late answer to an earlier episode is recognized
 

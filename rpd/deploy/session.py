@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,8 @@ from rpd.config.deploy import STOP, DeployConfig
 from rpd.core import realtime
 from rpd.datasets.deploy_log.format import Recorder
 from rpd.deploy import safety
-from rpd.deploy.cameras import Camera, check_rates
+from rpd.deploy.cameras import Camera, ImageSource, SteppedCamera, check_rates
+from rpd.deploy.clock import Clock, RealClock, SteppedClock
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.consent import confirm_motion
 from rpd.deploy.controller import check_actions
@@ -31,6 +33,7 @@ from rpd.envs import user_files
 from rpd.envs.config import EnvConfig
 from rpd.envs.control.arm import Arm
 from rpd.envs.errors import ConfigError
+from rpd.envs.live.base import SIMULATORS
 from rpd.envs.rebuild import recorded
 from rpd.envs.robots import ROBOTS
 from rpd.envs.specs import EnvSpec
@@ -66,7 +69,7 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
             raise ConfigError(f"rate {rate:g} Hz is not a multiple of the policy's {wanted.control_hz:g} Hz")
         config = config.model_copy(update={"rate": rate})
         emergency = Emergency(options.estop_file)
-        robot = build(config, wanted, options.host)
+        robot = build(config, wanted, options.host, options.stepped)
         stack.callback(robot.close)
         if isinstance(robot, SimDriver):  # its spec is known only after connecting
             robot.connect()
@@ -78,8 +81,8 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
         check_actions(policy.spec.action)
         if not isinstance(robot, SimDriver):  # SDK and connection are checked last
             robot.connect()
-        cameras = {key: _enter(stack, _camera(key, spec.observations[key].shape[0], config, robot)) for key in spec.cameras}
-        check_rates(cameras, config)
+        clock = SteppedClock(robot) if isinstance(robot, SimDriver) and robot.stepped else RealClock()
+        cameras = _cameras(stack, spec, config, robot, clock)
         for note in placed_elsewhere(wanted, config):
             LOG.warning(note)
         asked = None if options.cascade.ask == STOP else options.cascade.ask
@@ -92,14 +95,17 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
             "imports": list(user_files.loaded()),
         }  # fmt: skip
         recorder = _enter(stack, Recorder(out, head))
-        loop = ControlLoop(robot, policy, cameras, config, recorder, emergency, options.dry_run)
+        loop = ControlLoop(robot, policy, cameras, config, recorder, emergency, options.dry_run, clock)
         _announce(options, config)
         if robot.spec.real and not options.dry_run:
             confirm_motion(options.robot)
         with emergency:
-            if not realtime.enable_realtime(realtime.LOOP):
-                LOG.warning("no real-time scheduling: other programs on this computer will delay commands; see docs/deploy.md")
-            stack.callback(realtime.disable_realtime)
+            if not options.stepped:
+                if not realtime.enable_realtime(realtime.LOOP):
+                    LOG.warning(
+                        "no real-time scheduling: other programs on this computer will delay commands; see docs/deploy.md"
+                    )
+                stack.callback(realtime.disable_realtime)
             return _episodes(loop, options, spec.max_episode_steps, spec.control_hz)
 
 
@@ -143,14 +149,28 @@ def _check_cameras(wanted: EnvSpec, config: RobotConfig) -> None:
         if name not in config.cameras:
             has = ", ".join(config.cameras) or "none"
             raise ConfigError(f"the policy uses camera '{name}', and the robot file has {has}: add it under cameras")
-        if config.cameras[name].driver == "sim" and config.driver != "sim":
-            raise ConfigError(f"cameras.{name}: driver sim has pictures of robot sim alone, not of {config.driver}")
+        if config.cameras[name].driver == "sim" and config.driver not in SIMULATORS:
+            raise ConfigError(f"cameras.{name}: driver sim has pictures of simulated robots alone, not of {config.driver}")
 
 
-def _camera(key: str, size: int, config: RobotConfig, robot: RobotDriver) -> Camera:
-    name = key.removeprefix("image.")
+def _cameras(
+    stack: contextlib.ExitStack, spec: EnvSpec, config: RobotConfig, robot: RobotDriver, clock: Clock
+) -> Mapping[str, ImageSource]:
+    """Start the cameras of a spec, by observation key.
+
+    Raises:
+        ConfigError: a camera is missing, or slower than its file states.
+    """
+    names = {key: key.removeprefix("image.") for key in spec.cameras}
+    if isinstance(robot, SimDriver) and robot.stepped:
+        return {key: SteppedCamera(name, robot, clock) for key, name in names.items()}
     address = robot.camera_address if isinstance(robot, SimDriver) else None
-    return Camera(name, config.cameras[name], size, address)
+    cameras = {
+        key: _enter(stack, Camera(name, config.cameras[name], spec.observations[key].shape[0], address))
+        for key, name in names.items()
+    }
+    check_rates(cameras, config)
+    return cameras
 
 
 def _announce(options: DeployConfig, config: RobotConfig) -> None:

@@ -1,8 +1,9 @@
-"""Process of the simulated robot: physics runs in real time, with or without commands."""
+"""Process of the simulated robot: physics runs in real time, with or without commands, or is stepped by the control loop."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import socket
 import threading
 import time
@@ -14,24 +15,19 @@ import torch
 from rpd.core import realtime
 from rpd.core.link import Link, LinkLost, parent
 from rpd.envs import user_files
-from rpd.envs.config import EnvConfig
 from rpd.envs.errors import ConfigError
-from rpd.envs.registry import task_info
-from rpd.envs.tabletop.mjcf import TIMESTEP
-from rpd.envs.tabletop.simulated_arm import LiveTabletop
+from rpd.envs.live.base import SIMULATORS, LiveRobot, Setup
+from rpd.envs.specs import Viewpoint
 
 MAX_LAG = 0.5  # largest backlog of physics that is caught up, s; more is dropped
 
 
 class Simulation:
-    """A tabletop robot simulated in real time, controlled over a link."""
+    """A simulated robot, controlled over a link."""
 
     def __init__(self, link: Link, order: dict[str, Any]) -> None:
         self.link, self.silence = link, float(order["silence"])
-        cameras = tuple(order["cameras"])
-        observed = {"obs_mode": "rgb", "cameras": cameras, "image_size": order["image_size"]} if cameras else {}
-        config = EnvConfig(robot=order["robot"], limits=order["limits"], reward=task_info(order["task"]).reward, **observed)
-        self.world = LiveTabletop(order["task"], config)
+        self.world = _build(order)
         self.world.begin(0)
         self.episode, self.stopped = -1, "no episode has begun"
         self.last_command = time.monotonic()
@@ -41,10 +37,10 @@ class Simulation:
 
     def ready(self) -> dict[str, Any]:
         """Description for the driver."""
-        return {"ready": True, "spec": self.world.spec.model_dump(mode="json"), "joints": list(self.world.robot.joints)}
+        return {"ready": True, "joints": list(self.world.joints), "tracked": list(self.world.tracked)}
 
     def run(self) -> None:
-        """Run until the link is closed."""
+        """Run in real time until the link is closed."""
         due = time.monotonic()
         while True:
             time.sleep(max(0.0, due - time.monotonic()))
@@ -54,15 +50,38 @@ class Simulation:
                 self._obey(order, now)
             if self.episode < 0:  # no physics before the first episode, but cameras work
                 self._show()
-                due = now + TIMESTEP
+                due = now + self.world.timestep
                 continue
-            if not self.stopped and now - self.last_command > self.silence:
-                self._stop(f"no command for {self.silence:g} s", now)
+            self._watch(now)
             while due <= now:
                 self.world.advance()
-                due += TIMESTEP
+                due += self.world.timestep
             self._report(now)
             self._show()
+
+    def run_stepped(self) -> None:
+        """Run until the link is closed; time passes by orders to advance, and every one of them is answered."""
+        now = 0.0
+        while True:
+            for order in self.link.take(float("inf")):
+                if order["do"] == "picture":
+                    self.link.send({"image": self.world.picture(order["camera"])})
+                    continue
+                if order["do"] == "advance":
+                    for _ in range(round((order["until"] - now) / self.world.timestep)):
+                        now += self.world.timestep
+                        self._watch(now)
+                        self.world.advance()
+                    now = order["until"]
+                else:
+                    self._obey(order, now)
+                if order["do"] in ("advance", "reset"):
+                    self._report(now)
+
+    def _watch(self, now: float) -> None:
+        """Stop without commands."""
+        if not self.stopped and now - self.last_command > self.silence:
+            self._stop(f"no command for {self.silence:g} s", now)
 
     def _obey(self, order: dict[str, Any], now: float) -> None:
         if order["do"] == "reset":
@@ -96,7 +115,7 @@ class Simulation:
             "tracked": np.array(list(sensed.tracked.values())),
             "privileged": sensed.privileged,
             "success": sensed.success,
-            "instruction": self.world.instructions[0],
+            "instruction": self.world.instruction,
             "counters": self.counters,
         }
         self.link.send(state)
@@ -121,6 +140,19 @@ class Simulation:
                 self.viewers.remove(viewer)
 
 
+def _build(order: dict[str, Any]) -> LiveRobot:
+    """Build the simulation of an order.
+
+    Raises:
+        ConfigError: the simulator is not installed, or does not have the arm or the task.
+    """
+    views = {name: None if view is None else Viewpoint.model_validate_json(view) for name, view in order["cameras"].items()}
+    setup = Setup(order["task"], order["robot"], order["limits"], order["image_size"], views)
+    module, _, name = SIMULATORS[order["simulator"]].partition(":")
+    made: LiveRobot = getattr(importlib.import_module(module), name)(setup)
+    return made
+
+
 def main(handle: int) -> None:
     """Run the robot of the first message; see `rpd.core.link.Child`."""
     torch.set_num_threads(1)
@@ -134,5 +166,7 @@ def main(handle: int) -> None:
             link.send({"error": str(error)})
             return
         link.send(simulation.ready())
+        if order["stepped"]:
+            simulation.run_stepped()
         realtime.enable_realtime(realtime.ROBOT)
         simulation.run()

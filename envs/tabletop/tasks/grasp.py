@@ -24,6 +24,8 @@ from rpd.envs.tabletop.tasks.base import (
 )
 
 BIN_HALF_IN_CUBES = 3.5  # half the bin's inner edge, in half edges of the cube
+BIN_HEIGHT_IN_CUBES = 1.2  # half the height of its walls, in half edges of the cube
+BIN_WALL = 0.004  # half the thickness of its walls, m
 
 
 def _place_pick(u: Array, robot: Robot) -> Placement:

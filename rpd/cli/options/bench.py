@@ -15,19 +15,33 @@ class BenchOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     what: tyro.conf.Positional[
-        Literal["env", "train", "teacher", "octo", "serve", "replicas", "ranks", "export", "deploy", "safety", "diffusion"]
+        Literal[
+            "env",
+            "train",
+            "teacher",
+            "octo",
+            "serve",
+            "replicas",
+            "ranks",
+            "export",
+            "deploy",
+            "simtosim",
+            "safety",
+            "diffusion",
+        ]
     ]
     """env: control steps and images per second; train: parts of a training iteration; teacher: labels per second; octo:
     loading an Octo checkpoint, and its labels per second; serve: round trips of image requests to a policy of zero cost;
     replicas: labels per second of a teacher behind one policy server and behind two; ranks: training on several processes,
     measured on this machine, and simulated on 8, 64 and 512 ranks;
     export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real time, at several
-    rates and delays, compared with its evaluation; safety: adversarial commands through the safety layer of every robot file,
+    rates and delays, compared with its evaluation; simtosim: a policy in other simulators, unchanged, compared with its
+    evaluation; safety: adversarial commands through the safety layer of every robot file,
     their use of each limit, and time per command; diffusion: samplers of a diffusion policy, by success, network
     evaluations and time per action."""
     policy: tyro.conf.Positional[str | None] = None
-    """diffusion, deploy, export: a run, a checkpoint or a policy folder; default of export: new students of the usual sizes,
-    from state and from images."""
+    """diffusion, deploy, simtosim, export: a run, a checkpoint or a policy folder; default of export: new students of the
+    usual sizes, from state and from images."""
     task: str = ""
     """Task; default: tabletop/PickCube; diffusion: the policy's."""
     num_envs: int = Field(128, ge=1)
@@ -55,7 +69,9 @@ class BenchOptions(BaseModel):
     """diffusion: executed actions per chunk, for samplers that do not set n_action_steps."""
     episodes: int | None = Field(None, ge=1)
     """diffusion: episodes, on the same seeds for all samplers (default 200); deploy: episodes of the evaluation and of each
-    rate and delay (default 100)."""
+    rate and delay (default 100); simtosim: episodes of the evaluation and of each simulator (default 200)."""
+    robots: tuple[str, ...] = ()
+    """simtosim: robot files of simulated robots, e.g. maniskill-panda."""
     commands: int = Field(10_000, ge=1)
     """safety: commands per robot file."""
     seed: int = Field(4_000_000, ge=0)

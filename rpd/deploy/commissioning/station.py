@@ -21,11 +21,11 @@ from rpd.deploy.slow_motion import SlowMotion
 from rpd.envs import registry as envs
 from rpd.envs.config import EnvConfig
 from rpd.envs.errors import ConfigError
+from rpd.envs.live.base import SIMULATORS
 from rpd.envs.specs import EnvSpec
 
 SEED = 3_000_000
 """Seed of the episode of a simulated robot."""
-SIMULATION = "sim"
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Station:
     @property
     def real(self) -> bool:
         """Whether a physical robot moves, according to its driver."""
-        return self.config.driver != SIMULATION and self.driver().spec.real
+        return self.config.driver not in SIMULATORS and self.driver().spec.real
 
     @cached_property
     def spec(self) -> EnvSpec:
@@ -76,7 +76,7 @@ class Station:
         Raises:
             ConfigError: an unknown or missing argument of the driver.
         """
-        return build(self.config, self.spec if self.config.driver == SIMULATION else None, self.host)
+        return build(self.config, self.spec if self.config.driver in SIMULATORS else None, self.host)
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[RobotDriver]:
@@ -138,10 +138,10 @@ class Station:
         Raises:
             ConfigError: a simulated camera of another robot.
         """
-        if self.config.cameras[name].driver != SIMULATION:
+        if self.config.cameras[name].driver != "sim":
             return None
         if not isinstance(robot, SimDriver):
-            raise ConfigError(f"cameras.{name}: driver sim has pictures of robot sim alone, not of {self.config.driver}")
+            raise ConfigError(f"cameras.{name}: driver sim has pictures of simulated robots alone, not of {self.config.driver}")
         return robot.camera_address
 
 

@@ -8,27 +8,31 @@ from rpd.deploy.robots.device import DeviceProcess
 from rpd.deploy.robots.make import connection, make
 from rpd.deploy.robots.sim import SimDriver
 from rpd.envs.errors import ConfigError
+from rpd.envs.live.base import SIMULATORS
 from rpd.envs.specs import EnvSpec, Settings
 
 
-def build(config: RobotConfig, wanted: EnvSpec | None, host: str | None) -> RobotDriver:
+def build(config: RobotConfig, wanted: EnvSpec | None, host: str | None, stepped: bool = False) -> RobotDriver:
     """Make a driver, unconnected. That of a real robot is connected in a process of its own, see `DeviceProcess`.
 
     Args:
         config: config of the robot.
-        wanted: spec of the policy, for robot sim; the other drivers do not depend on it.
+        wanted: spec of the policy, for simulated robots; the other drivers do not depend on it.
         host: address that overrides the file's.
+        stepped: simulated time, see `rpd.deploy.clock`; of simulated robots alone.
 
     Raises:
-        ConfigError: an unknown or missing argument of the driver.
+        ConfigError: an unknown or missing argument of the driver, or it has no simulated time.
     """
-    if config.driver == "sim":
+    if config.driver in SIMULATORS:
         if options := connection(config, host):
-            raise ConfigError(f"robot sim has no connection options: leave out {', '.join(options)}")
-        assert wanted is not None, "robot sim simulates a task"
-        cameras = tuple(key.removeprefix("image.") for key in wanted.cameras)
+            raise ConfigError(f"robot {config.driver} has no connection options: leave out {', '.join(options)}")
+        assert wanted is not None, "a simulated robot has a task"
+        cameras = {key.removeprefix("image."): wanted.viewpoints.get(key) for key in wanted.cameras}
         size = wanted.observations[wanted.cameras[0]].shape[0] if cameras else None
-        limits = (wanted.settings or Settings()).limits
-        return SimDriver(wanted.task, config.kinematics, cameras, size, config.watchdog.command_timeout, limits)
+        limits, silence = (wanted.settings or Settings()).limits, config.watchdog.command_timeout
+        return SimDriver(wanted.task, config.kinematics, cameras, size, silence, limits, config.driver, stepped)
+    if stepped:
+        raise ConfigError(f"driver {config.driver} has no simulated time, only {', '.join(SIMULATORS)}: leave out --stepped")
     driver = make(config, host)
     return DeviceProcess(driver, config, host) if driver.spec.real else driver

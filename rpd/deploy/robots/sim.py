@@ -1,31 +1,32 @@
-"""Driver ``sim``: a tabletop robot simulated in real time in another process."""
+"""Simulated robots: the tabletop's own or another simulator, in another process, in real time or stepped."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from rpd.core.link import Child, LinkLost
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
-from rpd.envs.control.state_names import TRACKED
 from rpd.envs.errors import ConfigError
 from rpd.envs.simulator_options import IDEAL
-from rpd.envs.specs import EnvSpec
+from rpd.envs.specs import Viewpoint
 from rpd.teachers.transport.codec import Message
 
-READY = 5.0  # timeout for the first state of an episode, s
+READY = 30.0  # timeout for the first state of an episode, s: ManiSkill builds its scene anew
+ANSWER = 60.0  # timeout of a stepped simulation, s
 
 
 class SimDriver:
     """Sends joint positions to `rpd.serve.simulated_robot` and receives its measurements.
 
     Attributes:
-        env: spec of the simulated environment.
         camera_address: address of its cameras.
         counters: counters of the process: accepted commands, commands ignored after a stop, and their times.
+        stepped: whether time passes by `advance` alone.
     """
 
     resets: ClassVar[bool] = True
@@ -34,41 +35,48 @@ class SimDriver:
         self,
         task: str,
         robot: str,
-        cameras: tuple[str, ...],
+        cameras: Mapping[str, Viewpoint | None],
         image_size: int | None,
         silence: float,
         limits: str = IDEAL,
+        simulator: str = "sim",
+        stepped: bool = False,
     ) -> None:
         """Describe the simulation; `connect` starts it.
 
         Args:
             task: e.g. ``"tabletop/PickCube"``.
             robot: robot of the tabletop simulation.
-            cameras: rendered cameras.
+            cameras: rendered cameras and their places; None: the tabletop's own.
             image_size: size of their images, pixels; None: the simulator's default.
-            limits: limits of the arm in the simulation, see `rpd.envs.simulator_options.TabletopOptions`.
             silence: time without a command after which the robot stops by itself, s.
+            limits: limits of the arm in the simulation, see `rpd.envs.simulator_options.TabletopOptions`.
+            simulator: one of `rpd.envs.live.base.SIMULATORS`.
+            stepped: simulated time instead of real time.
         """
+        self._name = f"robot {simulator}"
         if not task.startswith("tabletop/"):
-            raise ConfigError(f"robot sim has only the tabletop tasks, not {task}: see `rpd list`")
+            raise ConfigError(f"{self._name} has only the tabletop tasks, not {task}: see `rpd list`")
+        views = {name: None if view is None else view.model_dump_json() for name, view in cameras.items()}
         self._order: Message = {
-            "task": task, "robot": robot, "cameras": list(cameras), "image_size": image_size, "silence": silence,
-            "limits": limits,
+            "simulator": simulator, "task": task, "robot": robot, "cameras": views, "image_size": image_size,
+            "silence": silence, "limits": limits, "stepped": stepped,
         }  # fmt: skip
         self._folder = Path(tempfile.mkdtemp(prefix="rpd-sim-"))
         self.camera_address = str(self._folder / "cameras")
         self._child: Child | None = None
         self._episode, self._newest = -1, Message()
         self.counters: Message = {}
+        self.stepped, self._simulator = stepped, simulator
 
     def connect(self) -> None:
         """See `RobotDriver`."""
-        self._child = Child("rpd.serve.simulated_robot", "robot sim", {**self._order, "address": self.camera_address})
+        self._child = Child("rpd.serve.simulated_robot", self._name, {**self._order, "address": self.camera_address})
         ready = self._child.ready
-        self.env = EnvSpec.model_validate(ready["spec"])
-        tracked = tuple(name for name in self.env.state_names if name.startswith(TRACKED))
-        joints = tuple(ready["joints"])
-        self.spec = RobotSpec("sim", joints, (1.0, 100.0), effort=None, real=False, tracked=tracked, scene=True)
+        self.spec = RobotSpec(
+            self._simulator, tuple(ready["joints"]), (1.0, 100.0), effort=None, real=False, tracked=tuple(ready["tracked"]),
+            scene=True,
+        )  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -88,8 +96,38 @@ class SimDriver:
         until = time.monotonic() + READY
         while self._newest.get("episode") != self._episode:
             if time.monotonic() > until:
-                raise RobotLost(f"robot sim: no new episode in {READY:g} s")
+                raise RobotLost(f"{self._name}: no new episode in {READY:g} s")
             self._take(until)
+
+    def advance(self, until: float) -> None:
+        """Simulate until a time, s; only stepped.
+
+        Raises:
+            RobotLost: no answer in time.
+        """
+        self._send({"do": "advance", "until": until})
+        limit = time.monotonic() + ANSWER
+        while self._newest["time"] < until:
+            if time.monotonic() > limit:
+                raise RobotLost(f"{self._name}: no answer in {ANSWER:g} s")
+            self._take(limit)
+
+    def picture(self, camera: str) -> Array:
+        """Image of a camera, uint8 [size, size, 3]; only stepped.
+
+        Raises:
+            RobotLost: no answer in time.
+        """
+        assert self._child is not None
+        self._send({"do": "picture", "camera": camera})
+        try:
+            answers = self._child.link.take(time.monotonic() + ANSWER)
+        except LinkLost as error:
+            raise RobotLost(str(error)) from None
+        if not answers:
+            raise RobotLost(f"{self._name}: no picture in {ANSWER:g} s")
+        image: Array = answers[-1]["image"]
+        return image
 
     def read(self) -> RobotState:
         """See `RobotDriver`."""

@@ -118,7 +118,7 @@ def alive(part):
 
 
 def connected(config):
-    robot = SimDriver(TASK, config.kinematics, ("front",), 32, config.watchdog.command_timeout)
+    robot = SimDriver(TASK, config.kinematics, {"front": None}, 32, config.watchdog.command_timeout)
     robot.connect()
     return robot
 

@@ -5,8 +5,7 @@ import time
 
 import torch
 
-from rpd.envs.config import EnvConfig
-from rpd.envs.registry import task_info
+from rpd.envs.live.base import Setup
 from rpd.envs.tabletop.mjcf import TIMESTEP
 from rpd.envs.tabletop.simulated_arm import LiveTabletop
 
@@ -23,7 +22,7 @@ class SimulatedArm(threading.Thread):
     def __init__(self, task, robot):
         super().__init__(daemon=True, name="arm")
         torch.set_num_threads(1)
-        self.world = LiveTabletop(task, EnvConfig(robot=robot, reward=task_info(task).reward))
+        self.world = LiveTabletop(Setup(task, robot))
         self._lock, self._goal = threading.Lock(), (None, None)
         self.begin(0)
 

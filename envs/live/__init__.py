@@ -1,0 +1,1 @@
+"""Simulated robots for deployment: the tabletop's own, and other simulators with the tabletop's tasks."""

@@ -1,0 +1,196 @@
+"""A ManiSkill robot for deployment: SAPIEN's physics, ManiSkill's joint controllers and cameras, a task of the tabletop."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rpd.envs.control.kinematics import Array, quat_to_mat
+from rpd.envs.errors import ConfigError, missing_package
+from rpd.envs.live.base import Measurement, Setup
+from rpd.envs.live.tabletop_task import Scene, TabletopTask
+from rpd.envs.rendering.vulkan import render_settings
+from rpd.envs.robots import ROBOTS
+from rpd.envs.specs import Viewpoint
+from rpd.envs.tabletop.camera_poses import cameras
+from rpd.envs.tabletop.env import DEFAULT_IMAGE_SIZE
+from rpd.envs.tabletop.mjcf import CONTROL_PERIOD
+from rpd.envs.tabletop.tasks import COLORS
+
+TASKS = ("Reach", "PickCube", "PushCube", "PullCube", "StackCube", "PlaceInBin")
+"""Tasks of the tabletop; PushT's block, made of cubes, is not built here."""
+_PALETTE = list(COLORS.values())
+
+
+@dataclass(frozen=True)
+class Body:
+    """ManiSkill's robot with the kinematics of one of `rpd.envs.robots`."""
+
+    uid: str
+    """Its name in ManiSkill."""
+    tool: str
+    """Link of the tool center point: z points out of the gripper, y along its opening."""
+    fingers: tuple[str, str]
+    """Links that touch objects: of the finger on the side of +y, and the other."""
+    opening: Callable[[Array], float]
+    """Opening, as a fraction, of the positions of all joints."""
+    grip: Callable[[float], float]
+    """Action of ManiSkill's gripper controller for an opening."""
+    joints: Callable[[float], list[float]]
+    """Positions of the gripper's joints at an opening."""
+
+
+BODIES = {
+    "panda": Body(
+        uid="panda",
+        tool="panda_hand_tcp",
+        fingers=("panda_leftfinger", "panda_rightfinger"),
+        opening=lambda q: float(q[-2:].sum()) / 0.08,
+        grip=lambda opening: 2 * opening - 1,  # -0.01 to 0.04 m: a closed gripper presses, as in ManiSkill
+        joints=lambda opening: [0.04 * opening] * 2,
+    ),
+}
+"""By the name of the robot in `rpd.envs.robots`."""
+
+
+class LiveManiSkill:
+    """A task of the tabletop with ManiSkill's robot, stepped by 10 ms; see `rpd.envs.live.base.LiveRobot`.
+
+    Joint positions go to ManiSkill's controller ``pd_joint_pos``, with its gains. Every episode starts in a scene that is built
+    anew.
+
+    Raises:
+        ConfigError: ManiSkill or a Vulkan device is missing, or there is no such arm or task.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        if importlib.util.find_spec("mani_skill") is None:
+            raise missing_package("its simulation", "mani-skill", "maniskill")
+        if setup.robot not in BODIES:
+            raise ConfigError(f"no arm {setup.robot}: it has {', '.join(BODIES)}")
+        self._task, self._body = TabletopTask(setup, TASKS), BODIES[setup.robot]
+        self.joints, self.tracked = ROBOTS[setup.robot].joints, self._task.tracked
+        render_backend, environment = render_settings()
+        os.environ.update(environment)
+        self._scene = _scene(setup, self._body, self._task, render_backend)
+        self.timestep = 1 / self._scene.sim_freq
+        self._steps_per_check, self._steps = round(CONTROL_PERIOD / self.timestep), 0
+        self._goal: tuple[Array, float] = (np.zeros(0), 1.0)
+
+    @property
+    def instruction(self) -> str:
+        """See `LiveRobot`."""
+        return self._task.instruction
+
+    def begin(self, seed: int) -> None:
+        """See `LiveRobot`."""
+        from mani_skill.utils.structs.pose import Pose
+
+        from rpd.envs.maniskill.tabletop_scene import BASE
+
+        start, scene = self._task.begin(seed), self._scene
+        _, thing, target = start.names[0]
+        scene.colors = _PALETTE[thing], _PALETTE[target]
+        scene.rebuild()
+        scene.agent.reset(np.append(start.joints[0], self._body.joints(1.0))[None])
+        scene.agent.controller.reset()
+        place, turns = start.placement, self._task.task.marker == "cube"  # as in the tabletop, other goals do not turn
+        for actor, position, yaw in (
+            (scene.object, place.object[0], place.object_yaw[0]),
+            (scene.target, place.target[0], place.target_yaw[0] if turns else 0.0),
+        ):
+            if actor is not None:
+                quat = [np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+                actor.set_pose(Pose.create_from_pq(p=BASE + position, q=quat))
+        self._steps = 0
+        self.drive(start.joints[0], 1.0)
+        self._task.started(self._measured())
+
+    def drive(self, joints: np.ndarray, opening: float | None) -> None:
+        """See `LiveRobot`."""
+        self._goal = joints, self._goal[1] if opening is None else opening
+        action = np.append(joints, self._body.grip(self._goal[1]))
+        self._scene.agent.set_action(_tensor(action))
+
+    def advance(self) -> None:
+        """See `LiveRobot`."""
+        self._scene.agent.before_simulation_step()
+        self._scene.scene.step()
+        self._steps += 1
+        if self._steps % self._steps_per_check == 0:
+            self._task.check(self._measured())
+
+    def sense(self) -> Measurement:
+        """See `LiveRobot`."""
+        return self._task.measure(self._measured())
+
+    def picture(self, camera: str) -> np.ndarray:
+        """See `LiveRobot`."""
+        stage = self._scene.scene
+        stage.update_render(update_sensors=True, update_human_render_cameras=False)
+        sensor = stage.sensors[camera]
+        sensor.capture()
+        image = sensor.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
+        return image[0].cpu().numpy()
+
+    def close(self) -> None:
+        """See `LiveRobot`."""
+        self._scene.close()
+
+    def _measured(self) -> Scene:
+        """Poses in the frame of the robot's base, which is the world's but for its place."""
+        from rpd.envs.maniskill.tabletop_scene import BASE
+
+        scene, body, count = self._scene, self._body, len(self.joints)
+        robot = scene.agent.robot
+        positions, velocities = _row(robot.qpos), _row(robot.qvel)
+        tool = robot.links_map[body.tool].pose
+        target = _row(scene.target.pose.p) - BASE, _row(scene.target.pose.q)
+        object_pose, speed, forces = target, 0.0, np.zeros((2, 3))
+        if scene.object is not None:
+            object_pose = _row(scene.object.pose.p) - BASE, _row(scene.object.pose.q)
+            speed = float(np.linalg.norm(_row(scene.object.linear_velocity)))
+            forces = np.stack(
+                [
+                    -_row(scene.scene.get_pairwise_contact_forces(robot.links_map[finger], scene.object))
+                    for finger in body.fingers
+                ]
+            )  # of the fingers on the object; ManiSkill gives that of the object on the finger
+        return Scene(
+            joints=positions[:count],
+            velocities=velocities[:count],
+            tcp=_row(tool.p) - BASE,
+            hand=quat_to_mat(_row(tool.q)),
+            opening=body.opening(positions),
+            finger_forces=forces,
+            object=object_pose,
+            object_speed=speed,
+            target=target,
+        )
+
+
+def _scene(setup: Setup, body: Body, task: TabletopTask, render_backend: str) -> Any:
+    from rpd.envs.maniskill import tasks
+    from rpd.envs.maniskill.tabletop_scene import TabletopScene
+
+    tasks.check_assets("", body.uid)
+    own = {name: camera.viewpoint for name, camera in cameras(task.robot).items()}
+    views: dict[str, Viewpoint] = {name: view or own[name] for name, view in setup.viewpoints.items()}
+    size = setup.image_size or DEFAULT_IMAGE_SIZE
+    return TabletopScene(body.uid, body.tool, task.task, task.robot, views, size, render_backend)
+
+
+def _row(values: Any) -> Array:
+    """The first row of a tensor [1, d]."""
+    return values[0].cpu().numpy().astype(np.float64)
+
+
+def _tensor(action: Array) -> Any:
+    import torch
+
+    return torch.as_tensor(action, dtype=torch.float32)[None]
