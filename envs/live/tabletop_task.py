@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rpd.envs.control import kinematics
 from rpd.envs.control.kinematics import Array
@@ -72,7 +73,8 @@ class TabletopTask:
         names = state_names(self.robot, self._all, self.task.aerial, self.task.oriented)
         self.tracked = tuple(name for name in names if name.startswith(TRACKED))
         self.start: EpisodeStart = draw(np.array([0]), self.task, self.robot)
-        self._solved, self._before = False, np.zeros(3)
+        self._solved = False
+        self._before: Array = np.zeros(3)
 
     @property
     def instruction(self) -> str:
@@ -95,13 +97,13 @@ class TabletopTask:
         self._before = scene.tcp
         (position, quat), (target, target_quat) = scene.object, scene.target
         frame = Frame(
-            tcp=scene.tcp[None],
+            tcp=_batch(scene.tcp),
             tcp_speed=np.array([speed]),
             opening=np.array([scene.opening]),
             grasped=observations.grasped(self._pressing(scene)),
-            object=position[None],
+            object=_batch(position),
             object_speed=np.array([scene.object_speed]),
-            target=target[None],
+            target=_batch(target),
             turn=np.array([kinematics.yaw(quat) - kinematics.yaw(target_quat)]),
             half=self.half,
         )
@@ -140,3 +142,7 @@ class TabletopTask:
         if not self.task.has_object:
             return np.zeros((1, 2), dtype=bool)
         return observations.fingers_pressing(scene.finger_forces[None], scene.hand[None])
+
+
+def _batch(row: Array) -> NDArray[np.float64]:
+    return row.astype(np.float64)[None]
