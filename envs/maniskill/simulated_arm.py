@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from rpd.envs.control.kinematics import Array, quat_to_mat
 from rpd.envs.errors import ConfigError, missing_package
 from rpd.envs.live.base import Measurement, Setup
 from rpd.envs.live.tabletop_task import Scene, TabletopTask
+from rpd.envs.maniskill.bodies import BODIES, Body, agent
 from rpd.envs.rendering.vulkan import render_settings
 from rpd.envs.robots import ROBOTS
 from rpd.envs.specs import Viewpoint
@@ -25,37 +24,6 @@ from rpd.envs.tabletop.tasks import COLORS
 TASKS = ("Reach", "PickCube", "PushCube", "PullCube", "StackCube", "PlaceInBin")
 """Tasks of the tabletop; PushT's block, made of cubes, is not built here."""
 _PALETTE = list(COLORS.values())
-
-
-@dataclass(frozen=True)
-class Body:
-    """ManiSkill's robot with the kinematics of one of `rpd.envs.robots`."""
-
-    uid: str
-    """Its name in ManiSkill."""
-    tool: str
-    """Link of the tool center point: z points out of the gripper, y along its opening."""
-    fingers: tuple[str, str]
-    """Links that touch objects: of the finger on the side of +y, and the other."""
-    opening: Callable[[Array], float]
-    """Opening, as a fraction, of the positions of all joints."""
-    grip: Callable[[float], float]
-    """Action of ManiSkill's gripper controller for an opening."""
-    joints: Callable[[float], list[float]]
-    """Positions of the gripper's joints at an opening."""
-
-
-BODIES = {
-    "panda": Body(
-        uid="panda",
-        tool="panda_hand_tcp",
-        fingers=("panda_leftfinger", "panda_rightfinger"),
-        opening=lambda q: float(q[-2:].sum()) / 0.08,
-        grip=lambda opening: 2 * opening - 1,  # -0.01 to 0.04 m: a closed gripper presses, as in ManiSkill
-        joints=lambda opening: [0.04 * opening] * 2,
-    ),
-}
-"""By the name of the robot in `rpd.envs.robots`."""
 
 
 class LiveManiSkill:
@@ -97,7 +65,7 @@ class LiveManiSkill:
         _, thing, target = start.names[0]
         scene.colors = _PALETTE[thing], _PALETTE[target]
         scene.rebuild()
-        scene.agent.reset(np.append(start.joints[0], self._body.joints(1.0))[None])
+        scene.agent.reset(np.append(start.joints[0], self._body.open_joints)[None])
         scene.agent.controller.reset()
         place, turns = start.placement, self._task.task.marker == "cube"  # as in the tabletop, other goals do not turn
         for actor, position, yaw in (
@@ -166,7 +134,7 @@ class LiveManiSkill:
             velocities=velocities[:count],
             tcp=_row(tool.p) - BASE,
             hand=quat_to_mat(_row(tool.q)),
-            opening=body.opening(positions),
+            opening=body.opening(robot),
             finger_forces=forces,
             object=object_pose,
             object_speed=speed,
@@ -182,7 +150,7 @@ def _scene(setup: Setup, body: Body, task: TabletopTask, render_backend: str) ->
     own = {name: camera.viewpoint for name, camera in cameras(task.robot).items()}
     views: dict[str, Viewpoint] = {name: view or own[name] for name, view in setup.viewpoints.items()}
     size = setup.image_size or DEFAULT_IMAGE_SIZE
-    return TabletopScene(body.uid, body.tool, task.task, task.robot, views, size, render_backend)
+    return TabletopScene(agent(body), body.tool, task.task, task.robot, views, size, render_backend)
 
 
 def _row(values: Any) -> Array:
