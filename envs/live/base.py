@@ -20,7 +20,7 @@ SIMULATORS = {
 
 @dataclass(frozen=True)
 class Setup:
-    """What a simulated robot is built from."""
+    """Arguments of a simulated robot."""
 
     task: str
     """E.g. ``"tabletop/PickCube"``."""

@@ -23,7 +23,7 @@ PREFIX = "tabletop/"
 
 @dataclass(frozen=True)
 class Scene:
-    """What a simulator measures; SI units, in the frame of the robot's base."""
+    """Measurements in a simulator; SI units, in the frame of the robot's base."""
 
     joints: Array
     """[n] rad."""

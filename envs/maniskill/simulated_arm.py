@@ -29,8 +29,7 @@ _PALETTE = list(COLORS.values())
 class LiveManiSkill:
     """A task of the tabletop with ManiSkill's robot, stepped by 10 ms; see `rpd.envs.live.base.LiveRobot`.
 
-    Joint positions go to ManiSkill's controller ``pd_joint_pos``, with its gains. Every episode starts in a scene that is built
-    anew.
+    Joint positions go to ManiSkill's controller ``pd_joint_pos``, with its gains. Every episode starts in a new scene.
 
     Raises:
         ConfigError: ManiSkill or a Vulkan device is missing, or there is no such arm or task.

@@ -64,7 +64,7 @@ class TabletopScene(BaseEnv):
         )  # fmt: skip
 
     def rebuild(self) -> None:
-        """Build everything anew: PhysX keeps contact caches, and an episode would depend on earlier ones."""
+        """Build everything again: PhysX keeps contact caches, and an episode would depend on earlier ones."""
         self.reset(seed=0, options={"reconfigure": True})
 
     def _load_agent(self, options: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from rpd.envs.simulator_options import IDEAL
 from rpd.envs.specs import Viewpoint
 from rpd.teachers.transport.codec import Message
 
-READY = 30.0  # timeout for the first state of an episode, s: ManiSkill builds its scene anew
+READY = 30.0  # timeout for the first state of an episode, s: ManiSkill rebuilds its scene
 ANSWER = 60.0  # timeout of a stepped simulation, s
 
 

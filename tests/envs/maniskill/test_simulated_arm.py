@@ -115,7 +115,7 @@ def test_cameras_stand_where_the_policy_had_them():
         arm.close()
 
 
-def test_what_it_does_not_have_is_named(monkeypatch):
+def test_missing_arms_tasks_and_packages_are_named(monkeypatch):
     with pytest.raises(ConfigError, match="no arm ur5e: it has panda"):
         LiveManiSkill(Setup("tabletop/PickCube", "ur5e"))
     with pytest.raises(ConfigError, match="no task tabletop/PushT: it has tabletop/Reach, tabletop/PickCube"):

@@ -19,7 +19,9 @@ from rpd.deploy.loop import ControlLoop  # noqa: E402
 from rpd.deploy.observe import offered  # noqa: E402
 from rpd.deploy.policy import PolicyProcess, wanted_spec  # noqa: E402
 from rpd.deploy.robots.sim import SimDriver  # noqa: E402
+from rpd.envs.control.state_names import own_names  # noqa: E402
 from rpd.envs.robots import ROBOTS  # noqa: E402
+from rpd.envs.specs import ObsSpec  # noqa: E402
 from rpd.teachers.transport.codec import encode  # noqa: E402
 
 TASK = "tabletop/Reach"
@@ -189,6 +191,7 @@ def rig(sim, swing, config, keep, tmp_path):
 
 def load(name, robot, config):
     wanted = wanted_spec(name, TASK, config.kinematics)
-    state = {"state": robot.env.observations["state"]}
-    wanted = wanted.model_copy(update={"observations": state, "state_names": robot.env.state_names})
+    names = (*own_names(robot.spec.joints), *robot.spec.tracked)
+    state = {"state": ObsSpec(shape=(len(names),), dtype="float32")}
+    wanted = wanted.model_copy(update={"observations": state, "state_names": names})
     return PolicyProcess(name, offered(wanted, ROBOTS[config.kinematics], robot.spec.tracked, privileged=True))
