@@ -27,7 +27,7 @@ from tests.rpd.deploy.wire.process import Fake
 
 FAULTS = (
     "protective", "safeguard", "emergency", "pendant", "nan", "jump", "late", "gripper silent", "gripper wrong", "stall",
-    "reset", "silent", "kill -9",
+    "reset", "silent", "crash", "kill -9",
 )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Time from a fault on the wire to the stop of a simulated arm, with `rpd deploy` at a terminal and a shipped robot file."""
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -51,6 +53,8 @@ def one(name, fake, policy, folder):
     try:
         command.until(lambda: moving(fake.ask("state")))
         when = fake.ask("fault", name=name)
+        if name == "crash":
+            os.kill(command.child("device_process"), signal.SIGSEGV)
         if name == "kill -9":
             command.kill()
         code = command.wait()
