@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
@@ -77,6 +78,11 @@ class DeployConfig(BaseModel):
     dry_run: bool = False
     """Compute and record actions, but send nothing to the robot."""
     cascade: CascadeConfig = Field(default_factory=CascadeConfig)
+    operator: Literal["keyboard", "gamepad", "spacemouse", "scripted"] | None = None
+    """Device of a person who can take over at any time, recorded as corrections; scripted: an expert in place of the person,
+    for the simulated robot. See docs/corrections.md."""
+    operator_speed: float = Field(0.3, gt=0, le=1)
+    """Motion at full deflection of the operator's device, as a fraction of the policy's largest action."""
     estop_file: Path = Path("ESTOP")
     """File that stops the robot as soon as it exists; any key and Ctrl-C stop it too."""
     out: Path | None = None

@@ -130,6 +130,9 @@ class BehaviorCloningConfig(BaseModel):
     loss: Literal["nll", "mse", "l1", "huber"] = "nll"
     """Distance of an actor-critic student's action from the demonstrated one; nll: negative log-likelihood at the constant
     standard deviation of student.init_log_std. In discrete dimensions always the cross-entropy."""
+    intervention_fraction: float = Field(0.5, gt=0, lt=1)
+    """Fraction of the drawn rows that are corrections by an operator, if --demos has records of `rpd deploy --operator` and
+    other demonstrations; of such records only the corrections are drawn. See docs/corrections.md."""
     sampler: str | None = None
     """Sampler of a diffusion student's evaluations, see docs/diffusion.md; default: ddim with 16 steps, or euler."""
 

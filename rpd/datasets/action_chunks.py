@@ -7,13 +7,15 @@ import torch
 from tensordict import TensorDict
 
 from rpd.datasets.behavior_cloning import DemoSource
+from rpd.datasets.corrections import steps_ahead
 from rpd.students.row_share import RowShare
 
 
 class ChunkSource:
     """Draws windows of observations with chunks of actions.
 
-    At the start of an episode the first observation is repeated, at its end the last action, as in Diffusion Policy.
+    At the start of an episode the first observation is repeated, at its end the last action, as in Diffusion Policy; likewise
+    at the end of a correction by an operator.
 
     Args:
         source: demonstrations.
@@ -30,7 +32,8 @@ class ChunkSource:
         labels = [demos.read(i, "label")[: episode.length] for i, episode in enumerate(demos.episodes)]
         self.actions = torch.from_numpy(np.concatenate(labels)).clamp(-1, 1)
         self._back, self._ahead = torch.arange(n_obs).flip(0), torch.arange(horizon)
-        self._left = torch.cat([torch.arange(len(part)).flip(0) for part in labels])  # [R] steps that follow in the episode
+        ahead = [steps_ahead(demos.demonstrated(i)) for i in range(len(demos))]
+        self._left = torch.from_numpy(np.concatenate(ahead))  # [R] demonstrated steps that follow in the episode
 
     def draw(self, share: RowShare) -> TensorDict:
         """Draw a process's share of rows [count] with replacement, see `DemoSource.indices`.

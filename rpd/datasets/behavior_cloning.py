@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from rpd.datasets.corrections import probabilities
 from rpd.datasets.reader import Demos, open_demos
 from rpd.datasets.statistics import check_signs
 from rpd.datasets.steps import Rows
@@ -27,15 +28,25 @@ class DemoSource:
         spec: spec of the student's environment.
         config: the student's; with `state_estimator` or `asymmetric_critic` recorded privileged states are read too.
         generator: random generator of the draws.
+        intervention_fraction: see `rpd.datasets.corrections.probabilities`.
 
     Raises:
         ConfigError: no demonstrations of the task, or the student reads a field that was not recorded; see also `check_signs`.
         SpecMismatch: they were recorded with another robot or action space; names both sides.
     """
 
-    def __init__(self, paths: Sequence[Path], spec: EnvSpec, config: StudentConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        spec: EnvSpec,
+        config: StudentConfig,
+        generator: torch.Generator,
+        intervention_fraction: float = 0.5,
+    ) -> None:
         demos = demonstrations(paths, spec.task, understand=True)
         _check(demos, spec)
+        weights = probabilities(demos, intervention_fraction)
+        self._cumulative = None if weights is None else weights.cumsum(0).to(generator.device)
         check_signs(np.concatenate([demos.read(i, "label") for i in range(len(demos))]), spec.action, spec.task)
         scene = config.state_estimator or config.asymmetric_critic
         keys = ["state", *spec.cameras, *(["privileged"] if scene else [])]
@@ -60,7 +71,12 @@ class DemoSource:
 
     def indices(self, share: RowShare) -> torch.Tensor:
         """Draw `share.total` rows with replacement, and return the indices [share.count] of this process's."""
-        drawn = torch.randint(len(self.rows), (share.total,), generator=self.generator, device=self.generator.device)
+        device = self.generator.device
+        if self._cumulative is None:
+            drawn = torch.randint(len(self.rows), (share.total,), generator=self.generator, device=device)
+        else:  # the first row whose cumulative probability exceeds the draw: never one of probability 0
+            point = torch.rand(share.total, generator=self.generator, device=device, dtype=torch.float64)
+            drawn = torch.searchsorted(self._cumulative, point * self._cumulative[-1], right=True).clamp_max(len(self.rows) - 1)
         return share.of(drawn).cpu()
 
     def draw(self, share: RowShare) -> TensorDict:

@@ -21,9 +21,11 @@ STEP_KEYS = {
     "terminated": np.dtype(bool),
     "truncated": np.dtype(bool),
     "success": np.dtype(bool),
+    "intervention": np.dtype(bool),
 }
 """Fields per step in addition to observations, each [T] or [T, A]. ``action`` was executed; ``label`` is the policy's action
-without added noise; ``success``: the task is solved after the step."""
+without added noise; ``success``: the task is solved after the step; ``intervention``: an operator corrected the policy, and the
+label is a demonstration. Only episodes of a policy under supervision have it; in others every step is a demonstration."""
 
 
 @dataclass(frozen=True)

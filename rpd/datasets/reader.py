@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from rpd.datasets.dataset_dir import INDEX
 from rpd.datasets.episode import STEP_KEYS, Array, Episode, EpisodeMetadata
 from rpd.datasets.lerobot.layout import INFO
@@ -122,6 +124,18 @@ class Demos:
         if key == "state" and own != self.state_names:
             rows = rows[:, [own.index(name) for name in self.state_names]]
         return rows
+
+    def demonstrated(self, episode: int) -> Array:
+        """Steps [T] that are demonstrations: all, or of a policy under supervision the corrections of its operator."""
+        if self.is_supervised(episode):
+            source, number = self._members[episode]
+            return source.read(number, "intervention")
+        return np.ones(self.episodes[episode].length, dtype=bool)
+
+    def is_supervised(self, episode: int) -> bool:
+        """Whether an episode is of a policy under supervision: only the corrections of its operator are demonstrations."""
+        source, number = self._members[episode]
+        return "intervention" in source.keys(number)
 
     def control_hz(self, episode: int) -> float:
         """Control steps per second of one episode."""

@@ -80,7 +80,10 @@ def play_round(
         solved = torch.zeros_like(step.terminated)
         if step.episode is not None:
             solved[step.episode.env] = step.episode.success_at_end
-        now = dict(zip(STEP_KEYS, (action, label, step.reward, step.terminated, step.truncated, solved), strict=True))
+        now = {
+            "action": action, "label": label, "reward": step.reward, "terminated": step.terminated,
+            "truncated": step.truncated, "success": solved,
+        }  # fmt: skip
         seen, done = _numpy(obs, keys), {key: value.cpu().numpy() for key, value in now.items()}
         for i, tape in enumerate(tapes):
             tape.add(_row(seen, i), _row(done, i))
@@ -117,7 +120,7 @@ class _Tape:
         return Episode(
             info,
             {key: np.stack([row[key] for row in obs]) for key in last},
-            {key: np.stack([row[key] for row in self.steps]).astype(dtype) for key, dtype in STEP_KEYS.items()},
+            {key: np.stack([row[key] for row in self.steps]).astype(STEP_KEYS[key]) for key in self.steps[0]},
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rpd.config.vla_finetuning import CloneConfig
+from rpd.datasets.corrections import steps_ahead
 from rpd.datasets.reader import Demos
 from rpd.datasets.steps import Rows
 from rpd.envs.errors import ConfigError
@@ -30,13 +31,14 @@ class CloneData:
         """Load labels (`horizon` per row in a minibatch) and as many images as fit; hold out episodes of each task.
 
         Raises:
-            ConfigError: a task has too few episodes to hold one out.
+            ConfigError: a task has too few episodes to hold one out, or none of its steps is a demonstration.
         """
         self.camera, self._scene, self._ahead = camera, scene, torch.arange(horizon)
         self.rows = Rows(demos, (camera, *(["privileged"] if scene else [])), config.max_bytes)
         labels = [demos.read(i, "label")[: episode.length] for i, episode in enumerate(demos.episodes)]
         self.labels = torch.from_numpy(np.concatenate(labels))
-        self._left = torch.cat([torch.arange(len(part)).flip(0) for part in labels])  # [R] steps that follow in the episode
+        taught = [demos.demonstrated(i) for i in range(len(demos))]
+        self._left = torch.from_numpy(np.concatenate([steps_ahead(part) for part in taught]))  # [R] that follow in the episode
         task_of = torch.tensor([demos.tasks.index(episode.task) for episode in demos.episodes])
         held = torch.zeros(len(demos), dtype=torch.bool)
         for task, name in enumerate(demos.tasks):
@@ -44,8 +46,11 @@ class CloneData:
             if len(episodes) < 2:
                 raise ConfigError(f"{name}: {len(episodes)} episode: at least 2 are needed, one to learn from and one to check")
             held[episodes[:: max(2, round(1 / config.validation))]] = True
-        self.train = (~held)[self.rows.episode].nonzero()[:, 0]
-        self.held_out = held[self.rows.episode].nonzero()[:, 0]
+        usable = torch.from_numpy(np.concatenate(taught))
+        self.train = ((~held)[self.rows.episode] & usable).nonzero()[:, 0]
+        self.held_out = (held[self.rows.episode] & usable).nonzero()[:, 0]
+        if not len(self.train):
+            raise ConfigError("no step of these records is a demonstration: the operator never took over")
         tasks = task_of[self.rows.episode[self.train]]
         share = torch.bincount(tasks, minlength=len(demos.tasks)).double() ** -config.balance
         self._cumulative = share[tasks].cumsum(0)

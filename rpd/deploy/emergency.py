@@ -8,6 +8,7 @@ import signal
 import sys
 import termios
 import tty
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -33,7 +34,12 @@ class Emergency:
         self._file = str(file)
         self._signal: str | None = None
         self._terminal: list[Any] | None = None
+        self._press: Callable[[str], str] = lambda typed: typed
         self._before: dict[int, Any] = {}
+
+    def share_keys(self, press: Callable[[str], str]) -> None:
+        """Pass typed characters to a function; those that it returns request a stop."""
+        self._press = press
 
     def __call__(self) -> str | None:
         """Reason to stop, or None."""
@@ -42,8 +48,9 @@ class Emergency:
         if os.path.exists(self._file):
             return f"emergency stop: {self._file} exists"
         if self._terminal is not None and select.select([sys.stdin], [], [], 0)[0]:
-            os.read(sys.stdin.fileno(), 1024)
-            return "emergency stop: a key"
+            typed = os.read(sys.stdin.fileno(), 1024).decode(errors="replace")
+            if not typed or self._press(typed):  # nothing: the terminal is gone
+                return "emergency stop: a key"
         return None
 
     def __enter__(self) -> Emergency:

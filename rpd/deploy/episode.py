@@ -3,62 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rpd.datasets.deploy_log.format import Recorder, RecordLost
+from rpd.datasets.deploy_log.format import OPERATOR
 from rpd.deploy import safety
-from rpd.deploy.cameras import ImageSource
 from rpd.deploy.cascade import UNSURE
-from rpd.deploy.clock import Clock
-from rpd.deploy.config import RobotConfig
-from rpd.deploy.controller import Controller
+from rpd.deploy.context import EpisodeContext
 from rpd.deploy.monitor import check_age, check_finite, check_state
-from rpd.deploy.observe import Observer
+from rpd.deploy.operators.base import OperatorAction
 from rpd.deploy.outcome import Outcome, Stop
-from rpd.deploy.policy import Answer, PolicyProcess
-from rpd.deploy.robots.base import RobotDriver, RobotState
-from rpd.deploy.safety import Body, FilteredCommand, JointCommand
+from rpd.deploy.policy import Answer
+from rpd.deploy.robots.base import RobotState
+from rpd.deploy.safety import FilteredCommand, JointCommand
 from rpd.envs.control.arm import Array
-from rpd.envs.control.arm_limits import ArmLimits
 from rpd.export.actors import invalid_entries
-
-
-@dataclass
-class EpisodeContext:
-    """Parts and constants that the episodes of a deployment share."""
-
-    robot: RobotDriver
-    policy: PolicyProcess
-    cameras: Mapping[str, ImageSource]
-    """By observation key, e.g. ``image.front``."""
-    config: RobotConfig
-    recorder: Recorder
-    emergency: Callable[[], str | None]
-    """Returns a reason to stop, or None; called at every tick."""
-    dry_run: bool
-    """Compute and record commands without sending them."""
-    limits: ArmLimits
-    period: float
-    """Time between ticks, s."""
-    ticks_per_action: int
-    """Ticks per control step of the policy."""
-    body: Body
-    """Geometry of the arm and its obstacles."""
-    observer: Observer
-    controller: Controller
-    clock: Clock
-    """Time of ticks, measurements and images."""
-
-    def record(self, frame: dict[str, Any]) -> None:
-        """Record a frame, if recording is still possible."""
-        try:
-            self.recorder.add(frame)
-        except RecordLost:
-            return
 
 
 class EpisodeRunner:
@@ -78,7 +38,10 @@ class EpisodeRunner:
         self.answered = False
         self.smoothed: Array | None = None
         self.consecutive_overruns = 0
-        self.frames: dict[str, deque[Array]] = {}  # by camera: images of the last policy queries
+        self.frames: dict[str, deque[Array]] = {}  # by camera: images of the last control steps
+        self.ticks_left = 0  # until the next control step begins
+        self.operated = False  # whether the operator is in control
+        self.last: Array | None = None  # last action of the policy since it took control
 
     def begin(self) -> None:
         """Reset policy and controller, and start at rest in the current posture.
@@ -89,6 +52,8 @@ class EpisodeRunner:
         """
         context = self.context
         context.policy.reset()
+        if context.operator is not None:
+            context.operator.begin()
         state = context.robot.read()
         if state.stopped:
             raise Stop(f"the robot does not move: {state.stopped}")
@@ -143,14 +108,18 @@ class EpisodeRunner:
         if frame["missed"]:
             limits, body, period = context.limits, context.body, context.period
             self.command = safety.after_gap(self.command, state.velocities, frame["missed"], limits, body, period)
-        queries = step % context.ticks_per_action == 0
-        if queries:
-            frame["obs"] = self._query(step, state)
-        answer = context.policy.answer(context.clock.answer_by(now, context.period) if queries else None)
-        if answer is not None and answer.tick in self.pending:
-            newest = context.robot.read()
-            check_finite(newest)
-            self._set_goal(answer, newest, frame)
+        taken = None if context.operator is None else context.operator.action(state, self.ticks_left == 0, self.last)
+        if (taken is not None) != self.operated:
+            self._switch(taken, frame)
+        begins = self.ticks_left == 0
+        if begins:
+            self.ticks_left = context.ticks_per_action
+            frame["obs"] = self._observe(state)
+        self.ticks_left -= 1
+        if taken is None:
+            self._follow_policy(begins, state, now, frame)
+        elif begins:
+            self._follow_operator(taken, state, frame)
         wanted, filtered = self._next_command()
         frame |= {
             "wanted": wanted, "command": filtered.command.position, "open": self._gripper_command(),
@@ -169,9 +138,47 @@ class EpisodeRunner:
                 raise Stop(f"the policy has not answered for {1000 * waited:.0f} ms")
         return age
 
-    def _query(self, step: int, state: RobotState) -> dict[str, Array]:
-        """Send an observation to the policy; returns it."""
-        context, tick = self.context, self.first_tick + step
+    def _switch(self, taken: OperatorAction | None, frame: dict[str, Any]) -> None:
+        """Give control to the operator, or back to the policy (None); a control step begins with this tick.
+
+        Without a jump: the target starts from the last command, the joints keep their goal until the next action, and the
+        gripper keeps its command. The policy starts as in a new episode: it has not seen the steps of the operator.
+        """
+        context = self.context
+        self.operated, self.last = taken is not None, None
+        self.ticks_left, self.pending = 0, {}
+        self.smoothed = np.zeros(6)
+        context.controller.reset(self.command.position)
+        if taken is None:
+            context.policy.reset()
+            frame["returned"] = True
+        else:
+            self.out.takeovers[taken.reason] += 1
+            frame["takeover"] = taken.reason
+
+    def _follow_policy(self, begins: bool, state: RobotState, now: float, frame: dict[str, Any]) -> None:
+        """Query the policy if a control step begins, and set the goal if it has answered."""
+        context = self.context
+        if begins:
+            self._query(frame["tick"], frame["obs"], state)
+        answer = context.policy.answer(context.clock.answer_by(now, context.period) if begins else None)
+        if answer is not None and answer.tick in self.pending:
+            newest = context.robot.read()
+            check_finite(newest)
+            self._take_answer(answer, newest, frame)
+
+    def _follow_operator(self, taken: OperatorAction, state: RobotState, frame: dict[str, Any]) -> None:
+        """Set the goal by an action of the operator."""
+        if taken.gripper_open is not None:
+            self.answered, self.gripper_open = True, taken.gripper_open
+        action = np.append(taken.motion, 1.0 if self.gripper_open else -1.0)
+        frame |= {"answer": frame["tick"], "raw": action, "who": OPERATOR}
+        self.out.who[OPERATOR] += 1
+        self._set_goal(action, state, frame)
+
+    def _observe(self, state: RobotState) -> dict[str, Array]:
+        """Assemble the observation of a control step."""
+        context = self.context
         context.controller.follow(self.command.position)
         obs: dict[str, Array] = {"state": context.observer.state(state, context.controller.target)}
         for key, camera in context.cameras.items():
@@ -185,14 +192,17 @@ class EpisodeRunner:
             obs["privileged"] = state.privileged
         if bad := invalid_entries(obs["state"], context.policy.spec.state_names):
             raise Stop(f"the observation for the policy is no number that can be measured: {bad}")
-        context.policy.ask(tick, obs, self.instruction)
-        self.pending[tick] = context.clock.now(), state.time
-        self.out.asked += 1
         return obs
 
-    def _set_goal(self, answer: Answer, state: RobotState, frame: dict[str, Any]) -> None:
-        """Convert an answer to the goal of the joints, one control step ahead."""
-        context, config, out = self.context, self.context.config, self.out
+    def _query(self, tick: int, obs: dict[str, Array], state: RobotState) -> None:
+        """Send an observation to the policy."""
+        self.context.policy.ask(tick, obs, self.instruction)
+        self.pending[tick] = self.context.clock.now(), state.time
+        self.out.asked += 1
+
+    def _take_answer(self, answer: Answer, state: RobotState, frame: dict[str, Any]) -> None:
+        """Check an answer of the policy, and set the goal."""
+        context, out = self.context, self.out
         _, measured = self.pending[answer.tick]
         self.pending = {tick: times for tick, times in self.pending.items() if tick > answer.tick}
         frame |= {"answer": answer.tick, "raw": answer.action, "policy_seconds": answer.seconds}
@@ -204,18 +214,22 @@ class EpisodeRunner:
         names = context.policy.spec.action.names
         if answer.action.shape != (len(names),) or invalid_entries(answer.action, names):
             raise Stop(f"the policy's action is not finite: {np.array2string(answer.action, precision=3)}")
-        action = np.clip(answer.action, -1, 1)
         if (np.abs(answer.action) > 1 + 1e-6).any():
             out.clamps["action"] += 1
-        self.smoothed = safety.smooth(action[:6], self.smoothed, config.smoothing)
-        self.answered = True
-        self.gripper_open = safety.gripper_with_hysteresis(float(action[6]), self.gripper_open, config.gripper_hysteresis)
-        action = np.append(self.smoothed, 1.0 if self.gripper_open else -1.0)
+        self.answered, self.last = True, answer.action
+        hysteresis = context.config.gripper_hysteresis
+        self.gripper_open = safety.gripper_with_hysteresis(float(answer.action[6]), self.gripper_open, hysteresis)
+        self._set_goal(answer.action, state, frame)
+        frame["delay"] = context.clock.now() - measured
+        out.delays.append(frame["delay"])
+
+    def _set_goal(self, action: Array, state: RobotState, frame: dict[str, Any]) -> None:
+        """Convert an action [7] to the goal of the joints, one control step ahead."""
+        context = self.context
+        self.smoothed = safety.smooth(np.clip(action[:6], -1, 1), self.smoothed, context.config.smoothing)
+        frame["action"] = np.append(self.smoothed, 1.0 if self.gripper_open else -1.0)
         self.ticks_since_goal = 0
-        self.goal = context.controller.step(action, state.joints, self.command.position)
-        delay = context.clock.now() - measured
-        out.delays.append(delay)
-        frame |= {"action": action, "delay": delay}
+        self.goal = context.controller.step(frame["action"], state.joints, self.command.position)
 
     def _next_command(self) -> tuple[Array, FilteredCommand]:
         """Move on toward the goal; returns the joint positions [n], rad, wanted now, and the filtered command."""

@@ -12,9 +12,11 @@ from rpd.deploy.cameras import ImageSource
 from rpd.deploy.clock import Clock, RealClock
 from rpd.deploy.collision import CollisionChecker
 from rpd.deploy.config import RobotConfig
+from rpd.deploy.context import EpisodeContext
 from rpd.deploy.controller import Controller
-from rpd.deploy.episode import EpisodeContext, EpisodeRunner
+from rpd.deploy.episode import EpisodeRunner
 from rpd.deploy.observe import Observer
+from rpd.deploy.operators.base import Operator
 from rpd.deploy.outcome import Outcome, Stop
 from rpd.deploy.policy import PolicyProcess
 from rpd.deploy.robots.base import RobotDriver
@@ -47,6 +49,7 @@ class ControlLoop:
         emergency: Callable[[], str | None],
         dry_run: bool = False,
         clock: Clock | None = None,
+        operator: Operator | None = None,
     ) -> None:
         """Assemble the parts; nothing moves.
 
@@ -59,6 +62,7 @@ class ControlLoop:
             emergency: returns a reason to stop, or None; called at every tick.
             dry_run: compute and record commands without sending them.
             clock: time of the loop; default: real time.
+            operator: takes over from the policy, if any.
 
         Raises:
             ConfigError: the policy does not fit the robot.
@@ -74,6 +78,7 @@ class ControlLoop:
             recorder=recorder,
             emergency=emergency,
             dry_run=dry_run,
+            operator=operator,
             limits=limits,
             period=1 / config.rate,
             ticks_per_action=round(config.rate / policy.spec.control_hz),

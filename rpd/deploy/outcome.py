@@ -40,6 +40,8 @@ class Outcome:
     """Missed deadlines."""
     who: Counter[str] = field(default_factory=Counter)
     """Number of actions by source, see `rpd.deploy.cascade`."""
+    takeovers: Counter[str] = field(default_factory=Counter)
+    """Number of take-overs by an operator, by reason."""
     clamps: Counter[str] = field(default_factory=Counter)
     """Number of commands changed by each limit."""
     outside: dict[str, float] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rpd.datasets.deploy_log.format import OPERATOR
 from rpd.deploy.safety import EPSILON
 from rpd.envs.control.arm import Arm, Array
 from rpd.envs.robots import Robot
@@ -36,12 +37,13 @@ def requested_motion(ticks: Sequence[dict[str, Any]], action: ActionSpec, robot:
     """Summarize the tick frames of a recording.
 
     Args:
-        ticks: frames with ``raw`` where the policy answered, and ``wanted``, ``command``, ``clamps`` and ``near`` where the
-            robot was commanded.
+        ticks: frames with ``raw`` and ``who`` where the policy or an operator answered, and ``wanted``, ``command``, ``clamps``
+            and ``near`` where the robot was commanded.
         action: actions of the policy.
         robot: the arm.
     """
-    raw = np.array([tick["raw"] for tick in ticks if "raw" in tick]).reshape(-1, len(action.names))
+    answers = [tick["raw"] for tick in ticks if "raw" in tick and tick.get("who") != OPERATOR]
+    raw = np.array(answers).reshape(-1, len(action.names))
     scaled = raw * np.array(action.scale)
     steps = {}
     for i, (name, unit, discrete) in enumerate(zip(action.names, action.units, action.discrete, strict=True)):

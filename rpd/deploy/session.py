@@ -22,6 +22,10 @@ from rpd.deploy.controller import check_actions
 from rpd.deploy.emergency import Emergency
 from rpd.deploy.loop import ControlLoop
 from rpd.deploy.observe import check_measured, offered
+from rpd.deploy.operators.base import Operator
+from rpd.deploy.operators.connect import DEVICES
+from rpd.deploy.operators.keyboard import Keyboard
+from rpd.deploy.operators.scripted import Scripted
 from rpd.deploy.outcome import Outcome
 from rpd.deploy.policy import PolicyProcess, wanted_spec
 from rpd.deploy.robots.base import RobotDriver
@@ -42,7 +46,7 @@ from rpd.runs.provenance import environment_info
 
 LOG = logging.getLogger(__name__)
 
-Closable = TypeVar("Closable", RobotDriver, Camera, PolicyProcess, Recorder)
+Closable = TypeVar("Closable", RobotDriver, Camera, PolicyProcess, Recorder, Operator)
 
 
 def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float = 0.0) -> list[Outcome]:
@@ -69,6 +73,15 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
             raise ConfigError(f"rate {rate:g} Hz is not a multiple of the policy's {wanted.control_hz:g} Hz")
         config = config.model_copy(update={"rate": rate})
         emergency = Emergency(options.estop_file)
+        operator: Operator | None = None
+        if options.operator in DEVICES:
+            if options.stepped:
+                raise ConfigError(
+                    f"--operator {options.operator}: simulated time does not wait for a person: leave out --stepped"
+                )
+            operator = _enter(stack, DEVICES[options.operator].connect(options.operator_speed))
+            if isinstance(operator, Keyboard):
+                emergency.share_keys(operator.press)
         robot = build(config, wanted, options.host, options.stepped)
         stack.callback(robot.close)
         if isinstance(robot, SimDriver):  # its spec is known only after connecting
@@ -76,6 +89,8 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
         _fits(robot, config, options)
         _check_cameras(wanted, config)
         spec = offered(wanted, ROBOTS[config.kinematics], robot.spec.tracked, privileged=robot.spec.scene)
+        if options.operator == "scripted":
+            operator = Scripted(spec)
         policy = _enter(stack, PolicyProcess(options.policy, spec, delay, options.cascade))
         check_measured(policy.spec.state_names, Arm(ROBOTS[config.kinematics]), robot.spec.tracked)
         check_actions(policy.spec.action)
@@ -90,12 +105,12 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
             LOG.warning(note)
         head = {
             "kind": "head", "policy": options.policy, "robot": options.robot, "spec": policy.spec.model_dump_json(),
-            "config": config.model_dump_json(), "rate": rate, "dry_run": options.dry_run, "when": time.time(),
-            "began": time.monotonic(), "environment": json.dumps(environment_info(), default=str),
+            "config": config.model_dump_json(), "rate": rate, "dry_run": options.dry_run, "operator": options.operator,
+            "when": time.time(), "began": time.monotonic(), "environment": json.dumps(environment_info(), default=str),
             "imports": list(user_files.loaded()),
         }  # fmt: skip
         recorder = _enter(stack, Recorder(out, head))
-        loop = ControlLoop(robot, policy, cameras, config, recorder, emergency, options.dry_run, clock)
+        loop = ControlLoop(robot, policy, cameras, config, recorder, emergency, options.dry_run, clock, operator)
         _announce(options, config)
         if robot.spec.real and not options.dry_run:
             confirm_motion(options.robot)
@@ -176,8 +191,11 @@ def _cameras(
 def _announce(options: DeployConfig, config: RobotConfig) -> None:
     brake, unsent = 1000 * safety.stop_time(config.safety_limits()), ", none of them sent" if options.dry_run else ""
     LOG.info(f"{options.policy} on {options.robot}: {config.rate:g} commands per second{unsent}")
+    other = "other " if options.operator == "keyboard" else ""
+    if options.operator in DEVICES:
+        LOG.info(f"{options.operator}: {DEVICES[options.operator].help}")
     LOG.info(
-        f"stop: any key, Ctrl-C, or `touch {options.estop_file}`. After a fault the robot is stopped within "
+        f"stop: any {other}key, Ctrl-C, or `touch {options.estop_file}`. After a fault the robot is stopped within "
         f"{1000 * config.stop_within:.0f} ms; at its limits it brakes from full speed in {brake:.0f} ms"
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rpd.core.statistics import format_rate
+from rpd.datasets.deploy_log.format import OPERATOR
 from rpd.deploy.cascade import STUDENT
 from rpd.deploy.outcome import Outcome
 
@@ -29,12 +30,26 @@ def facts(outcomes: Sequence[Outcome]) -> dict[str, str]:
     who: Counter[str] = sum((o.who for o in outcomes), Counter())
     if set(who) - {STUDENT}:
         lines["answered by"] = ", ".join(f"{name} {100 * n / who.total():.1f} %" for name, n in who.most_common())
+    if taken := [o for o in outcomes if o.takeovers]:
+        lines["taken over"] = _takeovers(taken, len(outcomes), who)
     overruns = sum(o.overruns for o in outcomes)
     lines["late by"] = quantiles([x for o in outcomes for x in o.lateness]) + f"; {overruns} deadlines missed"
     lines["age of the joints"] = quantiles([x for o in outcomes for x in o.ages])
     lines["measured to commanded"] = quantiles([x for o in outcomes for x in o.delays])
     lines["clamped"] = ", ".join(f"{name} {100 * n / max(ticks, 1):.1f} %" for name, n in clamps.most_common()) or "nothing"
     return lines
+
+
+def _takeovers(taken: Sequence[Outcome], episodes: int, who: Mapping[str, int]) -> str:
+    """Format the take-overs of the episodes in which there were any; `who`: actions by source."""
+    reasons: Counter[str] = sum((o.takeovers for o in taken), Counter())
+    named = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+    actions, total = who.get(OPERATOR, 0), sum(who.values())
+    solved = sum(bool(o.success) for o in taken)
+    return (
+        f"{sum(reasons.values())} times ({named}) in {len(taken)} of {episodes} episodes, {solved} of them solved; "
+        f"{actions:,} of {total:,} actions ({100 * actions / max(total, 1):.1f} %)"
+    )
 
 
 def format_outside(entries: Mapping[str, float], most: int = 6) -> str:

@@ -115,7 +115,7 @@ class ActorCriticStudent(BCStudent):
         else:
             self.policy = cast("ActorCritic", saved)
             self.policy.adapt_to(env.spec)
-        self.source = DemoSource(config.demos, env.spec, self.policy.config, generators.shared)
+        self.source = DemoSource(config.demos, env.spec, self.policy.config, generators.shared, config.bc.intervention_fraction)
         if saved is None and config.pretrained_path is None:
             self.policy.update_normalization({"state": self.source.states.to(self.policy.device)})
         self.kind = config.bc.loss
@@ -194,7 +194,7 @@ class DiffusionStudent(BCStudent):
         if config.bc.loss != "nll":
             raise ConfigError("bc.loss applies to actor-critic students: student.type diffusion trains on its denoising error")
         self.policy = DiffusionPolicy(env.spec, config.student, config.diffusion).to(env.device)
-        source = DemoSource(config.demos, env.spec, config.student, generators.shared)
+        source = DemoSource(config.demos, env.spec, config.student, generators.shared, config.bc.intervention_fraction)
         self.data = ChunkSource(source, config.diffusion.n_obs_steps, config.diffusion.horizon)
         self.generator, self.sampler = generators.shared, config.bc.sampler
         if saved is None:

@@ -28,6 +28,8 @@ MAP_MARKERS = (1, 3)
 """Number of bytes before the first key in msgpack: for a map of up to 15 entries, and for a larger one."""
 SYNC = 0.5  # s between calls of fdatasync
 BEHIND = 400  # maximum number of queued frames
+OPERATOR = "operator"
+"""Value of ``who`` in the frame of an action by which an operator corrected the policy."""
 
 
 class RecordLost(RunFault):

@@ -11,6 +11,7 @@ import numpy as np
 
 from rpd.datasets.deploy_log import format as record
 from rpd.datasets.deploy_log.commanded import commanded_actions
+from rpd.datasets.deploy_log.corrections import corrected
 from rpd.datasets.episode import Array, EpisodeMetadata
 from rpd.envs import user_files
 from rpd.envs.errors import ConfigError
@@ -20,7 +21,7 @@ from rpd.teachers.transport.codec import Message
 
 SUFFIX = ".rpdlog"
 LOG = logging.getLogger(__name__)
-STEPS = ("action", "label", "success")
+STEPS = ("action", "label", "success", "intervention")
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Record:
     Attributes:
         head: frame that describes the deployment.
         spec: spec of the robot as seen by the policy.
+        supervised: whether an operator could take over; the policy's own steps are then no demonstrations.
         played: all started episodes; one whose first frame is lost is omitted, because its instruction is unknown.
         lost: descriptions of damaged parts.
         left_out: descriptions of the episodes that are no demonstrations, because a fault or a person ended them.
@@ -88,6 +90,7 @@ class Record:
             LOG.warning("%s: damaged: %s", path, line)
         self.spec = EnvSpec.model_validate_json(self.head["spec"])
         self.specs = {self.spec.task: self.spec}
+        self.supervised = self.head.get("operator") is not None
         user_files.record((*self.head.get("imports", ()), *self.spec.imports), str(path))
         self.left_out = [f"episode {i} was stopped: {p.fault}" for i, p in enumerate(self.played) if p.fault is not None]
         self._rows = [played for played in self.played if played.answered and played.fault is None]
@@ -154,8 +157,10 @@ class Record:
 
     def keys(self, episode: int) -> list[str]:
         """See `rpd.datasets.reader.Source`."""
-        known = self.episodes[episode].success is not None
-        return [*self.observation(self._rows[episode], self._rows[episode].answered[0]), *STEPS[: 3 if known else 2]]
+        missing = {"success"} if self.episodes[episode].success is None else set()
+        missing |= set() if self.supervised else {"intervention"}
+        steps = [key for key in STEPS if key not in missing]
+        return [*self.observation(self._rows[episode], self._rows[episode].answered[0]), *steps]
 
     def state_names(self, episode: int) -> tuple[str, ...]:
         """See `rpd.datasets.reader.Source`."""
@@ -177,6 +182,9 @@ class Record:
             return np.stack([self.observation(played, tick)[key] for tick in ticks])
         if key == "action":
             return self._commanded(episode)[slice(None) if steps is None else list(steps)]
+        if key == "intervention":
+            frames = [played.answers[tick] for tick in played.answered]
+            return corrected(frames, self.spec.control_hz)[slice(None) if steps is None else list(steps)]
         frames = [played.answers[tick] for tick in ticks]
         if key == "success":
             return np.array([frame["success"] for frame in frames])

@@ -17,6 +17,7 @@ FEATURES = {
     "reward": "next.reward",
     "success": "next.success",
     "truncated": "next.truncated",
+    "intervention": "is_intervention",
 }
 """LeRobot's names of keys. Policies imitate its ``action``, so it holds the label; executed actions get a name that no policy
 reads as an action (such names begin with ``action``). ``next.done`` combines terminated and truncated."""

@@ -128,13 +128,14 @@ def connected(config):
 class Rig:
     """All that a deployment is made of."""
 
-    def __init__(self, robot, policy, config, path, cameras=None, rate=20.0, dry_run=False):
+    def __init__(self, robot, policy, config, path, cameras=None, rate=20.0, dry_run=False, operator=None):
         self.robot, self.policy, self.path = robot, policy, path
         self.wish, self.timers = None, []
-        self.recorder = Recorder(path, {"kind": "head", "spec": policy.spec.model_dump_json()})
+        head = {"kind": "head", "spec": policy.spec.model_dump_json(), "operator": operator and "keyboard"}
+        self.recorder = Recorder(path, head)
         cameras = cameras or {}
         config = config.model_copy(update={"rate": rate})
-        self.loop = ControlLoop(robot, policy, cameras, config, self.recorder, lambda: self.wish, dry_run=dry_run)
+        self.loop = ControlLoop(robot, policy, cameras, config, self.recorder, lambda: self.wish, dry_run, operator=operator)
 
     def run(self, steps=60, seed=0):
         self.robot.reset(seed)
