@@ -78,7 +78,7 @@ class DeviceProcess:
         self._asked: dict[str, list[tuple[int, float]]] = {}  # by name: number and time of each order without an answer
         self._stop_answer: Message | None = None
         self._state: RobotState | None = None
-        self._error: RunFault | ConfigError | None = None
+        self._errors: dict[str, RunFault | ConfigError] = {}  # by name of the order
         self._second: Attempt | None = None
         self._stopping = False
 
@@ -100,7 +100,7 @@ class DeviceProcess:
             self._wait("connect", CONNECT_TIMEOUT)
         except RunFault as error:
             raise ConfigError(f"{error}, while it was connecting") from None
-        self._raise()
+        self._raise("connect")
         if self._asked.get("connect"):
             raise ConfigError(f"robot {self.spec.name}: connecting has taken {CONNECT_TIMEOUT:g} s: does it answer?")
 
@@ -160,7 +160,7 @@ class DeviceProcess:
         try:
             self._send("close")
             self._wait("close", CLOSE_TIMEOUT)
-            self._raise()
+            self._raise("close")
             if self._asked.get("close"):
                 LOG.warning(f"robot {self.spec.name}: its connection does not close: the process of its driver is ended")
         except (RunFault, ConfigError) as error:
@@ -179,7 +179,7 @@ class DeviceProcess:
             seconds -= time.monotonic() - oldest[1]
         self._send(name, content)
         self._wait(name, seconds)
-        self._raise()
+        self._raise("read", "command")
 
     def _send(self, name: str, content: Message | None = None) -> None:
         self._number += 1
@@ -190,9 +190,9 @@ class DeviceProcess:
             raise self._lost() from None
 
     def _wait(self, name: str, seconds: float) -> None:
-        """Receive answers until an order is answered, or an error arrives."""
+        """Receive answers until an order is answered."""
         until = time.monotonic() + seconds
-        while self._asked.get(name) and self._error is None and time.monotonic() < until:
+        while self._asked.get(name) and time.monotonic() < until:
             self._take(until)
 
     def _take(self, until: float | None) -> None:
@@ -212,15 +212,15 @@ class DeviceProcess:
                 if "error" not in answer or not self._asked[name]:  # else it is that of an earlier attempt
                     self._stop_answer = answer
             elif "error" in answer:
-                self._error = _error(answer)
+                self._errors[name] = _error(answer)
             elif "state" in answer:
                 self._state = RobotState(**answer["state"])
 
-    def _raise(self) -> None:
-        """Raise the error of an order, once."""
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+    def _raise(self, *names: str) -> None:
+        """Raise the error of an order of these names, once."""
+        errors = [self._errors.pop(name) for name in names if name in self._errors]
+        if errors:
+            raise errors[0]
 
     def _oldest(self) -> tuple[str, float] | None:
         """Name and time of the order that has waited longest for an answer."""

@@ -126,10 +126,22 @@ class LeRobotDriver:
             if self._lossy:
                 raise
             self._lossy = True
-            time.sleep(QUIET)
-            motor_bus.discard_answers(self._bus)
-            observed = self._robot.get_observation()
+            observed = self._again()
         return now, observed
+
+    def _again(self) -> dict[str, float]:
+        """Ask the motors once more, on a quiet line."""
+        time.sleep(QUIET)
+        motor_bus.discard_answers(self._bus)
+        return self._robot.get_observation()
+
+    def _surely(self) -> dict[str, float]:
+        """Ask the motors for a stop: once more if a packet is lost, whatever was lost before."""
+        motor_bus.discard_answers(self._bus)
+        try:
+            return self._robot.get_observation()
+        except LOST:
+            return self._again()
 
     def command(self, joints: Array, gripper: float | None) -> None:
         """See `RobotDriver`."""
@@ -144,9 +156,7 @@ class LeRobotDriver:
         self._stopped = True
         with self._line:
             try:
-                if self._bus is not None:
-                    motor_bus.discard_answers(self._bus)
-                observed = self._robot.get_observation()
+                observed = self._robot.get_observation() if self._bus is None else self._surely()
             except LOST as error:
                 if self._goal is not None:  # commands are not acknowledged: motors that do not answer may obey
                     with contextlib.suppress(RobotLost):

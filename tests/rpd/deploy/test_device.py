@@ -283,6 +283,19 @@ def test_close_that_fails_is_a_warning(make, caplog):
     assert "its connection does not close: robot arm: close fails" in caplog.text
 
 
+def test_error_of_a_late_reading_is_not_that_of_closing(make, caplog):
+    robot = make(period=0.01)
+    robot.read()
+    robot.driver.blocked = {"read"}
+    robot.read()
+    robot.stop()
+    robot.driver.read = lambda: 1 / 0
+    robot.read()
+    robot.driver.released.set()
+    robot.close()
+    assert not caplog.records
+
+
 def test_close_that_blocks_is_left_alone(make, monkeypatch, caplog):
     monkeypatch.setattr(device, "CLOSE_TIMEOUT", 0.1)
     robot = make()
@@ -297,5 +310,5 @@ def test_every_real_driver_is_called_in_a_process_of_its_own():
         config = configs.load(name)
         if config.driver != "replay":
             driver = build(config, wanted, None)
-            assert isinstance(driver, SimDriver if config.driver == "sim" else DeviceProcess)
+            assert isinstance(driver, SimDriver if config.driver in configs.SIMULATORS else DeviceProcess)
             driver.close()

@@ -30,6 +30,7 @@ class Line:
         self.path, self.motors, self.faults = Path(path), motors, set()
         self.lost = False  # the next answer
         self._ends, self._lock = (), threading.Lock()
+        self._number = 0  # of the line that is plugged in: a new one may have the same file descriptors
         self.plug()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -37,7 +38,7 @@ class Line:
         """Plug in the line, if it is not."""
         with self._lock:
             if not self._ends:
-                self._ends = pty.openpty()
+                self._ends, self._number = pty.openpty(), self._number + 1
                 tty.setraw(self._ends[1])
                 self.path.unlink(missing_ok=True)
                 self.path.symlink_to(os.ttyname(self._ends[1]))
@@ -49,10 +50,13 @@ class Line:
             self._ends = ()
 
     def _run(self):
-        data = bytearray()
+        data, before = bytearray(), 0
         while True:
             with self._lock:
-                end = self._ends[0] if self._ends else None
+                end, number = self._ends[0] if self._ends else None, self._number
+            if number != before:
+                data.clear()
+                before = number
             if end is None or not select.select([end], [], [], 0.01)[0]:
                 time.sleep(0.001)
                 continue
@@ -73,15 +77,21 @@ class Line:
             del data[:size]
             if sum(packet[2:]) & 0xFF != 0xFF:
                 continue
+            number = self._number
             answers = self.motors.answers(packet[2], packet[4], packet[5:-1])
-            self._send(end, packet, answers)
+            self._send(end, number, packet, answers)
 
-    def _send(self, end, packet, answers):
+    def _send(self, end, number, packet, answers):
         if "silent" in self.faults or self.lost:
             self.lost = False
             return
         if "slow" in self.faults:
             time.sleep(SLOW)
+        with self._lock:
+            if self._ends and number == self._number:  # else the line was unplugged
+                self._write(end, packet, answers)
+
+    def _write(self, end, packet, answers):
         for motor, error, data in answers:
             if "missing" in self.faults and motor == 3:
                 if packet[4] == SYNC_READ:
