@@ -19,7 +19,7 @@ STUCK, DRIFT = "stuck", "drift"
 """Reasons of a take-over."""
 STUCK_TIME, STUCK_WAY = 1.0, 0.005
 """The policy is stuck if the tool has moved less than this way, m, in this time, s, while the expert would move it."""
-DRIFT_TIME, DRIFT_GAP = 1.0, 0.5
+DRIFT_TIME, DRIFT_GAP = 0.5, 0.5
 """The policy drifts if its actions differ by more than this gap from the expert's, on average over this time, s."""
 MOVES = 0.1
 """Largest entry of the expert's translation, in [0, 1], from which on it would move the tool."""

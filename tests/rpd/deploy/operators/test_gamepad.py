@@ -1,6 +1,7 @@
 """The gamepad through the real SDL, with its own virtual gamepad: pygame has no function for it, the library it loads has."""
 
 import ctypes
+import sys
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ from rpd.deploy.robots.base import RobotState
 from rpd.envs.errors import ConfigError
 
 pytest.importorskip("pygame")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds SDL in /proc")
 LEFT_X, LEFT_Y, RIGHT_X, RIGHT_Y = range(4)
 A, B, RIGHT_SHOULDER, UP = 0, 1, 10, 11  # SDL_GameControllerButton
 GAMEPAD = 1  # SDL_JOYSTICK_TYPE_GAMECONTROLLER
