@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from rpd.envs.errors import ConfigError
 from rpd.envs.simulator_options import IDEAL
 from rpd.envs.specs import Viewpoint
 
@@ -32,6 +33,20 @@ class Setup:
     """Height and width of the images, pixels; None: the tabletop's default."""
     viewpoints: Mapping[str, Viewpoint | None] = field(default_factory=dict)
     """Cameras by name, with their places; None: the tabletop's own."""
+    options: Mapping[str, float] = field(default_factory=dict)
+    """Options of the simulator: `connection` of a robot file."""
+
+    def check_options(self, known: Collection[str]) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: one is unknown, or not a positive number.
+        """
+        for name, value in self.options.items():
+            if name not in known:
+                raise ConfigError(f"connection.{name} is unknown: it has {', '.join(known) or 'no options'}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ConfigError(f"connection.{name} is {value!r}: a positive number is needed")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from rpd.envs.tabletop.tasks import COLORS
 
 TASKS = ("Reach", "PickCube", "PushCube", "PullCube", "StackCube", "PlaceInBin")
 """Tasks of the tabletop; PushT's block, made of cubes, is not built here."""
+OPTIONS = ("finger_speed", "stiffness", "damping")
+"""Options: speed of each finger, m/s, and gains of the arm's joints, N m/rad and N m s/rad; default: ManiSkill's own."""
 _PALETTE = list(COLORS.values())
 
 
@@ -32,7 +34,7 @@ class LiveManiSkill:
     Joint positions go to ManiSkill's controller ``pd_joint_pos``, with its gains. Every episode starts in a new scene.
 
     Raises:
-        ConfigError: ManiSkill or a Vulkan device is missing, or there is no such arm or task.
+        ConfigError: ManiSkill or a Vulkan device is missing, or there is no such arm, task or option.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -40,6 +42,8 @@ class LiveManiSkill:
             raise missing_package("its simulation", "mani-skill", "maniskill")
         if setup.robot not in BODIES:
             raise ConfigError(f"no arm {setup.robot}: it has {', '.join(BODIES)}")
+        setup.check_options(OPTIONS)
+        self._options = setup.options
         self._task, self._body = TabletopTask(setup, TASKS), BODIES[setup.robot]
         self.joints, self.tracked = ROBOTS[setup.robot].joints, self._task.tracked
         render_backend, environment = render_settings()
@@ -48,6 +52,7 @@ class LiveManiSkill:
         self.timestep = 1 / self._scene.sim_freq
         self._steps_per_check, self._steps = round(CONTROL_PERIOD / self.timestep), 0
         self._goal: tuple[Array, float] = (np.zeros(0), 1.0)
+        self._opening = 1.0  # goal of the fingers on the way to that of `_goal`
 
     @property
     def instruction(self) -> str:
@@ -66,6 +71,7 @@ class LiveManiSkill:
         scene.rebuild()
         scene.agent.reset(np.append(start.joints[0], self._body.open_joints)[None])
         scene.agent.controller.reset()
+        self._set_gains()
         place, turns = start.placement, self._task.task.marker == "cube"  # as in the tabletop, other goals do not turn
         for actor, position, yaw in (
             (scene.object, place.object[0], place.object_yaw[0]),
@@ -74,18 +80,20 @@ class LiveManiSkill:
             if actor is not None:
                 quat = [np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
                 actor.set_pose(Pose.create_from_pq(p=BASE + position, q=quat))
-        self._steps = 0
+        self._steps, self._opening = 0, 1.0
         self.drive(start.joints[0], 1.0)
         self._task.started(self._measured())
 
     def drive(self, joints: np.ndarray, opening: float | None) -> None:
         """See `LiveRobot`."""
         self._goal = joints, self._goal[1] if opening is None else opening
-        action = np.append(joints, self._body.grip(self._goal[1]))
-        self._scene.agent.set_action(_tensor(action))
 
     def advance(self) -> None:
         """See `LiveRobot`."""
+        joints, opening = self._goal
+        step = 2 * self._options.get("finger_speed", np.inf) * self.timestep / self._task.robot.opening
+        self._opening += np.clip(opening - self._opening, -step, step)
+        self._scene.agent.set_action(_tensor(np.append(joints, self._body.grip(self._opening))))
         self._scene.agent.before_simulation_step()
         self._scene.scene.step()
         self._steps += 1
@@ -108,6 +116,14 @@ class LiveManiSkill:
     def close(self) -> None:
         """See `LiveRobot`."""
         self._scene.close()
+
+    def _set_gains(self) -> None:
+        """Set the gains of the arm's joints, if any are given."""
+        arm = self._scene.agent.controller.controllers["arm"]
+        for name in ("stiffness", "damping"):
+            if name in self._options:
+                setattr(arm.config, name, self._options[name])
+                arm.set_drive_property()
 
     def _measured(self) -> Scene:
         """Poses in the frame of the robot's base, which is the world's but for its place."""

@@ -18,12 +18,13 @@ class LiveTabletop(TabletopEnv):
     """A task with a robot in one environment, stepped by 10 ms; see `rpd.envs.live.base.LiveRobot`.
 
     Raises:
-        ConfigError: a robot with delayed commands: the delay is part of its simulated controller.
+        ConfigError: options, or a robot with delayed commands: the delay is part of its simulated controller.
     """
 
     timestep = TIMESTEP
 
     def __init__(self, setup: Setup) -> None:
+        setup.check_options(())
         cameras = tuple(setup.viewpoints)
         seen = {"obs_mode": "rgb", "cameras": cameras, "image_size": setup.image_size} if cameras else {}
         config = EnvConfig(robot=setup.robot, num_envs=1, limits=setup.limits, reward=task_info(setup.task).reward, **seen)

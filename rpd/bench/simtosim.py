@@ -13,6 +13,7 @@ from rpd.bench.result import Cell, Column
 from rpd.config.deploy import DeployConfig
 from rpd.core.statistics import PairedResult, format_rate, paired_difference
 from rpd.deploy import config as configs
+from rpd.deploy.config import RobotConfig
 from rpd.deploy.outcome import Outcome
 from rpd.envs.errors import ConfigError
 from rpd.envs.live.base import SIMULATORS
@@ -50,7 +51,10 @@ def measure(policy: str, robots: Sequence[str], episodes: int, seed: int = 3_000
             raise ConfigError(f"robot {robot} is not simulated: its driver is {config.driver}, and not {', '.join(SIMULATORS)}")
     truth = evaluated(policy, next(iter(files.values())).kinematics, episodes, seed)
     yield Row("rpd eval", truth, None, [])
-    home = {f"sim, limits of {robot}": configs.simulated(config) for robot, config in files.items()}
+    home: dict[str, RobotConfig] = {}
+    for robot, config in files.items():
+        if (at_home := configs.simulated(config)) not in home.values():
+            home[f"sim, limits of {robot}"] = at_home
     for what, config in {**home, **files}.items():
         options = DeployConfig(policy=policy, robot=what, episodes=episodes, seed=seed, stepped=True)
         outcomes = deployed(options, config)

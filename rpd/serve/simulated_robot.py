@@ -147,7 +147,7 @@ def _build(order: dict[str, Any]) -> LiveRobot:
         ConfigError: the simulator is not installed, or does not have the arm or the task.
     """
     views = {name: None if view is None else Viewpoint.model_validate_json(view) for name, view in order["cameras"].items()}
-    setup = Setup(order["task"], order["robot"], order["limits"], order["image_size"], views)
+    setup = Setup(order["task"], order["robot"], order["limits"], order["image_size"], views, order["options"])
     module, _, name = SIMULATORS[order["simulator"]].partition(":")
     made: LiveRobot = getattr(importlib.import_module(module), name)(setup)
     return made

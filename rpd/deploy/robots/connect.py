@@ -25,13 +25,12 @@ def build(config: RobotConfig, wanted: EnvSpec | None, host: str | None, stepped
         ConfigError: an unknown or missing argument of the driver, or it has no simulated time.
     """
     if config.driver in SIMULATORS:
-        if options := connection(config, host):
-            raise ConfigError(f"robot {config.driver} has no connection options: leave out {', '.join(options)}")
         assert wanted is not None, "a simulated robot has a task"
         cameras = {key.removeprefix("image."): wanted.viewpoints.get(key) for key in wanted.cameras}
         size = wanted.observations[wanted.cameras[0]].shape[0] if cameras else None
+        options = connection(config, host)
         limits, silence = (wanted.settings or Settings()).limits, config.watchdog.command_timeout
-        return SimDriver(wanted.task, config.kinematics, cameras, size, silence, limits, config.driver, stepped)
+        return SimDriver(wanted.task, config.kinematics, cameras, size, silence, limits, config.driver, stepped, options)
     if stepped:
         raise ConfigError(f"driver {config.driver} has no simulated time, only {', '.join(SIMULATORS)}: leave out --stepped")
     driver = make(config, host)

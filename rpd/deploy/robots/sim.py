@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rpd.core.link import Child, LinkLost
 from rpd.deploy.robots.base import Array, RobotLost, RobotSpec, RobotState
@@ -41,6 +41,7 @@ class SimDriver:
         limits: str = IDEAL,
         simulator: str = "sim",
         stepped: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """Describe the simulation; `connect` starts it.
 
@@ -53,6 +54,7 @@ class SimDriver:
             limits: limits of the arm in the simulation, see `rpd.envs.simulator_options.TabletopOptions`.
             simulator: one of `rpd.envs.live.base.SIMULATORS`.
             stepped: simulated time instead of real time.
+            options: options of the simulator.
         """
         self._name = f"robot {simulator}"
         if not task.startswith("tabletop/"):
@@ -60,7 +62,7 @@ class SimDriver:
         views = {name: None if view is None else view.model_dump_json() for name, view in cameras.items()}
         self._order: Message = {
             "simulator": simulator, "task": task, "robot": robot, "cameras": views, "image_size": image_size,
-            "silence": silence, "limits": limits, "stepped": stepped,
+            "silence": silence, "limits": limits, "stepped": stepped, "options": dict(options or {}),
         }  # fmt: skip
         self._folder = Path(tempfile.mkdtemp(prefix="rpd-sim-"))
         self.camera_address = str(self._folder / "cameras")

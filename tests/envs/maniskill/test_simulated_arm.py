@@ -96,6 +96,24 @@ def test_a_grasp_is_felt_and_lifts_the_cube():
     arm.close()
 
 
+def test_options_slow_the_fingers_and_set_the_gains():
+    """The hand closes at the given speed, and with less damping the arm lags less behind a command."""
+    measured = {}
+    for name, options in {"own": {}, "given": {"finger_speed": 0.05, "damping": 37.5}}.items():
+        arm = LiveManiSkill(Setup("tabletop/Reach", "panda", options=options))
+        arm.begin(SEED)
+        goal = arm.sense().joints + np.array([0.2, 0, 0, 0, 0, 0, 0])
+        arm.drive(goal, 0.0)
+        for _ in range(10):
+            arm.advance()
+        measured[name] = arm.sense()
+        arm.close()
+    lag = {name: abs(goal[0] - now.joints[0]) for name, now in measured.items()}
+    assert lag["given"] < 0.7 * lag["own"]
+    assert measured["own"].opening < 0.5
+    assert measured["given"].opening == pytest.approx(1 - 0.1 * 2 * 0.05 / 0.08, abs=0.12)  # of 80 mm, and the servo's lag
+
+
 def test_cameras_stand_where_the_policy_had_them():
     """Both simulators show the object at the same place of the image, also from the hand."""
     views = dict.fromkeys(("front", "wrist"))
@@ -120,6 +138,10 @@ def test_missing_arms_tasks_and_packages_are_named(monkeypatch):
         LiveManiSkill(Setup("tabletop/PickCube", "ur5e"))
     with pytest.raises(ConfigError, match="no task tabletop/PushT: it has tabletop/Reach, tabletop/PickCube"):
         LiveManiSkill(Setup("tabletop/PushT", "panda"))
+    with pytest.raises(ConfigError, match=r"connection.speed is unknown: it has finger_speed, stiffness, damping"):
+        LiveManiSkill(Setup("tabletop/PickCube", "panda", options={"speed": 1.0}))
+    with pytest.raises(ConfigError, match=r"connection.damping is 0: a positive number is needed"):
+        LiveManiSkill(Setup("tabletop/PickCube", "panda", options={"damping": 0}))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs mani-skill, which is not installed"):
         LiveManiSkill(Setup("tabletop/PickCube", "panda"))
