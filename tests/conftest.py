@@ -11,6 +11,7 @@ FOLDERS = {
     "maniskill": ("envs/maniskill",),
     "libero": ("envs/libero", "teachers/scripted/test_libero.py"),
     "slow": (
+        "envs/robosuite",
         "envs/test_episode_of_seed.py",
         "rpd/bench",
         "rpd/cli",

@@ -15,6 +15,7 @@ from rpd.envs.specs import Viewpoint
 SIMULATORS = {
     "sim": "rpd.envs.tabletop.simulated_arm:LiveTabletop",
     "maniskill": "rpd.envs.maniskill.simulated_arm:LiveManiSkill",
+    "robosuite": "rpd.envs.robosuite.simulated_arm:LiveRobosuite",
 }
 """``module:class`` of each `LiveRobot`, by the name of its driver in a robot file."""
 

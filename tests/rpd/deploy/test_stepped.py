@@ -51,7 +51,12 @@ def test_maniskill_is_a_robot(tmp_path):
 def test_only_simulated_robots_are_stepped(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["deploy", "scripted", "--task", "tabletop/Reach", "--robot", "ur5e", "--stepped", "True"]) == 2
-    assert "driver ur has no simulated time, only sim, maniskill: leave out --stepped" in capsys.readouterr().err
+    assert "driver ur has no simulated time, only sim, maniskill, robosuite: leave out --stepped" in capsys.readouterr().err
+
+
+def test_robosuite_is_a_robot(tmp_path):
+    pytest.importorskip("robosuite")
+    assert [o.success for o in run(tmp_path, "robosuite-panda", "tabletop/PickCube", 1)] == [True]
 
 
 @pytest.mark.maniskill

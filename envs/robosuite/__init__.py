@@ -1,0 +1,1 @@
+"""robosuite's robots and controllers with the tasks of the tabletop."""
