@@ -36,6 +36,6 @@ def test_violations_are_found_if_a_late_command_starts_from_rest(monkeypatch):
 @pytest.mark.slow
 def test_command_line(tmp_path, capsys):
     assert main(["bench", "safety", "--commands", "100", "--out", str(tmp_path / "out")]) == 0
-    assert f"{len(robot_files())}00 commands: every limit kept" in capsys.readouterr().out
+    assert f"{100 * len(robot_files()):,} commands: every limit kept" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [row[0] for row in found["rows"]] == robot_files()
