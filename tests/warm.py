@@ -67,6 +67,11 @@ def _interpreter() -> subprocess.Popen[str]:
     return interpreter
 
 
+def begin() -> None:
+    """Start the interpreter, if it does not run yet."""
+    _interpreter()
+
+
 def _ask(request: dict[str, Any]) -> Any:
     interpreter = _interpreter()
     assert interpreter.stdin is not None and interpreter.stdout is not None

@@ -8,8 +8,13 @@ and its arguments.
 import json
 import os
 import runpy
+import signal
 import sys
 
+import tyro  # noqa: F401
+
+import rpd.cli.eval
+import rpd.cli.sweep
 import rpd.cli.train
 import rpd.envs.tabletop.tasks  # noqa: F401
 
@@ -35,6 +40,7 @@ def become(words, env, cwd, log):
     log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import yaml
 from rpd.cli.main import main
 from rpd.launch.attempts import History, read
 from rpd.launch.job import Job
+from tests import warm
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = {
@@ -29,7 +28,7 @@ def until(condition, driver=None):
     deadline = time.monotonic() + LIMIT_S
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
-        assert driver is None or driver.poll() is None, driver.communicate()
+        assert driver is None or driver.poll() is None, driver.output()
         time.sleep(0.02)
 
 
@@ -67,6 +66,19 @@ def evaluation():
     return build
 
 
+class Driver(warm.Process):
+    """A command of `rpd` in the working folder, and its output."""
+
+    def __init__(self, words, log):
+        self._log = log
+        super().__init__(["-m", "rpd", *map(str, words)], os.environ, Path.cwd(), log)
+
+    def output(self):
+        """Wait for its end; returns what it has printed."""
+        self.wait(LIMIT_S)
+        return self._log.read_text()
+
+
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
     """Start a driver in the folder of the test; it ends with the test."""
@@ -76,21 +88,20 @@ def driver(tmp_path, monkeypatch):
     started = []
 
     def start(*words):
-        command = [sys.executable, "-m", "rpd", *words]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        started.append(Driver(words, tmp_path / f"driver-{len(started)}.txt"))
         return started[-1]
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(60)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
 
 
 @pytest.fixture
 def all_end():
     """Wait, after the test, until the processes that it has started have ended."""
-    pids, earlier = set(), descendants()  # earlier ones, e.g. robots that the tests of rpd.deploy keep, stay
+    warm.begin()  # it stays, as do earlier processes, e.g. robots that the tests of rpd.deploy keep
+    pids, earlier = set(), descendants()
     yield lambda: pids.update(descendants() - earlier)
     until(lambda: not any(_lives(pid) for pid in pids))
 

@@ -9,7 +9,7 @@ from rpd.envs.errors import ConfigError
 from rpd.launch import ray_launcher
 from rpd.launch.job import Job
 from rpd.launch.ray_launcher import RayLauncher
-from tests.rpd.launch.conftest import LIMIT_S, histories, same_results, underway, until
+from tests.rpd.launch.conftest import histories, same_results, underway, until
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
@@ -59,7 +59,7 @@ def test_lost_node_costs_what_ran_there(cluster, driver, evaluation, sweep):
     shards, logs = driver(*evaluation(32), "--shards", "4", "--out", "merged", *on_ray), Path("merged/logs")
     until(lambda: len(underway(logs)) == 2 and list(Path("merged/episodes").glob("*.jsonl")), shards)
     cluster.remove_node(cluster.second)
-    out = shards.communicate(timeout=LIMIT_S)[0]
+    out = shards.output()
     assert shards.returncode == 0, out
     assert "4 of 4 ended" in out and "(attempt 2); " in out
     assert same_results(Path("merged"), Path("whole"))
@@ -69,7 +69,7 @@ def test_lost_node_costs_what_ran_there(cluster, driver, evaluation, sweep):
     runs = driver("sweep", file := sweep([0, 1], 1280), *on_ray)
     until(lambda: len(underway(logs)) == 2 and any(Path("sweep").glob("*/checkpoints/last")), runs)
     runs.send_signal(signal.SIGINT)
-    out = runs.communicate(timeout=LIMIT_S)[0]
+    out = runs.output()
     assert runs.returncode == 130 and f"to continue: rpd sweep {file}" in out
     assert {end.code for history in histories(logs).values() for end in history.ends} in ({130}, {0, 130})
     before = set(Path("sweep").glob("*/config.yaml"))
@@ -77,7 +77,7 @@ def test_lost_node_costs_what_ran_there(cluster, driver, evaluation, sweep):
     runs = driver("sweep", file, *on_ray)
     until(lambda: len(underway(logs)) == 2 and set(Path("sweep").glob("*/config.yaml")) > before, runs)
     cluster.remove_node(second)
-    out = runs.communicate(timeout=LIMIT_S)[0]
+    out = runs.output()
     assert runs.returncode == 0, out
     assert len(list(Path("sweep").glob("*/result.json"))) == 4
     assert sorted(len(history.hosts) for history in histories(logs).values()) == [1, 1, 1, 2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rpd.students.io.locks import LOCK, is_locked
-from tests.rpd.launch.conftest import LIMIT_S, histories, same_results, underway, until
+from tests.rpd.launch.conftest import histories, same_results, underway, until
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 ON_SLURM = ["--launcher", "slurm", "--slurm.executor", "local"]
@@ -18,11 +18,11 @@ def test_preempted_and_lost_jobs_continue(driver, evaluation, sweep, all_end):
     shards = driver(*evaluation(8), "--shards", "2", "--out", "merged", "--jobs", "2", *ON_SLURM)
     until(lambda: underway(Path("merged/logs")), shards)
     all_end()
-    out = shards.communicate(timeout=LIMIT_S)[0]
+    out = shards.output()
     assert shards.returncode == 0 and "2 of 2 ended" in out, out
     assert same_results(Path("merged"), Path("whole"))
 
-    runs = driver("sweep", sweep([0], 6400, robots=["panda"]), *ON_SLURM)
+    runs = driver("sweep", sweep([0], 3200, robots=["panda"]), *ON_SLURM)
     run = Path("sweep/Reach-panda-seed0")
     until(lambda: is_locked(run / LOCK) and (run / "checkpoints/last").exists(), runs)
     all_end()
@@ -30,7 +30,7 @@ def test_preempted_and_lost_jobs_continue(driver, evaluation, sweep, all_end):
     until(lambda: len(histories(Path("sweep/logs"))[run.name].hosts) == 2 and is_locked(run / LOCK), runs)
     all_end()
     os.kill(json.loads((run / LOCK).read_text())["pid"], signal.SIGTERM)  # as by a node that shuts down
-    out = runs.communicate(timeout=LIMIT_S)[0]
+    out = runs.output()
     assert runs.returncode == 0, out
     assert (run / "result.json").exists()
     assert len(histories(Path("sweep/logs"))[run.name].hosts) == 3 and "(attempt 3); 1 running" in out
@@ -87,7 +87,7 @@ def test_options_of_a_batch_script(scheduler, driver, all_end):
     shards = driver(*words, "--episodes", "2", "--video", "False", "--launcher", "slurm", "--out", "merged")
     until(scheduler.exists, shards)
     all_end()
-    out = shards.communicate(timeout=LIMIT_S)[0]
+    out = shards.output()
     assert shards.returncode == 0 and "1 of 1 ended" in out, out
     options = ["cpus-per-task=2", "gpus-per-node=1", "partition=p", "account=a", "time=9", "mem=3GB", "signal=USR2@120"]
     options += ["job-name=rpd-shard-1-of-1"]
@@ -97,6 +97,6 @@ def test_options_of_a_batch_script(scheduler, driver, all_end):
 def test_partition_that_does_not_exist(scheduler, driver, sweep):
     (scheduler.parent / "bin" / "sbatch").write_text("#!/bin/bash\necho error: invalid partition specified: p >&2\nexit 1\n")
     runs = driver("sweep", sweep([0], 64), "--launcher", "slurm", "--slurm.partition", "p")
-    out = runs.communicate(timeout=LIMIT_S)[0]
+    out = runs.output()
     assert runs.returncode == 2
     assert "rpd sweep: sbatch refuses Reach-panda-seed0: error: invalid partition specified: p" in out.splitlines()[-1]
