@@ -45,9 +45,9 @@ def _takeovers(taken: Sequence[Outcome], episodes: int, who: Mapping[str, int]) 
     reasons: Counter[str] = sum((o.takeovers for o in taken), Counter())
     named = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
     actions, total = who.get(OPERATOR, 0), sum(who.values())
-    solved = sum(bool(o.success) for o in taken)
+    solved, times = sum(bool(o.success) for o in taken), sum(reasons.values())
     return (
-        f"{sum(reasons.values())} times ({named}) in {len(taken)} of {episodes} episodes, {solved} of them solved; "
+        f"{'once' if times == 1 else f'{times} times'} ({named}) in {len(taken)} of {episodes} episodes, {solved} of them solved; "
         f"{actions:,} of {total:,} actions ({100 * actions / max(total, 1):.1f} %)"
     )
 

@@ -109,7 +109,7 @@ def test_log_and_demonstrations_show_the_take_over(operated):
     seen = outcome(recorded.played[0])
     for name in ("asked", "answered", "who", "takeovers", "delays"):
         assert getattr(seen, name) == getattr(deployed.outcome, name), name
-    assert facts([seen])["taken over"].startswith("1 times (test 1) in 1 of 1 episodes, 0 of them solved; 4 of ")
+    assert facts([seen])["taken over"].startswith("once (test 1) in 1 of 1 episodes, 0 of them solved; 4 of ")
     demos = open_demos(deployed.path)
     steps = demos[0].steps
     assert steps["intervention"].sum() == 4 and demos.is_supervised(0)
