@@ -47,8 +47,8 @@ def _takeovers(taken: Sequence[Outcome], episodes: int, who: Mapping[str, int]) 
     actions, total = who.get(OPERATOR, 0), sum(who.values())
     solved, times = sum(bool(o.success) for o in taken), sum(reasons.values())
     return (
-        f"{'once' if times == 1 else f'{times} times'} ({named}) in {len(taken)} of {episodes} episodes, {solved} of them solved; "
-        f"{actions:,} of {total:,} actions ({100 * actions / max(total, 1):.1f} %)"
+        f"{'once' if times == 1 else f'{times} times'} ({named}) in {len(taken)} of {episodes} episodes, {solved} of them "
+        f"solved; {actions:,} of {total:,} actions ({100 * actions / max(total, 1):.1f} %)"
     )
 
 
