@@ -48,6 +48,8 @@ class Simulation:
             due = max(due, now - MAX_LAG)
             for order in self.link.take():
                 self._obey(order, now)
+                if order["do"] == "reset":  # may take long: an episode begins when its scene is there
+                    now = due = time.monotonic()
             if self.episode < 0:  # no physics before the first episode, but cameras work
                 self._show()
                 due = now + self.world.timestep
