@@ -2,7 +2,7 @@
 
 from lerobot.motors.feetech import feetech
 
-PACKET_TIMEOUT = 150.0  # ms; LeRobot's is 50
+PACKET_TIMEOUT = 100.0  # ms; LeRobot's is 50. A stop that asks twice has to return within 300 ms
 
 
 def wait(this, packet_length):

@@ -19,7 +19,7 @@ from tests.rpd.deploy.wire import feetech_motors
 from tests.rpd.deploy.wire.process import Fake
 
 TASK = "tabletop/Reach"
-WATCHDOG = {"observation_age": 1.0, "policy": 20.0, "max_consecutive_overruns": 100}
+WATCHDOG = {"observation_age": 1.0, "policy": 20.0, "max_consecutive_overruns": 100, "command_timeout": 1.0}
 FAKES = {"ur5e": "fake_ur", "xarm6": "fake_xarm", "so101": "fake_feetech"}
 SDKS = {"ur5e": "rtde_control", "xarm6": "xarm", "so101": "scservo_sdk"}
 
