@@ -12,11 +12,6 @@ Several environments share a world. Each has a `Slot` with the state that differ
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
-import os
-import sys
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -28,6 +23,7 @@ from rpd.envs.errors import ConfigError
 from rpd.envs.libero import distribution, settled, tasks
 from rpd.envs.libero.controller import modernize, read_state
 from rpd.envs.libero.scene import Grasp, Roles, roles_of
+from rpd.envs.robosuite import headless
 
 SUBSTEPS = 25
 """Physics steps of 2 ms per control step."""
@@ -345,23 +341,8 @@ class World:
 
 
 def import_envs() -> ModuleType:
-    """Import LIBERO's environments without OpenGL.
-
-    robosuite selects a renderer at import, by default EGL, and fails if that is missing. Its macros, which it reads first,
-    disable this.
-    """
-    root = importlib.util.find_spec("robosuite")
-    assert root is not None and root.submodule_search_locations
-    if "robosuite.macros" not in sys.modules:
-        path = os.path.join(root.submodule_search_locations[0], "macros.py")
-        spec = importlib.util.spec_from_file_location("robosuite.macros", path)
-        assert spec is not None and spec.loader is not None
-        macros = importlib.util.module_from_spec(spec)
-        sys.modules["robosuite.macros"] = macros
-        with contextlib.redirect_stdout(sys.stderr):
-            spec.loader.exec_module(macros)
-        macros.MUJOCO_GPU_RENDERING = False  # type: ignore[attr-defined]
-    os.environ["MUJOCO_GL"] = "disabled"
+    """Import LIBERO's environments without OpenGL."""
+    headless.prepare()
     wrapper = distribution.environments()
     modernize()
     return wrapper

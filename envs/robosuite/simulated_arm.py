@@ -19,6 +19,7 @@ from rpd.envs.libero.controller import modernize
 from rpd.envs.live.base import Measurement, Setup
 from rpd.envs.live.tabletop_task import Scene, TabletopTask
 from rpd.envs.rendering.opengl import platform
+from rpd.envs.robosuite import headless
 from rpd.envs.robots import ROBOTS
 from rpd.envs.tabletop.camera_poses import cameras
 from rpd.envs.tabletop.env import DEFAULT_IMAGE_SIZE
@@ -78,6 +79,7 @@ class LiveRobosuite:
         setup.check_options(OPTIONS)
         self._task, self._body = TabletopTask(setup, TASKS), BODIES[setup.robot]
         self.joints, self.tracked = ROBOTS[setup.robot].joints, self._task.tracked
+        headless.prepare()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # remarks on its settings
             from rpd.envs.robosuite import model
 

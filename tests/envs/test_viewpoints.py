@@ -1,5 +1,6 @@
 """Viewpoints in specs: points project to where the simulators draw them."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -93,7 +94,8 @@ print(json.dumps({"view": view.model_dump(), "place": place.tolist()}))
 )
 def test_libero_draws_a_body_at_its_projection(camera, painted, pixels, tmp_path):
     """Mirrored, as in its demonstrations; a finger is long, and its visible part lies beside its middle."""
-    pytest.importorskip("robosuite")
+    if importlib.util.find_spec("robosuite") is None:  # its import chooses a renderer for the whole process
+        pytest.skip("robosuite is not installed")
     done = subprocess.run(
         [sys.executable, "-c", DRAW, camera, painted, str(tmp_path / "image.npy")], capture_output=True, text=True, check=False
     )

@@ -1,9 +1,9 @@
 """Robot ``robosuite``: the tabletop's tasks with robosuite's Panda, as the tabletop shows them."""
 
+import importlib.util
+
 import numpy as np
 import pytest
-
-pytest.importorskip("robosuite")
 
 from rpd.envs.errors import ConfigError
 from rpd.envs.live.base import Setup
@@ -12,6 +12,7 @@ from rpd.envs.robosuite.simulated_arm import LiveRobosuite
 from rpd.envs.tabletop.simulated_arm import LiveTabletop
 
 SEED = 3_000_017
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("robosuite") is None, reason="robosuite is not installed")
 
 
 @pytest.mark.parametrize("task", ["Reach", "PickCube", "PushCube", "StackCube"])
