@@ -7,6 +7,7 @@ from typing import Any
 
 from rpd.envs import user_files
 from rpd.envs.config import EnvConfig
+from rpd.envs.simulator_options import COSTS, TabletopOptions
 from rpd.envs.specs import EnvSpec, Settings
 
 UNRECORDED = "no randomisation, and the simulator's default controller, backend and episode ends"
@@ -34,7 +35,8 @@ def config_for(spec: EnvSpec, task: str | None = None, robot: str | None = None)
     config = EnvConfig(robot=robot if robot or "+" in body else body, **_observed(spec))
     if _simulator(ours) != _simulator(spec.task):
         return config.model_copy(update={"robot": robot})
-    options = (spec.settings or Settings()).model_dump(exclude={"imports"})
+    of_arm = set() if _simulator(ours) == "tabletop" else set(TabletopOptions.model_fields)
+    options = (spec.settings or Settings()).model_dump(exclude={"imports", *of_arm})
     options |= {name: getattr(spec, name) for name in ("reward", "rendering", "settled_with", "control_mode")}
     if (ours, config.robot or body) == (spec.task, body):
         options["max_episode_steps"] = spec.max_episode_steps
@@ -70,14 +72,14 @@ def _observed(spec: EnvSpec) -> dict[str, Any]:
 def episode_options(spec: EnvSpec) -> dict[str, Any]:
     """Options of an environment that determine its episodes, by name."""
     settings = spec.settings or Settings()
+    names: tuple[str, ...] = ("sim_backend", "ignore_terminations", "reconfigure")
+    if _simulator(spec.task) == "tabletop":
+        names = ("domain_randomization", "limits", *COSTS)
     return {
         "task": spec.task,
         "robot": spec.embodiment.name,
         **{name: getattr(spec, name) for name in ("reward", "max_episode_steps", "control_mode", "rendering", "settled_with")},
-        **{
-            name: getattr(settings, name)
-            for name in ("domain_randomization", "limits", "sim_backend", "ignore_terminations", "reconfigure")
-        },
+        **{name: getattr(settings, name) for name in names},
     }
 
 

@@ -11,6 +11,8 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field
 
 PUBLISHED, IDEAL = "published", "none"
+COSTS = ("action_rate_cost", "jerk_cost", "limit_cost")
+"""Options of tabletop tasks that change the reward of training alone."""
 
 
 class TabletopOptions(BaseModel):
@@ -20,11 +22,17 @@ class TabletopOptions(BaseModel):
 
     domain_randomization: tuple[str, ...] = ()
     """Domain randomization per episode, tabletop: any of friction, mass, camera, colors, delay; or all."""
-    limits: str = IDEAL
-    """Limits of the arm, tabletop. published: the manufacturer's limits of velocity, acceleration and speed of the tool, the
-    tool above the table and at most 60 degrees from straight down, and contacts of all links; none: an ideal arm, limited by
-    the range of its joints alone, of which only the fingers touch anything; the name or the path of a robot file (see
-    docs/deploy.md): as published, with the limits and the workspace of that file."""
+    limits: str = PUBLISHED
+    """Limits of the arm, tabletop. published (default): the manufacturer's limits of velocity, acceleration and speed of the
+    tool, the tool above the table and at most 60 degrees from straight down, and contacts of all links; none: an ideal arm,
+    limited by the range of its joints alone, of which only the fingers touch anything; the name or the path of a robot
+    file, see docs/deploy.md: as published, with the limits and the workspace of that file."""
+    action_rate_cost: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Cost per step of changing the action, tabletop: times the mean squared change, 1 for the largest possible one."""
+    jerk_cost: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Cost per step of changing the joints' accelerations, tabletop: times the mean square, 1 for the largest one."""
+    limit_cost: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Cost per step of motion that the limits of the arm withhold, tabletop: times the share of the wanted motion."""
 
 
 class WorkerOptions(BaseModel):

@@ -129,6 +129,7 @@ class Settings(Spec):
     Attributes:
         domain_randomization: randomized conditions.
         limits: limits of the arm; those of older specs are ``none``.
+        action_rate_cost, jerk_cost, limit_cost: costs of motion that is not smooth.
         sim_backend: device of the physics.
         ignore_terminations: whether a solved episode continues to its last step.
         reconfigure: whether the scene is rebuilt for every episode.
@@ -139,6 +140,9 @@ class Settings(Spec):
 
     domain_randomization: tuple[str, ...] = ()
     limits: str = "none"
+    action_rate_cost: float = 0.0
+    jerk_cost: float = 0.0
+    limit_cost: float = 0.0
     sim_backend: Literal["auto", "cpu", "gpu"] | None = None
     ignore_terminations: bool | None = None
     reconfigure: bool | None = None

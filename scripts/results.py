@@ -75,7 +75,8 @@ PAGE = """# Every run
 here have each run's settings, curve, command, commit and machine. Success is k of n episodes on held-out seeds (LIBERO's
 tasks have 50 initial states, used in training and evaluation), one number per training seed. "Student − teacher" is paired
 by seed, with its 95 % interval. "Steps to 50 %" is the first evaluation with at least 50 % success. Wall times are those of
-one thread on two cores shared with other jobs.
+one thread on two cores shared with other jobs. The runs of the tabletop are of ideal arms (`--env.limits none`), the default
+when they were made.
 
 ![Learning curves on the built-in tasks](../docs/results.svg)
 

@@ -41,7 +41,9 @@ class Limited(NamedTuple):
     speed: Mask
     """[N] whether a velocity limit changed it."""
     acceleration: Mask
-    """[N] whether an acceleration limit changed it, or braking in time for a wanted position or for the end of a joint."""
+    """[N] whether an acceleration limit changed it, or braking in time for the end of a joint."""
+    braking: Mask
+    """[N] whether it is lower so that the arm can come to rest at the wanted positions."""
 
 
 def limit(
@@ -79,8 +81,8 @@ def limit(
     change = rate - velocity
     share = np.minimum((limits.acceleration * period / np.maximum(np.abs(change), EPSILON)).min(axis=1), 1.0)
     bounded = np.minimum(np.maximum(velocity + share[:, None] * change, low), high)
-    changed = (brakeable < np.minimum(fast, 1.0) - EPSILON) | (np.abs(bounded - rate) > EPSILON).any(axis=1)
-    return Limited(bounded, outside, fast < 1 - EPSILON, changed)
+    changed: Mask = (np.abs(bounded - rate) > EPSILON).any(axis=1)
+    return Limited(bounded, outside, fast < 1 - EPSILON, changed, brakeable < np.minimum(fast, 1.0) - EPSILON)
 
 
 def velocity_bounds(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rpd.envs.backends.numpy_env import ArrayEnv, episode_arrays, finite_action
 from rpd.envs.config import EnvConfig
-from rpd.envs.control import arm_limits, joint_limiter, kinematics
-from rpd.envs.control.ee_delta import action_spec, aim, servo_goals
+from rpd.envs.control import kinematics
+from rpd.envs.control.ee_delta import action_spec
 from rpd.envs.control.limit_config import limits_of
 from rpd.envs.control.state_names import SCALED, state_names
 from rpd.envs.errors import NonFiniteError
@@ -21,9 +21,10 @@ from rpd.envs.robots import ROBOTS
 from rpd.envs.simulator_options import IDEAL
 from rpd.envs.specs import EnvSpec, ObsSpec
 from rpd.envs.tabletop import domain_randomization, episode_start
+from rpd.envs.tabletop.arm_control import ArmControl
 from rpd.envs.tabletop.camera import Camera, Renderer
 from rpd.envs.tabletop.camera_poses import cameras, people_camera
-from rpd.envs.tabletop.mjcf import CONTROL_PERIOD, SUBSTEPS, TIMESTEP, build
+from rpd.envs.tabletop.mjcf import SUBSTEPS, TIMESTEP, build
 from rpd.envs.tabletop.observations import Readings
 from rpd.envs.tabletop.tasks import COLORS, TASKS
 from rpd.envs.vector_env import Step
@@ -36,10 +37,7 @@ _PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 class TabletopEnv(ArrayEnv):
     """A task with a robot, N times. See `rpd.envs.vector_env.VectorEnv` for the interface.
 
-    The controller is a Cartesian delta controller like ManiSkill's ``pd_ee_delta_pose``: an action moves a target pose in the
-    base frame (previous target + delta, so that gravity and contact cause no drift), differential inverse kinematics converts
-    the error to joint targets, the joint limiter of deployments bounds their speed and acceleration, and position servos track
-    them for five substeps of 10 ms. Workspace, speed and tilt of the tool are limits of the target pose.
+    Position servos track the goals of `ArmControl` for five substeps of 10 ms.
     """
 
     def __init__(self, task: str, config: EnvConfig, device: torch.device, num_threads: int | None) -> None:
@@ -48,21 +46,17 @@ class TabletopEnv(ArrayEnv):
         self.task = TASKS[task.split("/", 1)[1]]
         self.robot = ROBOTS[config.robot or "panda"]
         self._randomize = domain_randomization.chosen(config.domain_randomization)
-        ideal = config.limits == IDEAL
-        self._limits = limits_of(config.limits, self.robot)
-        self._tool = arm_limits.tool_points(self.robot)
-        self._finger_step = np.inf if ideal else self.robot.gripper.speed * CONTROL_PERIOD
-        self._world = build(self.task, self.robot, contacts=not ideal)
+        limits = limits_of(config.limits, self.robot)
+        self._world = build(self.task, self.robot, contacts=config.limits != IDEAL)
         model = self._world.model
         threads = min(num_threads or os.cpu_count() or 1, self.num_envs)
         self._batch = Batch(model, self.num_envs, num_threads=threads, forward=True)
         self._now = Readings(self._batch, self._world, self.robot)
-        self._ctrl, self._physics = self._batch.bind("ctrl"), self._batch.bind("state")
+        self._control = ArmControl(self.robot, self._world, self._batch, self._now, limits, config)
+        self._physics = self._batch.bind("state")
         self._friction = self._batch.expand("geom_friction") if "friction" in self._randomize else None
         self._mass = self._batch.expand("body_mass") if "mass" in self._randomize else None
         self._inertia = self._batch.expand("body_inertia") if "mass" in self._randomize else None
-        self._jacp, self._jacr = (np.empty((self.num_envs, 3, model.nv)) for _ in range(2))
-        self._tcp_body = np.full(self.num_envs, self._world.tcp_body, dtype=np.int32)
         self._config = config
         size = config.image_size or DEFAULT_IMAGE_SIZE
         views = cameras(self.robot)
@@ -84,11 +78,8 @@ class TabletopEnv(ArrayEnv):
         n = self.num_envs
         return {
             **episode_arrays(n),
-            "target_pos": np.zeros((n, 3)),  # target pose of the controller
-            "target_quat": np.zeros((n, 4)),
+            **self._control.arrays(),
             "violated": np.zeros(n, dtype=bool),  # in this episode
-            "limited": np.zeros(n, dtype=np.int64),  # commands of this episode that a limit of the arm changed
-            "command_velocity": np.zeros((n, len(self._world.arm))),  # of the servo goals
             "pending": np.zeros((n, self.robot.delay + domain_randomization.MAX_DELAY, 7)),  # commands not yet applied
             "delay": np.zeros(n, dtype=np.int64),  # in addition to the robot's own
             "colors": np.tile(self._world.model.geom_rgba[:, :3].astype(np.float32), (n, 1, 1)),
@@ -145,7 +136,6 @@ class TabletopEnv(ArrayEnv):
         self._batch.reset(ids=ids)
         now.qpos[ids[:, None], world.arm] = arm
         now.qpos[ids[:, None], world.fingers] = self.robot.opening / 2
-        self._ctrl[ids] = np.concatenate([arm, np.full((len(ids), 2), self.robot.opening / 2)], axis=1)
         if world.object_qpos is not None:
             pose = np.concatenate([start.object, _about_z(start.object_yaw)], axis=1)
             now.qpos[ids, world.object_qpos : world.object_qpos + 7] = pose
@@ -155,10 +145,8 @@ class TabletopEnv(ArrayEnv):
         else:
             now.mocap[ids, 0] = start.target
         self._batch.forward(ids=ids)
-        s["target_pos"][ids] = now.tcp[ids]
-        s["target_quat"][ids] = kinematics.mat_to_quat(now.hand(ids))
-        s["command_velocity"][ids] = 0
-        s["violated"][ids], s["limited"][ids] = False, 0
+        self._control.begin(s, ids, arm)
+        s["violated"][ids] = False
 
     # A step -------------------------------------------------------------------------------------------------------
 
@@ -166,7 +154,7 @@ class TabletopEnv(ArrayEnv):
         """See `VectorEnv.step`."""
         command = finite_action(action)
         before = self._now.tcp.copy()
-        self._control(self._delayed(command))
+        cost = self._control.move(self._state, self._delayed(command))
         self._batch.step(nstep=SUBSTEPS)
         finite = self._now.finite()
         if not finite.all():
@@ -181,7 +169,7 @@ class TabletopEnv(ArrayEnv):
             reward = terminated.astype(np.float64)
         else:
             reward = np.where(terminated, 0.0, self.task.reward(frame) - 1.0)
-        return self._step(reward, terminated, terminated)
+        return self._step(reward - cost, terminated, terminated)
 
     def _delayed(self, command: np.ndarray) -> np.ndarray:
         """Append a command to the delay line and return the command that is due."""
@@ -191,34 +179,6 @@ class TabletopEnv(ArrayEnv):
         line = np.concatenate([command[:, None], s["pending"]], axis=1)  # newest first
         s["pending"] = line[:, :-1].copy()
         return line[np.arange(self.num_envs), self.robot.delay + s["delay"]]
-
-    def _control(self, command: np.ndarray) -> None:
-        """Move the target pose and set the servo goals."""
-        s, robot, world = self._state, self.robot, self._world
-        pose = self._now.tcp, kinematics.mat_to_quat(self._now.hand())
-        way, turn = command[:, :3] * robot.max_delta_pos, command[:, 3:6] * robot.max_delta_rot
-        target, limits = (s["target_pos"], s["target_quat"]), self._limits
-        s["target_pos"], s["target_quat"], error = aim(robot, limits, self._tool, target, way, turn, pose, CONTROL_PERIOD)
-        self._batch.jac(self._jacp, self._jacr, np.ascontiguousarray(pose[0]), self._tcp_body)
-        n = len(world.arm)
-        jacobian = self._jacp[:, :, world.arm_dofs], self._jacr[:, :, world.arm_dofs]
-        joints, way = self._now.qpos[:, world.arm], s["target_pos"] - pose[0]
-        goals = servo_goals(robot, joints, (limits.lower, limits.upper), jacobian, way, error)
-        before = self._ctrl[:, :n]
-        limited = joint_limiter.limit(goals, before, s["command_velocity"], limits, CONTROL_PERIOD)
-        s["command_velocity"] = limited.velocity
-        self._ctrl[:, :n] = joint_limiter.moved(before, limited.velocity, limits, CONTROL_PERIOD)
-        changed = limited.joint | limited.speed | limited.acceleration
-        s["limited"] += changed
-        late = np.flatnonzero(changed)
-        if late.size:  # the target waits: ahead of the arm, it would carry it past the place where the policy stops it
-            step = (self._ctrl[late, :n] - joints[late])[..., None]
-            s["target_pos"][late] = pose[0][late] + (jacobian[0][late] @ step)[..., 0]
-            turned = kinematics.rotvec_to_quat((jacobian[1][late] @ step)[..., 0])
-            s["target_quat"][late] = kinematics.quat_mul(turned, pose[1][late])
-        opening = np.where(command[:, 6:7] > 0, robot.opening / 2, 0.0)
-        fingers = self._ctrl[:, n:]
-        self._ctrl[:, n:] = fingers + np.clip(opening - fingers, -self._finger_step, self._finger_step)
 
     def _arm_measures(self, ids: np.ndarray) -> dict[str, Tensor]:
         """See `ArrayEnv`; an ideal arm touches nothing and has no limits."""

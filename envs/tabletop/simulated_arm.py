@@ -51,13 +51,13 @@ class LiveTabletop(TabletopEnv):
 
     def drive(self, joints: np.ndarray, opening: float | None) -> None:
         """See `LiveRobot`."""
-        self._ctrl[0, : len(joints)] = joints
+        self._control.goals[0, : len(joints)] = joints
         if opening is not None:
             self._opening = opening * self.robot.opening / 2
 
     def advance(self) -> None:
         """See `LiveRobot`."""
-        fingers, step = self._ctrl[0, len(self.robot.joints) :], self._finger_step / SUBSTEPS
+        fingers, step = self._control.goals[0, len(self.robot.joints) :], self._control.finger_step / SUBSTEPS
         fingers += np.clip(self._opening - fingers, -step, step)
         self._batch.step(nstep=1)
         self._ticks += 1

@@ -20,13 +20,14 @@ from rpd.deploy.policy import wanted_spec
 from rpd.deploy.session import deploy
 from rpd.envs import registry as envs
 from rpd.envs.rebuild import config_for
+from rpd.envs.robots import ROBOTS
 from rpd.evaluation.evaluate import evaluate
 from rpd.policies.loading import load_policy
 
 LOG = logging.getLogger(__name__)
 
 CASES = ((20.0, 0.0), (100.0, 0.0), (20.0, 0.02), (20.0, 0.05), (20.0, 0.1))
-"""Command rates, Hz, and artificial delays of the policy's answers, s."""
+"""Command rates, Hz, and artificial delays of the policy's answers, s; simulated time has no delays."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,23 @@ class Row:
     outcomes: list[Outcome]
 
 
-def measure(policy: str, robot: str, episodes: int, seed: int = 3_000_000) -> Iterator[Row]:
-    """Evaluate a policy, then deploy it at several rates and delays; yields each result when it is done.
+def measure(policy: str, episodes: int, stepped: bool = False, seed: int = 3_000_000) -> Iterator[Row]:
+    """Evaluate a policy, then deploy it on the simulated arm with the limits of training; yields each result when it is done.
 
     Args:
-        policy: a trained policy.
-        robot: a simulated robot.
+        policy: a trained policy, of any robot of the tabletop simulation.
         episodes: episodes per row, on the seeds seed, seed + 1, ...
+        stepped: in simulated time, at several rates; otherwise in real time, at several rates and delays.
         seed: seed of the first episode.
     """
-    config = configs.load(robot)
-    truth = evaluated(policy, config.kinematics, episodes, seed)
+    robot = wanted_spec(policy, None, "panda").embodiment.name
+    config = configs.as_trained(configs.load("sim"), ROBOTS[robot])
+    truth = evaluated(policy, robot, episodes, seed)
     yield Row("rpd eval", truth, None, [])
     for rate, delay in CASES:
-        options = DeployConfig(policy=policy, robot=robot, episodes=episodes, seed=seed, rate=rate)
+        if stepped and delay:
+            continue
+        options = DeployConfig(policy=policy, robot="sim", episodes=episodes, seed=seed, rate=rate, stepped=stepped)
         outcomes = deployed(options, config, delay)
         solved = solutions(outcomes)
         yield Row(f"{rate:g} Hz, {1000 * delay:g} ms", solved, paired_difference(solved, truth), outcomes)

@@ -240,8 +240,9 @@ def _deploy(options: BenchOptions) -> Benchmark:
 
     if options.policy is None:
         raise ConfigError("which policy? e.g. 'rpd bench deploy runs/x'")
-    found = Benchmark(f"{options.policy} on robot sim, in real time; ms", COLUMNS)
-    for row in measure(options.policy, "sim", options.episodes or 100):
+    time = "simulated" if options.stepped else "real"
+    found = Benchmark(f"{options.policy} on the simulated arm, in {time} time; ms", COLUMNS)
+    for row in measure(options.policy, options.episodes or 100, options.stepped):
         found.rows.append(cells(row))
         print(*found.cells[-1], sep=" | ", flush=True)
     return found

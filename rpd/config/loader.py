@@ -27,6 +27,7 @@ from rpd.config.schema import RunConfig
 from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError
 from rpd.envs.registry import task_info
+from rpd.envs.simulator_options import IDEAL
 
 Tree = dict[str, Any]
 COMMON, RESIDUAL = "common.yaml", "residual.yaml"
@@ -115,6 +116,18 @@ def file_settings(path: Path) -> Tree:
     text = read_text(Path(path))
     check_complete(Path(path), text)
     return _parse(text, str(path))
+
+
+def run_settings(path: Path) -> Tree:
+    """Read the config.yaml of a run; one from before there were limits of the arm had none.
+
+    Raises:
+        ConfigError: see `file_settings`.
+    """
+    settings = file_settings(path)
+    if str(settings.get("task")).startswith("tabletop/"):
+        settings = merge({"env": {"limits": IDEAL}}, settings)
+    return settings
 
 
 def read_text(file: Path) -> str:

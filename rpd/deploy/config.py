@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rpd.deploy.collision import RESOLUTION
+from rpd.deploy.controller import INSET, INSET_ANGLE
 from rpd.deploy.robots.driver_names import absolute, is_file
-from rpd.envs.control.arm_limits import ArmLimits
+from rpd.envs.control.arm_limits import ArmLimits, published
 from rpd.envs.control.limit_config import LimitConfig, Positive, check_limits, check_plausible, read, validated
 from rpd.envs.errors import ConfigError
 from rpd.envs.live.base import SIMULATORS
-from rpd.envs.robots import ROBOTS
+from rpd.envs.robots import ROBOTS, Robot
 from rpd.envs.specs import Viewpoint
 from rpd.envs.user_files import unknown
 
@@ -110,6 +112,24 @@ def simulated(config: RobotConfig) -> RobotConfig:
     cameras = {name: camera.model_copy(update={"driver": "sim", "device": None}) for name, camera in config.cameras.items()}
     limits = config.limits.model_copy(update={"max_contact_force": None})
     return config.model_copy(update={"driver": "sim", "connection": {}, "cameras": cameras, "limits": limits})
+
+
+def as_trained(config: RobotConfig, robot: Robot) -> RobotConfig:
+    """The same robot file for another simulated arm, with the manufacturer's limits and the workspace of training."""
+    arm = published(robot)
+    limits = LimitConfig(
+        position=tuple(zip(arm.lower.tolist(), arm.upper.tolist(), strict=True)),
+        velocity=tuple(arm.velocity.tolist()),
+        acceleration=tuple(arm.acceleration.tolist()),
+        workspace=tuple(zip(arm.box[0].tolist(), arm.box[1].tolist(), strict=True)),
+        tcp_speed=arm.tcp_speed,
+        tilt=arm.tilt + INSET_ANGLE,
+        clearance=arm.clearance - INSET - RESOLUTION,
+        boxes={},
+        max_tracking_error=config.limits.max_tracking_error,
+        max_contact_force=None,
+    )
+    return config.model_copy(update={"kinematics": robot.name, "limits": limits})
 
 
 def _check(config: RobotConfig, where: str) -> None:

@@ -129,7 +129,7 @@ def filter_command(
         raise Unsafe("the commanded joint positions are not finite numbers")
     now = before.position[None], before.velocity[None]
     limited = joint_limiter.limit(wanted[None], *now, limits, period, speed, ticks)
-    changed = zip(("joint", "velocity", "acceleration"), limited[1:], strict=True)
+    changed = zip(("joint", "velocity", "acceleration"), limited[1:4], strict=True)
     clamps = [name for name, arms in changed if arms[0]]
     bounded, braked = limited.velocity[0], joint_limiter.slower(before.velocity, limits, period)
     near: Near | None = None

@@ -40,6 +40,7 @@ from rpd.envs.errors import ConfigError
 from rpd.envs.live.base import SIMULATORS
 from rpd.envs.rebuild import recorded
 from rpd.envs.robots import ROBOTS
+from rpd.envs.simulator_options import COSTS
 from rpd.envs.specs import EnvSpec
 from rpd.policies.made_for import remarks
 from rpd.runs.provenance import environment_info
@@ -101,7 +102,7 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
         for note in placed_elsewhere(wanted, config):
             LOG.warning(note)
         asked = None if options.cascade.ask == STOP else options.cascade.ask
-        for note in remarks(_met(spec, robot), options.policy, *options.cascade.ensemble, asked):
+        for note in remarks(_met(spec, robot), options.policy, *options.cascade.ensemble, asked, but=COSTS):
             LOG.warning(note)
         head = {
             "kind": "head", "policy": options.policy, "robot": options.robot, "spec": policy.spec.model_dump_json(),

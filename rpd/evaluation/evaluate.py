@@ -18,6 +18,7 @@ from rpd.core.statistics import PairedResult, paired_difference, wilson
 from rpd.envs.errors import ConfigError, RunFault
 from rpd.envs.finite import check_exchange
 from rpd.envs.rebuild import episode_options, words
+from rpd.envs.simulator_options import COSTS
 from rpd.envs.vector_env import VectorEnv
 from rpd.policies.base import Policy
 from rpd.runs.progress import ProgressLog
@@ -254,7 +255,8 @@ def compare(a: EvalResult, b: EvalResult) -> PairedResult:
     """
     if a.task != b.task:
         raise ConfigError(f"cannot pair evaluations of different tasks: {a.task} and {b.task}")
-    if differ := [name for name in a.options if name in b.options and a.options[name] != b.options[name]]:
+    shared = [name for name in a.options if name in b.options and name not in COSTS]
+    if differ := [name for name in shared if a.options[name] != b.options[name]]:
         sides = " and ".join(f"{r.policy} {r.options[differ[0]]}" for r in (a, b))
         raise ConfigError(f"cannot pair evaluations of different episodes ({differ[0]}: {sides}): evaluate both with the same")
     seeds_a, seeds_b = [e.seed for e in a.episodes], [e.seed for e in b.episodes]

@@ -6,7 +6,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from rpd import export
-from rpd.config.loader import file_settings, validate
+from rpd.config.loader import run_settings, validate
 from rpd.envs.rebuild import UNRECORDED, differences, recorded
 from rpd.envs.specs import EnvSpec
 from rpd.runs.paths import is_generalist_run, run_of
@@ -69,5 +69,5 @@ def _from_run(spec: EnvSpec, path: Path) -> EnvSpec:
     run = run_of(path)
     if run is None or is_generalist_run(run):
         return spec
-    config = validate(file_settings(run / "config.yaml"), str(run / "config.yaml")).env
+    config = validate(run_settings(run / "config.yaml"), str(run / "config.yaml")).env
     return recorded(spec, config).model_copy(update={"control_mode": config.control_mode})

@@ -126,7 +126,7 @@ def _configuration(run_dir: Path) -> RunConfig:
         ConfigError: see `resume`.
     """
     lifecycle.check_run_dir(run_dir)
-    config = loader.validate(loader.file_settings(run_dir / "config.yaml"), str(run_dir / "config.yaml"))
+    config = loader.validate(loader.run_settings(run_dir / "config.yaml"), str(run_dir / "config.yaml"))
     record_imports(run_dir)
     return config
 

@@ -65,7 +65,7 @@ def _grasp(v: View, turn: Tensor, early_lift: float, empty: float = 0.1) -> Plan
     phase = torch.where(close, GRASP, torch.where(raised > 0.99, APPROACH, DESCEND))
     move = over(v.tcp, v.object, HOVER * v.half * raised, v.half)
     if early_lift:
-        move[:, 2] = torch.where(close & (v.gripper < 0.7), early_lift, move[:, 2])
+        move[:, 2] = torch.where(close & (v.gripper < 0.58), early_lift, move[:, 2])
     return Plan(move, turn, ~close, phase)
 
 

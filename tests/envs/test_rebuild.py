@@ -48,6 +48,15 @@ def test_options_of_simulators_are_kept():
     assert again.control_mode == "pd_joint_delta_pos"
 
 
+def test_limits_of_a_spec():
+    """A spec that names none is of an ideal arm; those of another simulator have no meaning and are not passed on."""
+    spec = built()
+    assert config_for(spec).limits == "published" and config_for(spec, robot="xarm6").limits == "published"
+    assert config_for(spec.model_copy(update={"settings": None})).limits == "none"
+    elsewhere = spec.model_copy(update={"settings": Settings(), "task": "maniskill/PickCube-v1"})
+    assert config_for(elsewhere).limits == EnvConfig().limits
+
+
 def test_another_task_or_robot_has_its_own_episode_length():
     spec = built(max_episode_steps=20, domain_randomization=("mass",))
     for other in ({"task": "tabletop/PickCube"}, {"robot": "ur5e_slow"}):
@@ -68,4 +77,4 @@ def test_differences_name_both_sides():
         "task tabletop/Reach, here tabletop/PickCube", "robot panda, here xarm6", "max_episode_steps 20, here 50",
         "domain_randomization mass, here none",
     ]  # fmt: skip
-    assert summary(a) == "tabletop/Reach on panda, dense reward, 20 steps at 20 Hz, domain_randomization mass, limits none"
+    assert summary(a) == "tabletop/Reach on panda, dense reward, 20 steps at 20 Hz, domain_randomization mass, limits published"

@@ -57,7 +57,15 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-COLLECT = {"policy": "scripted", "episodes": 6, "per-file": 4, "noise": 0.3, "env.num-envs": 2, "env.image-size": 16}
+COLLECT = {
+    "policy": "scripted",
+    "episodes": 6,
+    "per-file": 4,
+    "noise": 0.3,
+    "env.num-envs": 2,
+    "env.image-size": 16,
+    "env.limits": "none",
+}
 
 
 @pytest.fixture(scope="session")

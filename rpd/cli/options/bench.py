@@ -34,8 +34,8 @@ class BenchOptions(BaseModel):
     loading an Octo checkpoint, and its labels per second; serve: round trips of image requests to a policy of zero cost;
     replicas: labels per second of a teacher behind one policy server and behind two; ranks: training on several processes,
     measured on this machine, and simulated on 8, 64 and 512 ranks;
-    export: one action on one core, in torch and exported; deploy: a policy in the control loop, in real time, at several
-    rates and delays, compared with its evaluation; simtosim: a policy in other simulators, unchanged, compared with its
+    export: one action on one core, in torch and exported; deploy: a policy in the control loop on its simulated arm, at
+    several rates and delays, compared with its evaluation; simtosim: a policy in other simulators, unchanged, compared with its
     evaluation; safety: adversarial commands through the safety layer of every robot file,
     their use of each limit, and time per command; diffusion: samplers of a diffusion policy, by success, network
     evaluations and time per action."""
@@ -70,6 +70,8 @@ class BenchOptions(BaseModel):
     episodes: int | None = Field(None, ge=1)
     """diffusion: episodes, on the same seeds for all samplers (default 200); deploy: episodes of the evaluation and of each
     rate and delay (default 100); simtosim: episodes of the evaluation and of each simulator (default 200)."""
+    stepped: bool = False
+    """deploy: in simulated time, and without delays."""
     robots: tuple[str, ...] = ()
     """simtosim: robot files of simulated robots, e.g. maniskill-panda."""
     commands: int = Field(10_000, ge=1)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rpd.config.parser import parse
-from rpd.config.resume import FILE
+from rpd.config.resume import FILE, check_complete
 from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError
 
@@ -53,10 +53,16 @@ def run_options(model: type[OptionsT], args: list[str], prog: str) -> OptionsT:
 
 
 def _own_settings(run_dir: Path, model: type[BaseModel]) -> dict[str, object]:
-    """Configuration of a run; empty if the folder has none of this command."""
+    """Configuration of a run; empty if the folder has none of this command.
+
+    Raises:
+        ConfigError: it is cut off or not valid YAML.
+    """
     file = run_dir / FILE
     try:
-        own = unique_yaml.load(file.read_text(), str(file))
+        text = file.read_text()
+        check_complete(file, text)
+        own = unique_yaml.load(text, str(file))
         model.model_validate(own)
     except (OSError, UnicodeDecodeError, ValidationError):
         return {}

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from rpd.cli.options.applicable import without
 from rpd.config.applicable import inapplicable
-from rpd.config.loader import Layer, Tree, check_chosen, file_settings, resolve, settings_layers, with_variants
+from rpd.config.loader import Layer, Tree, check_chosen, file_settings, resolve, run_settings, settings_layers, with_variants
 from rpd.config.parser import FLAG, parse
 from rpd.config.resume import FILE
 from rpd.config.schema import RunConfig
@@ -108,7 +108,7 @@ def _resumed(run_dir: Path, args: list[str], asked: list[str], prog: str) -> Tra
         ConfigError: the run cannot be read, or an option does not apply to a resumed run.
     """
     file = run_dir / FILE
-    own = file_settings(file) if file.is_file() else {}  # what is no run is explained where it is opened
+    own = run_settings(file) if file.is_file() else {}  # what is no run is explained where it is opened
     options = parse(TrainOptions, asked, prog, TrainOptions.model_validate(own))
     if asked != args:
         return _help(TrainOptions, options, own, prog) if own else parse(TrainOptions, args, prog)

@@ -20,7 +20,9 @@ OPEN, CLOSED = 1.0, -1.0
 
 
 def make(task: str = "PickCube", robot: str | None = None) -> TabletopEnv:
-    env = registry.make(f"tabletop/{task}", EnvConfig(robot=robot, num_envs=N, max_episode_steps=1000), num_threads=1)
+    """An ideal arm, which is where it is commanded to be after each step."""
+    config = EnvConfig(robot=robot, num_envs=N, max_episode_steps=1000, limits="none")
+    env = registry.make(f"tabletop/{task}", config, num_threads=1)
     assert isinstance(env, TabletopEnv)
     env.reset(0)
     return env

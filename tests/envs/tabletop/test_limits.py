@@ -30,7 +30,7 @@ def make(task: str, robot: str, n: int = 8, **options) -> TabletopEnv:
 
 
 def servo_goals(env: TabletopEnv) -> np.ndarray:
-    return np.array(env._ctrl[:, : len(env.robot.joints)])
+    return np.array(env._control.goals[:, : len(env.robot.joints)])
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
@@ -39,7 +39,7 @@ def test_random_actions_keep_every_limit_of_the_arm(robot):
     env.reset(0)
     limits, rng, n = arm_limits.published(env.robot), np.random.default_rng(0), len(env.robot.joints)
     before, velocity = servo_goals(env), np.zeros((8, n))
-    nearest, fingers = np.inf, np.array(env._ctrl[:, n:])
+    nearest, fingers = np.inf, np.array(env._control.goals[:, n:])
     for step in range(120):
         if step % 4 == 0:  # held for a while, so that the arm goes far
             action = torch.tensor(np.sign(rng.normal(size=(8, 7))) * rng.uniform(0.3, 1, size=(8, 7)), dtype=torch.float32)
@@ -49,9 +49,9 @@ def test_random_actions_keep_every_limit_of_the_arm(robot):
         assert (np.abs(rate) <= limits.velocity + 1e-6).all()
         assert (np.abs(rate - velocity) <= limits.acceleration * CONTROL_PERIOD + 1e-6).all()
         assert (now >= limits.lower - 1e-9).all() and (now <= limits.upper + 1e-9).all()
-        assert np.abs(env._ctrl[:, n:] - fingers).max() <= env.robot.gripper.speed * CONTROL_PERIOD + 1e-9
+        assert np.abs(env._control.goals[:, n:] - fingers).max() <= env.robot.gripper.speed * CONTROL_PERIOD + 1e-9
         nearest = min(nearest, env._now.nearest().min())
-        before, velocity, fingers = now, rate, np.array(env._ctrl[:, n:])
+        before, velocity, fingers = now, rate, np.array(env._control.goals[:, n:])
     assert nearest > -0.01  # soft contacts give way by millimeters, and hold
 
 
@@ -131,7 +131,7 @@ def test_episodes_count_violations_and_limited_commands():
     env = make("Reach", "panda", n=2, max_episode_steps=4)
     env.reset(0)
     env._now.qpos[0, env._world.arm[1]] += 0.6  # shoulder
-    env._ctrl[0, 1] += 0.6
+    env._control.goals[0, 1] += 0.6
     env._batch.forward()
     env._state["target_pos"][0] = env._now.tcp[0]
     for _ in range(4):
@@ -142,7 +142,7 @@ def test_episodes_count_violations_and_limited_commands():
 
 
 def test_an_ideal_arm_measures_neither():
-    env = registry.make("tabletop/Reach", EnvConfig(num_envs=1, max_episode_steps=1))
+    env = registry.make("tabletop/Reach", EnvConfig(num_envs=1, max_episode_steps=1, limits="none"))
     env.reset(0)
     episode = env.step(torch.zeros(1, 7)).episode
     assert episode.violated is None and episode.limited is None
@@ -151,7 +151,7 @@ def test_an_ideal_arm_measures_neither():
 def test_arm_trains_within_the_file_of_its_robot():
     env = registry.make("tabletop/Reach", EnvConfig(robot="so101", num_envs=1, limits="so101"))
     shipped = arm_limits.published(ROBOTS["so101"])
-    assert env._limits.tcp_speed < shipped.tcp_speed and (env._limits.velocity <= shipped.velocity).all()
+    assert env._control._limits.tcp_speed < shipped.tcp_speed and (env._control._limits.velocity <= shipped.velocity).all()
 
 
 @pytest.mark.parametrize(

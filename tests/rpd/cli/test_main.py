@@ -81,7 +81,7 @@ def refused(args, capsys):
         ("doctor --foo", "rpd doctor: unknown option '--foo'"),
         ("report", "rpd report: "),
         ("report none", "rpd report: none is not a run"),
-        ("bench", "rpd bench: missing {env,train,teacher,octo,serve,replicas,ranks,export,deploy,safety,diffusion}"),
+        ("bench", "rpd bench: missing {env,train,teacher,octo,serve,replicas,ranks,export,deploy,simtosim,safety,diffusion}"),
         (
             "bench all",
             "Expected one of ('env', 'train', 'teacher', 'octo', 'serve', 'replicas', 'ranks', 'export', ",

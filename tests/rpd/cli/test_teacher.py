@@ -76,7 +76,7 @@ def spec_of(**config) -> EnvSpec:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("scripted:noisy", ["privileged", "tcp_pos (3)", "25 numbers", "noise=0.4", GRIPPER]),
+        ("scripted:noisy", ["privileged", "tcp_pos (3)", "25 numbers", "noise=0.37", GRIPPER]),
         (
             "{folder}/state",
             [STATE, "40 numbers, whitened with the statistics in the policy", "-0.03, 0, 0.03 m", GRIPPER],

@@ -6,7 +6,7 @@ import yaml
 
 from rpd.cli.options.train import residual_options, train_options
 from rpd.config import loader
-from rpd.config.loader import Layer, file_settings, merge, resolve, task_settings, validate
+from rpd.config.loader import Layer, file_settings, merge, resolve, run_settings, task_settings, validate
 from rpd.config.schema import RunConfig
 from rpd.envs.errors import ConfigError
 from rpd.envs.registry import SIMULATORS, list_tasks
@@ -162,6 +162,20 @@ def test_divergence_has_a_short_name():
     assert train_options(["tabletop/Reach", "--distill=opd"]).distill.divergence == "opd"
     with pytest.raises(ConfigError, match="unknown divergence 'kl': did you mean rkl"):
         train_options(["tabletop/Reach", "--distill", "kl"])
+
+
+def test_runs_from_before_there_were_limits_have_none(tmp_path):
+    file = tmp_path / "config.yaml"
+    for task, env, limits in (
+        ("tabletop/Reach", {"robot": "xarm6"}, "none"),
+        ("tabletop/Reach", {"limits": "panda"}, "panda"),
+        ("navigate/Open", {"num_envs": 2}, "published"),
+    ):
+        config = validate({"task": task, "env": env, "algorithm": "ppo"}, "a test").model_dump(mode="json")
+        if "limits" not in env:
+            del config["env"]["limits"]
+        file.write_text(yaml.safe_dump(config))
+        assert validate(run_settings(file), "a test").env.limits == limits
 
 
 def test_no_task():

@@ -8,7 +8,7 @@ import pytest
 
 from rpd.datasets.deploy_log.reader import Record
 from rpd.deploy import config as configs
-from rpd.deploy import safety
+from rpd.deploy import controller, safety
 from rpd.deploy.camera_process import Newest
 from rpd.deploy.loop import STOP_ATTEMPTS
 from rpd.deploy.monitor import check_age
@@ -16,6 +16,7 @@ from rpd.deploy.outcome import Stop
 from rpd.deploy.robots.base import RobotLost
 from rpd.deploy.summary import facts
 from rpd.envs.control.arm import Arm
+from rpd.envs.control.arm_limits import published
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 
@@ -73,30 +74,30 @@ def test_missing_limit_is_an_error(tmp_path):
     path = tmp_path / "own.yaml"
     text = resources.files("rpd.configs").joinpath("robots/sim.yaml").read_text()
     for line, says in {
-        "  tcp_speed: 1.0\n": "limits.tcp_speed is missing: it is required to move the robot",
+        "  tcp_speed: 1.7\n": "limits.tcp_speed is missing: it is required to move the robot",
         "  command_timeout: 0.3\n": "watchdog.command_timeout is missing",
         "  max_contact_force: null\n": "limits.max_contact_force is missing",
-        "  clearance: 0.001\n": "limits.clearance is missing",
-        "  tilt: 3.1416\n": "limits.tilt is missing",
+        "  clearance: 0.003\n": "limits.clearance is missing",
+        "  tilt: 1.058 # the controller aims 0.01 rad and 2 mm within tilt and clearance\n": "limits.tilt is missing",
         "  boxes: {}\n": "limits.boxes is missing",
     }.items():
         path.write_text(text.replace(line, ""))
         with pytest.raises(ConfigError, match=says):
             configs.load(str(path))
     for line, other, says in (
-        ("tcp_speed: 1.0", "tcp_speed: .inf", "limits.tcp_speed"),
+        ("tcp_speed: 1.7", "tcp_speed: .inf", "limits.tcp_speed"),
         ("[2.175, ", "[125, ", "joint 1: 125 rad/s, and the arm has at most 2.175"),
         ("[-1.7628, 1.7628]", "[-101, 101]", "limits.position of joint 2: -101 to 101 rad"),
-        ("[60, 60, 60, 60, ", "[60, ", "limits.acceleration has 4 entries, and panda has 7 joints"),
+        ("[15, 7.5, 10, 12.5, ", "[15, ", "limits.acceleration has 4 entries, and panda has 7 joints"),
         ("stop_within: 0.4", "stop_within: 0.2", "stop_within 0.2 s cannot be kept"),
-        ("[0.011, 0.37]", "[0.37, 0.011]", "z from 0.37 to 0.011 m is empty"),
+        ("[0.013, 0.37]", "[0.37, 0.013]", "z from 0.37 to 0.013 m is empty"),
         ("command_timeout: 0.3", "command_timeout: 60", "stop_within 0.4 s cannot be kept if the control loop dies"),
-        ("[60, 60, ", "[3437, 60, ", "limits.acceleration: 3437 is implausible: at most 100 rad/s"),
-        ("tcp_speed: 1.0", "tcp_speed: 250", "limits.tcp_speed: 250 is implausible: at most 2 m/s; mm/s"),
-        ("[0.011, 0.37]", "[0.011, 370]", "limits.workspace: 370 is implausible: at most 2 m; mm"),
-        ("clearance: 0.001", "clearance: 5", "limits.clearance: 5 is implausible: at most 0.1 m; mm"),
-        ("clearance: 0.001", "clearance: 0", "limits.clearance: Input should be greater than 0"),
-        ("tilt: 3.1416", "tilt: 30", "limits.tilt: 30 is implausible: at most 3.1416 rad; degrees"),
+        ("[15, 7.5, ", "[3437, 7.5, ", "limits.acceleration: 3437 is implausible: at most 100 rad/s"),
+        ("tcp_speed: 1.7", "tcp_speed: 250", "limits.tcp_speed: 250 is implausible: at most 2 m/s; mm/s"),
+        ("[0.013, 0.37]", "[0.013, 370]", "limits.workspace: 370 is implausible: at most 2 m; mm"),
+        ("clearance: 0.003", "clearance: 5", "limits.clearance: 5 is implausible: at most 0.1 m; mm"),
+        ("clearance: 0.003", "clearance: 0", "limits.clearance: Input should be greater than 0"),
+        ("tilt: 1.058", "tilt: 30", "limits.tilt: 30 is implausible: at most 3.1416 rad; degrees"),
         ("boxes: {}", "boxes: {bin: [[0, 1], [0, 1], [0, 100]]}", "limits.boxes: 100 is implausible: at most 2 m; mm"),
         ("boxes: {}", "boxes: {bin: [[0, 1], [1, 0], [0, 1]]}", "limits.boxes.bin: y from 1 to 0 m is empty"),
         ("max_tracking_error: 0.5", "max_tracking_error: 28", "limits.max_tracking_error: 28 is implausible: at most 1 rad"),
@@ -233,3 +234,14 @@ def test_file_of_a_real_robot_is_simulated_unchanged_but_for_its_devices():
     same = {"kinematics", "rate", "stop_within", "ramp", "smoothing", "gripper_hysteresis", "watchdog"}
     assert config.model_dump(include=same) == simulated.model_dump(include=same)
     assert config.safety_limits().tcp_speed == simulated.safety_limits().tcp_speed
+
+
+@pytest.mark.parametrize("robot", ROBOTS.values(), ids=ROBOTS)
+def test_simulated_arm_as_trained_aims_within_the_limits_of_training(robot):
+    config = configs.as_trained(configs.load("sim"), robot)
+    aimed, trained = controller._inset(config.safety_limits()), published(robot)
+    assert config.kinematics == robot.name and (config.safety_limits().velocity == trained.velocity).all()
+    assert aimed.clearance == pytest.approx(trained.clearance) and aimed.tilt == pytest.approx(trained.tilt)
+    assert (
+        configs.as_trained(configs.load("sim"), ROBOTS["panda"]).limits.acceleration == configs.load("sim").limits.acceleration
+    )

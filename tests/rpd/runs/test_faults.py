@@ -208,7 +208,7 @@ def left(out, run_dir):
     )
 
 
-@pytest.mark.parametrize("after", [0, 30], ids=["while it is judged", "while the student learns"])
+@pytest.mark.parametrize("after", [0, 40], ids=["while it is judged", "while the student learns"])
 def test_base_that_answers_nan_is_named(after, tmp_path, monkeypatch, capsys):
     act, asked = ScriptedTeacher.act, []
 

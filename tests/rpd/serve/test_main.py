@@ -105,7 +105,7 @@ def test_model_that_ships_is_served_by_its_name():
 
 def test_served_run_uses_its_environment(run, serving, reach, toy_obs):
     teacher, spec, _ = load(ServeConfig(policy=str(run), device="cpu"))
-    assert spec == reach.model_copy(update={"max_episode_steps": spec.max_episode_steps})
+    assert spec == reach.model_copy(update={"max_episode_steps": spec.max_episode_steps, "settings": spec.settings})
     assert load(ServeConfig(policy=str(run), device="cpu"))[1] == spec
     remote = registry.make(f"remote:{serving(teacher, spec).url}", reach)
     local = registry.make(str(run), reach)

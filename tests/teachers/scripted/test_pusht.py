@@ -48,7 +48,7 @@ def test_off_center_push_rotates_the_block():
 
 
 def test_pushes_at_the_best_point_without_contact_on_approach():
-    env = envs.make("tabletop/PushT", EnvConfig(num_envs=N), num_threads=1)
+    env = envs.make("tabletop/PushT", EnvConfig(num_envs=N, limits="none"), num_threads=1)
     expert = teachers.make("scripted", env.spec)
     obs = env.reset(0)
     first, free = torch.ones(N, dtype=torch.bool), torch.zeros(N, dtype=torch.int64)  # and steps since the last push
