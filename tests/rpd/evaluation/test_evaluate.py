@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,6 +125,10 @@ def test_compare_pairs_by_seed():
         compare(result([1, 1]), result([1, 1], seed=5, policy="b"))
     with pytest.raises(ConfigError, match="different tasks"):
         compare(result([1]), result([1], task="u"))
+    costly, free = (replace(result([1]), options={"limits": "none", "limit_cost": cost}) for cost in (0.1, 0.0))
+    assert compare(costly, free).diff == 0  # a cost changes the return alone
+    with pytest.raises(ConfigError, match="different episodes"):
+        compare(costly, replace(free, options={"limits": "published"}))
 
 
 def test_saved_files_record_results_and_environment(tmp_path):
