@@ -7,7 +7,7 @@ from typing import Any
 
 from rpd.envs import user_files
 from rpd.envs.config import EnvConfig
-from rpd.envs.simulator_options import COSTS, TabletopOptions
+from rpd.envs.simulator_options import TabletopOptions
 from rpd.envs.specs import EnvSpec, Settings
 
 UNRECORDED = "no randomisation, and the simulator's default controller, backend and episode ends"
@@ -74,7 +74,7 @@ def episode_options(spec: EnvSpec) -> dict[str, Any]:
     settings = spec.settings or Settings()
     names: tuple[str, ...] = ("sim_backend", "ignore_terminations", "reconfigure")
     if _simulator(spec.task) == "tabletop":
-        names = ("domain_randomization", "limits", *COSTS)
+        names = tuple(TabletopOptions.model_fields)
     return {
         "task": spec.task,
         "robot": spec.embodiment.name,

@@ -70,19 +70,18 @@ class ArmControl:
         jacobian = self._jacp[:, :, self._dofs], self._jacr[:, :, self._dofs]
         joints, way = self._now.qpos[:, self._arm], s["target_pos"] - pose[0]
         wanted = servo_goals(robot, joints, (limits.lower, limits.upper), jacobian, way, error)
-        before = self.goals[:, :n].copy()
+        before = self.goals[:, :n]
         limited = joint_limiter.limit(wanted, before, s["command_velocity"], limits, CONTROL_PERIOD)
         change = limited.velocity - s["command_velocity"]
-        cost = self._cost(s, command, change)
+        moved = joint_limiter.moved(before, limited.velocity, limits, CONTROL_PERIOD)
+        cost = self._cost(s, command, change, (wanted, moved, before))
         s["command_velocity"], s["command_change"], s["command"] = limited.velocity, change, command
-        self.goals[:, :n] = joint_limiter.moved(before, limited.velocity, limits, CONTROL_PERIOD)
-        if self._costs.limit_cost:
-            cost = cost + self._costs.limit_cost * smoothness.withheld(wanted, self.goals[:, :n], before)
+        self.goals[:, :n] = moved
         changed = limited.joint | limited.speed | limited.acceleration
         s["limited"] += changed
         late = np.flatnonzero(changed | limited.braking)
         if late.size:  # the target waits: ahead of the arm, it would carry it past the place where the policy stops it
-            step = (self.goals[late, :n] - joints[late])[..., None]
+            step = (moved[late] - joints[late])[..., None]
             s["target_pos"][late] = pose[0][late] + (jacobian[0][late] @ step)[..., 0]
             turned = kinematics.rotvec_to_quat((jacobian[1][late] @ step)[..., 0])
             s["target_quat"][late] = kinematics.quat_mul(turned, pose[1][late])
@@ -91,11 +90,13 @@ class ArmControl:
         self.goals[:, n:] = fingers + np.clip(opening - fingers, -self.finger_step, self.finger_step)
         return cost
 
-    def _cost(self, state: dict[str, np.ndarray], command: Array, change: Array) -> Array:
-        """Cost [N] of commands [N, 7] and of the changes [N, n] of the joints' velocities, rad/s."""
+    def _cost(self, state: dict[str, np.ndarray], command: Array, change: Array, motion: tuple[Array, Array, Array]) -> Array:
+        """Cost [N] of commands [N, 7], changes [N, n] of the joints' velocities, rad/s, and `motion`: see `withheld`."""
         cost, costs = np.zeros(len(command)), self._costs
         if costs.action_rate_cost:
             cost += costs.action_rate_cost * smoothness.action_rate(command, state["command"])
         if costs.jerk_cost:
             cost += costs.jerk_cost * smoothness.jerk(change, state["command_change"], self._limits, CONTROL_PERIOD)
+        if costs.limit_cost:
+            cost += costs.limit_cost * smoothness.withheld(*motion)
         return cost

@@ -58,9 +58,13 @@ def measure(policy: str, episodes: int, stepped: bool = False, seed: int = 3_000
         if stepped and delay:
             continue
         options = DeployConfig(policy=policy, robot="sim", episodes=episodes, seed=seed, rate=rate, stepped=stepped)
-        outcomes = deployed(options, config, delay)
-        solved = solutions(outcomes)
-        yield Row(f"{rate:g} Hz, {1000 * delay:g} ms", solved, paired_difference(solved, truth), outcomes)
+        yield compared(f"{rate:g} Hz, {1000 * delay:g} ms", deployed(options, config, delay), truth)
+
+
+def compared(what: str, outcomes: list[Outcome], truth: Sequence[bool]) -> Row:
+    """A row of a deployment, paired with the evaluation: `truth`, see `evaluated`."""
+    solved = solutions(outcomes)
+    return Row(what, solved, paired_difference(solved, truth), outcomes)
 
 
 def evaluated(policy: str, robot: str, episodes: int, seed: int) -> list[bool]:

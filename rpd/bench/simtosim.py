@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from rpd.bench.deploy import deployed, evaluated, solutions
+from rpd.bench.deploy import Row, compared, deployed, evaluated
 from rpd.bench.result import Cell, Column
 from rpd.config.deploy import DeployConfig
-from rpd.core.statistics import PairedResult, format_rate, paired_difference
+from rpd.core.statistics import format_rate
 from rpd.deploy import config as configs
 from rpd.deploy.config import RobotConfig
-from rpd.deploy.outcome import Outcome
 from rpd.envs.errors import ConfigError
 from rpd.envs.live.base import SIMULATORS
-
-
-@dataclass(frozen=True)
-class Row:
-    """Result of running the episodes in one simulator."""
-
-    what: str
-    solved: list[bool]
-    against: PairedResult | None
-    """Comparison with the evaluation, paired by seed."""
-    outcomes: list[Outcome]
 
 
 def measure(policy: str, robots: Sequence[str], episodes: int, seed: int = 3_000_000) -> Iterator[Row]:
@@ -57,9 +44,7 @@ def measure(policy: str, robots: Sequence[str], episodes: int, seed: int = 3_000
             home[f"sim, limits of {robot}"] = at_home
     for what, config in {**home, **files}.items():
         options = DeployConfig(policy=policy, robot=what, episodes=episodes, seed=seed, stepped=True)
-        outcomes = deployed(options, config)
-        solved = solutions(outcomes)
-        yield Row(what, solved, paired_difference(solved, truth), outcomes)
+        yield compared(what, deployed(options, config), truth)
 
 
 COLUMNS = (
