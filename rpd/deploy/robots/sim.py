@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,11 +95,7 @@ class SimDriver:
         """Start the episode of a seed, at rest."""
         self._episode += 1
         self._send({"do": "reset", "seed": seed, "episode": self._episode})
-        until = time.monotonic() + READY
-        while self._newest.get("episode") != self._episode:
-            if time.monotonic() > until:
-                raise RobotLost(f"{self._name}: no new episode in {READY:g} s")
-            self._take(until)
+        self._await(lambda: self._newest.get("episode") == self._episode, "new episode", READY)
 
     def advance(self, until: float) -> None:
         """Simulate until a time, s; only stepped.
@@ -108,10 +104,18 @@ class SimDriver:
             RobotLost: no answer in time.
         """
         self._send({"do": "advance", "until": until})
-        limit = time.monotonic() + ANSWER
-        while self._newest["time"] < until:
+        self._await(lambda: self._newest["time"] >= until, "answer", ANSWER)
+
+    def _await(self, arrived: Callable[[], bool], what: str, seconds: float) -> None:
+        """Take messages until one has arrived.
+
+        Raises:
+            RobotLost: not within `seconds`; names `what`.
+        """
+        limit = time.monotonic() + seconds
+        while not arrived():
             if time.monotonic() > limit:
-                raise RobotLost(f"{self._name}: no answer in {ANSWER:g} s")
+                raise RobotLost(f"{self._name}: no {what} in {seconds:g} s")
             self._take(limit)
 
     def picture(self, camera: str) -> Array:
