@@ -6,7 +6,13 @@ from typing import Any
 
 from rpd.envs.errors import unknown_name
 
-DIVERGENCES: dict[str, list[Any]] = {name: [] for name in ("mse", "l1", "huber", "nearest", "nll", "fkl", "rkl")}
+DIVERGENCES: dict[str, list[Any]] = {
+    name: []
+    for name in (
+        "mse", "l1", "huber", "nearest", "direction", "nll", "fkl", "rkl", "neighborhood", "jsd", "skew-fkl", "skew-rkl", "tv",
+        "chi2", "rank", "gap",
+    )
+}  # fmt: skip
 """Variants of each divergence, see `rpd.algorithms.distillation.divergences`. Entries of a user's own are valid options."""
 LOG_PROB_ESTIMATORS: dict[str, list[Any]] = {"opd": []}
 """Variants of divergences that enter the advantage, see `rpd.algorithms.distillation.opd`."""

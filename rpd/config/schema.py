@@ -77,19 +77,23 @@ class DistillConfig(BaseModel):
     normalize_gate: bool = False
     """Divide by the mean of the gate, so that it changes where to distill and not how much."""
     detach_std: bool = True
-    """Do not backpropagate D into the student's standard deviation (nll, fkl, rkl)."""
+    """Do not backpropagate D into the student's standard deviation; neighborhood always does."""
     min_teacher_std: float = Field(0.2, gt=0)
-    """Lower bound of a Gaussian teacher's standard deviation (fkl, rkl, opd), in normalized action units."""
+    """Lower bound of a Gaussian teacher's standard deviation, in normalized action units; of neighborhood, the width."""
     kde_bandwidth: float = Field(0.2, gt=0)
-    """Standard deviation of the Gaussian kernel on each of a teacher's samples (fkl, rkl, opd), in normalized action units."""
+    """Standard deviation of the Gaussian kernel on each of a teacher's samples, in normalized action units."""
     bin_tail_std: float = Field(0.2, gt=0)
-    """Scale of the Gaussian tail beyond a teacher's outermost bins (rkl, opd), in normalized action units."""
+    """Scale of the Gaussian tail beyond a teacher's outermost bins, in normalized action units."""
     bin_smoothing_std: float = Field(0.03, gt=0)
-    """Standard deviation of the Gaussian blur of a teacher's bins (fkl, rkl, opd), in normalized action units."""
+    """Standard deviation of the Gaussian blur of a teacher's bins, in normalized action units."""
     uniform_mix: float = Field(1e-3, gt=0, lt=1)
-    """Weight of a broad Gaussian mixed into a teacher's bins (fkl, rkl, opd); bounds the divergence far from the teacher."""
+    """Weight of a broad Gaussian mixed into a teacher's bins; bounds the divergence far from the teacher."""
     opd_clip: float = Field(10.0, gt=0)
     """opd: upper bound of |A_D|, nats."""
+    jsd_beta: float = Field(0.5, gt=0, lt=1)
+    """jsd: weight of the teacher in the mixture; towards 0 it is fkl, towards 1 rkl, both divided by their limit."""
+    skew_alpha: float = Field(0.1, gt=0, lt=1)
+    """skew-fkl, skew-rkl: weight of the first distribution in the mixture; bounds the divergence by -log alpha."""
     label_fraction: float = Field(1.0, gt=0, le=1)
     """Fraction of the collected observations that the teacher labels."""
 

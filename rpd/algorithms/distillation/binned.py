@@ -61,10 +61,20 @@ def blur(bin_logits: Tensor, operator: Tensor, floor: float) -> Tensor:
     Returns:
         [N, A, CELLS].
     """
-    mass = torch.einsum("nab,abc->nac", bin_logits.exp(), operator)
+    return floored(torch.einsum("nab,abc->nac", bin_logits.exp(), operator), floor)
+
+
+def floored(mass: Tensor, floor: float) -> Tensor:
+    """Log of (1 - floor) mass + floor N(mean of mass, TAIL²) [N, A, CELLS], for `blur`."""
     x = _centres(mass)
     tail = (-0.5 * ((x - (mass @ x)[..., None]) / TAIL).square()).softmax(-1)
     return ((1 - floor) * mass + floor * tail).clamp_min(TINY).log()
+
+
+def student_mass(mean: Tensor, std: Tensor) -> Tensor:
+    """P_b [N, A, CELLS] of N(mean, std²), each [N, A]; the outermost cells absorb the tails. Rows sum to 1."""
+    below = ndtr((_edges(mean) - mean[..., None]) / std[..., None])
+    return torch.cat([below[..., :1], below.diff(dim=-1), 1 - below[..., -1:]], dim=-1)
 
 
 def log_density(log_mass: Tensor, action: Tensor) -> Tensor:

@@ -35,9 +35,11 @@ Teacher = dict[str, Tensor]
 """Fields of a `TeacherOutput` by name, each [N, ...]."""
 
 SOFT_CLIP = 10.0
-"""Nats per dimension above which nll, fkl and rkl grow logarithmically."""
+"""Nats per dimension above which a divergence grows logarithmically."""
 HUBER_DELTA = 0.1
 """huber: error, in normalized action units, above which the loss is linear."""
+STILL = 0.05
+"""direction: length of a motion, in normalized action units, below which its direction counts less."""
 MIN_PROB = 0.05
 """rkl and opd: lower bound of the teacher's probability of either value, which keeps the divergence finite."""
 
@@ -68,13 +70,13 @@ def _register(name: str, *needs: str, precompute: Callable[[Tensor], dict[str, T
 @_register("mse", "mean")
 def mse(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """sum_d (mu_d - m_d)²: RPD's main loss (arXiv 2503.05833). Trains the mean only; averages the modes of a teacher."""
-    return student.total(_gap(student, teacher).square(), _bernoulli_forward(student, teacher))
+    return student.total(_gap(student, teacher).square(), bernoulli_forward(student, teacher))
 
 
 @_register("l1", "mean")
 def l1(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """sum_d |mu_d - m_d|: RPD's ablation. The gradient does not grow with the error; tends to the median of noisy labels."""
-    return student.total(_gap(student, teacher).abs(), _bernoulli_forward(student, teacher))
+    return student.total(_gap(student, teacher).abs(), bernoulli_forward(student, teacher))
 
 
 @_register("huber", "mean")
@@ -82,7 +84,7 @@ def huber(student: ActionDistribution, teacher: Teacher, config: DistillConfig) 
     """sum_d h(mu_d - m_d), h(x) = x² if |x| <= c, else c (2 |x| - c) (twice Huber's loss, 1964): mse, robust to outliers."""
     gap = _gap(student, teacher)
     loss = 2 * F.huber_loss(gap, torch.zeros_like(gap), reduction="none", delta=HUBER_DELTA)
-    return student.total(loss, _bernoulli_forward(student, teacher))
+    return student.total(loss, bernoulli_forward(student, teacher))
 
 
 @_register("nll", "mean")
@@ -92,10 +94,10 @@ def nll(student: ActionDistribution, teacher: Teacher, config: DistillConfig) ->
     The gradient with respect to mu, (mu - m) / sigma², is 1 / (2 sigma²) times that of mse at the same weight.
     Discrete dimensions: the cross-entropy of p_T and p_S.
     """
-    sigma = _sigma(student, config)
+    sigma = student_sigma(student, config)
     # 1/2 ((m - mu) / sigma)² + log sigma + 1/2 log 2 pi
     density = 0.5 * (_gap(student, teacher) / sigma).square() + sigma.log() + 0.5 * LOG_2PI
-    return student.total(_soft_clip(density), _cross_entropy(student.logits, probability(teacher)))
+    return student.total(soft_clip(density), _cross_entropy(student.logits, probability(teacher)))
 
 
 @_register("nearest", "samples", "mean")
@@ -104,16 +106,16 @@ def nearest(student: ActionDistribution, teacher: Teacher, config: DistillConfig
 
     Ignores the sample density: one outlier near the student's mean is enough to keep it there.
     """
-    return kernel_density.nearest(student.mean, teacher["samples"], ~student.discrete) + _discrete_sum(
-        student, _bernoulli_forward(student, teacher)
+    return kernel_density.nearest(student.mean, teacher["samples"], ~student.discrete) + discrete_sum(
+        student, bernoulli_forward(student, teacher)
     )
 
 
 @_register("fkl", "bin_logits", "mean", precompute=binned.moments)
 def fkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """KL(T || S) = sum_d sum_b q~_b (log q~_b - log P_b), P_b the student's mass in cell b; reads only moments of q~."""
-    kl = teacher["neg_entropy"] + binned.cross_entropy(teacher, student.mean, _sigma(student, config))
-    return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
+    kl = teacher["neg_entropy"] + binned.cross_entropy(teacher, student.mean, student_sigma(student, config))
+    return student.total(soft_clip(kl), bernoulli_forward(student, teacher))
 
 
 @_register("rkl", "bin_logits", "mean", precompute=binned.steps)
@@ -123,10 +125,10 @@ def rkl_bins(student: ActionDistribution, teacher: Teacher, config: DistillConfi
     For a mean outside [-1, 1], all of P is in the outermost cell and the KL has no gradient; `binned.overshoot` with scale
     `bin_tail_std` pulls the mean back.
     """
-    mean, sigma = student.mean, _sigma(student, config)
+    mean, sigma = student.mean, student_sigma(student, config)
     kl = binned.neg_entropy(mean, sigma) - binned.expected(teacher, mean, sigma)
     kl = kl + binned.overshoot(mean, -1, 1, config.bin_tail_std)
-    return student.total(_soft_clip(kl), _bernoulli_reverse(student, teacher))
+    return student.total(soft_clip(kl), _bernoulli_reverse(student, teacher))
 
 
 @_register("fkl", "samples", "mean")
@@ -136,8 +138,8 @@ def fkl_samples(student: ActionDistribution, teacher: Teacher, config: DistillCo
     A Gaussian's likelihood depends only on the first two moments of q~, so this is the KL of the Gaussian with these moments.
     """
     mean, sigma = kernel_density.moments(teacher["samples"], config.kde_bandwidth)
-    kl = _gaussian_kl(student.mean - mean, sigma, _sigma(student, config))
-    return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
+    kl = _gaussian_kl(student.mean - mean, sigma, student_sigma(student, config))
+    return student.total(soft_clip(kl), bernoulli_forward(student, teacher))
 
 
 @_register("rkl", "samples", "mean")
@@ -148,15 +150,16 @@ def rkl_samples(student: ActionDistribution, teacher: Teacher, config: DistillCo
     """
     continuous = ~student.discrete
     dims = continuous.sum().clamp_min(1)
-    kl = kernel_density.reverse_kl(student.mean, _sigma(student, config), teacher["samples"], continuous, config.kde_bandwidth)
-    return dims * _soft_clip(kl / dims) + _discrete_sum(student, _bernoulli_reverse(student, teacher))
+    sigma = student_sigma(student, config)
+    kl = kernel_density.reverse_kl(student.mean, sigma, teacher["samples"], continuous, config.kde_bandwidth)
+    return dims * soft_clip(kl / dims) + discrete_sum(student, _bernoulli_reverse(student, teacher))
 
 
 @_register("fkl", "mean", "std")
 def fkl(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
     """KL(T || S) = sum_d log(sigma/s) + (s² + (mu - m)²) / (2 sigma²) - 1/2: covers all actions of the teacher."""
-    kl = _gaussian_kl(_gap(student, teacher), _teacher_sigma(student, teacher, config), _sigma(student, config))
-    return student.total(_soft_clip(kl), _bernoulli_forward(student, teacher))
+    kl = _gaussian_kl(_gap(student, teacher), teacher_sigma(student, teacher, config), student_sigma(student, config))
+    return student.total(soft_clip(kl), bernoulli_forward(student, teacher))
 
 
 @_register("rkl", "mean", "std")
@@ -165,8 +168,33 @@ def rkl(student: ActionDistribution, teacher: Teacher, config: DistillConfig) ->
 
     The direction of VLA-OPD (arXiv 2603.26666) and of RPD's `ppd`, in closed variant.
     """
-    kl = _gaussian_kl(_gap(student, teacher), _sigma(student, config), _teacher_sigma(student, teacher, config))
-    return student.total(_soft_clip(kl), _bernoulli_reverse(student, teacher))
+    kl = _gaussian_kl(_gap(student, teacher), student_sigma(student, config), teacher_sigma(student, teacher, config))
+    return student.total(soft_clip(kl), _bernoulli_reverse(student, teacher))
+
+
+@_register("neighborhood", "mean")
+def neighborhood(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """KL(S || N(m, c²)), c = `min_teacher_std`: a Gaussian of the width within which an action counts as the same solution.
+
+    The feasible-action neighborhood of FAN-PPO (arXiv 2604.01570), around the teacher's action instead of the policy's own. It
+    shapes the student's width, so sigma always has a gradient.
+    """
+    kl = _gaussian_kl(_gap(student, teacher), student.std, torch.full_like(student.std, config.min_teacher_std))
+    return student.total(soft_clip(kl), _bernoulli_reverse(student, teacher))
+
+
+@_register("direction", "mean")
+def direction(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """min(|m| / c, 1) (1 - cos(mu, m)), c = `STILL`: the direction of motion only.
+
+    The hint of VLAJS ("Jump-start reinforcement learning with vision-language-action regularization", 2026), over all
+    continuous dimensions. The student's length is free, and a teacher that stands still has no direction.
+    """
+    mean, target = (x.masked_fill(student.discrete, 0.0) for x in (student.mean, teacher["mean"]))
+    length, target_length = mean.norm(dim=-1).clamp_min(STILL), target.norm(dim=-1).clamp_min(STILL)
+    moving = (target.norm(dim=-1) / STILL).clamp_max(1.0)
+    loss = moving - (mean * target).sum(-1) / (length * target_length)
+    return loss + discrete_sum(student, bernoulli_forward(student, teacher))
 
 
 def bernoulli_entropy(p: Tensor) -> Tensor:
@@ -175,7 +203,7 @@ def bernoulli_entropy(p: Tensor) -> Tensor:
     return -p * p.clamp_min(tiny).log() - q * q.clamp_min(tiny).log()
 
 
-def _discrete_sum(student: ActionDistribution, discrete: Tensor) -> Tensor:
+def discrete_sum(student: ActionDistribution, discrete: Tensor) -> Tensor:
     """Sum over the discrete dimensions [N], for divergences that are joint over the continuous ones."""
     return discrete.masked_fill(~student.discrete, 0.0).sum(-1)
 
@@ -184,12 +212,13 @@ def _gap(student: ActionDistribution, teacher: Teacher) -> Tensor:
     return student.mean - teacher["mean"]
 
 
-def _sigma(student: ActionDistribution, config: DistillConfig) -> Tensor:
+def student_sigma(student: ActionDistribution, config: DistillConfig) -> Tensor:
+    """The student's standard deviation [N, A], without gradient if `detach_std`."""
     return student.std.detach() if config.detach_std else student.std
 
 
-def _teacher_sigma(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
-    # The teacher's std is undefined in discrete dimensions.
+def teacher_sigma(student: ActionDistribution, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """The teacher's standard deviation [N, A], at least `min_teacher_std`; 1 in discrete dimensions, where it has none."""
     return teacher["std"].masked_fill(student.discrete, 1.0).clamp_min(config.min_teacher_std)
 
 
@@ -208,8 +237,8 @@ def _cross_entropy(logits: Tensor, p: Tensor) -> Tensor:
     return F.softplus(logits) - p * logits
 
 
-def _bernoulli_forward(student: ActionDistribution, teacher: Teacher) -> Tensor:
-    """KL(T || S): the cross-entropy minus the teacher's entropy, so it is zero iff the distributions are equal."""
+def bernoulli_forward(student: ActionDistribution, teacher: Teacher) -> Tensor:
+    """KL(T || S) [N, A] of Bernoullis: the cross-entropy minus the teacher's entropy, so it is zero iff they are equal."""
     p = probability(teacher)
     return _cross_entropy(student.logits, p) - bernoulli_entropy(p)
 
@@ -222,6 +251,6 @@ def _bernoulli_reverse(student: ActionDistribution, teacher: Teacher) -> Tensor:
     return plus + minus
 
 
-def _soft_clip(nats: Tensor) -> Tensor:
+def soft_clip(nats: Tensor) -> Tensor:
     """Return x up to c, then c (1 + log(x / c)): continuously differentiable, monotone, nonzero gradient everywhere."""
     return torch.where(nats > SOFT_CLIP, SOFT_CLIP * (1 + (nats.clamp_min(SOFT_CLIP) / SOFT_CLIP).log()), nats)

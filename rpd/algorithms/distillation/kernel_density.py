@@ -37,9 +37,17 @@ def log_density(action: Tensor, samples: Tensor, continuous: Tensor, std: float)
 
 
 def reverse_kl(mean: Tensor, sigma: Tensor, samples: Tensor, continuous: Tensor, std: float) -> Tensor:
-    """Estimate KL(S || q~) = E[log pi_S(a) - log q~(a)] [N] from `DRAWS` actions a = mean + sigma eps, differentiably.
+    """Estimate KL(S || q~) = E[log pi_S(a) - log q~(a)] [N], see `log_ratio`.
 
-    Uses torch's global random generator. With S = 1 and the student equal to q~ the estimate is 0 for any noise.
+    With S = 1 and the student equal to q~ the estimate is 0 for any noise.
+    """
+    return log_ratio(mean, sigma, samples, continuous, std).mean(0)
+
+
+def log_ratio(mean: Tensor, sigma: Tensor, samples: Tensor, continuous: Tensor, std: float) -> Tensor:
+    """Log pi_S(a) - log q~(a) [DRAWS, N] of student actions a = mean + sigma eps, differentiably.
+
+    Uses torch's global random generator.
 
     Args:
         mean: [N, A].
@@ -51,7 +59,7 @@ def reverse_kl(mean: Tensor, sigma: Tensor, samples: Tensor, continuous: Tensor,
     half = torch.randn(DRAWS // 2, *mean.shape, dtype=mean.dtype, device=mean.device)
     noise = torch.cat([half, -half])
     log_student = (-0.5 * noise.square() - sigma.log() - 0.5 * LOG_2PI).masked_fill(~continuous, 0.0).sum(-1)
-    return (log_student - log_density(mean + sigma * noise, samples, continuous, std)).mean(0)
+    return log_student - log_density(mean + sigma * noise, samples, continuous, std)
 
 
 def moments(samples: Tensor, std: float) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from rpd.students.networks.distribution import ActionDistribution
 B = 255
 EDGES = torch.linspace(-1, 1, B + 1)
 GRIP = 0.8  # both open with this probability: the gripper adds nothing
-PRECOMPUTE = {name: variants[0].precompute for name, variants in DIVERGENCES.items() if variants[0].precompute is not None}
+PRECOMPUTE = {name: DIVERGENCES[name][0].precompute for name in ("fkl", "rkl")}
 
 
 def gaussian_bins(mean: float, std: float, edges: torch.Tensor = EDGES) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Divergences from a mean and a std against torch.distributions, and what every one of them must satisfy.
 
-Those from bins: test_bins.py; from samples: test_samples.py.
+Those from bins: test_binned.py; from samples: test_kernel_density.py; f-divergences, rank and gap have files of their own.
 """
 
 import math
@@ -22,8 +22,9 @@ from rpd.envs.errors import ConfigError
 from rpd.students.networks.distribution import ActionDistribution
 
 DISCRETE = torch.tensor([False, False, True])
+LOGIT = math.log(0.8 / 0.2)  # of the teacher's gripper
 CONFIG = DistillConfig(min_teacher_std=0.05, kde_bandwidth=0.05, bin_tail_std=0.05, detach_std=False)
-VARIANTS = {n: variant for n, variants in DIVERGENCES.items() for variant in variants if variant.needs <= {"mean", "std"}}
+VARIANTS = {n: v for n in ("mse", "l1", "huber", "nll", "fkl", "rkl") for v in DIVERGENCES[n] if v.needs <= {"mean", "std"}}
 ALL = sorted(VARIANTS)
 PROPER = sorted(set(ALL) - {"nll"})  # nll is a likelihood: smallest, but not zero, where equal
 
@@ -162,6 +163,40 @@ def test_reverse_gripper_is_bounded_by_the_floor() -> None:
     assert d.item() == pytest.approx(-math.log(MIN_PROB), rel=1e-4)
 
 
+def test_neighborhood_is_the_reverse_kl_to_a_gaussian_of_fixed_width() -> None:
+    # KL(N(0.3, 0.5²) || N(0.1, 0.05²)) grows softly above 10 nats; the same width and place: 0
+    (variant,) = DIVERGENCES["neighborhood"]
+    s = student(mean=(0.1, 0.5), std=(0.05, 0.05), logit=math.log(4))
+    gap = 0.5 * (0.1 / 0.05) ** 2
+    d = variant.fn(s, teacher(), CONFIG.model_copy(update={"detach_std": True}))
+    assert d.item() == pytest.approx(gap, rel=1e-5)
+    d.sum().backward()
+    assert s.log_std.grad[:2].abs().max() < 1e-5  # the right width
+    wide = student(mean=(0.1, 0.4), std=(0.1, 0.05), logit=math.log(4))
+    d = variant.fn(wide, teacher(), CONFIG.model_copy(update={"detach_std": True}))
+    assert d.item() == pytest.approx(math.log(0.5) + 4 / 2 - 0.5, rel=1e-5)
+    d.sum().backward()
+    assert wide.log_std.grad[0] > 0  # narrower, although detach_std is set
+
+
+def test_direction_by_hand() -> None:
+    (variant,) = DIVERGENCES["direction"]
+
+    def at(mean, target, p=0.8, logit=LOGIT) -> float:
+        return variant.fn(student(mean=mean, logit=logit), teacher(mean=target, p=p), CONFIG).item()
+
+    assert at((0.3, 0.3), (0.1, 0.1)) == pytest.approx(0, abs=1e-6)  # any length
+    assert at((0.3, 0.0), (0.3, 0.3)) == pytest.approx(1 - math.sqrt(0.5), rel=1e-5)
+    assert at((0.3, 0.0), (-0.1, 0.0)) == pytest.approx(2, rel=1e-5)
+    assert at((0.3, 0.0), (0.0, 0.0)) == pytest.approx(0, abs=1e-6)  # the teacher stands still
+    assert at((0.3, 0.0), (-0.025, 0.0)) == pytest.approx(1, rel=1e-5)  # half as fast as counts in full
+    assert at((0.3, 0.3), (0.1, 0.1), logit=0.7) == pytest.approx(gripper_kl(0.8, 0.7), rel=1e-4)
+    still = student(mean=(0.0, 0.0))
+    variant.fn(still, teacher(mean=(0.2, -0.2)), CONFIG).sum().backward()
+    gx, gy = still.raw.grad[0, :2].tolist()
+    assert gx < -1 and gy > 1  # a student at rest starts moving
+
+
 def test_rows_are_independent() -> None:
     two = {k: torch.cat([v, v + 0.1]) for k, v in teacher().items()}
     for name in ALL:
@@ -193,7 +228,7 @@ def test_own_divergence_is_an_option(tmp_path, monkeypatch, capsys) -> None:
         with pytest.raises(SystemExit):
             main([*words, "--help"])
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        assert "rkl, hellinger, opd; default: nll" in text
+        assert "gap, hellinger, opd; default: nll" in text
     finally:
         DIVERGENCES.pop("hellinger", None)
         sys.modules.pop("mine", None)

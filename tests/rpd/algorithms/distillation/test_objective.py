@@ -49,12 +49,14 @@ def test_refuses_a_divergence_that_the_teacher_cannot_serve() -> None:
         objective({"mean"}, divergence="rkl")
     assert str(e.value) == (
         "divergence rkl needs the teacher's bin_logits or samples or std, but teacher x provides only mean; "
-        "use huber or l1 or mse or nll"
+        "use direction or huber or l1 or mse or neighborhood or nll"
     )
 
 
 def test_refuses_samples_that_the_teacher_does_not_give() -> None:
-    with pytest.raises(ConfigError, match=r"nearest needs the teacher's samples, but .* only mean, std; use fkl or huber or"):
+    with pytest.raises(
+        ConfigError, match=r"nearest needs the teacher's samples, .* only mean, std; use chi2 or direction or fkl"
+    ):
         objective({"mean", "std"}, divergence="nearest")
 
 
