@@ -21,7 +21,8 @@ class TabletopOptions(BaseModel):
     owners: ClassVar[str] = "tabletop"
 
     domain_randomization: tuple[str, ...] = ()
-    """Domain randomization per episode, tabletop: any of friction, mass, camera, colors, delay; or all."""
+    """Domain randomization per episode, tabletop: any of friction, mass, colors, delay, age, noise, gains,
+    limits, camera, exposure; real: what differs on a real arm, the last seven; all. See docs/domain-randomization.md."""
     limits: str = PUBLISHED
     """Limits of the arm, tabletop. published (default): the manufacturer's limits of velocity, acceleration and speed of the
     tool, the tool above the table and at most 60 degrees from straight down, and contacts of all links; none: an ideal arm,

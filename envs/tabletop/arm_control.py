@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from mjbatch import Batch
 
@@ -11,6 +13,7 @@ from rpd.envs.control.ee_delta import aim, servo_goals
 from rpd.envs.control.kinematics import Array
 from rpd.envs.robots import Robot
 from rpd.envs.simulator_options import IDEAL, TabletopOptions
+from rpd.envs.tabletop.domain_randomization import chosen
 from rpd.envs.tabletop.mjcf import CONTROL_PERIOD, World
 from rpd.envs.tabletop.observations import Readings
 
@@ -26,8 +29,9 @@ class ArmControl:
     def __init__(
         self, robot: Robot, world: World, batch: Batch, now: Readings, limits: ArmLimits, options: TabletopOptions
     ) -> None:
-        """Bind to the simulations of `batch`; of `options`, the limits and the costs are read."""
+        """Bind to the simulations of `batch`; of `options`, the limits, their randomization and the costs are read."""
         self._costs = options
+        self._scaled = "limits" in chosen(options.domain_randomization, options.limits)
         finger_speed = np.inf if options.limits == IDEAL else robot.gripper.speed
         self.goals = batch.bind("ctrl")
         """[N, n + 2] servo goals: joints, rad, and fingers, m."""
@@ -60,11 +64,17 @@ class ArmControl:
             state[name][ids] = 0
 
     def move(self, state: dict[str, np.ndarray], command: Array) -> Array:
-        """Move the target poses and set the servo goals by commands [N, 7]; returns the cost [N] of the motion."""
+        """Move the target poses and set the servo goals by commands [N, 7]; returns the cost [N] of the motion.
+
+        `state` has the arrays of `arrays` and the conditions ``limits`` and ``gains`` of `domain_randomization.draw`.
+        """
         s, robot, n = state, self._robot, len(self._arm)
         pose = self._now.tcp, kinematics.mat_to_quat(self._now.hand())
         way, turn = command[:, :3] * robot.max_delta_pos, command[:, 3:6] * robot.max_delta_rot
         target, limits = (s["target_pos"], s["target_quat"]), self._limits
+        if self._scaled:
+            factor = s["limits"][:, None]
+            limits = replace(limits, velocity=limits.velocity * factor, acceleration=limits.acceleration * factor)
         s["target_pos"], s["target_quat"], error = aim(robot, limits, self._tool, target, way, turn, pose, CONTROL_PERIOD)
         self._batch.jac(self._jacp, self._jacr, np.ascontiguousarray(pose[0]), self._tcp_body)
         jacobian = self._jacp[:, :, self._dofs], self._jacr[:, :, self._dofs]
@@ -74,7 +84,7 @@ class ArmControl:
         limited = joint_limiter.limit(wanted, before, s["command_velocity"], limits, CONTROL_PERIOD)
         change = limited.velocity - s["command_velocity"]
         moved = joint_limiter.moved(before, limited.velocity, limits, CONTROL_PERIOD)
-        cost = self._cost(s, command, change, (wanted, moved, before))
+        cost = self._cost(s, command, change, limits, (wanted, moved, before))
         s["command_velocity"], s["command_change"], s["command"] = limited.velocity, change, command
         self.goals[:, :n] = moved
         changed = limited.joint | limited.speed | limited.acceleration
@@ -87,16 +97,24 @@ class ArmControl:
             s["target_quat"][late] = kinematics.quat_mul(turned, pose[1][late])
         opening = np.where(command[:, 6:7] > 0, robot.opening / 2, 0.0)
         fingers = self.goals[:, n:]
-        self.goals[:, n:] = fingers + np.clip(opening - fingers, -self.finger_step, self.finger_step)
+        step = self.finger_step * s["gains"][:, 2:]
+        self.goals[:, n:] = fingers + np.clip(opening - fingers, -step, step)
         return cost
 
-    def _cost(self, state: dict[str, np.ndarray], command: Array, change: Array, motion: tuple[Array, Array, Array]) -> Array:
+    def _cost(
+        self,
+        state: dict[str, np.ndarray],
+        command: Array,
+        change: Array,
+        limits: ArmLimits,
+        motion: tuple[Array, Array, Array],
+    ) -> Array:
         """Cost [N] of commands [N, 7], changes [N, n] of the joints' velocities, rad/s, and `motion`: see `withheld`."""
         cost, costs = np.zeros(len(command)), self._costs
         if costs.action_rate_cost:
             cost += costs.action_rate_cost * smoothness.action_rate(command, state["command"])
         if costs.jerk_cost:
-            cost += costs.jerk_cost * smoothness.jerk(change, state["command_change"], self._limits, CONTROL_PERIOD)
+            cost += costs.jerk_cost * smoothness.jerk(change, state["command_change"], limits, CONTROL_PERIOD)
         if costs.limit_cost:
             cost += costs.limit_cost * smoothness.withheld(*motion)
         return cost

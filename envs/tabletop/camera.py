@@ -91,13 +91,16 @@ class Renderer:
         self._pose = np.full((n, 12), np.nan)  # camera poses of the cached background
         self._background = np.zeros((n, size * size), dtype=np.uint16)
 
-    def render(self, position: np.ndarray, rotation: np.ndarray, colors: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    def render(
+        self, position: np.ndarray, rotation: np.ndarray, colors: np.ndarray, exposure: np.ndarray, ids: np.ndarray
+    ) -> np.ndarray:
         """Render some environments.
 
         Args:
             position: [N, 3] camera positions in the base frame.
             rotation: [N, 3, 3] camera rotations (columns right, down, forward).
             colors: [N, G, 3] float32 color of every geom in [0, 1].
+            exposure: [N, 3] factors of red, green and blue; 1: none is changed.
             ids: [K] sorted environment indices.
 
         Returns:
@@ -114,7 +117,7 @@ class Renderer:
                 rows = np.sort(group)
                 index = covered[rows, : counts[rows].max()]
                 codes[rows[:, None], index] = self._cast(position[rows], rotation[rows], index, ids[rows], _EVERYTHING)
-        return _colorize(codes, colors[ids]).reshape(len(ids), self.size, self.size, 3)
+        return _colorize(codes, colors[ids], exposure[ids]).reshape(len(ids), self.size, self.size, 3)
 
     def _refresh_background(self, position: np.ndarray, rotation: np.ndarray, ids: np.ndarray) -> None:
         """Cast static geoms for cameras that have moved."""
@@ -174,12 +177,13 @@ class Renderer:
         return ((geom[ids] + 1) * LEVELS + (light * (LEVELS - 1))).astype(np.uint16)
 
 
-def _colorize(codes: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Map codes [K, P] to pixels [K, P, 3] uint8; colors [K, G, 3]."""
+def _colorize(codes: np.ndarray, colors: np.ndarray, exposure: np.ndarray) -> np.ndarray:
+    """Map codes [K, P] to pixels [K, P, 3] uint8; colors [K, G, 3], exposure [K, 3]."""
     k, geoms = colors.shape[:2]
     brightness = np.arange(LEVELS, dtype=np.float32) / (LEVELS - 1) * 255
     table = np.zeros((k, geoms + 1, LEVELS, 4), np.uint8)
-    table[:, 0, :, :3] = SKY * 255
-    table[:, 1:, :, :3] = colors[:, :, None] * brightness[:, None]
+    factors = exposure.astype(np.float32)[:, None]
+    table[:, 0, :, :3] = np.minimum(SKY * 255 * factors, 255)
+    table[:, 1:, :, :3] = np.minimum((colors * factors)[:, :, None] * brightness[:, None], 255)
     words = table.reshape(k, -1, 4).view(np.uint32)[..., 0]  # one look-up per pixel instead of three
     return np.take_along_axis(words, codes.astype(np.intp), axis=1)[..., None].view(np.uint8)[..., :3]

@@ -24,8 +24,10 @@ from rpd.envs.tabletop import domain_randomization, episode_start
 from rpd.envs.tabletop.arm_control import ArmControl
 from rpd.envs.tabletop.camera import Camera, Renderer
 from rpd.envs.tabletop.camera_poses import cameras, people_camera
+from rpd.envs.tabletop.conditions import Conditions
 from rpd.envs.tabletop.mjcf import SUBSTEPS, TIMESTEP, build
 from rpd.envs.tabletop.observations import Readings
+from rpd.envs.tabletop.sensing import Sensing
 from rpd.envs.tabletop.tasks import COLORS, TASKS
 from rpd.envs.vector_env import Step
 
@@ -45,18 +47,16 @@ class TabletopEnv(ArrayEnv):
         self.num_envs, self.device = config.num_envs, device
         self.task = TASKS[task.split("/", 1)[1]]
         self.robot = ROBOTS[config.robot or "panda"]
-        self._randomize = domain_randomization.chosen(config.domain_randomization)
         limits = limits_of(config.limits, self.robot)
         self._world = build(self.task, self.robot, contacts=config.limits != IDEAL)
         model = self._world.model
         threads = min(num_threads or os.cpu_count() or 1, self.num_envs)
         self._batch = Batch(model, self.num_envs, num_threads=threads, forward=True)
+        randomized = domain_randomization.chosen(config.domain_randomization, config.limits)
+        self._conditions = Conditions(self._batch, self._world, randomized)
         self._now = Readings(self._batch, self._world, self.robot)
         self._control = ArmControl(self.robot, self._world, self._batch, self._now, limits, config)
         self._physics = self._batch.bind("state")
-        self._friction = self._batch.expand("geom_friction") if "friction" in self._randomize else None
-        self._mass = self._batch.expand("body_mass") if "mass" in self._randomize else None
-        self._inertia = self._batch.expand("body_inertia") if "mass" in self._randomize else None
         self._config = config
         size = config.image_size or DEFAULT_IMAGE_SIZE
         views = cameras(self.robot)
@@ -69,9 +69,10 @@ class TabletopEnv(ArrayEnv):
             if not (name in observed and view_size == size)
         }
         self._people: dict[int, Renderer] = {}
+        self.spec = self._make_spec(task, config, size)
+        self._sensing = Sensing(randomized, self.spec.state_names, dict.fromkeys(self._renderers, size))
         self._state = self._initial_state()
         self._instructions: list[str] = []
-        self.spec = self._make_spec(task, config, size)
 
     def _initial_state(self) -> dict[str, np.ndarray]:
         """State beyond the simulation's own, by name; saved by `state_dict`."""
@@ -79,14 +80,12 @@ class TabletopEnv(ArrayEnv):
         return {
             **episode_arrays(n),
             **self._control.arrays(),
+            **self._conditions.arrays(),
+            **self._sensing.arrays(n),
             "violated": np.zeros(n, dtype=bool),  # in this episode
             "pending": np.zeros((n, self.robot.delay + domain_randomization.MAX_DELAY, 7)),  # commands not yet applied
-            "delay": np.zeros(n, dtype=np.int64),  # in addition to the robot's own
             "colors": np.tile(self._world.model.geom_rgba[:, :3].astype(np.float32), (n, 1, 1)),
-            "camera": np.zeros((n, 6)),  # displacement of the camera: position, rotation vector
             "names": np.zeros((n, 3), dtype=np.int64),  # phrase, object color, target color
-            "friction": np.ones(n),
-            "mass": np.ones(n),
         }
 
     def _make_spec(self, task: str, config: EnvConfig, size: int) -> EnvSpec:
@@ -129,9 +128,7 @@ class TabletopEnv(ArrayEnv):
         start, arm = drawn.placement, drawn.joints
         s["names"][ids] = drawn.names
         self._paint(ids, seeds)
-        for name, values in domain_randomization.draw(seeds, self._randomize).items():
-            s[name][ids] = values
-        self._apply_domain(ids)
+        self._conditions.draw(s, ids, seeds)
 
         self._batch.reset(ids=ids)
         now.qpos[ids[:, None], world.arm] = arm
@@ -153,9 +150,10 @@ class TabletopEnv(ArrayEnv):
     def step(self, action: Tensor) -> Step:
         """See `VectorEnv.step`."""
         command = finite_action(action)
-        before = self._now.tcp.copy()
+        self._sensing.step(self._state)
+        before, held = self._now.tcp.copy(), self._control.goals.copy()
         cost = self._control.move(self._state, self._delayed(command))
-        self._batch.step(nstep=SUBSTEPS)
+        self._advance(held)
         finite = self._now.finite()
         if not finite.all():
             raise NonFiniteError(
@@ -172,13 +170,29 @@ class TabletopEnv(ArrayEnv):
         return self._step(reward - cost, terminated, terminated)
 
     def _delayed(self, command: np.ndarray) -> np.ndarray:
-        """Append a command to the delay line and return the command that is due."""
-        if not self.robot.delay and "delay" not in self._randomize:
+        """Append a command to the delay line and return the command that is due in this control step."""
+        if not self.robot.delay and "delay" not in self._conditions.names:
             return command
         s = self._state
         line = np.concatenate([command[:, None], s["pending"]], axis=1)  # newest first
         s["pending"] = line[:, :-1].copy()
-        return line[np.arange(self.num_envs), self.robot.delay + s["delay"]]
+        return line[np.arange(self.num_envs), self.robot.delay + s["delay"] // SUBSTEPS]
+
+    def _advance(self, held: np.ndarray) -> None:
+        """Simulate a control step; the servos keep the goals `held` [N, n + 2] until the command is due within it."""
+        if "delay" not in self._conditions.names:
+            self._batch.step(nstep=SUBSTEPS)
+            return
+        late, goals = self._state["delay"] % SUBSTEPS, self._control.goals
+        new = goals.copy()
+        goals[:] = np.where(late[:, None] > 0, held, new)
+        groups = [(ticks, np.flatnonzero(late == ticks)) for ticks in np.unique(late).tolist()]
+        for ticks, ids in groups:
+            if ticks:
+                self._batch.step(ids=ids, nstep=ticks)
+        goals[:] = new
+        for ticks, ids in groups:
+            self._batch.step(ids=ids, nstep=SUBSTEPS - ticks)
 
     def _arm_measures(self, ids: np.ndarray) -> dict[str, Tensor]:
         """See `ArrayEnv`; an ideal arm touches nothing and has no limits."""
@@ -195,14 +209,15 @@ class TabletopEnv(ArrayEnv):
         scene = self._config.obs_mode == "state"
         late = self._state["pending"][ids, : self.robot.delay]
         obs = self._now.observe(ids, self._state["target_pos"][ids], late, scene=scene, goal=self.task.aerial)
+        obs["state"] = torch.from_numpy(self._sensing.state(obs["state"].numpy(), self._state, ids))
         for key, renderer in self._renderers.items():
-            obs[key] = torch.from_numpy(self._picture(renderer, ids))
+            obs[key] = torch.from_numpy(self._sensing.image(key, self._picture(renderer, ids), self._state, ids))
         return TensorDict(obs, batch_size=[len(ids)]).to(self.device)
 
     def _picture(self, renderer: Renderer, ids: np.ndarray) -> np.ndarray:
         """Images of one camera in the environments `ids`: uint8 [K, size, size, 3]."""
         position, rotation = self._camera_pose(renderer.camera)
-        return renderer.render(position, rotation, self._state["colors"], ids)
+        return renderer.render(position, rotation, self._state["colors"], self._state["exposure"], ids)
 
     def _camera_pose(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         """Camera positions [N, 3] and rotations [N, 3, 3] in the base frame."""
@@ -228,7 +243,7 @@ class TabletopEnv(ArrayEnv):
         pictures = self._picture(self._people[size], ids)
         return torch.from_numpy(pictures if envs is None else pictures[np.searchsorted(ids, envs)])
 
-    # Domain randomization -----------------------------------------------------------------------------------------
+    # Colors -------------------------------------------------------------------------------------------------------
 
     def _paint(self, ids: np.ndarray, seeds: np.ndarray) -> None:
         """Color the objects as in the instruction, and perturb all colors if randomized."""
@@ -237,20 +252,9 @@ class TabletopEnv(ArrayEnv):
         colors[:, world.object_geoms] = _PALETTE[s["names"][ids, 1]][:, None]
         if self.task.marker == "cube":
             colors[:, world.target_geoms] = _PALETTE[s["names"][ids, 2]][:, None]
-        if "colors" in self._randomize:
+        if "colors" in self._conditions.names:
             colors = domain_randomization.shift_colors(colors, np.concatenate([world.object_geoms, world.target_geoms]), seeds)
         s["colors"][ids] = colors
-
-    def _apply_domain(self, ids: np.ndarray) -> None:
-        """Write friction and mass factors into the models of the environments `ids`."""
-        model = self._world.model
-        if self._friction is not None:
-            self._friction[ids] = model.geom_friction * self._state["friction"][ids, None, None]
-        if self._mass is not None and self._inertia is not None and self.task.has_object:
-            body, factor = model.body("object").id, self._state["mass"][ids]
-            self._mass[ids, body] = model.body_mass[body] * factor
-            self._inertia[ids, body] = model.body_inertia[body] * factor[:, None]
-            self._batch.set_const(ids=ids)  # recomputes what MuJoCo derives from masses, such as contact stiffness
 
     # Saving -------------------------------------------------------------------------------------------------------
 
@@ -261,7 +265,7 @@ class TabletopEnv(ArrayEnv):
     def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
         """See `VectorEnv.load_state_dict`."""
         self._restore(state)
-        self._apply_domain(np.arange(self.num_envs))
+        self._conditions.apply(self._state, np.arange(self.num_envs))
         self._physics[:] = state["physics"].numpy()
         self._batch.forward()  # recomputes poses and contacts
         self._instructions = []

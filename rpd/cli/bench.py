@@ -14,16 +14,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from rpd.bench.clock import clock, cpu_seconds, load_average
+from rpd.bench.clock import clock, load_average
 from rpd.bench.result import Benchmark, Column, spread, spread_columns
 from rpd.cli.options.bench import BenchOptions
 from rpd.config.loader import configure
 from rpd.config.schema import RunConfig
 from rpd.core.device import resolve_device
-from rpd.envs import registry as envs
 from rpd.envs.config import EnvConfig
 from rpd.envs.errors import ConfigError
-from rpd.envs.vector_env import VectorEnv
 from rpd.reporting.tables import show
 from rpd.runs.provenance import environment_info
 from rpd.students.io.outputs import claimed, claimed_unused
@@ -45,6 +43,8 @@ def main(options: BenchOptions) -> int:
     command = _command(options)
     if options.what != "diffusion":
         options = options.model_copy(update={"task": options.task or TASK})
+    if options.domain_randomization and options.what != "env":
+        raise ConfigError(f"--domain-randomization does not apply to rpd bench {options.what}: leave it out")
     if options.policy is not None and options.what not in ("export", "deploy", "simtosim", "diffusion"):
         raise ConfigError(f"rpd bench {options.what} measures no policy: leave out '{options.policy}'")
     benches: dict[str, Callable[[BenchOptions], Benchmark]] = {
@@ -77,30 +77,14 @@ def _command(options: BenchOptions) -> str:
 
 
 def _env(options: BenchOptions) -> Benchmark:
-    if options.task.startswith("libero/"):
+    if options.task.startswith("libero/") and not options.domain_randomization:
         return _libero(options)
-    columns = (Column("what"), *spread_columns("", ",.0f"), Column("per CPU second", ",.0f"))
-    found = Benchmark(f"{options.task}, {options.num_envs} environments", columns)
-    size = options.image_size or 64
-    for label, config in (
-        ("control steps/s, state", EnvConfig(num_envs=options.num_envs)),
-        (
-            f"images/s, {size} x {size}, stepping included",
-            EnvConfig(num_envs=options.num_envs, obs_mode="rgb", image_size=size),
-        ),
-    ):
-        env = envs.make(options.task, config, resolve_device(options.device), options.num_threads)
-        env.reset(0)
-        steps = _stepper(env, 30 if config.obs_mode == "state" else 5)
-        count, began = steps(), cpu_seconds()
-        rates = _rates(steps, options.rounds, env.device)
-        ended = cpu_seconds()
-        spent = None if began is None or ended is None else count * (options.rounds + 1) / (ended - began)
-        found.rows.append((label, *spread(rates), spent))
-        env.close()
-        if env.spec.course:  # navigation has no images
-            break
-    return found
+    from rpd.bench.environment import measure
+
+    return measure(
+        options.task, EnvConfig(num_envs=options.num_envs), options.domain_randomization, options.image_size or 64,
+        options.rounds, resolve_device(options.device), options.num_threads,
+    )  # fmt: skip
 
 
 def _libero(options: BenchOptions) -> Benchmark:
@@ -301,28 +285,3 @@ def _octo(options: BenchOptions) -> Benchmark:
         drawn = None if rate is None else rate * options.samples
         found.rows.append((row.what, row.seconds, row.cpu_seconds, rate, drawn, row.peak_mb))
     return found
-
-
-def _stepper(env: VectorEnv, count: int) -> Callable[[], int]:
-    """Take `count` random control steps; returns how many that is over all environments."""
-    generator = torch.Generator(env.device).manual_seed(0)
-    action = torch.zeros(env.num_envs, env.spec.action.dim, device=env.device)
-
-    def steps() -> int:
-        for _ in range(count):
-            env.step(action.uniform_(-1, 1, generator=generator))
-        return count * env.num_envs
-
-    return steps
-
-
-def _rates(work: Callable[[], int], rounds: int, device: torch.device) -> list[float]:
-    """Units of work per second, per round, after one round of warming up."""
-    now = clock(device)
-    work()
-    rates = []
-    for _ in range(rounds):
-        began = now()
-        count = work()
-        rates.append(count / (now() - began))
-    return rates

@@ -48,6 +48,8 @@ class BenchOptions(BaseModel):
     """Environments stepped in parallel; ranks: on each rank (weak scaling)."""
     ranks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2)
     """ranks: numbers of processes to compare; each has a core of its own if there are as many."""
+    domain_randomization: tuple[str, ...] = ()
+    """env: measure the environment with these conditions too, by turns with none; see docs/domain-randomization.md."""
     image_size: int | None = Field(None, ge=8, le=1024)
     """Height and width of an image, pixels; default: 64, and 224 for serve."""
     obs_mode: Literal["state", "rgb"] = "state"

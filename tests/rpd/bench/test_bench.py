@@ -32,6 +32,17 @@ def test_env(capsys, tmp_path):
     found = json.loads(file.read_text())
     assert found["command"] == f"rpd bench env {' '.join(args)}" and found["columns"][:2] == ["what", "min"]
     assert found["rows"][0][0] == "control steps/s, state" and f"{found['rows'][0][1]:,.0f}" in out
+    assert len(found["rows"]) == 2 and not found["notes"]
+
+
+def test_env_with_randomization_by_turns(capsys, tmp_path):
+    args = ["--task", "tabletop/Reach", "--num-envs", "4", "--image-size", "8", "--rounds", "2", "--num-threads", "1"]
+    assert main(["bench", "env", *args, "--domain-randomization", "real", "mass"]) == 0
+    assert "times as fast with real mass (median of 2 rounds by turns)" in capsys.readouterr().out
+    (file,) = tmp_path.glob("runs/bench-env-*/bench.json")
+    rows = [row[0] for row in json.loads(file.read_text())["rows"]]
+    assert len(rows) == 4 and rows[1] == "control steps/s, state, real mass"
+    assert main(["bench", "serve", "--domain-randomization", "real"]) == 2
 
 
 def test_serve(capsys):
