@@ -27,7 +27,7 @@ from rpd.policies.loading import load_policy
 LOG = logging.getLogger(__name__)
 
 CASES = ((20.0, 0.0), (100.0, 0.0), (20.0, 0.02), (20.0, 0.05), (20.0, 0.1))
-"""Command rates, Hz, and artificial delays of the policy's answers, s; simulated time has no delays."""
+"""Command rates, Hz, and artificial delays of the policy's answers, s."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def measure(policy: str, episodes: int, stepped: bool = False, seed: int = 3_000
     Args:
         policy: a trained policy, of any robot of the tabletop simulation.
         episodes: episodes per row, on the seeds seed, seed + 1, ...
-        stepped: in simulated time, at several rates; otherwise in real time, at several rates and delays.
+        stepped: in simulated time instead of real time.
         seed: seed of the first episode.
     """
     robot = wanted_spec(policy, None, "panda").embodiment.name
@@ -55,8 +55,6 @@ def measure(policy: str, episodes: int, stepped: bool = False, seed: int = 3_000
     truth = evaluated(policy, robot, episodes, seed)
     yield Row("rpd eval", truth, None, [])
     for rate, delay in CASES:
-        if stepped and delay:
-            continue
         options = DeployConfig(policy=policy, robot="sim", episodes=episodes, seed=seed, rate=rate, stepped=stepped)
         yield compared(f"{rate:g} Hz, {1000 * delay:g} ms", deployed(options, config, delay), truth)
 

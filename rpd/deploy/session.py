@@ -19,6 +19,7 @@ from rpd.deploy.clock import Clock, RealClock, SteppedClock
 from rpd.deploy.config import RobotConfig
 from rpd.deploy.consent import confirm_motion
 from rpd.deploy.controller import check_actions
+from rpd.deploy.delayed_policy import DelayedPolicy
 from rpd.deploy.emergency import Emergency
 from rpd.deploy.loop import ControlLoop
 from rpd.deploy.observe import check_measured, offered
@@ -92,12 +93,16 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
         spec = offered(wanted, ROBOTS[config.kinematics], robot.spec.tracked, privileged=robot.spec.scene)
         if options.operator == "scripted":
             operator = Scripted(spec)
-        policy = _enter(stack, PolicyProcess(options.policy, spec, delay, options.cascade))
+        clock = SteppedClock(robot) if isinstance(robot, SimDriver) and robot.stepped else RealClock()
+        if delay and isinstance(clock, SteppedClock):
+            policy: PolicyProcess = DelayedPolicy(options.policy, spec, delay, options.cascade, clock, 1 / rate)
+        else:
+            policy = PolicyProcess(options.policy, spec, delay, options.cascade)
+        _enter(stack, policy)
         check_measured(policy.spec.state_names, Arm(ROBOTS[config.kinematics]), robot.spec.tracked)
         check_actions(policy.spec.action)
         if not isinstance(robot, SimDriver):  # SDK and connection are checked last
             robot.connect()
-        clock = SteppedClock(robot) if isinstance(robot, SimDriver) and robot.stepped else RealClock()
         cameras = _cameras(stack, spec, config, robot, clock)
         for note in placed_elsewhere(wanted, config):
             LOG.warning(note)

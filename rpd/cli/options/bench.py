@@ -73,7 +73,7 @@ class BenchOptions(BaseModel):
     """diffusion: episodes, on the same seeds for all samplers (default 200); deploy: episodes of the evaluation and of each
     rate and delay (default 100); simtosim: episodes of the evaluation and of each simulator (default 200)."""
     stepped: bool = False
-    """deploy: in simulated time, and without delays."""
+    """deploy: in simulated time."""
     robots: tuple[str, ...] = ()
     """simtosim: robot files of simulated robots, e.g. maniskill-panda."""
     commands: int = Field(10_000, ge=1)

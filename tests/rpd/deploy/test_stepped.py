@@ -13,11 +13,11 @@ from rpd.envs.errors import ConfigError
 from rpd.envs.rendering.vulkan import render_settings
 
 
-def run(tmp_path, robot, task, episodes, policy="scripted"):
+def run(tmp_path, robot, task, episodes, policy="scripted", delay=0.0):
     options = DeployConfig(
         policy=policy, robot=robot, task=task, episodes=episodes, stepped=True, estop_file=tmp_path / "ESTOP"
     )
-    return deploy(options, configs.load(robot), tmp_path / f"{robot}-{len(list(tmp_path.iterdir()))}.rpdlog")
+    return deploy(options, configs.load(robot), tmp_path / f"{robot}-{len(list(tmp_path.iterdir()))}.rpdlog", delay)
 
 
 def test_time_passes_only_while_the_loop_sleeps():
@@ -37,6 +37,14 @@ def test_stepped_episodes_are_never_late(tmp_path):
     outcomes = run(tmp_path, "sim", "tabletop/PickCube", 2)
     assert [o.success for o in outcomes] == [True, True]
     assert all(max(o.lateness) == 0 and o.overruns == 0 and max(o.delays) == 0 for o in outcomes)
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.05, 0.12])
+def test_answers_come_late_in_simulated_time(tmp_path, delay):
+    (outcome,) = run(tmp_path, "sim", "tabletop/Reach", 1, delay=delay)
+    ticks = delay if delay <= 0.025 else -(-delay // 0.05) * 0.05  # a tick waits for half a period; then the next tick counts
+    assert outcome.answered > 3 and outcome.delays == pytest.approx([ticks] * outcome.answered)
+    assert not outcome.fault
 
 
 @pytest.mark.maniskill
