@@ -6,7 +6,7 @@ from typing import Any
 
 from markdown_table import table
 
-from rpd.reporting.html import rate_text
+from rpd.reporting.text import rate_text
 
 ORDER = ("base", "from nothing", "fine-tuned base", "specialist", "generalist")
 HEADINGS = {"from nothing": "from scratch"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from markdown_table import table
 
-from rpd.reporting.html import paired_text
+from rpd.reporting.text import paired_text
 
 
 def samplers(benches: list[dict[str, Any]]) -> str:

@@ -28,7 +28,8 @@ from rpd.config.launch import LaunchConfig
 from rpd.core.statistics import steps_to
 from rpd.launch.job import Job
 from rpd.launch.pool import Pool
-from rpd.reporting.run_report import figure_svg
+from rpd.reporting.figure import svg
+from rpd.reporting.run_charts import success_charts
 from rpd.students.io.locks import LOCK
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -221,8 +222,10 @@ def readme() -> None:
         r["teacher"] = short(r["teacher"])
     curves = [r for r in results if r["algorithm"] != "dagger"]
     built_in = [r for r in curves if r["task"] in ("tabletop/PickCube", "tabletop/PushCube") and not r.get("distill")]
-    (ROOT / "docs" / "results.svg").write_text(figure_svg(built_in))
-    (ROOT / "docs" / "simulators.svg").write_text(figure_svg([r for r in curves if r["task"] in SIMULATOR_STEPS], cols=2))
+    (ROOT / "docs" / "results.svg").write_text(svg(success_charts(built_in)))
+    (ROOT / "docs" / "simulators.svg").write_text(
+        svg(success_charts([r for r in curves if r["task"] in SIMULATOR_STEPS]), cols=2)
+    )
     cells = grouped(results)
     (RESULTS / "README.md").write_text(f"{PAGE}\n{tables(cells)}\n")
     between(ROOT / "README.md", "results", digest(cells))
@@ -230,7 +233,7 @@ def readme() -> None:
         between(ROOT / "docs" / "generalist.md", path.stem, compass_tables.tables(json.loads(path.read_text())))
     benches = [json.loads(p.read_text()) for p in sorted((RESULTS / "diffusion").glob("*/bench.json"))]
     between(ROOT / "docs" / "diffusion.md", "samplers", diffusion_tables.samplers(benches))
-    (ROOT / "docs" / "samplers.svg").write_text(diffusion.draw(benches))
+    (ROOT / "docs" / "samplers.svg").write_text(svg(diffusion.sampler_charts(benches)))
 
 
 def between(path: Path, name: str, content: str) -> None:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from markupsafe import Markup
 
 from rpd.bench.result import Benchmark, Column
 from rpd.config.evaluation import EvalConfig
@@ -20,8 +19,10 @@ from rpd.envs.vector_env import VectorEnv
 from rpd.evaluation.environments import environments
 from rpd.evaluation.evaluate import EvalResult, compare, evaluate
 from rpd.policies.loading import load_policy
-from rpd.reporting import html as page
-from rpd.reporting.charts import Chart, Series, figure
+from rpd.reporting.charts import Chart, Series
+from rpd.reporting.figure import svg
+from rpd.reporting.page import json_details, render
+from rpd.reporting.text import paired_text
 from rpd.runs.provenance import environment_info
 from rpd.students.diffusion.actor import DiffusionActor
 from rpd.students.diffusion.config import DiffusionConfig
@@ -152,20 +153,27 @@ def tabulate(report: Comparison) -> Benchmark:
     details = {"policy": report.policy, "task": report.task, "compared_with": full.sampler, "methods": methods}
     found = Benchmark(title, columns, details=details)
     for m in report.methods:
-        difference = "" if m.paired is None else f"{100 * m.paired.diff:+.1f} {page.paired_text(vars(m.paired))}"
+        difference = "" if m.paired is None else f"{100 * m.paired.diff:+.1f} {paired_text(vars(m.paired))}"
         label = m.sampler + (f" → {len(m.chosen)}" if m.chosen and "auto" in m.sampler else "")
         rate = format_rate(m.result.successes, m.result.n)
         found.rows.append((label, rate, difference, m.evaluations, m.ms, m.worst_ms))
-    svg = draw([details])
-    body = page.section("Samplers", page.table([c.name for c in columns], found.cells)) + page.section("Success by cost", svg)
-    body += page.section("Details", page.json_details("Versions and machine", environment_info()))
-    written = page.document(report.task, Markup("samplers of <b>{}</b>").format(report.policy), body)
-    found.files = {"figure.svg": svg, "report.html": written}
+    charts = sampler_charts([details])
+    page = render(
+        "samplers.html",
+        title=report.task,
+        policy=report.policy,
+        columns=[c.name for c in columns],
+        rows=found.cells,
+        charts=charts,
+        details=[json_details("Versions and machine", environment_info())],
+        mark="",
+    )
+    found.files = {"figure.svg": svg(charts), "report.html": page}
     return found
 
 
-def draw(reports: list[dict[str, Any]]) -> Markup:
-    """Success over network evaluations per action, a chart per bench.json, as an SVG file."""
+def sampler_charts(reports: list[dict[str, Any]]) -> list[Chart]:
+    """Success over network evaluations per action, a chart per bench.json."""
     families: dict[str, int] = {}
     charts = []
     for report in reports:
@@ -175,11 +183,11 @@ def draw(reports: list[dict[str, Any]]) -> Markup:
             families.setdefault(family, len(families))
             points.setdefault(family, []).append((max(m["evaluations_per_action"], 1e-2), m["rate"]))
         lines = [
-            Series(family, [x for x, _ in sorted(found)], [y for _, y in sorted(found)], color=families[family])
+            Series(family, [x for x, _ in sorted(found)], [y for _, y in sorted(found)], index=families[family])
             for family, found in points.items()
         ]
         charts.append(Chart(report["task"], lines, x_label="network evaluations per action", percent=True, log_x=True))
-    return figure(charts, len(charts))
+    return charts
 
 
 def _family(sampler: str) -> str:

@@ -18,8 +18,8 @@ from rpd.evaluation.measure import Measurement, measure, policies_of, result_fol
 from rpd.evaluation.shards import check_options, measure_shards
 from rpd.evaluation.suite_evaluation import SuiteEvaluation, measure_suite
 from rpd.launch import choose
-from rpd.reporting.html import rate_text
 from rpd.reporting.tables import show
+from rpd.reporting.text import rate_text
 from rpd.runs.result_store import ResultStore, open_store
 
 

@@ -14,8 +14,8 @@ from rpd.cli.options.finetune import FinetuneOptions
 from rpd.config.vla_finetuning import CloneConfig
 from rpd.core.distributed import World
 from rpd.envs.errors import ConfigError
-from rpd.reporting.html import rate_text
 from rpd.reporting.tables import show
+from rpd.reporting.text import rate_text
 from rpd.reporting.vla_report import write_report
 from rpd.runs import checkpoint
 from rpd.runs.reader import read_json

@@ -14,9 +14,9 @@ from rpd.cli.options.generalist import GeneralistOptions
 from rpd.config.generalist import DistillRun
 from rpd.core.distributed import World
 from rpd.core.joining import rank_device
-from rpd.reporting.html import paired_text, rate_text
 from rpd.reporting.run_report import write
 from rpd.reporting.tables import compact, show
+from rpd.reporting.text import paired_text, rate_text
 from rpd.runs import checkpoint
 from rpd.runs.reader import read_json, runs_in
 from rpd.training import specialists

@@ -172,15 +172,14 @@ def export(args: list[str]) -> int:
 
 
 def report(args: list[str]) -> int:
-    """Write an HTML report of one or several runs."""
+    """Write a report of one or several runs, and figures and tables for a paper."""
     from rpd.cli.options.report import ReportOptions
     from rpd.config.parser import parse
 
     options = parse(ReportOptions, args, "rpd report")
-    from rpd.reporting.run_report import write
+    from rpd.cli import report as command
 
-    print(write(options.runs, options.out))
-    return 0
+    return command.main(options)
 
 
 def bench(args: list[str]) -> int:

@@ -16,8 +16,8 @@ from rpd.launch import choose
 from rpd.launch.base import Launcher
 from rpd.launch.pool import Pool
 from rpd.policies.identity import check_same, sources
-from rpd.reporting.html import rate_text
 from rpd.reporting.tables import compact, show
+from rpd.reporting.text import rate_text
 from rpd.runs.reader import read_json
 from rpd.runs.result_store import ResultStore, open_store
 from rpd.students.io.locks import LOCK, is_locked, locked

@@ -13,6 +13,14 @@ from rpd.students.identity import short
 
 MODES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger", "bc": "Cloned"}
 
+NOT_NAMED = {
+    *("task", "algorithm", "teacher", "base", "env.robot", "env.reward", "env.obs_mode"),  # parts of the label
+    *(f"env.{name}" for name in EPISODES),
+    *("seed", "device", "num_threads", "env.num_workers"),
+    *("eval_freq", "eval_episodes", "final_eval_episodes", "save_freq", "max_checkpoints"),
+}
+"""Options that do not distinguish methods by themselves."""
+
 
 def kind(summary: dict[str, Any]) -> str:
     """Name a kind of run: its algorithm, and whether it corrects a base."""
@@ -32,9 +40,27 @@ def labels(summaries: Sequence[dict[str, Any]]) -> list[str]:
     options = [k for k in EPISODES if len({s.get(k) for s in summaries}) > 1]
     return [
         s.get("label")
-        or " · ".join([kind(s), *(str(s[k]) for k in named if s.get(k)), *(f"{k} {s.get(k, 'default')}" for k in options)])
+        or " · ".join(
+            [
+                kind(s),
+                *(str(s[k]) for k in named if s.get(k)),
+                *(f"{k} {s.get(k, 'default')}" for k in options),
+                *_differing_options(s, summaries),
+            ]
+        )
         for s in summaries
     ]
+
+
+def _differing_options(summary: dict[str, Any], summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """Further options in which a run differs from others of its algorithm, task and robot, e.g. ``ppo.learning_rate 0.001``.
+
+    Runs of another algorithm, task or robot have other defaults, and their labels differ anyway.
+    """
+    alike = [s for s in summaries if all(s.get(k) == summary.get(k) for k in ("algorithm", "base", "task", "robot"))]
+    own, values = summary.get("options") or {}, [s.get("options") or {} for s in alike]
+    differing = [k for k in own if k not in NOT_NAMED and len({v[k] for v in values if k in v}) > 1]
+    return [f"{k} {own[k]}" for k in differing]
 
 
 def _told_apart(summary: dict[str, Any], role: str, summaries: Sequence[dict[str, Any]]) -> str | None:
@@ -76,7 +102,7 @@ def band(label: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]], 
     """
     filled = [(_strictly_ascending(np.asarray(x, float)), np.asarray(y, float)) for x, y in curves if len(x)]
     if not filled:
-        return Series(label, [], [], color=color)
+        return Series(label, [], [], index=color)
     grid = np.unique(np.concatenate([x for x, _ in filled]))
     grid = grid[(grid >= max(x[0] for x, _ in filled)) & (grid <= min(x[-1] for x, _ in filled))]
     values = np.stack([np.interp(grid, x, y) for x, y in filled])  # [seeds, X]

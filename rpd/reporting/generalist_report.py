@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from rpd.core.files import write_json, write_text
 from rpd.core.statistics import paired_difference, wilson
 from rpd.envs.errors import ConfigError
-from rpd.reporting import html as page
-from rpd.reporting.charts import Chart, Series, figure
+from rpd.reporting.charts import Chart, Series
 from rpd.reporting.curves import column
+from rpd.reporting.page import Card, Details, Video, json_details, render
 from rpd.reporting.report_file import mark
+from rpd.reporting.text import paired_text, rate_text
 from rpd.runs.paths import FILM, is_generalist_run
 from rpd.runs.reader import read_json, read_run
 from rpd.runs.tracker import read_metrics
@@ -74,28 +73,57 @@ def write(paths: Sequence[Path], out: Path) -> Path:
     Raises:
         ConfigError: no generalist run is complete, or a file is damaged.
     """
+    generalists, results, matrix = _read(paths)
+    configs = [Details(f"Configuration of {p.resolve().name}", (p / "config.yaml").read_text()) for p in generalists]
+    page = render(
+        "generalist.html",
+        title=", ".join(dict.fromkeys(task for task, _ in matrix.cells)),
+        names=list(results),
+        cards=_cards(matrix, results),
+        columns=matrix.columns,
+        rows=[(task.rsplit("/", 1)[-1], robot, cells) for (task, robot), cells in sorted(matrix.cells.items())],
+        means={who: matrix.mean(who) for who in matrix.columns},
+        videos=[Video(p / FILM, f"{p.resolve().name}: every robot at once; green: solved") for p in generalists],
+        charts=learning_charts(generalists),
+        stored=_stored(results),
+        details=[*configs, json_details("Machine", read_json(generalists[0] / "env.json"))],
+        mark=mark(paths, out),
+    )
+    write_text(out, page)
+    write_json(out.with_suffix(".json"), _numbers(matrix, results))
+    return out
+
+
+def rows_of(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the results of the same runs as `write`, flat: one row per task, robot and policy.
+
+    Raises:
+        ConfigError: see `write`.
+    """
+    matrix = _read(paths)[2]
+    rows = []
+    for (task, robot), cells in sorted(matrix.cells.items()):
+        for who in matrix.columns:
+            if cell := cells.get(who):
+                low, high = cell["interval"]
+                numbers = {key: value for key, value in cell.items() if key != "interval"}
+                rows.append({"task": task, "robot": robot, "method": who, **numbers, "low": low, "high": high})
+    return rows
+
+
+def _read(paths: Sequence[Path]) -> tuple[list[Path], dict[str, dict[str, Any]], Matrix]:
+    """Complete generalist runs, their results by name, and the matrix of all runs.
+
+    Raises:
+        ConfigError: none is complete.
+    """
     of_several = [p for p in paths if is_generalist_run(p)]
     complete = [(p, result) for p in of_several if (result := read_json(p / "result.json"))]
     generalists = [p for p, _ in complete]
     if not generalists:
         raise ConfigError(f"{', '.join(map(str, paths))}: not complete yet: continue with 'rpd generalist --resume RUN'")
     results = {p.resolve().name if len(generalists) > 1 else "generalist": result for p, result in complete}
-    matrix = _matrix(results, [read_run(p).summary for p in paths if p not in of_several])
-    body = page.card_row(_cards(matrix, results))
-    body += page.section("Success and time to success", _table(matrix))
-    films = [page.video(p / FILM, f"{p.resolve().name}: every robot at once; green: solved") for p in generalists]
-    body += page.section("Every robot", Markup('<div class="videos">{}</div>').format(page.EMPTY.join(films)))
-    body += page.section("Learning", _curves(generalists))
-    body += page.section("What was stored", _stored(results))
-    configs = [page.details(f"Configuration of {p.resolve().name}", (p / "config.yaml").read_text()) for p in generalists]
-    machine = page.json_details("Machine", read_json(generalists[0] / "env.json"))
-    body += page.section("Details", page.EMPTY.join([*configs, machine]))
-    tasks = list(dict.fromkeys(task for task, _ in matrix.cells))
-    plural = "s" if len(generalists) > 1 else ""
-    lead = Markup("{} robots and tasks; {} generalist{}").format(len(matrix.cells), len(generalists), plural)
-    write_text(out, page.document(", ".join(tasks), lead, body) + mark(paths, out))
-    write_json(out.with_suffix(".json"), _numbers(matrix, results))
-    return out
+    return generalists, results, _matrix(results, [read_run(p).summary for p in paths if p not in of_several])
 
 
 def _matrix(results: dict[str, dict[str, Any]], others: Sequence[dict[str, Any]]) -> Matrix:
@@ -130,74 +158,44 @@ def _difference(result: dict[str, Any]) -> dict[str, Any]:
     return vars(paired_difference([a for a, _ in pairs], [b for _, b in pairs]))
 
 
-def _cards(matrix: Matrix, results: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, bool]]:
+def _cards(matrix: Matrix, results: dict[str, dict[str, Any]]) -> list[Card]:
     cards = []
     base = matrix.mean(BASE)
     for who in matrix.columns:
         if mean := matrix.mean(who):
             times = f", {mean['rate'] / base['rate']:.1f} × the base" if base and base["rate"] and who != BASE else ""
             below = base is not None and mean["rate"] < base["rate"]
-            cards.append((who.capitalize(), f"{mean['rate']:.0%}", page.rate_text(mean) + times, who in results and not below))
+            cards.append(Card(who.capitalize(), f"{mean['rate']:.0%}", rate_text(mean) + times, who in results and not below))
         if who in results:
             paired = _difference(results[who])
-            note = f"points {page.paired_text(paired)}, paired by episode"
-            cards.append(("Over its specialists", f"{100 * paired['diff']:+.1f}", note, False))
+            note = f"points {paired_text(paired)}, paired by episode"
+            cards.append(Card("Over its specialists", f"{100 * paired['diff']:+.1f}", note))
         if held := matrix.mean(who, zero_shot=True):
-            cards.append(("Zero-shot", f"{held['rate']:.0%}", f"{page.rate_text(held)}, robots held out", False))
+            cards.append(Card("Zero-shot", f"{held['rate']:.0%}", f"{rate_text(held)}, robots held out"))
     return cards
 
 
-def _table(matrix: Matrix) -> Markup:
-    head = page.each("<th>{}</th>", ("task", "robot", *matrix.columns))
-    rows = []
-    for (task, robot), cells in sorted(matrix.cells.items()):
-        columns = page.each("<td>{}</td>", [_cell(cells.get(who), who) for who in matrix.columns])
-        rows.append(Markup('<td>{}</td><td class="name">{}</td>{}').format(task.rsplit("/", 1)[-1], robot, columns))
-    means = page.each("<td>{}</td>", [_cell(matrix.mean(who), who) for who in matrix.columns])
-    rows.append(Markup("<td><b>all</b></td><td></td>{}").format(means))
-    note = (
-        "k of n, 95 % Wilson interval; below, the mean time of the solved episodes and COMPASS's weighted travel time "
-        "(sum of those times over the success rate). The last row leaves zero-shot cells out."
-    )
-    return page.panel(page.rows_table(head, rows) + Markup("<div class=small>{}</div>").format(note))
-
-
-def _cell(result: dict[str, Any] | None, who: str) -> Markup:
-    if result is None:
-        return Markup("–")
-    kind = "teacher" if who in (BASE, TUNED, SCRATCH, SPECIALIST) else ""
-    seconds, weighted = result["travel_time"], result["weighted_travel_time"]
-    time = "" if seconds is None else f"{seconds:.1f} s · weighted {weighted:,.0f} s"
-    text = f"{100 * result['rate']:.0f} % · {page.rate_text(result)}"
-    note = " · ".join(part for part in ("zero-shot" if result.get("zero_shot") else "", time) if part)
-    cell = Markup('<span class="{}">{}</span>{}<div class=small>{}</div>')
-    return cell.format(kind, page.whisker(result), text, note)
-
-
-def _curves(runs: Sequence[Path]) -> Markup:
+def learning_charts(runs: Sequence[Path]) -> list[Chart]:
+    """Success and divergence after each stage of generalist runs."""
     charts = []
     for title, metric, percent in (
         ("Success over all robots, after each stage", "eval/success_once", True),
         ("Divergence from the specialists", "distill/divergence", False),
     ):
-        lines = [
-            Series(p.resolve().name, *column(read_metrics(p), metric), color=i)
-            for i, p in enumerate(runs)
-        ]  # fmt: skip
-        charts.append(Chart(title, [s for s in lines if len(s.x)], x_label="gradient steps", percent=percent))
-    drawn = [chart for chart in charts if not chart.empty]
-    return page.panel(figure(drawn, cols=2)) if drawn else page.EMPTY
+        lines = [Series(p.resolve().name, *column(read_metrics(p), metric), index=i) for i, p in enumerate(runs)]
+        charts.append(Chart(title, lines, x_label="gradient steps", percent=percent))
+    return [chart for chart in charts if chart.drawn]
 
 
-def _stored(results: dict[str, dict[str, Any]]) -> Markup:
-    rows = []
+def _stored(results: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
     for name, result in results.items():
         for i, stage in enumerate(result["data"]["stages"]):
             who = "specialists" if i == 0 else f"generalist, round {i}"
             size = f"{stage['bytes'] / stage['frames']:.0f}"
             solved = f"{stage['solved']}/{stage['episodes']}"
             rows.append((name, who, f"{stage['frames']:,}", size, f"{stage['bytes'] / 1e6:.1f} MB", solved))
-    return page.table(("run", "who played", "frames", "bytes per frame", "in all", "episodes solved"), rows)
+    return rows
 
 
 def _numbers(matrix: Matrix, results: dict[str, dict[str, Any]]) -> dict[str, Any]:

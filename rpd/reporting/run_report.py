@@ -6,48 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from rpd.core.files import write_text
-from rpd.reporting import html as page
-from rpd.reporting.charts import Chart, Series, figure, legend, line_chart, stacked_bar
-from rpd.reporting.curves import band, column, in_order, labels
+from rpd.reporting.curves import in_order, labels
+from rpd.reporting.page import Card, Details, Video, episodes, json_details, render
+from rpd.reporting.pooled import pooled
 from rpd.reporting.report_file import mark, place
+from rpd.reporting.run_charts import DIAGNOSTICS, LEARNING, metric_charts, times
+from rpd.reporting.text import count, duration, paired_text, rate_text
 from rpd.runs.paths import is_generalist_run
 from rpd.runs.reader import Run, read_json, read_run, runs_in
-
-TEACHER_COLOR = 5
-"""Gray: a teacher does not learn."""
-
-# title, metric, x axis, whether it is a fraction
-LEARNING = (
-    ("Success, deterministic policy", "eval/success_once", "step", True),
-    ("Success by teacher queries", "eval/success_once", "teacher/queries", True),
-    ("Success while collecting", "rollout/success", "step", True),
-    ("Return while collecting", "rollout/ep_return", "step", False),
-    ("Episode length", "rollout/ep_length", "step", False),
-    ("Distillation weight", "distill/weight", "step", False),
-)
-DIAGNOSTICS = (
-    ("Distillation gate, mean", "distill/gate", "step", True),
-    ("Divergence from the teacher", "distill/divergence", "step", False),
-    ("Behavior cloning loss", "bc/loss", "step", False),
-    ("Policy loss", "ppo/policy_loss", "step", False),
-    ("Value loss", "ppo/value_loss", "step", False),
-    ("Explained variance of the value", "ppo/explained_variance", "step", False),
-    ("KL(old || new) per update", "ppo/approx_kl", "step", False),
-    ("Clipped fraction", "ppo/clip_fraction", "step", False),
-    ("Standard deviation of the policy", "ppo/std", "step", False),
-    ("Entropy", "ppo/entropy", "step", False),
-    ("Environment steps per second", "time/fps", "step", False),
-)
-TIMES = (
-    ("environment", "time/env"),
-    ("teacher", "time/teacher"),
-    ("inference", "time/inference"),
-    ("update", "time/update"),
-    ("state estimator", "time/state_estimator"),
-)
 
 
 def write(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
@@ -70,211 +37,113 @@ def write(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
         from rpd.reporting.generalist_report import write as write_matrix
 
         return write_matrix(paths, out)
-    names = labels([r.summary for r in folders])
-    tasks = sorted({str(r.summary.get("task") or "unknown task") for r in folders})
-    title = ", ".join(tasks)
-    if len(folders) == 1:
-        run = Markup("{} run <b>{}</b>").format(names[0], folders[0].path.resolve().name)
-        lead = run + _of_teacher(folders[0].summary)
-        body = _cards(folders[0].summary)
-    else:
-        lead = Markup("{} runs: {}").format(len(folders), ", ".join(in_order(names)))
-        body = page.EMPTY
-    body += page.section("Results", page.panel(_table(folders, names)))
-    body += page.section("Episodes", _videos(folders) + _strips(folders))
-    body += page.section("Learning curves", _curves(LEARNING, folders, names))
-    body += page.section("Diagnostics", _curves(DIAGNOSTICS, folders, names))
-    body += page.section("Where the time goes", _times(folders, names))
-    body += page.section("Details", page.EMPTY.join(_details(r) for r in folders))
-    write_text(out, page.document(title, lead, body) + mark(paths, out))
+    write_text(out, _page(folders, mark(paths, out)))
     return out
+
+
+def _page(runs: Sequence[Run], mark: str) -> str:
+    summaries = [r.summary for r in runs]
+    names = labels(summaries)
+    alone = len(runs) == 1
+    run = {"method": names[0], "name": runs[0].path.resolve().name, "teacher": summaries[0].get("teacher")} if alone else None
+    pools = [] if alone else pooled(summaries)
+    return render(
+        "runs.html",
+        title=", ".join(sorted({str(s.get("task") or "unknown task") for s in summaries})),
+        run=run,
+        count=len(runs),
+        methods=in_order(names),
+        cards=_cards(summaries[0]) if alone else [],
+        pooled=[vars(row) for row in pools],
+        several_tasks=len({row.task for row in pools}) > 1,
+        rows=_rows(runs, names),
+        videos=_videos(runs),
+        strips=_strips(runs),
+        learning=metric_charts(LEARNING, runs, names),
+        diagnostics=metric_charts(DIAGNOSTICS, runs, names),
+        times=times(runs, names),
+        details=[part for r in runs for part in _details(r)],
+        mark=mark,
+    )
 
 
 def write_evaluation(folder: Path) -> Path:
     """Write report.html of one evaluation into the folder of its eval.json."""
     result = read_json(folder / "eval.json")
     cards = [
-        ("Success", f"{result['rate']:.0%}", page.rate_text(result), False),
-        ("Mean return", f"{result['mean_return']:.2f}", "undiscounted", False),
-        ("Mean length", f"{result['mean_length']:.0f}", "control steps", False),
-        *(
-            [("Solved in", f"{seconds:.1f} s", f"mean; weighted travel time {result['weighted_travel_time']:,.0f} s", False)]
-            if (seconds := result.get("travel_time"))
-            else []
-        ),
+        Card("Success", f"{result['rate']:.0%}", rate_text(result)),
+        Card("Mean return", f"{result['mean_return']:.2f}", "undiscounted"),
+        Card("Mean length", f"{result['mean_length']:.0f}", "control steps"),
     ]
-    body = page.card_row(cards)
-    if "tasks" in result:
-        rows = [(row["task"], row["instruction"], page.rate_text(row)) for row in result["tasks"]]
-        body += page.section("Tasks", page.table(("task", "instruction", "success (95 %)"), rows))
-    body += page.section("Every episode, in the order of its seed", page.panel(page.strip(folder)))
-    films = [(folder / "grid.mp4", "green: solved")]
-    films += [(path, f"{path.stem}, green: solved") for path in sorted((folder / "videos").glob("*.mp4"))]
-    if videos := [page.video(path, caption) for path, caption in films if path.exists()]:
-        body += page.section("Video", page.EMPTY.join(videos))
-    if notes := result.get("notes"):
-        body += page.section("Notes", page.each("<p>{}</p>", notes))
-    body += page.section("Environment", page.json_details("Settings", result.get("env") or {}))
+    if seconds := result.get("travel_time"):
+        weighted = f"mean; weighted travel time {result['weighted_travel_time']:,.0f} s"
+        cards.append(Card("Solved in", f"{seconds:.1f} s", weighted))
+    films = [Video(folder / "grid.mp4", "green: solved")]
+    films += [Video(path, f"{path.stem}, green: solved") for path in sorted((folder / "videos").glob("*.mp4"))]
     info: dict[str, Any] = {k: result[k] for k in ("time", "versions", "git", "machine") if k in result}
-    body += page.section("Details", page.json_details("Versions and machine", info))
-    lead = Markup("evaluation of <b>{}</b>").format(result["policy"])
-    write_text(folder / "report.html", page.document(result["task"], lead, body))
+    page = render(
+        "evaluation.html",
+        interactive=False,
+        title=result["task"],
+        policy=result["policy"],
+        cards=cards,
+        tasks=[(row["task"], row["instruction"], rate_text(row)) for row in result.get("tasks", [])],
+        episodes=episodes(folder),
+        videos=[film for film in films if film.path.exists()],
+        notes=result.get("notes") or [],
+        settings=json_details("Settings", result.get("env") or {}),
+        machine=json_details("Versions and machine", info),
+        mark="",
+    )
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 
-def figure_svg(summaries: Sequence[dict[str, Any]], cols: int = 3) -> str:
-    """Draw success over environment steps from result.json objects, as a complete SVG file for a README.
-
-    One chart per task, reward and observation mode; one line per kind of run, its mean over seeds with a band
-    from the lowest to the highest; teachers as dashed lines.
-
-    Args:
-        summaries: contents of result.json files; ``reward``, ``obs_mode`` and ``label`` are optional.
-        cols: charts per row.
-    """
-    panels: dict[str, list[dict[str, Any]]] = {}
-    for s in summaries:
-        panels.setdefault(" · ".join(str(s[k]) for k in ("task", "reward", "obs_mode") if s.get(k)), []).append(s)
-    named = {title: labels(members) for title, members in panels.items()}
-    order = in_order([n for names in named.values() for n in names])
-    charts = []
-    for title, members in panels.items():
-        lines = []
-        for label in in_order(named[title]):
-            seeds = [s for s, n in zip(members, named[title], strict=True) if n == label]
-            curves = [([p[0] for p in s["curve"]], [p[1] for p in s["curve"]]) for s in seeds]
-            lines.append(band(label, curves, order.index(label)))
-        charts.append(Chart(title, lines + _teacher_lines(members, named[title], order, lines), percent=True))
-    return figure(charts, min(cols, len(charts)))
-
-
-def _teacher_lines(
-    summaries: Sequence[dict[str, Any]], names: Sequence[str], order: Sequence[str], lines: Sequence[Series]
-) -> list[Series]:
-    """A dashed line at the success rate of each teacher, as long as the longest line.
-
-    A single teacher is gray; several have the colors of their students.
-    """
-    end = max((s.x[-1] for s in lines if len(s.x)), default=0.0)
-    pupils: dict[tuple[str, str], tuple[str, float]] = {}  # label of the student, and the teacher's success rate
-    for s, name in sorted(zip(summaries, names, strict=True), key=lambda sn: order.index(sn[1])):
-        if s.get("teacher_eval"):
-            pupils.setdefault((s["task"], s["teacher"]), (name, s["teacher_eval"]["rate"]))
-    if not end:
-        return []
-    if len(pupils) == 1:
-        return [Series("teacher", [0, end], [r, r], color=TEACHER_COLOR, dashed=True) for _, r in pupils.values()]
-    return [Series(f"teacher of {name}", [0, end], [r, r], color=order.index(name), dashed=True) for name, r in pupils.values()]
-
-
-def _of_teacher(summary: dict[str, Any]) -> Markup:
-    return Markup(", teacher <b>{}</b>").format(summary["teacher"]) if summary.get("teacher") else page.EMPTY
-
-
-def _cards(s: dict[str, Any]) -> Markup:
+def _cards(s: dict[str, Any]) -> list[Card]:
     cards = []
     if s.get("student"):
         below = any(paired["diff"] < 0 for paired in (s.get("paired"), s.get("base_paired")) if paired)
-        cards.append(("Student", f"{s['student']['rate']:.0%}", page.rate_text(s["student"]), not below))
-    if s.get("teacher_eval"):
-        cards.append(("Teacher", f"{s['teacher_eval']['rate']:.0%}", page.rate_text(s["teacher_eval"]), False))
-    if s.get("base_eval"):
-        cards.append(("Base", f"{s['base_eval']['rate']:.0%}", page.rate_text(s["base_eval"]), False))
+        cards.append(Card("Student", f"{s['student']['rate']:.0%}", rate_text(s["student"]), main=not below))
+    for name, result in (("Teacher", s.get("teacher_eval")), ("Base", s.get("base_eval"))):
+        if result:
+            cards.append(Card(name, f"{result['rate']:.0%}", rate_text(result)))
     for name, p in (("teacher", s.get("paired")), ("base", s.get("base_paired"))):
         if p:
-            cards.append(
-                (f"Over its {name}", f"{100 * p['diff']:+.0f}", f"points {page.paired_text(p)}, paired by seed", False)
-            )
-    cards.append(("Environment steps", page.count(s["steps"]), f"seed {s['seed']}" if s.get("seed") is not None else "", False))
+            cards.append(Card(f"Over its {name}", f"{100 * p['diff']:+.0f}", f"points {paired_text(p)}, paired by seed"))
+    cards.append(Card("Environment steps", count(s["steps"]), f"seed {s['seed']}" if s.get("seed") is not None else ""))
     if s.get("teacher_queries"):
-        cards.append(("Teacher queries", page.count(s["teacher_queries"]), "labelled observations", False))
+        cards.append(Card("Teacher queries", count(s["teacher_queries"]), "labelled observations"))
     if s.get("wall_s"):
-        cards.append(("Wall time", page.duration(s["wall_s"]), "", False))
-    return page.card_row(cards)
+        cards.append(Card("Wall time", duration(s["wall_s"])))
+    return cards
 
 
-def _table(runs: Sequence[Run], names: Sequence[str]) -> Markup:
-    heads = (
-        "",
-        "seed",
-        "success (95 % interval)",
-        "points over its teacher",
-        "return",
-        "steps",
-        "teacher queries",
-        "wall time",
-    )
-    head = page.EMPTY.join(
-        Markup("<th{}>{}</th>").format(Markup(" class=n") if i not in (0, 2, 3) else "", h) for i, h in enumerate(heads)
-    )
+def _rows(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the table of results: the runs by method and seed, then teachers and bases."""
     order = in_order(names)
     rows = []
     for run, name in sorted(zip(runs, names, strict=True), key=lambda rn: (order.index(rn[1]), rn[0].summary.get("seed") or 0)):
         s = run.summary
-        p = s.get("paired")
-        small = Markup("{:+.0f} <span class=small>{}</span>")
-        paired = small.format(100 * p["diff"], page.paired_text(p)) if p else Markup("–")
-        cells = [page.count(s["steps"]), page.count(s.get("teacher_queries")), page.duration(s.get("wall_s"))]
-        rows.append(_row("", name, s.get("seed"), s.get("student"), paired, cells))
-    teachers = {
-        (s.get("task"), s.get("teacher")): s["teacher_eval"] for s in (r.summary for r in runs) if s.get("teacher_eval")
-    }
-    for (_, teacher), result in teachers.items():
-        rows.append(_row("teacher", f"teacher {teacher}", None, result, page.EMPTY, ["", "", ""]))
-    bases = {(s["task"], s.get("robot"), s["base"]): s["base_eval"] for s in (r.summary for r in runs) if s.get("base_eval")}
+        costs = [count(s["steps"]), count(s.get("teacher_queries")), duration(s.get("wall_s"))]
+        rows.append(_row(name, s.get("student"), costs, seed=s.get("seed"), paired=s.get("paired")))
+    summaries = [r.summary for r in runs]
+    teachers = {(s.get("task"), s.get("teacher")): s["teacher_eval"] for s in summaries if s.get("teacher_eval")}
+    rows += [_row(f"teacher {name}", result, ["", "", ""], kind="teacher") for (_, name), result in teachers.items()]
+    bases = {(s["task"], s.get("robot"), s["base"]): s["base_eval"] for s in summaries if s.get("base_eval")}
     for (_, robot, base), result in bases.items():
-        rows.append(_row("teacher", f"base {base} on {robot}", None, result, page.EMPTY, ["", "", ""]))
-    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, page.EMPTY.join(rows))
+        rows.append(_row(f"base {base} on {robot}", result, ["", "", ""], kind="teacher"))
+    return rows
 
 
-def _row(kind: str, name: str, seed: int | None, result: dict[str, Any] | None, paired: Markup, cells: Sequence[str]) -> Markup:
-    success = page.whisker(result) + page.rate_text(result) if result else Markup("not evaluated")
-    numbers = page.each("<td class=n>{}</td>", [f"{result['mean_return']:.2f}" if result else "–", *cells])
-    return Markup('<tr class="{}"><td class="name">{}</td><td class=n>{}</td><td>{}</td><td>{}</td>{}</tr>').format(
-        kind, name, "" if seed is None else seed, success, paired, numbers
-    )
-
-
-def _curves(curves: Sequence[tuple[str, str, str, bool]], runs: Sequence[Run], names: Sequence[str]) -> Markup:
-    order = in_order(names)
-    drawn = []
-    for title, metric, by, percent in curves:
-        series = []
-        for i, label in enumerate(order):
-            members = [r for r, n in zip(runs, names, strict=True) if n == label]
-            seeds = [column(r.metrics, metric, by) for r in members]
-            line = band(label, [c for c in seeds if any(c[0])], i)  # without a teacher there are no queries to plot over
-            if metric == "eval/success_once" and len(members) == 1:
-                line = _with_interval(line, members[0], by)
-            series.append(line)
-        if metric == "eval/success_once":
-            series += _teacher_lines([r.summary for r in runs], names, order, series)
-        chart = Chart(title, series, "environment steps" if by == "step" else "teacher queries", percent)
-        if not chart.empty:
-            drawn.append((chart, page.panel(line_chart(chart))))
-    if not drawn:
-        return page.EMPTY
-    entries = {s.label: s for chart, _ in drawn for s in chart.series}
-    keys = legend(list(entries.values())) if len(entries) > 1 else page.EMPTY
-    return Markup('{}<div class="charts">{}</div>').format(keys, page.EMPTY.join(html for _, html in drawn))
-
-
-def _with_interval(line: Series, run: Run, by: str) -> Series:
-    """Evaluations of a single run with their Wilson intervals, if all were logged."""
-    (_, low), (_, high) = column(run.metrics, "eval/success_once_lo", by), column(run.metrics, "eval/success_once_hi", by)
-    if len(low) != len(line.x) or len(high) != len(line.x):
-        return line
-    return Series(line.label, line.x, line.y, low, high, line.color)
-
-
-def _times(runs: Sequence[Run], names: Sequence[str]) -> Markup:
-    out = page.EMPTY
-    for label in in_order(names):
-        members = [r for r, n in zip(runs, names, strict=True) if n == label]
-        seconds = [(part, sum(sum(column(r.metrics, metric)[1]) for r in members)) for part, metric in TIMES]
-        if bar := stacked_bar(seconds):
-            out += page.panel((_small(label) if len(runs) > 1 else page.EMPTY) + bar)
-    return out
+def _row(
+    name: str,
+    result: dict[str, Any] | None,
+    costs: Sequence[str],
+    kind: str = "",
+    seed: int | None = None,
+    paired: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "seed": seed, "result": result, "paired": paired, "costs": costs}
 
 
 def _evaluations(run: Run) -> dict[str, Path]:
@@ -284,34 +153,28 @@ def _evaluations(run: Run) -> dict[str, Path]:
     return dict(sorted(newest.items(), key=lambda item: item[0] == run.summary.get("teacher")))
 
 
-def _videos(runs: Sequence[Run]) -> Markup:
-    figures = []
+def _videos(runs: Sequence[Run]) -> list[Video]:
+    videos = []
     for run in runs:
         sides = sorted(run.path.glob("eval/*/side_by_side.mp4"), key=lambda p: p.stat().st_mtime)
         if sides:
             who = read_json(sides[-1].with_suffix(".json"))
             left, right = who.get("left", "one policy"), who.get("right", "another")
-            figures.append(page.video(sides[-1], f"{left} (left) and {right} (right) on the same seeds; green: solved"))
+            videos.append(Video(sides[-1], f"{left} (left) and {right} (right) on the same seeds; green: solved"))
             continue
         for policy, folder in _evaluations(run).items():
             if (folder / "grid.mp4").exists():
-                rate = page.rate_text(read_json(folder / "eval.json"))
-                figures.append(page.video(folder / "grid.mp4", f"{policy}: {rate}; green: solved"))
-    return Markup('<div class="videos">{}</div>').format(page.EMPTY.join(figures)) if figures else page.EMPTY
+                rate = rate_text(read_json(folder / "eval.json"))
+                videos.append(Video(folder / "grid.mp4", f"{policy}: {rate}; green: solved"))
+    return videos
 
 
-def _strips(runs: Sequence[Run]) -> Markup:
-    if len(runs) > 1:
-        return page.EMPTY
-    strips = page.EMPTY.join(_small(policy) + page.strip(folder) for policy, folder in _evaluations(runs[0]).items())
-    return page.panel(strips) if strips else page.EMPTY
+def _strips(runs: Sequence[Run]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Policy and episodes of each evaluation of a single run."""
+    return [(policy, episodes(folder)) for policy, folder in _evaluations(runs[0]).items()] if len(runs) == 1 else []
 
 
-def _small(text: str) -> Markup:
-    return Markup("<div class=small>{}</div>").format(text)
-
-
-def _details(run: Run) -> Markup:
+def _details(run: Run) -> list[Details]:
     name = run.path.resolve().name
-    config = page.details(f"Configuration of {name}", run.config) if run.config else page.EMPTY
-    return config + (page.json_details(f"Versions and machine of {name}", run.info) if run.info else page.EMPTY)
+    config = [Details(f"Configuration of {name}", run.config)] if run.config else []
+    return config + ([json_details(f"Versions and machine of {name}", run.info)] if run.info else [])

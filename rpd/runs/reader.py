@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def read_run(path: Path) -> Run:
     summary = {key: config.get(key) for key in ("task", "algorithm", "teacher", "base", "pretrained_path", "seed")}
     summary |= {key: config.get("env", {}).get(key) for key in ("reward", "obs_mode", "robot")}
     summary |= {key: words(value) for key in EPISODES if (value := config.get("env", {}).get(key)) not in (None, [])}
+    summary["options"] = dict(_flat(config))
     summary["steps"] = max((m["step"] for m in metrics), default=0)
     summary["wall_s"] = last(metrics, "time/wall")
     summary["teacher_queries"] = last(metrics, "teacher/queries")
@@ -82,6 +83,15 @@ def runs_in(paths: Sequence[Path]) -> list[Path]:
         else:
             found += inside
     return list(dict.fromkeys(found))
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Options by dotted name, as text."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", words(value)
 
 
 def _of_sweep(path: Path) -> bool:

@@ -20,8 +20,8 @@ from rpd.envs import unique_yaml
 from rpd.envs.errors import ConfigError
 from rpd.launch.job import Job
 from rpd.launch.pool import Outcome, Pool
-from rpd.reporting.html import rate_text
 from rpd.reporting.report_file import REPORT, is_whole
+from rpd.reporting.text import rate_text
 from rpd.runs.reader import SWEEP_LOGS, SWEEP_SETTINGS, valid_result
 from rpd.students.io.locks import LOCK
 from rpd.training.builders import make_policy, make_teacher

@@ -1,45 +1,72 @@
+import csv
+import hashlib
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from base64 import b64encode
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import yaml
-from markupsafe import Markup
 
+from rpd.cli import main
 from rpd.envs.errors import ConfigError
 from rpd.evaluation.evaluate import EpisodeRecord, EvalResult, save
 from rpd.evaluation.video import VideoWriter
-from rpd.reporting import html as page
-from rpd.reporting import run_report
-from rpd.reporting.charts import Chart, Series, figure, legend, line_chart, short, stacked_bar, ticks
+from rpd.reporting import page, run_report
+from rpd.reporting.charts import Chart, Series, legend
 from rpd.reporting.curves import band, column, in_order, labels
+from rpd.reporting.figure import svg
+from rpd.reporting.interactive import plotly_figure
+from rpd.reporting.pooled import pooled
+from rpd.reporting.run_charts import success_charts
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(autouse=True)
+def short_library(monkeypatch):
+    """A few characters in place of Plotly's megabytes, where its content does not matter."""
+    monkeypatch.setattr(page, "_plotly", lambda: "/* Plotly */")
 
 
 class Checker(HTMLParser):
-    """Every tag is closed, and nothing is loaded from elsewhere."""
+    """Every tag is closed, nothing is loaded from elsewhere, and no script runs but those of the content security policy."""
 
     VOID = frozenset({"meta", "br"})
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags = [], []
+        self.open, self.tags, self.figures, self.policy = [], [], [], ""
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
         self.tags.append(tag)
-        assert tag not in ("script", "link", "img", "iframe")
-        assert dict(attrs).get("src", "data:").startswith("data:")
+        assert tag not in ("link", "img", "iframe") and not any(name.startswith("on") for name in attrs)
+        assert attrs.get("src", "data:").startswith("data:")
+        if attrs.get("http-equiv") == "Content-Security-Policy":
+            self.policy = attrs["content"]
+            assert "default-src 'none'" in self.policy and "unsafe-eval" not in self.policy
         if tag not in self.VOID:
-            self.open.append(tag)
+            self.open.append((tag, attrs))
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1][0] != "script":
+            return
+        if self.open[-1][1] == {"type": "application/json"}:
+            self.figures.append(json.loads(data))
+        else:
+            assert f"'sha256-{b64encode(hashlib.sha256(data.encode()).digest()).decode()}'" in self.policy
 
     def handle_startendtag(self, tag, attrs):
         self.tags.append(tag)
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open.pop()[0] == tag
 
 
 def make_run(path, mode="rpd", seed=0, task="tabletop/PickCube", finished=True):
@@ -95,7 +122,7 @@ def test_report_of_a_run_shows_the_numbers_and_carries_its_videos(tmp_path):
     assert tags.count("video") == 1 and text.count('class="ok"') == 2
     assert "Success, deterministic policy" in text and "KL(old" not in text  # what was not logged is not drawn
     assert "environment 25%" in text and "update 75%" in text
-    assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+    assert "http://" not in text and "https://" not in text
 
 
 def test_report_of_an_unfinished_run_and_of_an_empty_one(tmp_path):
@@ -133,26 +160,28 @@ def test_report_of_an_evaluation(tmp_path):
 
 def test_figure_is_one_svg_without_scripts():
     results = [make_result(m, s, t) for t in ("a/X", "a/Y") for m in ("rpd", "ppo") for s in (0, 1)]
-    text = run_report.figure_svg(results)
+    charts = success_charts(results)
+    assert [[s.label for s in c.series] for c in charts] == [["RPD", "PPO", "teacher"]] * 2
+    assert all(s.low is not None for c in charts for s in c.series[:2])
+    text = svg(charts)
     root = ElementTree.fromstring(text)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert "<script" not in text and "prefers-color-scheme: dark" in text
-    bands = [e for e in root.iter() if "band" in e.get("class", "")]
-    assert len(bands) == 4  # two kinds of run in two charts
-    texts = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts[:3] == ["RPD", "PPO", "teacher"] and "a/X" in texts and "a/Y" in texts
+    assert root.tag == f"{SVG}svg" and "<script" not in text
+    texts = ["".join(e.itertext()) for e in root.iter(f"{SVG}text")]
+    assert {"RPD", "PPO", "teacher", "a/X", "a/Y", "100%"} <= set(texts)
+    assert svg(charts) == text, "the same file from the same numbers"
 
 
 def test_several_teachers_have_the_colours_of_their_pupils():
     results = [make_result(), make_result("ppo"), make_result(seed=1) | {"teacher": "b"}]
     for r, label in zip(results, ("RPD, noisy teacher", "PPO", "RPD, biased teacher"), strict=True):
         r["label"] = label
-    root = ElementTree.fromstring(run_report.figure_svg(results))
-    dashed = [e.get("class") for e in root.iter("{http://www.w3.org/2000/svg}polyline") if "dashed" in e.get("class")]
-    assert dashed == ["line s0 dashed", "line s1 dashed"]  # RPD comes first, in alphabetical order
-    texts = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts[:3] == ["RPD, biased teacher", "RPD, noisy teacher", "PPO"]
-    assert texts[3:5] == ["teacher of RPD, biased teacher", "teacher of RPD, noisy teacher"]
+    (chart,) = success_charts(results)
+    students = ["RPD, biased teacher", "RPD, noisy teacher"]  # RPD comes first, in alphabetical order
+    lines = {s.label: s for s in chart.series}
+    assert list(lines) == [*students, "PPO", *(f"teacher of {name}" for name in students)]
+    for name in students:
+        teacher = lines[f"teacher of {name}"]
+        assert teacher.dashed and teacher.color == lines[name].color != lines["PPO"].color
 
 
 def test_labels_show_differing_options():
@@ -190,28 +219,27 @@ def test_column_takes_the_other_axis_from_an_earlier_line():
     assert column(metrics, "eval/success_once") == ([2], [0.5])
 
 
-def test_axes():
-    assert ticks(0, 1) == [0, 0.5, 1.0]
-    assert ticks(0, 500_000) == [0, 200_000, 400_000, 600_000]
-    assert ticks(-3.2, 4.1) == [-4, -2, 0, 2, 4, 6]
-    assert ticks(2, 2) == [1.8, 1.9, 2.0, 2.1, 2.2]
-    assert ticks(0, 0)[0] == -0.5
-    assert [short(v) for v in (0, -0.25, 1500, 200_000, 1_500_000)] == ["0", "-0.25", "1.5k", "200k", "1.5M"]
+def test_plotly_figure_has_the_values_and_their_bands():
+    import plotly.graph_objects as go
 
-
-def test_charts_draw_values_where_they_belong():
-    svg = ElementTree.fromstring(line_chart(Chart("t", [Series("a", [0, 10], [0, 1])], percent=True)))
-    points = next(e for e in svg.iter("polyline")).get("points")
-    assert points == "50.0,198.0 360.0,34.0"  # the corners of the plot area
-    ElementTree.fromstring(line_chart(Chart("one point", [Series("a<b", [5], [3])])))
-    ElementTree.fromstring(line_chart(Chart("nothing", [])))
-    assert stacked_bar([("a", 0.0)]) == ""
-    assert [e.get("width") for e in ElementTree.fromstring(stacked_bar([("a", 1.0), ("b", 3.0)])).iter("rect")][::2] == [
-        "188.0",
-        "568.0",
+    chart = Chart(
+        "t", [Series("a", [0, 10], [0.25, 1], [0, 0.5], [0.5, 1]), Series("b", [0, 10], [1, 1], dashed=True)], percent=True
+    )
+    figure = go.Figure(plotly_figure(chart))  # raises if Plotly has no such property
+    edges, a, b = figure.data
+    assert (a.name, list(a.x), list(a.y)) == ("a", [0, 10], [0.25, 1]) and [list(e) for e in a.customdata] == [
+        [0, 0.5],
+        [0.5, 1],
     ]
-    without = stacked_bar([("a", 1.0), ("b", 0.0), ("c", 1.0)])
-    assert "b 0%" not in without and 'class="f2"' in without  # and the colours of the others stay
+    assert list(edges.x) == [0, 10, 10, 0] and list(edges.y) == [0.5, 1, 0.5, 0] and edges.hoverinfo == "skip"
+    assert "customdata[0]" in a.hovertemplate and b.line.dash == "dash"
+    assert go.Figure(plotly_figure(Chart("l", [Series("a", [0.1, 10], [1, 2])], log_x=True))).layout.xaxis.type == "log"
+    assert plotly_figure(Chart("nothing", []))["data"] == []
+
+
+def test_legend_has_each_label_once_in_the_order_of_appearance():
+    one, two = Series("a", [1], [1]), Series("b", [1], [1])
+    assert legend([Chart("", [one]), Chart("", [two, one]), Chart("", [Series("empty", [], [])])]) == [one, two]
 
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
@@ -273,7 +301,8 @@ def test_run_contents_are_escaped(tmp_path):
                 except ConfigError as error:
                     assert "\n" not in str(error) and path.name in str(error), (name, place, error)
                     continue
-                assert "script" not in Checker(text).tags and "<img" not in text, (name, place)
+                Checker(text)
+                assert "<script>alert" not in text and "<img" not in text, (name, place)
                 shown += "&lt;script&gt;" in text
         path.write_text(whole)
     assert tried > 150 and shown > 20
@@ -286,18 +315,107 @@ def test_names_of_files_and_folders_become_no_markup(tmp_path):
     assert "&lt;img src=x onerror=alert(1)&gt;" in text
 
 
-def test_page_components_escape_html(tmp_path):
-    result = {"interval": [0.1, 0.2], "rate": 0.15, "n": 3, "successes": 1}
-    series = Series(HOSTILE, [0, 1], [0, 1])
-    pieces = [
-        page.document(HOSTILE, HOSTILE, HOSTILE), page.section(HOSTILE, HOSTILE), page.panel(HOSTILE),
-        page.card_row([(HOSTILE,) * 4]),
-        page.table([HOSTILE], [[HOSTILE]]), page.details(HOSTILE, HOSTILE), page.json_details(HOSTILE, {HOSTILE: HOSTILE}),
-        page.whisker(result), line_chart(Chart(HOSTILE, [series], x_label=HOSTILE)), figure([Chart(HOSTILE, [series])], 1),
-        legend([series]), stacked_bar([(HOSTILE, 1.0)]), page.each("<td>{}</td>", [HOSTILE]),
+def test_texts_of_charts_are_no_markup():
+    """Neither in a page, nor for Plotly, which reads tags in labels, nor for matplotlib, which reads formulas."""
+    chart = Chart(HOSTILE, [Series(HOSTILE, [0, 1], [0, 1]), Series("<b>$x_", [0, 1], [0, 1])], x_label=HOSTILE)
+    values = {"title": HOSTILE, "policy": HOSTILE, "columns": [HOSTILE], "rows": [[HOSTILE]], "mark": ""}
+    text = page.render("samplers.html", charts=[chart], details=[page.json_details(HOSTILE, {HOSTILE: HOSTILE})], **values)
+    checked = Checker(text)
+    assert checked.tags.count("script") == 3 and len(checked.figures) == 1
+    (figure,) = checked.figures
+    shown = [
+        figure["layout"]["title"]["text"],
+        figure["layout"]["xaxis"]["title"]["text"],
+        *(t["name"] for t in figure["data"]),
+    ]
+    assert not [text for text in shown if "<" in text]
+    drawn = svg([chart])
+    texts = ["".join(e.itertext()) for e in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
+    assert HOSTILE in texts and "<b>$x_" in texts and "<script" not in drawn
+
+
+def test_numbers_of_the_page_are_the_numbers_of_the_files(tmp_path):
+    runs = [make_run(tmp_path / f"{mode}{seed}", mode, seed) for mode in ("ppo", "rpd") for seed in (0, 1, 2)]
+    figures = Checker(run_report.write(runs).read_text()).figures
+    (success,) = [f for f in figures if f["layout"]["title"]["text"] == "Success, deterministic policy"]
+    lines = {t["name"]: t for t in success["data"] if "name" in t}
+    assert list(lines) == ["RPD", "PPO", "teacher"]
+    assert lines["RPD"]["x"] == [200, 400] and lines["RPD"]["y"] == pytest.approx([0.4, 0.8])
+    assert lines["teacher"]["y"] == [0.31, 0.31]
+
+
+def test_seeds_are_pooled():
+    rates = {"rpd": (90, 80, 70, 10), "ppo": (50,)}
+    results = []
+    for mode, values in rates.items():
+        for seed, k in enumerate(values):
+            result = make_result(mode, seed)
+            results.append(result | {"student": result["student"] | {"successes": k, "rate": k / 100}})
+    rpd, ppo = pooled([*results, {"task": "tabletop/PickCube"}])
+    assert (rpd.method, rpd.seeds, rpd.successes, rpd.n) == ("RPD", 4, 250, 400)
+    assert (rpd.mean, rpd.lowest, rpd.highest) == (pytest.approx(0.625), 0.1, 0.9)
+    assert rpd.iqm == pytest.approx(0.75), "the mean of 80 and 70"
+    low, high = rpd.iqm_interval
+    assert 0.1 <= low < 0.75 < high <= 0.9
+    assert (ppo.method, ppo.iqm, ppo.iqm_interval, ppo.teacher_queries) == ("PPO", 0.5, None, 0)
+
+
+def test_several_tasks_are_pooled_for_methods_that_have_all():
+    results = [make_result(m, s, t) for t in ("a/X", "a/Y") for m in ("rpd", "ppo") for s in (0, 1)]
+    rows = pooled(results[:-2])  # no PPO in Y
+    assert [(r.task, r.method, r.seeds) for r in rows] == [
+        ("a/X", "RPD", 2), ("a/X", "PPO", 2), ("a/Y", "RPD", 2), ("all", "RPD", 4),
     ]  # fmt: skip
-    for piece in pieces:
-        assert isinstance(piece, Markup) and "<script" not in piece and "<img" not in piece
+
+
+def test_runs_of_other_options_are_no_seeds_of_one_method(tmp_path):
+    runs = [make_run(tmp_path / f"{rate}-{seed}", seed=seed) for rate in (0.1, 0.2) for seed in (0, 1)]
+    for run in runs:
+        rate, seed = run.name.split("-")
+        options = f"ppo: {{learning_rate: {rate}}}\neval_freq: {seed}\n..."
+        (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("...", options))
+    named = labels([run_report.read_run(run).summary for run in runs])
+    assert named == ["RPD · ppo.learning_rate 0.1"] * 2 + ["RPD · ppo.learning_rate 0.2"] * 2
+
+
+def test_figure_and_table_for_a_paper(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for mode in ("ppo", "rpd"):
+        for seed in (0, 1):
+            make_run(tmp_path / "runs" / f"{mode}{seed}", mode, seed, finished=(mode, seed) != ("ppo", 1))
+    assert main.main(["report", "runs", "--figure", "paper/curves.pdf", "--csv", "paper/table.csv"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "runs" / "report.html"), "paper/curves.pdf", "paper/table.csv"]
+    assert (tmp_path / "paper" / "curves.pdf").read_bytes().startswith(b"%PDF")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "paper" / "table.csv").read_text())))
+    assert [(r["method"], r["seeds"], r["successes"], r["n"], r["iqm"]) for r in rows] == [
+        ("RPD", "2", "186", "200", "0.93"), ("PPO", "1", "93", "100", "0.93"),
+    ]  # fmt: skip
+    assert rows[1]["iqm_low"] == "" and float(rows[0]["low"]) == pytest.approx(0.886, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--figure curves.gif", "has to end in .pdf, .svg or .png"),
+        ("--csv result.json", "has to end in .csv"),
+        ("--csv table.csv", "no table to write: no run is complete"),
+        ("--figure curves.pdf", "no learning curve to draw: x: no evaluation yet"),
+    ],
+)
+def test_bad_requests_for_papers_write_nothing(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "x", finished=False)
+    (tmp_path / "x" / "metrics.jsonl").write_text('{"step": 1, "rollout/success": 0.5}\n')
+    before = sorted(tmp_path.rglob("*"))
+    assert main.main(["report", "x", *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and sorted(tmp_path.rglob("*")) == before
+
+
+def test_page_carries_plotly(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    text = run_report.write(make_run(tmp_path / "x")).read_text()
+    assert "Plotly" in text and text.count("</script>") == 2 + text.count('type="application/json"')
 
 
 def test_video_caption_names_policies(tmp_path):
