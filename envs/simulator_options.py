@@ -27,7 +27,7 @@ class TabletopOptions(BaseModel):
     """Limits of the arm, tabletop. published (default): the manufacturer's limits of velocity, acceleration and speed of the
     tool, the tool above the table and at most 60 degrees from straight down, and contacts of all links; none: an ideal arm,
     limited by the range of its joints alone, of which only the fingers touch anything; the name or the path of a robot
-    file, see docs/deploy.md: as published, with the limits and the workspace of that file."""
+    file, see docs/deploy.md: as published, with the limits, the workspace and the boxes of that file."""
     action_rate_cost: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Cost per step of changing the action, tabletop: times the mean squared change, 1 for the largest possible one."""
     jerk_cost: float = Field(0.0, ge=0, allow_inf_nan=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,7 +27,10 @@ class ArmLimits(JointLimits):
     tilt: float
     """Largest angle of the tool from straight down, rad."""
     clearance: float
-    """Smallest distance of hand and fingers from the table, m."""
+    """Smallest distance of hand and fingers from the table and the obstacles, m."""
+    obstacles: tuple[Array, Array] = field(default_factory=lambda: (np.zeros((0, 3)), np.zeros((0, 3))))
+    """Lowest and highest corners [B, 3] of boxes that the arm must not touch, m."""
+    obstacle_names: tuple[str, ...] = ()
 
 
 def work_box(robot: Robot) -> tuple[Array, Array]:

@@ -45,7 +45,7 @@ def aim(
 
     Args:
         robot: its full step bounds the lead of the target.
-        limits: workspace, speed, tilt and clearance of the tool.
+        limits: workspace, speed, tilt, clearance and obstacles of the tool.
         points: [P, 3] corners of the tool, from `tool_points`.
         target: current target positions [N, 3], m, and quaternions [N, 4].
         way: [N, 3] translation of the target, m.
@@ -68,9 +68,37 @@ def aim(
     if upright is not wanted:
         error = kinematics.rotation_error(upright, quat)
     # The measured orientation counts too: an arm with five joints does not reach every wanted one.
+    if len(limits.obstacles[0]):
+        turned = np.concatenate([points @ kinematics.quat_to_mat(q).transpose(0, 2, 1) for q in (upright, quat)], axis=1)
+        moved = outside(moved, position, (turned.min(axis=1), turned.max(axis=1)), limits)
     lowest = np.minimum(_lowest(points, upright), _lowest(points, quat))
     moved[:, 2] = np.maximum(moved[:, 2], limits.clearance - lowest)
     return moved, upright, error
+
+
+def outside(target: Array, position: Array, tool: tuple[Array, Array], limits: ArmLimits) -> Array:
+    """Move targets so that the bounding box of the tool keeps the clearance from every obstacle.
+
+    A target stays on the side of an obstacle that the tool is on: of the six sides, the one that it is farthest out of.
+
+    Args:
+        target: [N, 3] targets of the tool center point, m.
+        position: [N, 3] measured positions, m.
+        tool: lowest and highest corners [N, 3] of the tool, relative to the tool center point, m.
+        limits: obstacles and clearance.
+
+    Returns:
+        [N, 3].
+    """
+    target = target.copy()
+    for low, high in zip(*limits.obstacles, strict=True):
+        # Between these positions of the tool center point, the boxes overlap along an axis.
+        first, last = low - limits.clearance - tool[1], high + limits.clearance - tool[0]
+        side = np.concatenate([first - position, position - last], axis=1).argmax(axis=1)
+        rows = np.flatnonzero(((target > first) & (target < last)).all(axis=1))
+        axis = side[rows] % 3
+        target[rows, axis] = np.where(side[rows] < 3, first[rows, axis], last[rows, axis])
+    return target
 
 
 def _at_most(size: float, vectors: Array) -> Array:

@@ -50,9 +50,10 @@ class LimitConfig(BaseModel):
     def arrays(self) -> ArmLimits:
         """Convert the limits to arrays."""
         (lower, upper), box = np.array(self.position).T, np.array(self.workspace)
+        corners = np.array(list(self.boxes.values())).reshape(-1, 3, 2)
         return ArmLimits(
             lower, upper, np.array(self.velocity), np.array(self.acceleration), (box[:, 0], box[:, 1]), self.tcp_speed,
-            self.tilt, self.clearance,
+            self.tilt, self.clearance, (corners[..., 0], corners[..., 1]), tuple(self.boxes),
         )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def limits_of(name: str, robot: Robot) -> ArmLimits:
         robot: arm of the environment.
 
     Raises:
-        ConfigError: the file is missing or wrong, is of another arm, or declares boxes, which the simulation does not have.
+        ConfigError: the file is missing or wrong, or is of another arm.
     """
     if name in (PUBLISHED, IDEAL):
         return published(robot) if name == PUBLISHED else unlimited(robot)
@@ -158,8 +159,6 @@ def limits_of(name: str, robot: Robot) -> ArmLimits:
     limits = validated(LimitConfig, content["limits"], where, "limits.")
     check_limits(limits, robot, where)
     check_plausible(limits, where)
-    if limits.boxes:
-        raise ConfigError(f"env.limits: {where} declares limits.boxes, which the simulation does not have: train without them")
     return limits.arrays()
 
 

@@ -20,7 +20,7 @@ from rpd.envs.errors import NonFiniteError
 from rpd.envs.robots import ROBOTS
 from rpd.envs.simulator_options import IDEAL
 from rpd.envs.specs import EnvSpec, ObsSpec
-from rpd.envs.tabletop import domain_randomization, episode_start
+from rpd.envs.tabletop import domain_randomization, episode_start, obstacles
 from rpd.envs.tabletop.arm_control import ArmControl
 from rpd.envs.tabletop.camera import Camera, Renderer
 from rpd.envs.tabletop.camera_poses import cameras, people_camera
@@ -31,7 +31,7 @@ from rpd.envs.tabletop.sensing import Sensing
 from rpd.envs.tabletop.tasks import COLORS, TASKS
 from rpd.envs.vector_env import Step
 
-MARGIN = 0.002  # m: an arm nearer than this to the table or to itself counts as a violation
+MARGIN = 0.002  # m: an arm nearer than this to the table, an obstacle or itself counts as a violation
 DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE = ("front",), 64
 _PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 
@@ -48,7 +48,8 @@ class TabletopEnv(ArrayEnv):
         self.task = TASKS[task.split("/", 1)[1]]
         self.robot = ROBOTS[config.robot or "panda"]
         limits = limits_of(config.limits, self.robot)
-        self._world = build(self.task, self.robot, contacts=config.limits != IDEAL)
+        self._world = build(self.task, self.robot, config.limits != IDEAL, limits.obstacles)
+        obstacles.check(limits, self._world, self.task, self.robot)
         model = self._world.model
         threads = min(num_threads or os.cpu_count() or 1, self.num_envs)
         self._batch = Batch(model, self.num_envs, num_threads=threads, forward=True)

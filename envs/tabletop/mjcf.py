@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from rpd.envs import pusht
 from rpd.envs.robots import Robot
@@ -13,6 +14,8 @@ from rpd.envs.tabletop.camera import HIDDEN_GROUP, mark_static
 from rpd.envs.tabletop.tasks import Task
 from rpd.envs.tabletop.tasks.grasp import BIN_HALF_IN_CUBES, BIN_HEIGHT_IN_CUBES, BIN_WALL
 from rpd.envs.tabletop.tasks.slide import GOAL_RADIUS_IN_CUBES
+
+Vector = NDArray[np.floating]
 
 TIMESTEP = 0.01  # s
 SUBSTEPS = 5  # per control step: 20 Hz
@@ -31,6 +34,7 @@ _SCENE = """
           rgba="0.72 0.66 0.58 1" contype="0" conaffinity="0"/>
     <geom name="surface" type="plane" pos="{table_x} 0 0" size="{table_dx} {table_dy} 0.05" group="{hidden}"
           friction="0.6 0.005 0.0001"/>
+    {obstacles}
     {object}
     {target}
   </worldbody>
@@ -45,6 +49,7 @@ _BOX = """
       rgba="0.8 0.15 0.13 1"/>
 """
 _MARKER = '<body name="target" mocap="true">{geoms}</body>'
+_OBSTACLE = '<geom name="obstacle{number}" type="box" pos="{pos}" size="{size}" rgba="0.45 0.45 0.5 1"/>'
 _PAINT = '<geom {shape} contype="0" conaffinity="0" rgba="{rgba}"/>'
 
 
@@ -62,6 +67,7 @@ class World:
         object_qpos: address of the object's free joint in qpos, or None.
         object_qvel: address of the object's free joint in qvel, or None.
         target_qpos: address of the target cube's free joint, or None if the target is a mocap body.
+        near: number of sensors of the arm's distance: from the table, from itself, and from every obstacle.
         half: half the edge of a cube, m.
         oriented: whether the object has to match the target's orientation.
         object_geoms: geoms with the object's color.
@@ -78,23 +84,34 @@ class World:
     object_qvel: int | None
     target_qpos: int | None
     target_qvel: int | None
+    near: int
     half: float
     oriented: bool
     object_geoms: np.ndarray
     target_geoms: np.ndarray
 
 
-def build(task: Task, robot: Robot, contacts: bool = True) -> World:
-    """Compile the model of a task for a robot; `contacts`: see `Robot.attach`."""
+def build(task: Task, robot: Robot, contacts: bool = True, obstacles: tuple[Vector, Vector] | None = None) -> World:
+    """Compile the model of a task for a robot.
+
+    Args:
+        task: the task.
+        robot: the robot.
+        contacts: see `Robot.attach`.
+        obstacles: lowest and highest corners [B, 3] of boxes that the arm must not touch, m.
+    """
     half = task.half(robot)
     (x0, _), (x1, _) = robot.workspace
     middle = (x0 + x1) / 2
     pressing = "".join(
         f'<contact geom1="{finger}" body2="object" data="force" reduce="netforce" num="1"/>' for finger in robot.finger_geoms
     )
+    boxes = [] if obstacles is None else list(zip(*obstacles, strict=True))
+    others = [("near_table", 'geom2="surface"'), ("near_itself", f'subtree2="{robot.root}"')]
+    others += [(f"near_obstacle{number}", f'geom2="obstacle{number}"') for number in range(len(boxes))]
     near = "".join(
         f'<contact name="{name}" subtree1="{robot.root}" {other} data="found dist" reduce="mindist" num="1"/>'
-        for name, other in (("near_table", 'geom2="surface"'), ("near_itself", f'subtree2="{robot.root}"'))
+        for name, other in others
     )
     spec = mujoco.MjSpec.from_string(
         _SCENE.format(
@@ -103,6 +120,7 @@ def build(task: Task, robot: Robot, contacts: bool = True) -> World:
             table_x=middle,
             table_dx=(x1 - x0) / 2 + 0.35,
             table_dy=robot.workspace[1][1] + 0.35,
+            obstacles="".join(_obstacle(number, low, high) for number, (low, high) in enumerate(boxes)),
             object=_thing(task, half, middle),
             target=_target(task, half, middle),
             sensors=near + (pressing if task.has_object else ""),
@@ -125,11 +143,17 @@ def build(task: Task, robot: Robot, contacts: bool = True) -> World:
         object_qvel=None if cube is None else int(cube.dofadr[0]),
         target_qpos=None if other is None else int(other.qposadr[0]),
         target_qvel=None if other is None else int(other.dofadr[0]),
+        near=len(others),
         half=half,
         oriented=task.oriented,
         object_geoms=_geoms_of(model, "object"),
         target_geoms=_geoms_of(model, "target"),
     )
+
+
+def _obstacle(number: int, low: Vector, high: Vector) -> str:
+    pos, size = ((low + high) / 2).tolist(), ((high - low) / 2).tolist()
+    return _OBSTACLE.format(number=number, pos=" ".join(map(str, pos)), size=" ".join(map(str, size)))
 
 
 def _thing(task: Task, half: float, x: float) -> str:

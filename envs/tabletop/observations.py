@@ -14,7 +14,6 @@ from rpd.envs.robots import Robot
 from rpd.envs.tabletop.mjcf import World
 from rpd.envs.tabletop.tasks import Frame
 
-NEAR = 2  # contact sensors of the arm with the table and with itself: found, distance in m
 PRESS = 1.0  # N: threshold between pressing and touching
 ALIGNED = 0.85  # minimum share of the force along the closing direction; in a true grasp it exceeds 0.92
 
@@ -36,10 +35,8 @@ class Readings:
         self.tcp = batch.bind("site_xpos")[:, world.tcp]
         self._hand = batch.bind("site_xmat")[:, world.tcp]
         contact = batch.bind("sensordata")
-        self._near, self._contact = (
-            contact[:, : 2 * NEAR],
-            contact[:, 2 * NEAR :],
-        )  # the second: force of each finger on the object
+        # Of each sensor of a distance: found, distance in m; then the force of each finger on the object.
+        self._near, self._contact = contact[:, : 2 * world.near], contact[:, 2 * world.near :]
 
     def finite(self) -> np.ndarray:
         """[N] whether every position and velocity is finite and plausible."""
@@ -50,7 +47,9 @@ class Readings:
         return self._hand[ids].reshape(-1, 3, 3)
 
     def nearest(self) -> np.ndarray:
-        """[N, 2] distance, m, of the arm from the table, and of its parts from each other; inf beyond `DETECTION`.
+        """[N, 2 + B] distance, m, of the arm from the table, of its parts from each other, and from each obstacle.
+
+        It is inf beyond `rpd.envs.robots.base.DETECTION`.
 
         Neighbors in the chain are left out, and the fingers are parts of the arm.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ DOWN = np.array([[0.0, 1.0, 0.0, 0.0]])  # half a turn about x: z points down
 
 
 def make(task: str, robot: str, n: int = 8, **options) -> TabletopEnv:
-    config = EnvConfig(robot=robot, num_envs=n, limits="published", **options)
+    config = EnvConfig(**{"robot": robot, "num_envs": n, "limits": "published", **options})
     env = registry.make(f"tabletop/{task}", config, num_threads=1)
     assert isinstance(env, TabletopEnv)
     return env
@@ -167,12 +168,59 @@ def test_file_that_does_not_fit_is_refused(limits, error):
         registry.make("tabletop/Reach", EnvConfig(robot="so101", num_envs=1, limits=limits))
 
 
-def test_boxes_that_the_simulation_does_not_have_are_refused(tmp_path):
-    text = (Path(__file__).parents[3] / "configs" / "robots" / "so101.yaml").read_text()
+def with_boxes(tmp_path: Path, boxes: str, robot: str = "panda") -> str:
+    text = (Path(__file__).parents[3] / "configs" / "robots" / f"{robot}.yaml").read_text()
     file = tmp_path / "mine.yaml"
-    file.write_text(text.replace("boxes: {}", "boxes: {post: [[0.1, 0.2], [0.1, 0.2], [0.0, 0.5]]}"))
-    with pytest.raises(ConfigError, match=r"declares limits.boxes, which the simulation does not have"):
-        registry.make("tabletop/Reach", EnvConfig(robot="so101", num_envs=1, limits=str(file)))
+    file.write_text(text.replace("boxes: {}", f"boxes: {{{boxes}}}"))
+    return str(file)
+
+
+def test_file_without_limits_is_refused(tmp_path):
+    file = tmp_path / "mine.yaml"
     file.write_text("kinematics: so101\n")
     with pytest.raises(ConfigError, match=r"limits are missing: it is no robot file"):
         registry.make("tabletop/Reach", EnvConfig(robot="so101", num_envs=1, limits=str(file)))
+
+
+def test_target_stays_on_its_side_of_an_obstacle():
+    """The fingertips are 8.6 mm below the tool center point."""
+    corners = np.array([[0.6, -0.1, 0.0]]), np.array([[0.7, 0.1, 0.2]])
+    limits = replace(arm_limits.published(ROBOTS["panda"]), obstacles=corners)
+    reach = np.abs(arm_limits.tool_points(ROBOTS["panda"])).max(axis=0)  # of hand and fingers from the tool center point
+    before, _, _ = aimed(way=(0.03, 0.0, 0.0), position=(0.55, 0.0, 0.1), limits=limits)
+    np.testing.assert_allclose(before[0], [0.6 - 0.005 - reach[0], 0.0, 0.1], atol=1e-9)
+    aside, _, _ = aimed(way=(0.0, -0.03, 0.0), position=(0.65, 0.1 + 0.005 + reach[1], 0.1), limits=limits)
+    np.testing.assert_allclose(aside[0], [0.65, 0.1 + 0.005 + reach[1], 0.1], atol=1e-9)
+    above, _, _ = aimed(way=(0.0, 0.0, -0.03), position=(0.65, 0.0, 0.22), limits=limits)
+    assert above[0, 2] == pytest.approx(0.2 + 0.005 + 0.0086)
+    free, _, _ = aimed(way=(0.0, 0.03, 0.0), position=(0.5, 0.0, 0.1), limits=limits)
+    np.testing.assert_allclose(free[0], [0.5, 0.03, 0.1], atol=1e-9)
+
+
+def test_hand_stops_before_a_box_and_links_that_touch_one_are_counted(tmp_path):
+    boxes = "wall: [[0.3, 0.7], [0.28, 0.3], [0, 0.3]], shelf: [[-0.5, -0.2], [-0.2, 0.2], [0.3, 0.9]]"
+    env = make("Reach", "panda", n=2, max_episode_steps=60, limits=with_boxes(tmp_path, boxes))
+    env.reset(0)
+    nearest = np.inf
+    for _ in range(40):
+        env.step(torch.tensor([[0.0, 1.0, 0, 0, 0, 0, 1.0], [0.0] * 7]))
+        nearest = min(nearest, env._now.nearest()[0, 2])
+    assert 0.002 < nearest < 0.01 and not env._state["violated"].any()
+    env._now.qpos[1, env._world.arm[1]] = -1.5  # the shoulder goes back
+    env._control.goals[1, :7] = env._now.qpos[1, env._world.arm]
+    env._batch.forward()
+    assert env._now.nearest()[1, 3] < 0.002
+    env.step(torch.zeros(2, 7))
+    assert env._state["violated"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "box, error",
+    [
+        ("[[0.45, 0.5], [0, 0.05], [0, 0.1]]", r"limits.boxes.bin stands where PickCube puts objects and goals, x from 0.3"),
+        ("[[0.0, 0.1], [-0.1, 0.1], [0.3, 0.6]]", r"limits.boxes.bin is -?\d+ mm from the arm where episodes start"),
+    ],
+)
+def test_boxes_in_the_way_are_refused(tmp_path, box, error):
+    with pytest.raises(ConfigError, match=error):
+        make("PickCube", "panda", limits=with_boxes(tmp_path, f"bin: {box}"))
