@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
+from rpd.config.tracking import Track
 from rpd.students.config import GeneralistConfig, StudentConfig
 
 
@@ -67,6 +68,8 @@ class DistillRun(BaseModel):
     """Gradient steps between checkpoints; each stage ends with one too."""
     max_checkpoints: int = Field(2, ge=1)
     """Number of newest checkpoints to keep."""
+    track: Track = ()
+    """Record metrics also with Weights & Biases (wandb) or MLflow (mlflow), whose environment variables apply."""
 
     @property
     def total_steps(self) -> int:

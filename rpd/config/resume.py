@@ -26,7 +26,7 @@ END = "..."
 Tree = Mapping[str, Any]
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
-_ANYWHERE = ("device", "num_threads", "final_eval_episodes", "save_freq", "max_checkpoints")
+_ANYWHERE = ("device", "num_threads", "track", "final_eval_episodes", "save_freq", "max_checkpoints")
 _DISTILL = (
     "weight", "decay_fraction", "gate_beta", "normalize_gate", "detach_std", "min_teacher_std", "kde_bandwidth", "bin_tail_std",
     "bin_smoothing_std", "uniform_mix", "opd_clip", "jsd_beta", "skew_alpha", "label_fraction",
@@ -45,7 +45,7 @@ MAY_CHANGE: dict[type[BaseModel], tuple[str, ...]] = {
         "detach_std", "batch_size", "learning_rate", "weight_decay", "num_envs", "eval_episodes",
     ),
     CloneConfig: (
-        "device", "num_threads", "save_freq", "train_steps", "batch_size", "balance", "learning_rate", "warmup_steps",
+        "device", "num_threads", "track", "save_freq", "train_steps", "batch_size", "balance", "learning_rate", "warmup_steps",
         "weight_decay",
         "smoothing", "eval_freq", "eval_episodes", "max_bytes",
     ),

@@ -9,6 +9,7 @@ import tyro
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rpd.config.divergences import check_divergence, divergence_hint
+from rpd.config.tracking import Track
 from rpd.envs.config import EnvConfig
 from rpd.students.config import ResidualConfig, StudentConfig
 from rpd.students.diffusion.config import DiffusionConfig
@@ -185,6 +186,8 @@ class RunConfig(BaseModel):
     """Environment steps between checkpoints."""
     max_checkpoints: int = Field(3, ge=1)
     """Number of newest checkpoints to keep."""
+    track: Track = ()
+    """Record metrics also with Weights & Biases (wandb) or MLflow (mlflow), whose environment variables apply."""
 
     @property
     def uses_reward(self) -> bool:

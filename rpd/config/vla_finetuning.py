@@ -8,6 +8,8 @@ from typing import Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
+from rpd.config.tracking import Track
+
 Family = Literal["openvla", "octo"]
 
 
@@ -70,6 +72,8 @@ class CloneConfig(BaseModel):
     """cpu, cuda, cuda:1, or auto (cuda where there is one)."""
     num_threads: int | None = Field(None, ge=1)
     """CPU threads for torch; default: every core."""
+    track: Track = ()
+    """Record metrics also with Weights & Biases (wandb) or MLflow (mlflow), whose environment variables apply."""
 
     @property
     def total_steps(self) -> int:

@@ -17,7 +17,7 @@ NOT_NAMED = {
     *("task", "algorithm", "teacher", "base", "env.robot", "env.reward", "env.obs_mode"),  # parts of the label
     *(f"env.{name}" for name in EPISODES),
     *("seed", "device", "num_threads", "env.num_workers"),
-    *("eval_freq", "eval_episodes", "final_eval_episodes", "save_freq", "max_checkpoints"),
+    *("eval_freq", "eval_episodes", "final_eval_episodes", "save_freq", "max_checkpoints", "track"),
 }
 """Options that do not distinguish methods by themselves."""
 

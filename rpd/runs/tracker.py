@@ -1,11 +1,11 @@
-"""Record a run while it trains: metrics.jsonl, TensorBoard, and the progress display."""
+"""Record a run while it trains: metrics.jsonl, TensorBoard and other writers, and the progress display."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +16,7 @@ from rpd.core.files import write_json, write_text
 from rpd.envs.errors import ConfigError, RunFault
 from rpd.runs.progress import Display
 from rpd.runs.provenance import environment_info
+from rpd.runs.writers import WRITERS, TensorBoard, Writer
 
 LOG = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"
@@ -45,21 +46,32 @@ class Tracker:
         run_dir: the run's folder; created if missing.
         total_steps: environment steps of the whole run.
         resume_step: environment steps at the checkpoint to continue from; None starts a new record.
+        track: further writers, see `rpd.runs.writers.WRITERS`.
+        config: the run's configuration, for these.
+
+    Raises:
+        ConfigError: a writer cannot start.
     """
 
-    def __init__(self, run_dir: Path, total_steps: int, resume_step: int | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
-        self.path = Path(run_dir) / METRICS_FILE
+    def __init__(
+        self,
+        run_dir: Path,
+        total_steps: int,
+        resume_step: int | None = None,
+        track: Sequence[str] = (),
+        config: BaseModel | None = None,
+    ) -> None:
+        run_dir = Path(run_dir)
+        self.path = run_dir / METRICS_FILE
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [] if resume_step is None else [m for m in read_metrics(run_dir) if m["step"] <= resume_step]
         if resume_step and (end := max((m["step"] for m in kept), default=0)) < resume_step:
             LOG.warning(f"{self.path} ends at {end:,.0f} steps: the curve lacks what followed, up to {resume_step:,}")
         write_text(self.path, "".join(_line(m) for m in kept))
         self.file = self.path.open("ab", buffering=0)
-        self.board = SummaryWriter(
-            str(self.path.parent / "tensorboard"), purge_step=None if resume_step is None else resume_step + 1
-        )
+        options = {} if config is None else resume.flat(config.model_dump(mode="json"))
+        self.writers: list[Writer] = [TensorBoard(run_dir, resume_step)]
+        self.writers += [WRITERS[name](run_dir, options, resume_step) for name in track]
         self.display = Display(total_steps, resume_step or 0)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -75,24 +87,29 @@ class Tracker:
         finite = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
         try:
             self.file.write(_line({"step": step, **finite}).encode())
-            for name, value in finite.items():
-                self.board.add_scalar(name, value, step)
+            for writer in self.writers:
+                writer.log(step, finite)
         except OSError as error:
             raise RunFault(f"cannot write {self.path}: {error.strerror}") from error
         self.display.update(step, finite)
 
-    def close(self) -> None:
-        """Close the files and the display."""
+    def close(self, failed: bool = False) -> None:
+        """Close the files and the display.
+
+        Args:
+            failed: the run has ended by an error.
+        """
         self.display.close()
-        self.board.close()
         self.file.close()
+        for writer in self.writers:
+            writer.close(failed)
 
     def __enter__(self) -> Tracker:
         self.display.open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        self.close(failed=kind is not None)
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:

@@ -52,7 +52,7 @@ class BehaviorCloningTrainer(TrainingLoop):
     def __init__(
         self, config: RunConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None, world: World = SOLO
     ) -> None:
-        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
+        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world, config.track)
         self.share = batch_share(config.bc.batch_size, world, "bc.batch_size")
         self.sources = begun_with(config, self.run_dir, None if resume is None else resume.meta["sources"])
         self.device = torch.device(rank_device(config.device))

@@ -70,7 +70,7 @@ class GeneralistTrainer(TrainingLoop):
         resume: checkpoint.Checkpoint | None = None,
         world: World = SOLO,
     ) -> None:
-        super().__init__(config, run_dir, resume, config.save_freq, world=world)
+        super().__init__(config, run_dir, resume, config.save_freq, world=world, track=config.track)
         self.cells, self.held, self.device = list(cells), list(held), device
         if (each := config.batch_size // len(cells)) < world.size:
             raise ConfigError(

@@ -11,11 +11,13 @@ from pathlib import Path
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from rpd.config.tracking import Track
 from rpd.core.distributed import SOLO, World
 from rpd.core.interrupt import Interrupt
 from rpd.envs.errors import ServerLost
 from rpd.runs import checkpoint
 from rpd.runs.tracker import Tracker, record_settings
+from rpd.runs.writers import check_installed
 
 
 class Stop:
@@ -51,6 +53,7 @@ class TrainingLoop(ABC):
         save_freq: steps between checkpoints.
         eval_freq: steps between evaluations; None: the subclass overrides `evaluation_due`.
         world: ranks of the run. All execute the same iterations; rank 0 writes metrics, results and most of a checkpoint.
+        track: further writers of metrics, see `rpd.runs.writers.WRITERS`.
 
     Attributes:
         step: steps so far, in the algorithm's unit; incremented by `iterate`.
@@ -69,9 +72,11 @@ class TrainingLoop(ABC):
         save_freq: int,
         eval_freq: int | None = None,
         world: World = SOLO,
+        track: Track = (),
     ) -> None:
+        check_installed(track)
         self.config, self.run_dir, self.world = config, Path(run_dir), world
-        self.save_freq, self.eval_freq = save_freq, eval_freq
+        self.save_freq, self.eval_freq, self.track = save_freq, eval_freq, track
         self.step, self.wall = (0, 0.0) if resume is None else (resume.step, float(resume.meta["wall"]))
         self.resume_step = self.saved_step = None if resume is None else resume.step
         self.sources: dict[str, str | None] = {}
@@ -166,8 +171,7 @@ class TrainingLoop(ABC):
     def _train(self, stop: Stop) -> bool:
         """Iterate to the end or until stopped; returns whether the run is complete."""
         self.begin(stop)
-        first = self.world.is_first
-        with Tracker(self.run_dir, self.total_steps, self.resume_step) if first else contextlib.nullcontext() as tracker:
+        with self._tracker() if self.world.is_first else contextlib.nullcontext() as tracker:
             while self.step < self.total_steps and self.prepare(stop):
                 before, began = self.step, self.clock()
                 metrics = self.iterate()
@@ -185,6 +189,9 @@ class TrainingLoop(ABC):
         if self.saved_step != self.step:
             self._save()
         return complete
+
+    def _tracker(self) -> Tracker:
+        return Tracker(self.run_dir, self.total_steps, self.resume_step, self.track, self.config)
 
     def _save(self) -> None:
         self.world.check_equal(self.weights(), "weights")

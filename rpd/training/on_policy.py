@@ -60,7 +60,7 @@ class OnPolicyTrainer(TrainingLoop):
     ) -> None:
         env_config = with_teacher_cameras(config.env, config.teacher, teacher_of(config.base))
         config = config.model_copy(update={"env": env_config})
-        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
+        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world, config.track)
         self.sources = begun_with(config, self.run_dir, None if resume is None else resume.meta["sources"])
         self.device = torch.device(rank_device(config.device))
         prepare_process(config.seed, config.num_threads)

@@ -65,7 +65,7 @@ class VLATrainer(TrainingLoop):
         self, config: CloneConfig, run_dir: Path, resume: checkpoint.Checkpoint | None = None, world: World = SOLO
     ) -> None:
         check_init(config)
-        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world)
+        super().__init__(config, run_dir, resume, config.save_freq, config.eval_freq, world, config.track)
         self.share = batch_share(config.batch_size, world, "batch_size")
         self.device = torch.device(rank_device(config.device))
         if config.num_threads is not None:
