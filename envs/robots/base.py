@@ -9,6 +9,8 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
+from rpd.envs.errors import ConfigError
+from rpd.envs.robots import plausible
 from rpd.envs.specs import Embodiment
 
 Vec3 = tuple[float, float, float]
@@ -119,7 +121,9 @@ class Gripper:
     kv: float = 20.0
     """Finger servo damping, N s/m: time constant of closing 100 ms."""
     force: float = 8.0
-    """Maximum finger force, N."""
+    """Maximum finger force of the simulated servo, N: enough for its objects, and less than a real gripper's."""
+    max_force: float | None = None
+    """Largest force of the real gripper, N; None: not published."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,8 @@ class Robot:
         reach: manufacturer's working radius, m.
         acceleration: maximum acceleration of each joint, rad/s^2.
         tcp_speed: maximum speed of the tool center point, m/s.
+        jerk: maximum jerk of each joint, rad/s^3; empty: not published.
+        payload: largest mass at the flange, gripper included, kg; None: not published.
         cube_half_size: half the edge, m, of a cube that fits the gripper.
         rot_weight: weight of rotation relative to position errors in inverse kinematics, m/rad.
         delay: delay of commands, control steps of 50 ms.
@@ -163,6 +169,8 @@ class Robot:
     rot_weight: float
     delay: int = 0
     patience: float = 1.0
+    jerk: tuple[float, ...] = ()
+    payload: float | None = None
 
     fingers: ClassVar[tuple[str, str]] = ("finger_left", "finger_right")
     """Slide joints: each 0 (closed) to opening / 2; their sum is the distance between the pads."""
@@ -172,6 +180,28 @@ class Robot:
     """Body of the fixed part, with the whole robot below it."""
     tcp_site: ClassVar[str] = "tcp"
     """Site between the fingertips: z points out of the gripper, y along the opening."""
+
+    def __post_init__(self) -> None:
+        """Check the limits.
+
+        Raises:
+            ConfigError: names the first that is implausible or does not fit the arm.
+        """
+        where, gripper = f"robot {self.name}", self.gripper
+        for name, values in (("acceleration", self.acceleration), ("jerk", self.jerk or self.acceleration)):
+            if len(values) != len(self.links):
+                raise ConfigError(f"{where}: {name} has {len(values)} entries, and there are {len(self.links)} joints")
+        plausible.check(
+            where,
+            {
+                "velocity": [link.velocity for link in self.links], "acceleration": self.acceleration, "jerk": self.jerk,
+                "tcp_speed": [self.tcp_speed], "payload": [self.payload], "gripper.speed": [gripper.speed],
+                "gripper.force": [gripper.force], "gripper.max_force": [gripper.max_force],
+            },
+        )  # fmt: skip
+        if gripper.max_force is not None and gripper.force > gripper.max_force:
+            have = f"{gripper.force:g} N, and the gripper has {gripper.max_force:g} N"
+            raise ConfigError(f"{where}: gripper.force: {have}")
 
     @property
     def joints(self) -> tuple[str, ...]:

@@ -24,4 +24,5 @@ FR3 = replace(
     ),
     acceleration=(10.0,) * 7,
     tcp_speed=3.0,
+    jerk=(5000.0,) * 7,
 )

@@ -1,7 +1,8 @@
 """Franka Emika Panda with the Franka hand: 7 joints, 80 mm opening.
 
-Kinematics: modified DH parameters and limits from Franka's control documentation (joint velocity and acceleration, Cartesian
-velocity; hand: 50 mm/s per finger); masses from the identified dynamics in the public URDF.
+Kinematics: modified DH parameters and limits from Franka's control documentation (joint velocity, acceleration and jerk,
+Cartesian velocity); data sheets: payload, and the hand's 50 mm/s per finger and 70 N (continuous). Masses from the identified
+dynamics in the public URDF.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ PANDA = Robot(
         shapes=(Shape((0, 0, 0.03), (0.031, 0.1, 0.03), None, WHITE),),
         finger_rgba=DARK,
         speed=0.05,
+        max_force=70,
     ),
     opening=0.08,
     home=(0.0, 0.12895, 0.0, -2.39531, 0.0, 2.52424, math.pi / 4),
@@ -71,4 +73,6 @@ PANDA = Robot(
     tcp_speed=1.7,
     cube_half_size=0.02,
     rot_weight=0.2,
+    jerk=(7500, 3750, 5000, 6250, 7500, 10_000, 10_000),
+    payload=3.0,
 )  # fmt: skip

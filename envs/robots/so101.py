@@ -1,9 +1,9 @@
 """SO-101 follower arm (LeRobot): 5 joints; its swinging jaw is simplified to two parallel fingers with 70 mm opening.
 
 Velocity: the servo's 60 degrees in 0.222 s; acceleration: the largest value of its register, 254 x 100 steps/s^2, as LeRobot
-sets it; speed of the tool: the fastest joint at full reach. Kinematics, joint ranges and masses: the public model of The Robot
-Studio (so101_new_calib); the tool center point is its `gripperframe`. With five joints the gripper
-points down anywhere with any yaw but cannot tilt sideways.
+sets it; speed of the tool: the fastest joint at full reach. Jerk, payload and the force of the jaw are not published.
+Kinematics, joint ranges and masses: the public model of The Robot Studio (so101_new_calib); the tool center point is its
+`gripperframe`. With five joints the gripper points down anywhere with any yaw but cannot tilt sideways.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Universal Robots UR10e with two parallel fingers like the Robotiq 2F-85: 6 joints, reach 1.3 m, 85 mm opening.
 
 Kinematics and limits: the manufacturer's DH parameters in the ROS convention (REP 103), as for the UR5e. Masses: the
-manufacturer's dynamic parameters; acceleration and speed of the tool as for the UR5e. Its workspace is half as far again from
-the base as the others'.
+manufacturer's dynamic parameters; payload: its data sheet; acceleration and speed of the tool as for the UR5e. Its workspace is
+half as far again from the base as the others'.
 """
 
 from __future__ import annotations
@@ -58,4 +58,5 @@ UR10E = Robot(
     tcp_speed=1.0,
     cube_half_size=0.02,
     rot_weight=0.2,
+    payload=12.5,
 )  # fmt: skip

@@ -3,7 +3,8 @@
 Kinematics and limits: the manufacturer's DH parameters in the ROS convention (REP 103): the base frame is rotated by 180
 degrees relative to the controller's, so that the arm faces +x at zero pan. Masses: the manufacturer's dynamic parameters.
 The manufacturer limits torque, not acceleration: 5 rad/s^2 is that of its own motion planning (ur_moveit_config). 1 m/s is the
-data sheet's typical speed of the tool; fingers: 150 mm/s of opening (Robotiq's data sheet).
+data sheet's typical speed of the tool, and 5 kg its payload; fingers: 150 mm/s of opening and 235 N (Robotiq's data sheet). A
+limit of jerk is not published.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ UR5E = Robot(
         shapes=(Shape((0, 0, 0), (0, 0, 0.05), 0.036, DARK, flat=True), Shape((0, 0, 0.07), (0.03, 0.06, 0.025), None, DARK)),
         finger_rgba=(0.25, 0.25, 0.27, 1.0),
         speed=0.075,
+        max_force=235,
     ),
     opening=0.085,
     home=(-0.26986, -1.49757, 1.95941, -2.03263, -math.pi / 2, -1.84066),
@@ -70,4 +72,5 @@ UR5E = Robot(
     tcp_speed=1.0,
     cube_half_size=0.02,
     rot_weight=0.2,
+    payload=5.0,
 )  # fmt: skip

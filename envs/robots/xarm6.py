@@ -1,7 +1,8 @@
 """UFACTORY xArm6 with the xArm gripper as two parallel fingers: 6 joints, 85 mm opening.
 
 Kinematics, limits and link masses: the manufacturer's public URDF (xarm_description; gripper: 2 rad/s over 0.85 rad).
-Acceleration: the limit of its SDK, 20 rad/s^2; speed of the tool: 1 m/s (user manual).
+Acceleration: the limit of its SDK, 20 rad/s^2; user manual: speed of the tool 1 m/s, payload 5 kg, gripper 30 N. Jerk is not
+published.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ XARM6 = Robot(
         shapes=(Shape((0, 0, 0.05), (0.034, 0.062, 0.05), None, SHELL),),
         finger_rgba=DARK,
         speed=0.1,
+        max_force=30,
     ),
     opening=0.085,
     home=(0.0, -0.2319, -0.74577, 0.0, 0.97767, 0.0),
@@ -68,4 +70,5 @@ XARM6 = Robot(
     tcp_speed=1.0,
     cube_half_size=0.02,
     rot_weight=0.2,
+    payload=5.0,
 )  # fmt: skip

@@ -15,6 +15,7 @@ CHOICES = ("friction", "mass", "colors", *REAL)
 GROUPS = {"real": REAL, "all": CHOICES}
 """Names for several conditions."""
 MAX_DELAY = 2  # maximum delay of a command, control steps
+MAX_MASS = 2.0  # largest factor of the mass of an object
 MAX_AGE = CONTROL_PERIOD  # s: an observation is between the present one and the one before
 
 
@@ -60,7 +61,7 @@ def draw(seed: np.ndarray, names: frozenset[str]) -> dict[str, np.ndarray]:
     stiffness, ratio, fingers = _scaled(u[:, 12], 0.5, 2.0), _scaled(u[:, 13], 0.7, 2.0), _scaled(u[:, 14], 0.5, 2.0)
     every = {
         "friction": 0.6 + 0.8 * u[:, 0],
-        "mass": 0.5 + 1.5 * u[:, 1],
+        "mass": 0.5 + (MAX_MASS - 0.5) * u[:, 1],
         "delay": (u[:, 2] * (MAX_DELAY * SUBSTEPS + 1)).astype(np.int64),
         "camera": (u[:, 3:9] - 0.5) * 2 * np.array([0.03, 0.03, 0.03, 0.05, 0.05, 0.05]),
         "age": MAX_AGE * u[:, 9],

@@ -20,7 +20,7 @@ from rpd.envs.errors import NonFiniteError
 from rpd.envs.robots import ROBOTS
 from rpd.envs.simulator_options import IDEAL
 from rpd.envs.specs import EnvSpec, ObsSpec
-from rpd.envs.tabletop import domain_randomization, episode_start, obstacles
+from rpd.envs.tabletop import domain_randomization, episode_start, obstacles, payload
 from rpd.envs.tabletop.arm_control import ArmControl
 from rpd.envs.tabletop.camera import Camera, Renderer
 from rpd.envs.tabletop.camera_poses import cameras, people_camera
@@ -48,12 +48,13 @@ class TabletopEnv(ArrayEnv):
         self.task = TASKS[task.split("/", 1)[1]]
         self.robot = ROBOTS[config.robot or "panda"]
         limits = limits_of(config.limits, self.robot)
+        randomized = domain_randomization.chosen(config.domain_randomization, config.limits)
         self._world = build(self.task, self.robot, config.limits != IDEAL, limits.obstacles)
         obstacles.check(limits, self._world, self.task, self.robot)
+        payload.check(self._world, self.robot, randomized)
         model = self._world.model
         threads = min(num_threads or os.cpu_count() or 1, self.num_envs)
         self._batch = Batch(model, self.num_envs, num_threads=threads, forward=True)
-        randomized = domain_randomization.chosen(config.domain_randomization, config.limits)
         self._conditions = Conditions(self._batch, self._world, randomized)
         self._now = Readings(self._batch, self._world, self.robot)
         self._control = ArmControl(self.robot, self._world, self._batch, self._now, limits, config)

@@ -146,6 +146,7 @@ def _check(config: RobotConfig, where: str) -> None:
     check_limits(limits, ROBOTS[config.kinematics], where)
     if config.driver != "replay":  # a record does not follow commands
         check_plausible(limits, where)
+        _check_jerk(config, where)
     period = 1 / config.rate
     if watchdog.command_timeout + period > config.stop_within + 1e-9:
         raise ConfigError(
@@ -157,3 +158,20 @@ def _check(config: RobotConfig, where: str) -> None:
         raise ConfigError(
             f"{where}: stop_within {config.stop_within:g} s cannot be kept: the watchdog and two periods take {slowest:g} s"
         )
+
+
+def _check_jerk(config: RobotConfig, where: str) -> None:
+    """Raise if commands within the limits could exceed the manufacturer's limit of jerk.
+
+    The acceleration changes by at most twice its limit from one command to the next.
+
+    Raises:
+        ConfigError: names the joint.
+    """
+    robot = ROBOTS[config.kinematics]
+    for i, (acceleration, most) in enumerate(zip(config.limits.acceleration, robot.jerk, strict=False), 1):
+        if (jerk := 2 * acceleration * config.rate) > most:
+            raise ConfigError(
+                f"{where}: limits.acceleration of joint {i}: {acceleration:g} rad/s^2 at {config.rate:g} commands per second "
+                f"allows a jerk of {jerk:g} rad/s^3, and the arm has at most {most:g}: lower it or the rate"
+            )

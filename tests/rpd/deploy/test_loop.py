@@ -93,6 +93,11 @@ def test_missing_limit_is_an_error(tmp_path):
         ("[0.013, 0.37]", "[0.37, 0.013]", "z from 0.37 to 0.013 m is empty"),
         ("command_timeout: 0.3", "command_timeout: 60", "stop_within 0.4 s cannot be kept if the control loop dies"),
         ("[15, 7.5, ", "[3437, 7.5, ", "limits.acceleration: 3437 is implausible: at most 100 rad/s"),
+        (
+            "rate: 20\n",
+            "rate: 1000\n",
+            "joint 1: 15 rad/s.2 at 1000 commands per second allows a jerk of 30000 .* 7500",
+        ),
         ("tcp_speed: 1.7", "tcp_speed: 250", "limits.tcp_speed: 250 is implausible: at most 2 m/s; mm/s"),
         ("[0.013, 0.37]", "[0.013, 370]", "limits.workspace: 370 is implausible: at most 2 m; mm"),
         ("clearance: 0.003", "clearance: 5", "limits.clearance: 5 is implausible: at most 0.1 m; mm"),
