@@ -79,7 +79,8 @@ class TeacherOutput:
     bin_logits: Tensor | None = None
     """[N, A, B] log-probabilities of the B bins of each dimension, with edges `Teacher.bin_edges`."""
     log_prob: Tensor | None = None
-    """[N] log-density of the student's action; discrete dimensions contribute the log-probability of their sign."""
+    """[N, A] log-density of the student's action in each dimension, given its previous dimensions if the teacher's depend on
+    each other; in discrete dimensions the log-probability of its sign."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Fields that are present, by name, as stored in a rollout."""

@@ -84,11 +84,11 @@ def update(
         optimizer: optimizer of the student's parameters.
         batch: [M] with ``obs`` (nested), ``action``, ``log_prob``, ``value``, ``advantage``, ``returns``; with an
             objective also ``targets``, the result of `DistillObjective.prepare`. Without reward only ``obs`` and ``targets``
-            are read, and for a divergence through the advantage (opd) ``action`` and ``log_prob``.
+            are read.
         config: PPO hyperparameters.
         generator: random generator of the shuffles, on the batch's device.
         objective: the distillation term, prepared for this batch, or None.
-        use_reward: False: the distillation term is the only loss (opd: the only advantage).
+        use_reward: False: the distillation term is the only loss.
         augment: image augmentation, see `rpd.algorithms.augmentation`, or None.
         minibatches: draws the minibatches; None: `config.num_minibatches`, one rank.
 
@@ -155,7 +155,7 @@ def _masses(
     batch: TensorDict, parts: list[Minibatch], objective: DistillObjective | None, world: World
 ) -> list[Tensor] | list[None]:
     """Return the denominator of the distillation term of each minibatch over all ranks, by one all-reduce per epoch."""
-    if world.size == 1 or objective is None or objective.uses_advantage:
+    if world.size == 1 or objective is None:
         return [None] * len(parts)
     targets = batch["targets"]
     own = [objective.mass(targets["valid"][p.index], targets["gate"][p.index]) * float(p.fraction > 0) for p in parts]
@@ -174,54 +174,44 @@ def _backward(
     """Accumulate the gradient of this rank's part of the total loss on one minibatch; return its parts of metrics, by name."""
     minibatch = shared.rows
     assert use_reward or objective is not None, "nothing to learn from: no reward and no teacher"
-    uses_advantage = objective is not None and objective.uses_advantage
     outputs_aug = policy(minibatch["obs"] if augment is None else augment(minibatch["obs"]))  # for labels
-    needs_policy_loss = use_reward or uses_advantage
-    outputs = outputs_aug if augment is None or not needs_policy_loss else policy(minibatch["obs"])  # for actions
+    acts = use_reward or (objective is not None and objective.samples_actions)
+    outputs = outputs_aug if augment is None or not acts else policy(minibatch["obs"])  # for actions
     if objective is not None and use_reward and compare:
         _compare_gradients(objective, outputs, outputs_aug, shared, config, policy.policy_parameters())
     losses: list[Tensor] = []
     metrics: dict[str, Tensor] = {}
-    if needs_policy_loss:
-        surrogate, metrics = _policy_term(outputs.distribution, minibatch, _advantage(minibatch, objective, use_reward), config)
-        losses.append(surrogate)
     if use_reward:
+        surrogate, metrics = _policy_term(outputs.distribution, minibatch, config)
         critic, more = _critic_term(outputs, minibatch, config)
-        losses.append(critic)
+        losses += [surrogate, critic]
         metrics |= more
     if outputs is not outputs_aug:
         metrics["ppo/consistency"] = consistency(outputs, outputs_aug, values=use_reward)
         losses.append(CONSISTENCY * metrics["ppo/consistency"])
     losses = [shared.fraction * loss for loss in losses]
     metrics = {name: shared.fraction * value for name, value in metrics.items()}
-    if objective is not None and not uses_advantage:
-        divergence = _divergence(objective, outputs_aug, shared)
+    if objective is not None:
+        divergence = _divergence(objective, outputs, outputs_aug, shared)
         losses.append(objective.weight * divergence)
         metrics["distill/divergence"] = divergence
     torch.stack(losses).sum().backward()
     return metrics
 
 
-def _divergence(objective: DistillObjective, outputs: Outputs, shared: Shared) -> Tensor:
+def _divergence(objective: DistillObjective, outputs: Outputs, outputs_aug: Outputs, shared: Shared) -> Tensor:
     """Return this rank's part of the distillation term of a minibatch, without the weight."""
-    divergence = objective.mean_divergence(outputs.distribution, shared.rows["targets"], shared.mass)
+    distribution = (outputs if objective.samples_actions else outputs_aug).distribution
+    divergence = objective.mean_divergence(distribution, shared.rows["targets"], shared.mass)
     return divergence if shared.fraction > 0 else 0 * divergence
 
 
-def _advantage(minibatch: TensorDict, objective: DistillObjective | None, use_reward: bool) -> Tensor:
-    """A* [M] = norm(A) + w g A_D: only the reward's advantage is normalized, so w converts nats into its deviations."""
-    terms = [minibatch["advantage"]] if use_reward else []
-    if objective is not None and objective.uses_advantage:
-        terms.append(objective.weight * objective.advantage(minibatch["targets"]))
-    return torch.stack(terms).sum(0)
-
-
 def _policy_term(
-    distribution: ActionDistribution, minibatch: TensorDict, advantage: Tensor, config: PPOConfig
+    distribution: ActionDistribution, minibatch: TensorDict, config: PPOConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped surrogate for an advantage [M], and metrics by name."""
+    """Clipped surrogate, and metrics by name."""
     log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
-    surrogate = policy_loss(log_ratio, advantage, config.clip_coef)
+    surrogate = policy_loss(log_ratio, minibatch["advantage"], config.clip_coef)
     with torch.no_grad():
         continuous = ~distribution.discrete
         metrics = {
@@ -250,16 +240,9 @@ def _compare_gradients(
     params: list[nn.Parameter],
 ) -> None:
     """Pass the gradients of the distillation term and of PPO's loss to the objective, which may set w from them."""
-
-    def surrogate(advantage: Tensor) -> Tensor:
-        return shared.fraction * _policy_term(outputs.distribution, minibatch, advantage, config)[0]
-
-    minibatch = shared.rows
-    by_reward = surrogate(minibatch["advantage"]) + shared.fraction * _critic_term(outputs, minibatch, config)[0]
-    if objective.uses_advantage:
-        by_teacher = surrogate(objective.advantage(minibatch["targets"]))
-    else:
-        by_teacher = _divergence(objective, outputs_aug, shared)
+    surrogate, _ = _policy_term(outputs.distribution, shared.rows, config)
+    by_reward = shared.fraction * (surrogate + _critic_term(outputs, shared.rows, config)[0])
+    by_teacher = _divergence(objective, outputs, outputs_aug, shared)
     gradients = [torch.autograd.grad(x, params, retain_graph=True, allow_unused=True) for x in (by_teacher, by_reward)]
     # None marks parameters that the distillation term does not reach (the critic's); they are left out of the ratio.
     pairs = [(d, r) for d, r in zip(*gradients, strict=True) if d is not None and r is not None]

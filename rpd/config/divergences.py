@@ -10,12 +10,10 @@ DIVERGENCES: dict[str, list[Any]] = {
     name: []
     for name in (
         "mse", "l1", "huber", "nearest", "direction", "nll", "fkl", "rkl", "neighborhood", "jsd", "skew-fkl", "skew-rkl", "tv",
-        "chi2", "rank", "gap",
+        "chi2", "rank", "gap", "opd",
     )
 }  # fmt: skip
 """Variants of each divergence, see `rpd.algorithms.distillation.divergences`. Entries of a user's own are valid options."""
-LOG_PROB_ESTIMATORS: dict[str, list[Any]] = {"opd": []}
-"""Variants of divergences that enter the advantage, see `rpd.algorithms.distillation.opd`."""
 
 
 def check_divergence(name: str) -> str:
@@ -31,7 +29,7 @@ def check_divergence(name: str) -> str:
 
 def divergence_names() -> list[str]:
     """Names of all registered divergences, a user's own included."""
-    return [*DIVERGENCES, *LOG_PROB_ESTIMATORS]
+    return list(DIVERGENCES)
 
 
 def divergence_hint(default: str) -> str:

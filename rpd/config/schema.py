@@ -52,10 +52,7 @@ class PPOConfig(BaseModel):
 
 
 class DistillConfig(BaseModel):
-    """w(t) * mean_n[ gate(n) * D(student, teacher)(n) ], added to the PPO loss (RPD, arXiv 2503.05833).
-
-    With divergence=opd: w(t) * gate(n) * A_D(n), added to PPO's advantage (VLA-OPD, arXiv 2603.26666).
-    """
+    """w(t) * mean_n[ gate(n) * D(student, teacher)(n) ], added to the PPO loss (RPD, arXiv 2503.05833)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -89,8 +86,13 @@ class DistillConfig(BaseModel):
     """Standard deviation of the Gaussian blur of a teacher's bins, in normalized action units."""
     uniform_mix: float = Field(1e-3, gt=0, lt=1)
     """Weight of a broad Gaussian mixed into a teacher's bins; bounds the divergence far from the teacher."""
+    opd_samples: int = Field(4, ge=1)
+    """Number of the student's actions per observation that the teacher's distribution scores (opd)."""
+    opd_teacher_score: bool = False
+    """Let the teacher score the executed action itself, in place of `opd_samples` actions by the distribution that it gives
+    (opd): for teachers whose dimensions depend on each other."""
     opd_clip: float = Field(10.0, gt=0)
-    """opd: upper bound of |A_D|, nats."""
+    """Upper bound of an advantage per dimension, nats (opd)."""
     jsd_beta: float = Field(0.5, gt=0, lt=1)
     """jsd: weight of the teacher in the mixture; towards 0 it is fkl, towards 1 rkl, both divided by their limit."""
     skew_alpha: float = Field(0.1, gt=0, lt=1)

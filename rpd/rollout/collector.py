@@ -31,6 +31,7 @@ CAUSES = (
     ("environment", "obs."),
     ("policy", "action"),
     ("policy", "log_prob"),
+    ("policy", "behavior."),
     ("policy", "value"),
     ("teacher", "teacher."),
     ("environment", "reward"),
@@ -58,7 +59,8 @@ class Collector:
 
     The batch [T, N] has ``obs`` (nested), ``action``, ``log_prob``, ``value``, ``reward``, ``terminated``,
     ``truncated``, ``final_value`` (value of the true last observation of each completed episode), and, with a teacher,
-    ``teacher`` (nested: fields of `TeacherOutput`).
+    ``teacher`` (nested: fields of `TeacherOutput`). If asked for, also ``behavior``: ``raw`` and ``log_std`` of the
+    `ActionDistribution` that the actions were drawn from, [T, N, A].
 
     Attributes:
         explore: whether the student samples its actions. False for DAgger, which visits the states of the deterministic
@@ -80,6 +82,7 @@ class Collector:
         generator: torch.Generator,
         explore: bool = True,
         world: World = SOLO,
+        keep_behavior: bool = False,
     ) -> None:
         """Create a collector of batches of `num_steps` steps; for `label_fraction` see `TeacherQueryQueue`.
 
@@ -91,7 +94,7 @@ class Collector:
         """
         self.env, self.policy, self.num_steps = env, policy, num_steps
         self.teacher_queue = None if teacher is None else TeacherQueryQueue(env, teacher, label_fraction, generator)
-        self.generator, self.explore, self.world = generator, explore, world
+        self.generator, self.explore, self.world, self.keep_behavior = generator, explore, world, keep_behavior
         self._share = world.share(env.num_envs * world.size)
         self.episodes = EpisodeStats()  # of all ranks
         self._ended: list[tuple[int, float, float, float]] = []  # this rank's since the last batch, with their step
@@ -184,7 +187,10 @@ class Collector:
         obs = self._timed("inference", self.policy.augment_obs, self.obs)
         distribution, value = self._timed("inference", self.policy, obs)
         action = distribution.sample(self.generator, self._share) if self.explore else distribution.mode()
-        return {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
+        row = {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
+        if self.keep_behavior:
+            row["behavior"] = {"raw": distribution.raw, "log_std": distribution.log_std.expand_as(distribution.raw)}
+        return row
 
     def _query_teacher(self, t: int) -> None:
         """Write the labels of the previous query and query the teacher for step t."""

@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDict
@@ -93,8 +93,8 @@ def make(config: RunConfig) -> Plan:
     seen = with_teacher_cameras(config.env, config.teacher, teacher_of(config.base))
     with contextlib.closing(envs.make(config.task, seen.model_copy(update={"num_envs": 1}), CPU, 1)) as env:
         obs, policy = env.reset(0), make_policy(config, env)
-        labeling, label = _teacher(config, env, obs, device)
-        row = _row(policy, obs, label)
+        labeling, labels = _teacher(config, env, obs, device)
+        row = _row(policy, obs, labels)
         items = [*_simulator(config, seen, env, device), *_student(config, policy, row, device), *labeling]
         sizes = memory.row_bytes(row)
         if config.algorithm == "bc":
@@ -152,8 +152,8 @@ def _simulator(config: RunConfig, seen: EnvConfig, env: VectorEnv, device: torch
     return items
 
 
-def _teacher(config: RunConfig, env: VectorEnv, obs: TensorDict, device: torch.device) -> tuple[list[Item], dict[str, Tensor]]:
-    """Return the memory of the teacher, and the label fields [1, ...] that a batch stores, by name."""
+def _teacher(config: RunConfig, env: VectorEnv, obs: TensorDict, device: torch.device) -> tuple[list[Item], dict[str, Any]]:
+    """Return the memory of the teacher, and the fields [1, ...] that a batch stores for it, nested."""
     valid, dims = torch.ones(1, dtype=torch.bool), env.spec.action.dim
     if config.algorithm in ("ppo", "bc") or config.teacher is None:
         make_teacher(config, env)  # raises an error if algorithm and teacher do not fit
@@ -179,10 +179,15 @@ def _teacher(config: RunConfig, env: VectorEnv, obs: TensorDict, device: torch.d
         size = grid.nbytes + sum(part.nbytes for part in variant.precompute(grid).values())
         items.append(Item("teacher", "action bins on a grid", size * _batch(config), device, certain=False))
     wanted = variant.needs | gate.needs
-    return items, {"valid": valid, **{name: tensor for name, tensor in label.items() if name in wanted}}
+    fields: dict[str, Any] = {"teacher": {"valid": valid, **{name: x for name, x in label.items() if name in wanted}}}
+    if variant.score is not None:
+        actions = torch.zeros(config.distill.opd_samples, dims)
+        items.append(Item("teacher", "scored actions", 3 * actions.nbytes * _batch(config), device, certain=False))
+        fields["behavior"] = {"raw": actions[:1], "log_std": actions[:1]}
+    return items, fields
 
 
-def _row(policy: ActorCritic, obs: TensorDict, label: dict[str, Tensor]) -> TensorDict:
+def _row(policy: ActorCritic, obs: TensorDict, labels: dict[str, Any]) -> TensorDict:
     """Return one row [1] of the batch of `rpd.rollout.collector.Collector`."""
     seen = obs.copy()
     if policy.outside is not None:
@@ -195,7 +200,7 @@ def _row(policy: ActorCritic, obs: TensorDict, label: dict[str, Tensor]) -> Tens
         "obs": seen, "action": distribution.mode(), "log_prob": number, "value": value,
         "reward": number, "terminated": truth, "truncated": truth, "final_value": number,
     }  # fmt: skip
-    return TensorDict(fields | {"teacher": label}, [1])
+    return TensorDict(fields | labels, [1])
 
 
 def _student(config: RunConfig, policy: ActorCritic, row: TensorDict, device: torch.device) -> list[Item]:

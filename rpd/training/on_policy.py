@@ -88,9 +88,10 @@ class OnPolicyTrainer(TrainingLoop):
         if config.student.state_estimator:
             self.state_estimator = PerceptionLearner(self.policy, config.state_estimator, self.own_generator, world)
         self.augment = None if self.state_estimator is not None else augmentation(self.policy, self.own_generator)
+        samples = self.objective is not None and self.objective.samples_actions
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
-            config.uses_reward or (self.objective is not None and self.objective.uses_advantage), world,
+            config.uses_reward or samples, world, keep_behavior=samples,
         )  # fmt: skip
         self.minibatches = Minibatches(config.ppo.num_minibatches, self.env.num_envs, world)
         together = eval_config(config.task, env_config, config.eval_episodes, world.size)
@@ -148,7 +149,7 @@ class OnPolicyTrainer(TrainingLoop):
             teacher = None if self.teacher_result is None else self.teacher_result.rate
             context = GateContext(teacher, self.success)
             flat["targets"] = objective.prepare(flat, progress, context)
-            del flat["teacher"]
+        flat = flat.exclude("teacher", "behavior")
         obs = flat["obs"]
         if self.state_estimator is not None:  # the policy reads state estimates: drop the images for the epochs
             flat["obs"] = obs.exclude(*self.policy.spec.cameras)

@@ -66,11 +66,15 @@ class ActionDistribution:
         return torch.where(self.discrete, sign(torch.sigmoid(self.raw) - uniform), gaussian)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Log-density of actions [N, A], summed over dimensions: [N]. Discrete dimensions use the sign of the action."""
+        """Log-density of actions [..., N, A], summed over dimensions: [..., N]."""
+        return self.log_prob_per_dim(action).sum(-1)
+
+    def log_prob_per_dim(self, action: Tensor) -> Tensor:
+        """Log-density of actions [..., N, A] in each dimension. Discrete dimensions use the sign of the action."""
         z = (action - self.raw) * torch.exp(-self.log_std)
         gaussian = -0.5 * z.square() - self.log_std - 0.5 * LOG_2PI
         bernoulli = logsigmoid(sign(action) * self.raw)  # p(+1) = sigmoid(l), p(-1) = sigmoid(-l)
-        return self.total(gaussian, bernoulli)
+        return self.per_dim(gaussian, bernoulli)
 
     def entropy(self) -> Tensor:
         """Entropy [N] in nats: differential for the Gaussians."""
@@ -80,8 +84,12 @@ class ActionDistribution:
 
     def total(self, continuous: Tensor, discrete: Tensor) -> Tensor:
         """Select the continuous or discrete term per dimension [N, A] and sum over the dimensions of each row's robot: [N]."""
+        return self.per_dim(continuous, discrete).sum(-1)
+
+    def per_dim(self, continuous: Tensor, discrete: Tensor) -> Tensor:
+        """Select the continuous or discrete term per dimension [..., N, A]; 0 where the row's robot has no such dimension."""
         terms = torch.where(self.discrete, discrete, continuous)
-        return (terms if self.own is None else terms.masked_fill(~self.own, 0.0)).sum(-1)
+        return terms if self.own is None else terms.masked_fill(~self.own, 0.0)
 
     def kl(self, other: ActionDistribution) -> Tensor:
         """KL(self || other) [N] in nats."""

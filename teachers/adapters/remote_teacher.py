@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 # Shapes of the fields of a label; None: any size.
 FIELDS: dict[str, tuple[str | None, ...]] = {
     "mean": ("N", "A"), "valid": ("N",), "std": ("N", "A"), "samples": ("N", None, "A"), "bin_logits": ("N", "A", None),
-    "log_prob": ("N",),
+    "log_prob": ("N", "A"),
 }  # fmt: skip
 
 

@@ -117,15 +117,14 @@ class ActionDecoder:
         return self.bins.vocab - 1 - self._column(action)
 
     def log_prob(self, columns: Tensor, action: Tensor) -> Tensor:
-        """Log-density [N] of actions [N, A] under columns [N, A, B]; discrete dimensions use the probability of the sign."""
+        """Log-density [N, A] of actions [N, A] under columns [N, A, B]; discrete dimensions use the probability of the sign."""
         column = self._column(action).clamp_max(self.centers.shape[1] - 1)
         width = self.edges[:, 1] - self.edges[:, 0]
         density = columns.gather(2, column[:, :, None])[:, :, 0] - width.log()
         yes, no = self.opening(columns)
         gap = (action - self.centers[:, 0]) / FLAT_STD
         around = -0.5 * gap.square() - math.log(FLAT_STD * math.sqrt(2 * math.pi))
-        each = torch.where(self.discrete, torch.where(action >= 0, yes, no), torch.where(self.flat, around, density))
-        return each.sum(-1)
+        return torch.where(self.discrete, torch.where(action >= 0, yes, no), torch.where(self.flat, around, density))
 
     def _column(self, action: Tensor) -> Tensor:
         """Column [N, A] in 0 .. bins - 1 of each action; as in training, only the end of the range is the highest column."""

@@ -32,5 +32,5 @@ def footprint(setup: Setup, spec: EnvSpec, device: torch.device, rows: int) -> F
     layer = batch * tokens * (4 * llama.hidden_size + 3 * llama.intermediate_size) * dtype.itemsize
     cache = 0 if options.cache is None else rows * config.num_patches * kept
     bins = (spec.action.dim, config.n_action_bins - 1)
-    label = {"mean": bins[:1], "std": bins[:1], "bin_logits": bins, "log_prob": ()}
+    label = {"mean": bins[:1], "std": bins[:1], "bin_logits": bins, "log_prob": bins[:1]}
     return Footprint(int(weights), batch * tokens * kept + layer + cache, label)

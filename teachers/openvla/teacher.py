@@ -30,7 +30,7 @@ DISTRIBUTION = frozenset({"mean", "std", "bin_logits"})
 class OpenVLATeacher(Teacher):
     """Labels with a distribution over 256 bins per dimension, each conditioned on the greedy tokens of the previous ones.
 
-    `mean` is the greedy action, as OpenVLA acts; discrete dimensions have 2p - 1. `log_prob` is the joint log-density of the
+    `mean` is the greedy action, as OpenVLA acts; discrete dimensions have 2p - 1. `log_prob` is the log-density of the
     student's action, each dimension conditioned on the student's own previous ones: one more pass of D - 1 tokens with the same
     image and prompt. If only `log_prob` is requested, the greedy tokens are not decoded, and `mean` is taken from the
     distributions along the student's action.

@@ -18,7 +18,7 @@ def to_bins(mean: Tensor, std: Tensor, edges: Tensor) -> Tensor:
 
 
 def log_prob(bin_logits: Tensor, edges: Tensor, gripper: Tensor, action: Tensor) -> Tensor:
-    """Log-density [N] of actions [N, A] under the bins (beyond them: the outermost bin); the last dimension uses its sign.
+    """Log-density [N, A] of actions [N, A] under the bins (beyond them: the outermost bin); the last dimension uses its sign.
 
     Args:
         bin_logits: [N, A, B].
@@ -31,4 +31,5 @@ def log_prob(bin_logits: Tensor, edges: Tensor, gripper: Tensor, action: Tensor)
     index = ((action - low) / width).long().clamp(0, bins - 1)
     density = bin_logits.gather(-1, index[..., None])[..., 0] - width.log()
     agree = (gripper >= 0) == (action[:, -1] >= 0)
-    return density[:, :-1].sum(-1) + torch.where(agree, math.log(SURE), math.log(1 - SURE))
+    sign = torch.where(agree, math.log(SURE), math.log(1 - SURE))
+    return torch.cat([density[:, :-1], sign[:, None]], dim=-1)

@@ -27,7 +27,7 @@ try:
 except ImportError:
     raise missing_package("a policy server or its client", "msgpack and websockets", "serve") from None
 
-PROTOCOL = "rpd/3"
+PROTOCOL = "rpd/4"
 HOW_TO_SEND = f"add token_file=FILE, or set {TOKEN_VARIABLE}"
 MAX_REPLY = 256 * 2**20  # bytes
 ANSWER_ROOM = 2**20  # bytes of shared memory for an answer, in addition to the size of the request

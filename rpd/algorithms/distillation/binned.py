@@ -78,14 +78,14 @@ def student_mass(mean: Tensor, std: Tensor) -> Tensor:
 
 
 def log_density(log_mass: Tensor, action: Tensor) -> Tensor:
-    """Log-density of q~ at actions [N, A]; outside the grid, that of the outermost cell. Returns [N, A].
+    """Log-density of q~ at actions [..., N, A]; outside the grid, that of the outermost cell. Returns [..., N, A].
 
     Args:
         log_mass: [N, A, CELLS], from `blur`.
-        action: [N, A].
+        action: [..., N, A].
     """
     cell = ((action + 1) / WIDTH).long().clamp(0, CELLS - 1)
-    return log_mass.gather(-1, cell[..., None])[..., 0] - math.log(WIDTH)
+    return log_mass.expand(*action.shape, -1).gather(-1, cell[..., None])[..., 0] - math.log(WIDTH)
 
 
 def overshoot(x: Tensor, low: Tensor | float, high: Tensor | float, std: float) -> Tensor:

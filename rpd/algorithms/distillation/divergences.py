@@ -46,13 +46,16 @@ MIN_PROB = 0.05
 
 @dataclass(frozen=True)
 class DivergenceVariant:
-    """One variant of a divergence, or of a log-probability estimator (`rpd.algorithms.distillation.opd`)."""
+    """One variant of a divergence."""
 
     fn: Callable[..., Tensor]
     needs: frozenset[str]
     """Fields of `TeacherOutput` that `fn` reads."""
     precompute: Callable[[Tensor], dict[str, Tensor]] | None = None
     """With ``bin_logits``: fields that `fn` reads instead, computed once per observation from log q~ [N, A, CELLS]."""
+    score: Callable[..., Tensor] | None = None
+    """Divergence of sampled actions: `score(action [..., N, A], discrete [A], teacher, config)` returns the teacher's
+    log-density of each dimension, and `fn` reads the result of `rpd.algorithms.distillation.opd.targets_of`."""
 
 
 DIVERGENCES: dict[str, list[DivergenceVariant]] = divergences.DIVERGENCES

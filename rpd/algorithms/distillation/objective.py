@@ -1,6 +1,6 @@
 """The distillation objective: a divergence, a gate and a schedule, checked against the teacher's outputs before the run.
 
-A divergence is added to the loss: w(t) * mean_n[ g(n) D(n) ]. opd is added to the advantage: w(t) * g(n) * A_D(n).
+It is added to the loss: w(t) * mean_n[ g(n) D(n) ].
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rpd.algorithms.distillation import binned
+from rpd.algorithms.distillation import binned, opd
 from rpd.algorithms.distillation.divergences import DIVERGENCES, DivergenceVariant
 from rpd.algorithms.distillation.gates import GATES, Gate, GateContext
-from rpd.algorithms.distillation.opd import LOG_PROB_ESTIMATORS, opd_advantage
 from rpd.algorithms.distillation.schedules import Schedule
 from rpd.config.schema import DistillConfig
 from rpd.core.distributed import SOLO, World
@@ -28,13 +27,12 @@ VariantT = TypeVar("VariantT", DivergenceVariant, Gate)
 class DistillObjective:
     """Distillation term of one divergence, one gate and one schedule.
 
-    Per iteration: `prepare` once, then `mean_divergence` (or `loss`) or `advantage` per minibatch; these never synchronize with
-    the device.
+    Per iteration: `prepare` once, then `mean_divergence` or `loss` per minibatch; these never synchronize with the device.
 
     Attributes:
         requested_fields: fields of `TeacherOutput` that the objective reads.
-        uses_advantage: whether the term is an advantage (opd) instead of a loss. The student then learns from its sampled
-            actions, so it must explore, also without a reward.
+        samples_actions: whether the student learns from its sampled actions (opd). It then explores, also without a reward, and
+            `prepare` reads its distribution.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class DistillObjective:
         """
         self.variant, self.gate = choose(config, teacher, frozenset(output_fields))
         self.config = config if use_reward else config.model_copy(update={"schedule": "constant"})
-        self.uses_advantage = config.divergence in LOG_PROB_ESTIMATORS
+        self.samples_actions = self.variant.score is not None
         self.requested_fields = self.variant.needs | self.gate.needs
         self.schedule = Schedule(self.config)
         self._discrete = torch.tensor(list(discrete), dtype=torch.bool)
@@ -87,13 +85,14 @@ class DistillObjective:
         """Start an iteration: compute the gate, precompute teacher fields, and set the weight.
 
         Args:
-            batch: [M] with the teacher's fields in ``teacher`` (nested), and for opd with ``action`` and ``log_prob``.
+            batch: [M] with the teacher's fields in ``teacher`` (nested), and with `samples_actions` what
+                `rpd.algorithms.distillation.opd.targets_of` reads.
             progress: of the run, in [0, 1].
             context: success rates, for gates.
 
         Returns:
-            Targets [M] of the update: ``valid``, ``gate``, and for opd ``advantage``, otherwise the fields that the variant
-            reads. Teacher values of rows that are not valid are 0, so they cannot reach a gradient.
+            Targets [M] of the update: ``valid``, ``gate`` and what the variant reads. Values of rows that are not valid cannot
+            reach a gradient.
         """
         targets = self._precomputed(batch["teacher"])
         valid = targets["valid"]
@@ -106,7 +105,7 @@ class DistillObjective:
         sums = torch.stack([gate, valid.to(gate.dtype).sum(), gate.new_tensor(valid.numel())])
         gate, labeled, rows = self._world.sum(sums).unbind()
         self._metrics = {"distill/gate": gate / labeled.clamp_min(1), "distill/label_fraction": labeled / rows}
-        return self._advantage_targets(batch, targets) if self.uses_advantage else targets
+        return self._scored(batch, targets) if self.samples_actions else targets
 
     def compute_gate(self, teacher: TensorDict, context: GateContext) -> Tensor:
         """Return the gate [M] of teacher fields [M]."""
@@ -122,20 +121,14 @@ class DistillObjective:
             targets: see `prepare`, [M].
             mass: the denominator, if other ranks have further rows; None: that of these rows, see `mass`.
         """
-        divergence = self.variant.fn(student.imitation or student, _fields(targets), self.config)
+        compared = student if self.samples_actions or student.imitation is None else student.imitation
+        divergence = self.variant.fn(compared, _fields(targets), self.config)
         valid, gate = targets["valid"], targets["gate"]
         return (valid * gate * divergence).sum() / (self.mass(valid, gate) if mass is None else mass).clamp_min(1)
 
     def mass(self, valid: Tensor, gate: Tensor) -> Tensor:
         """Return sum_n m g' of `mean_divergence`, a scalar."""
         return (valid * gate if self.config.normalize_gate else valid.to(gate.dtype)).sum()
-
-    def advantage(self, targets: TensorDict) -> Tensor:
-        """Return g A_D [M] of opd, without the weight; 0 for unlabeled rows.
-
-        With `normalize_gate`, it is divided by the mean gate of the labeled rows of the batch.
-        """
-        return targets["advantage"]
 
     def loss(self, student: ActionDistribution, targets: TensorDict) -> Tensor:
         """Return the weighted term."""
@@ -149,17 +142,15 @@ class DistillObjective:
         log_mass = binned.blur(logits, self._blur.to(logits.device), self.config.uniform_mix)
         return teacher.exclude("bin_logits").update(self.variant.precompute(log_mass))
 
-    def _advantage_targets(self, batch: TensorDict, teacher: TensorDict) -> TensorDict:
-        """Return targets [M] with the advantage of each action in place of the teacher's fields."""
-        valid, gate, fields = teacher["valid"], teacher["gate"], _fields(teacher)
+    def _scored(self, batch: TensorDict, teacher: TensorDict) -> TensorDict:
+        """Return targets [M] with actions and their advantages in place of the teacher's fields."""
+        valid, fields = teacher["valid"], _fields(teacher)
         if self._bin_edges is not None:
             fields["bin_edges"] = self._bin_edges.to(valid.device)
-        log_teacher = self.variant.fn(batch["action"], self._discrete.to(valid.device), fields, self.config)
-        advantage, self._metrics["distill/divergence"] = opd_advantage(
-            log_teacher, batch["log_prob"], valid, self.config.opd_clip, self._world.sum
-        )
-        scale = gate / self._metrics["distill/gate"].clamp_min(1e-8) if self.config.normalize_gate else gate
-        return TensorDict({"valid": valid, "gate": gate, "advantage": scale * advantage}, teacher.batch_size)
+        discrete = self._discrete.to(valid.device)
+        scored, kl = opd.targets_of(batch, fields, self.variant, discrete, self.config, self._world.sum)
+        self._metrics["distill/divergence"] = kl
+        return TensorDict({"valid": valid, "gate": teacher["gate"], **scored}, teacher.batch_size)
 
     def observe(self, grad_distill: Sequence[Tensor], grad_reward: Sequence[Tensor]) -> None:
         """Compare the gradients of D (unweighted) and of the RL loss on one minibatch, before the weight is used.
@@ -192,7 +183,12 @@ def choose(config: DistillConfig, teacher: str, output_fields: frozenset[str]) -
     Raises:
         ConfigError: see `DistillObjective`.
     """
-    variant = _choose("divergence", config.divergence, DIVERGENCES | LOG_PROB_ESTIMATORS, teacher, output_fields)
+    variants: Mapping[str, Sequence[DivergenceVariant]] = DIVERGENCES
+    if config.opd_teacher_score:
+        if config.divergence != "opd":
+            raise ConfigError(f"distill.opd_teacher_score belongs to divergence opd, but divergence is {config.divergence}")
+        variants = DIVERGENCES | {"opd": [variant for variant in DIVERGENCES["opd"] if "log_prob" in variant.needs]}
+    variant = _choose("divergence", config.divergence, variants, teacher, output_fields)
     return variant, _choose("gate", config.gate, {name: [gate] for name, gate in GATES.items()}, teacher, output_fields)
 
 

@@ -1,90 +1,147 @@
-"""On-policy distillation: log pi_T(a) [N], the teacher's log-probability of the student's actions, per observation.
+"""On-policy distillation (VLA-OPD, arXiv 2603.26666): the reverse KL by the score function, one advantage per action dimension.
 
-VLA-OPD (arXiv 2603.26666) uses it as an advantage instead of a loss,
+For K actions a_k ~ pi_S of an observation, and each dimension d,
 
-    A_D = log pi_T(a) - log pi_S(a),  a ~ pi_S,  whose mean is -KL(S || T),
+    x_kd = log pi_T(a_kd) - log pi_S(a_kd)          gain; the mean of -sum_d x_kd is KL(S || T)
+    A_kd = clip(x_kd - b_kd, -c, c)                 b_kd: mean of the other K - 1 gains (leave-one-out, arXiv 2402.14740)
+    L    = -1/K sum_k sum_d min(r_kd, r_max) A_kd   r_kd = pi(a_kd) / pi_S(a_kd), pi_S the policy that drew the actions
 
-so a teacher needs to score only one action, and its dimensions may depend on each other. Densities are those of the sample
-before the environment clips it, as in `rpd.students.networks.distribution`.
+The teacher only has to score actions, and no gradient passes through its density. VLA-OPD has one advantage per action token,
+without a baseline. One advantage for the sum over dimensions makes six dimensions the noise of the seventh; and for a student
+far from a confident teacher all x are below -c, so that without a baseline clipping would make them equal. There is no clip as
+in PPO: r_max only bounds the weight of an action that the updates of a batch have made likely.
+
+Densities are those of the action before the environment clips it, as in `rpd.students.networks.distribution`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from rpd.algorithms.distillation import binned, kernel_density
-from rpd.algorithms.distillation.divergences import MIN_PROB, DivergenceVariant, Teacher, probability
-from rpd.config import divergences
+from rpd.algorithms.distillation.divergences import DIVERGENCES, MIN_PROB, DivergenceVariant, Teacher, probability
 from rpd.config.schema import DistillConfig
-from rpd.students.networks.distribution import LOG_2PI
+from rpd.students.networks.distribution import LOG_2PI, ActionDistribution
+
+MAX_RATIO = 5.0
+"""r_max."""
 
 
-def opd_advantage(
-    log_teacher: Tensor,
-    log_student: Tensor,
-    valid: Tensor,
-    clip: float,
-    add_up: Callable[[Tensor], Tensor] = lambda own: own,
-) -> tuple[Tensor, Tensor]:
-    """A_D = clip(x - mean x, -c, c), x = log pi_T(a) - log pi_S(a), and -mean x, an estimate of KL(S || T).
-
-    VLA-OPD does not subtract the mean. Subtracting it leaves the expected gradient unchanged and lowers its variance; and for a
-    student far from a confident teacher, x is below -c for all actions, so without the baseline clipping would make them equal.
+def advantages(gain: Tensor, valid: Tensor, clip: float, add_up: Callable[[Tensor], Tensor] = lambda own: own) -> Tensor:
+    """A [K, N, A], 0 in rows that are not valid.
 
     Args:
-        log_teacher: [N] log pi_T(a).
-        log_student: [N] log pi_S(a).
-        valid: [N] bool: the teacher has scored the action; A_D is 0 elsewhere.
+        gain: x [K, N, A]. With K = 1 the baseline is the mean over the valid rows.
+        valid: [N] bool: rows that the teacher has scored.
         clip: c, nats.
-        add_up: returns the sum of a tensor over all ranks, for the mean.
+        add_up: returns the sum of a tensor over all ranks, for the baseline with K = 1.
     """
-    gain = (log_teacher - log_student).where(valid, 0.0)
-    total, count = add_up(torch.stack([gain.sum(), valid.to(gain.dtype).sum()])).unbind()
-    mean = total / count.clamp_min(1)
-    return (gain - mean).clamp(-clip, clip).where(valid, 0.0), -mean
+    gain = gain.where(valid[:, None], 0.0)
+    if len(gain) > 1:
+        baseline = (gain.sum(0) - gain) / (len(gain) - 1)
+    else:
+        sums = add_up(torch.cat([gain[0].sum(0), valid.sum()[None].to(gain.dtype)]))
+        baseline = sums[:-1] / sums[-1].clamp_min(1)
+    return (gain - baseline).clamp(-clip, clip).where(valid[:, None], 0.0)
 
 
-def reported_log_prob(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """Log-probability from the teacher. Beyond its outermost bins, which have no end, it falls like a Gaussian tail."""
+def divergence(gain: Tensor, valid: Tensor, add_up: Callable[[Tensor], Tensor] = lambda own: own) -> Tensor:
+    """Estimate KL(S || T), nats, over the valid rows: the mean of -sum_d x; arguments as in `advantages`.
+
+    For samples, the densities of the dimensions are conditional on all others, and their sum is not the joint density: the
+    number then orders students, and is 0 for equal distributions, but is no KL.
+    """
+    total = gain.mean(0).sum(-1).where(valid, 0.0).sum()
+    total, count = add_up(torch.stack([total, valid.sum().to(gain.dtype)])).unbind()
+    return -total / count.clamp_min(1)
+
+
+def loss(student: ActionDistribution, targets: Teacher, config: DistillConfig) -> Tensor:
+    """L [N] for the ``actions``, their ``log_behavior`` and their ``advantages``, each [N, K, A], from `targets_of`."""
+    if config.detach_std:
+        student = replace(student, log_std=student.log_std.detach())
+    actions, behavior, advantage = (targets[name].transpose(0, 1) for name in ("actions", "log_behavior", "advantages"))
+    ratio = (student.log_prob_per_dim(actions) - behavior).clamp_max(math.log(MAX_RATIO)).exp()  # no infinity, even in passing
+    return -(ratio * advantage).sum(-1).mean(0)
+
+
+def targets_of(
+    batch: TensorDict,
+    teacher: Teacher,
+    variant: DivergenceVariant,
+    discrete: Tensor,
+    config: DistillConfig,
+    add_up: Callable[[Tensor], Tensor] = lambda own: own,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the inputs of `loss` [M, K, A] and the estimated divergence, once per batch.
+
+    Uses torch's global random generator, unless the teacher has scored the executed actions itself.
+
+    Args:
+        batch: [M] with ``action`` and the student's distribution in ``behavior``: ``raw`` and ``log_std``.
+        teacher: the fields that the variant reads, [M, ...], and ``valid``.
+        variant: scores actions.
+        discrete: [A] bool.
+        config: number of actions, clip and smoothing.
+        add_up: returns the sum of a tensor over all ranks.
+    """
+    assert variant.score is not None
+    student = ActionDistribution(batch["behavior", "raw"], batch["behavior", "log_std"], discrete)
+    if "log_prob" in variant.needs:
+        actions = cast("Tensor", batch["action"])[None]
+    else:
+        actions = torch.stack([student.sample() for _ in range(config.opd_samples)])  # [K, M, A]
+    behavior = student.log_prob_per_dim(actions)
+    gain = variant.score(actions, discrete, teacher, config) - behavior
+    advantage = advantages(gain, teacher["valid"], config.opd_clip, add_up)
+    each = {"actions": actions, "log_behavior": behavior, "advantages": advantage}
+    return {name: value.transpose(0, 1) for name, value in each.items()}, divergence(gain, teacher["valid"], add_up)
+
+
+def score_bins(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """Log-density of the blurred bins: -E[sum_d x] equals `divergences.rkl_bins`."""
+    density = binned.log_density(teacher["log_mass"], action) - binned.overshoot(action, -1, 1, config.bin_tail_std)
+    return _with_gripper(action, discrete, density, teacher)
+
+
+def score_samples(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """Log of the samples' kernel density, of each dimension given the others."""
+    density = kernel_density.log_density_per_dim(action, teacher["samples"], ~discrete, config.kde_bandwidth)
+    return _with_gripper(action, discrete, density, teacher)
+
+
+def score_gaussian(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """Log-density of N(m, s²), s at least `min_teacher_std`: -E[sum_d x] equals `divergences.rkl`."""
+    std = teacher["std"].masked_fill(discrete, 1.0).clamp_min(config.min_teacher_std)
+    density = -0.5 * ((action - teacher["mean"]) / std).square() - std.log() - 0.5 * LOG_2PI
+    return _with_gripper(action, discrete, density, teacher)
+
+
+def score_of_teacher(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
+    """Log-density from the teacher. Beyond its outermost bins, which have no end, it falls like a Gaussian tail."""
     if "bin_edges" not in teacher:
         return teacher["log_prob"]
     edges = teacher["bin_edges"]
     beyond = binned.overshoot(action, edges[:, 0], edges[:, -1], config.bin_tail_std)
-    return teacher["log_prob"] - beyond.masked_fill(discrete, 0.0).sum(-1)
+    return teacher["log_prob"] - beyond.masked_fill(discrete, 0.0)
 
 
-def binned_log_prob(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """Log-density of the blurred bins, summed over dimensions: -E[A_D] equals `divergences.rkl_bins`."""
-    density = binned.log_density(teacher["log_mass"], action) - binned.overshoot(action, -1, 1, config.bin_tail_std)
-    return _sum(action, discrete, density, teacher)
-
-
-def kernel_log_prob(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """Log of the samples' kernel density, joint over the continuous dimensions: -E[A_D] equals `divergences.rkl_samples`."""
-    density = kernel_density.log_density(action, teacher["samples"], ~discrete, config.kde_bandwidth)
-    return density + _sum(action, discrete, torch.zeros_like(action), teacher)
-
-
-def gaussian_log_prob(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
-    """Log-density of N(m, s²), s at least `min_teacher_std`: -E[A_D] equals `divergences.rkl`."""
-    std = teacher["std"].masked_fill(discrete, 1.0).clamp_min(config.min_teacher_std)
-    density = -0.5 * ((action - teacher["mean"]) / std).square() - std.log() - 0.5 * LOG_2PI
-    return _sum(action, discrete, density, teacher)
-
-
-def _sum(action: Tensor, discrete: Tensor, density: Tensor, teacher: Teacher) -> Tensor:
+def _with_gripper(action: Tensor, discrete: Tensor, density: Tensor, teacher: Teacher) -> Tensor:
+    """Log-density per dimension; in discrete dimensions the log-probability of the action's sign."""
     plus = probability(teacher).clamp(MIN_PROB, 1 - MIN_PROB)
-    return torch.where(discrete, torch.where(action >= 0, plus, 1 - plus).log(), density).sum(-1)
+    return torch.where(discrete, torch.where(action >= 0, plus, 1 - plus).log(), density)
 
 
-LOG_PROB_ESTIMATORS: dict[str, list[DivergenceVariant]] = divergences.LOG_PROB_ESTIMATORS
-"""As `divergences.DIVERGENCES`; functions are `fn(action [N, A], discrete [A], teacher, config) -> [N]`."""
-LOG_PROB_ESTIMATORS["opd"] += [
-    DivergenceVariant(reported_log_prob, frozenset({"log_prob"})),
-    DivergenceVariant(binned_log_prob, frozenset({"bin_logits", "mean"}), lambda log_mass: {"log_mass": log_mass}),
-    DivergenceVariant(kernel_log_prob, frozenset({"samples", "mean"})),
-    DivergenceVariant(gaussian_log_prob, frozenset({"mean", "std"})),
+DIVERGENCES["opd"] += [
+    DivergenceVariant(loss, frozenset({"bin_logits", "mean"}), lambda log_mass: {"log_mass": log_mass}, score_bins),
+    DivergenceVariant(loss, frozenset({"samples", "mean"}), score=score_samples),
+    DivergenceVariant(loss, frozenset({"mean", "std"}), score=score_gaussian),
+    DivergenceVariant(loss, frozenset({"log_prob"}), score=score_of_teacher),
 ]

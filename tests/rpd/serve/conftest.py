@@ -49,7 +49,7 @@ class Oracle(Teacher):
         mean = (seen[:, None] + torch.tensor([len(i) for i in instructions])[:, None] + torch.arange(A)).sin()
         samples = mean[:, None] + torch.randn(n, 2, A, generator=self.rng)
         logits = torch.log_softmax(mean[..., None] * torch.arange(BINS), -1)
-        log_prob = None if student_action is None else -(student_action - mean).square().sum(-1)
+        log_prob = None if student_action is None else -(student_action - mean).square()
         valid = obs["state"][:, 0] < 2
         self.busy.release()
         return TeacherOutput(mean, valid, mean.abs() + 0.1, samples, logits, log_prob)

@@ -85,7 +85,7 @@ def test_metadata(serving, oracle, toy_spec):
     client = Client(serving(spec=spec, limits=Limits(message_bytes=2**20, rate=50)).url)
     metadata = client.metadata
     assert type(spec).model_validate(metadata["spec"]) == spec
-    assert metadata["protocol"] == "rpd/3" and metadata["remembers"] is True and metadata["shared_memory"] is True
+    assert metadata["protocol"] == "rpd/4" and metadata["remembers"] is True and metadata["shared_memory"] is True
     assert metadata["output_fields"] == sorted(oracle.output_fields)
     assert (metadata["bin_edges"] == oracle.bin_edges.numpy()).all()
     assert metadata["observations"] == ["state", "image.front"] and metadata["optional"] == ["privileged"]

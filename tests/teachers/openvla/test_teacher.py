@@ -77,7 +77,7 @@ def test_label(teacher, obs, said, action):
     answer = teacher.label(obs, said, action)
     assert set(answer.tensors()) == FIELDS | {"valid"} == teacher.output_fields | {"valid"}
     assert answer.mean.shape == answer.std.shape == (6, 7) and answer.bin_logits.shape == (6, 7, 255)
-    assert answer.log_prob.shape == (6,) and answer.valid.all()
+    assert answer.log_prob.shape == (6, 7) and answer.valid.all()
     assert all(t.isfinite().all() and not t.requires_grad for t in answer.tensors().values())
     assert answer.mean.abs().max() <= 1
     torch.testing.assert_close(answer.bin_logits.logsumexp(-1), torch.zeros(6, 7), atol=1e-5, rtol=0)
@@ -122,7 +122,7 @@ def test_score_of_decoded_action_equals_greedy_output(folder, spec, obs, said):
     width = teacher.bin_edges.diff(dim=-1)[torch.arange(6), index]
     density = answer.bin_logits[:, :6].gather(2, index[..., None])[..., 0] - width.log()
     sign = (1 + action[:, 6] * answer.mean[:, 6]) / 2
-    torch.testing.assert_close(answer.log_prob, density.sum(1) + sign.log(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(answer.log_prob, torch.cat([density, sign.log()[:, None]], 1), atol=1e-3, rtol=0)
 
 
 def test_only_requested_fields_are_computed(make, obs, said, action, monkeypatch):
@@ -256,7 +256,7 @@ def test_frozen(make, obs, said, action):
     teacher = make()
     before = {k: v.clone() for k, v in teacher.weights().items()}
     answer = teacher.label(obs, said, action.requires_grad_())
-    loss = (answer.mean - action).square().sum() + (answer.log_prob * action.sum(-1)).sum()
+    loss = (answer.mean - action).square().sum() + (answer.log_prob * action).sum()
     loss.backward()
     torch.optim.SGD([action, *teacher.model.parameters()], 1.0).step()
     assert len(before) > 90 and all(torch.equal(before[k], v) for k, v in teacher.weights().items())

@@ -338,9 +338,10 @@ def test_scores_the_student_action() -> None:
     action[2, 6] *= -1
     out = one.label(observe(scene), [], action)
     index = ((action[:, :6] + 1) / (2 / 101)).long().clamp(0, 100)
-    of_bins = (out.bin_logits[:, :6].gather(-1, index[..., None])[..., 0] - math.log(2 / 101)).sum(-1)
-    torch.testing.assert_close(out.log_prob, of_bins + torch.tensor([0.95, 0.95, 0.05]).log())
-    assert out.log_prob[0] > out.log_prob[1]
+    of_bins = out.bin_logits[:, :6].gather(-1, index[..., None])[..., 0] - math.log(2 / 101)
+    of_sign = torch.tensor([[0.95], [0.95], [0.05]]).log()
+    torch.testing.assert_close(out.log_prob, torch.cat([of_bins, of_sign], 1))
+    assert out.log_prob[0, 0] > out.log_prob[1, 0]
     one.requested_fields = frozenset({"mean"})
     assert one.label(observe(scene), [], action).bin_logits is None
 

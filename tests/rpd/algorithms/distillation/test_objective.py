@@ -75,19 +75,22 @@ def test_variant_follows_teacher_output_fields() -> None:
     ):
         assert objective(output_fields, divergence="rkl", bin_edges=edges).requested_fields == requested
     for output_fields, requested in (
-        ({"mean", "std", "bin_logits", "log_prob"}, {"log_prob"}),
-        ({"mean", "std", "bin_logits"}, {"mean", "bin_logits"}),
+        ({"mean", "std", "bin_logits", "log_prob"}, {"mean", "bin_logits"}),
         ({"mean", "std", "samples"}, {"mean", "samples"}),
         ({"mean", "std"}, {"mean", "std"}),
+        ({"mean", "log_prob"}, {"log_prob"}),
     ):
         assert objective(output_fields, divergence="opd", bin_edges=edges).requested_fields == requested
-    assert objective({"mean", "std", "log_prob"}, divergence="opd", gate="entropy").requested_fields == {
-        "mean",
-        "std",
-        "log_prob",
-    }
-    with pytest.raises(ConfigError, match="opd needs the teacher's log_prob or bin_logits or samples or std"):
+    everything = {"mean", "std", "bin_logits", "log_prob"}
+    scored = {"divergence": "opd", "opd_teacher_score": True}
+    assert objective(everything, bin_edges=edges, **scored).requested_fields == {"log_prob"}
+    assert objective(everything, bin_edges=edges, gate="entropy", **scored).requested_fields == {"mean", "std", "log_prob"}
+    with pytest.raises(ConfigError, match="opd needs the teacher's bin_logits or samples or std or log_prob"):
         objective({"mean"}, divergence="opd")
+    with pytest.raises(ConfigError, match="opd needs the teacher's log_prob, but teacher x provides only mean, std"):
+        objective({"mean", "std"}, **scored)
+    with pytest.raises(ConfigError, match="opd_teacher_score belongs to divergence opd, but divergence is mse"):
+        objective(everything, opd_teacher_score=True)
 
 
 def test_weighted_mean_over_the_labelled_rows() -> None:
@@ -131,9 +134,16 @@ def with_bins(n: int) -> TensorDict:
     g = torch.Generator().manual_seed(0)
     given = batch([0.1] * n)
     given["teacher", "bin_logits"] = torch.randn(n, 2, 9, generator=g).log_softmax(-1)
-    given["teacher", "log_prob"] = torch.randn(n, generator=g)
-    given["action"], given["log_prob"] = torch.randn(n, 2, generator=g), torch.randn(n, generator=g)
+    given["teacher", "log_prob"] = torch.randn(n, 2, generator=g)
+    given["action"] = torch.randn(n, 2, generator=g)
+    given["behavior"] = {"raw": student(n).raw.detach(), "log_std": student(n).log_std.expand(n, 2)}
     return given
+
+
+def drawn(seed: int, function, *args):
+    """The result, with random numbers of their own."""
+    torch.manual_seed(seed)
+    return function(*args)
 
 
 @pytest.mark.parametrize("divergence", ["fkl", "rkl", "opd"])
@@ -149,36 +159,36 @@ def test_bins_are_precomputed_once_and_unlabelled_rows_leave_no_trace(divergence
             for name in {"mean", "std", "bin_logits", "log_prob"} - o.requested_fields:
                 del b["teacher", name]
         before = whole.clone()
-        whole_targets, targets = (o.prepare(b, 0.0, GateContext()) for b in (whole, holed))
+        whole_targets, targets = (drawn(0, o.prepare, b, 0.0, GateContext()) for b in (whole, holed))
         assert "bin_logits" not in targets.keys()  # noqa: SIM118
         assert (whole == before).all() and set(whole["teacher"].keys()) == {"valid", *o.requested_fields}
-        if o.uses_advantage:
-            assert targets["advantage"].isfinite().all() and targets["advantage"][1] == 0
-            assert set(targets.keys()) == {"valid", "gate", "advantage"}
-        else:
-            s, rows = student(4), torch.tensor([0, 2, 3])
-            o.mean_divergence(s, targets).backward()
-            assert s.raw.grad.isfinite().all() and s.raw.grad[1].tolist() == [0, 0]
-            expected = o.mean_divergence(student(3), whole_targets[rows])
-            torch.testing.assert_close(o.mean_divergence(student(4), targets), expected)
+        if divergence == "opd":
+            assert set(targets.keys()) == {"valid", "gate", "actions", "log_behavior", "advantages"}
+        s, rows = student(4), torch.tensor([0, 2, 3])
+        o.mean_divergence(s, targets).backward()
+        assert s.raw.grad.isfinite().all() and s.raw.grad[1].tolist() == [0, 0]
+        expected = o.mean_divergence(student(3), whole_targets[rows])
+        torch.testing.assert_close(o.mean_divergence(student(4), targets), expected)
 
 
-def test_opd_advantages_are_gated_and_weighted() -> None:
-    # x = 1, 3, 5, of which the second is not labelled: mean 3; the entropy gate is 1 and 1/2
+def test_opd_is_gated_and_weighted() -> None:
+    # the teacher's log-densities less the student's: 1 and 5, and 0 for the gripper; the second row is not labelled
     b = batch([0.0] * 3, valid=[True, False, True], std=[0.2, 0.2, 0.4])
-    b["teacher", "log_prob"], b["log_prob"] = torch.tensor([1.0, 3.0, 5.0]), torch.zeros(3)
-    b["action"] = torch.zeros(3, 2)
-    gated = {"divergence": "opd", "gate": "entropy", "gate_beta": 2.0, "weight": 3.0}
+    s = student(3)
+    b["action"] = torch.tensor([[0.0, -1.0]] * 3)
+    b["behavior"] = {"raw": s.raw.detach(), "log_std": s.log_std.expand(3, 2)}
+    b["teacher", "log_prob"] = s.log_prob_per_dim(b["action"]).detach() + torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.0]])
+    gated = {"divergence": "opd", "opd_teacher_score": True, "gate": "entropy", "gate_beta": 2.0, "weight": 3.0}
     o = objective(ALL | {"log_prob"}, **gated)
     targets = o.prepare(b, 0.25, GateContext())
-    assert o.uses_advantage and o.advantage(targets).tolist() == pytest.approx([-2.0, 0.0, 1.0])
+    assert o.samples_actions and targets["advantages"][:, 0, 0].tolist() == pytest.approx([-2.0, 0.0, 2.0])
     assert o.weight.item() == 1.5  # half-way to `decay_fraction`
     assert {k: v.item() for k, v in o.metrics().items()} == pytest.approx(
         {"distill/weight": 1.5, "distill/gate": 0.75, "distill/label_fraction": 2 / 3, "distill/divergence": -3.0}
     )
+    assert o.loss(s, targets).item() == pytest.approx(1.5 * (1 * 2.0 - 0.5 * 2.0) / 2)  # gates 1 and 1/2, two labels
     o = objective(ALL | {"log_prob"}, normalize_gate=True, **gated)
-    targets = o.prepare(b, 0.25, GateContext())
-    assert o.advantage(targets).tolist() == pytest.approx([-2.0 / 0.75, 0.0, 1.0 / 0.75])
+    assert o.loss(s, o.prepare(b, 0.25, GateContext())).item() == pytest.approx(1.5 * (1 * 2.0 - 0.5 * 2.0) / 1.5)
 
 
 def test_gate_scales_or_redistributes() -> None:
