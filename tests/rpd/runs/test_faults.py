@@ -161,9 +161,9 @@ def test_full_disk_while_logging(what, arguments, tmp_path, monkeypatch, capsys)
         if what == "metrics":
             self.file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
         elif what == "tensorboard":
-            self.board.add_scalar = full
+            self.writers[0].board.add_scalar = full
         else:
-            self.board.close = full
+            self.writers[0].board.close = full
 
     with monkeypatch.context() as patch:
         patch.setattr(Tracker, "__init__", tracker)
