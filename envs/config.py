@@ -9,7 +9,14 @@ import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
 from rpd.envs.errors import ConfigError
-from rpd.envs.simulator_options import SIMULATOR_OPTIONS, LiberoOptions, ManiSkillOptions, TabletopOptions, WorkerOptions
+from rpd.envs.simulator_options import (
+    SIMULATOR_OPTIONS,
+    GymnasiumOptions,
+    LiberoOptions,
+    ManiSkillOptions,
+    TabletopOptions,
+    WorkerOptions,
+)
 from rpd.envs.specs import MAX_STEPS
 
 
@@ -39,7 +46,7 @@ class CommonOptions(BaseModel):
     """Control steps before an episode is truncated."""
 
 
-class EnvConfig(ManiSkillOptions, LiberoOptions, WorkerOptions, TabletopOptions, CommonOptions):
+class EnvConfig(GymnasiumOptions, ManiSkillOptions, LiberoOptions, WorkerOptions, TabletopOptions, CommonOptions):
     """Options of an environment. None selects the default of the simulator or the task."""
 
     model_config = ConfigDict(extra="forbid")

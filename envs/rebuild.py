@@ -75,6 +75,8 @@ def episode_options(spec: EnvSpec) -> dict[str, Any]:
     names: tuple[str, ...] = ("sim_backend", "ignore_terminations", "reconfigure")
     if _simulator(spec.task) == "tabletop":
         names = tuple(TabletopOptions.model_fields)
+    elif _simulator(spec.task) == "gym":
+        names = ("make_kwargs", "success")
     return {
         "task": spec.task,
         "robot": spec.embodiment.name,

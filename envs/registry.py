@@ -44,6 +44,7 @@ SIMULATORS = {
     "navigate": "rpd.envs.navigation",
     "maniskill": "rpd.envs.maniskill",
     "libero": "rpd.envs.libero",
+    "gym": "rpd.envs.gym",
 }
 
 

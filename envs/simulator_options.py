@@ -39,10 +39,10 @@ class TabletopOptions(BaseModel):
 class WorkerOptions(BaseModel):
     """Options of simulators that run in worker processes."""
 
-    owners: ClassVar[str] = "maniskill or libero"
+    owners: ClassVar[str] = "maniskill, libero or gym"
 
     num_workers: int | None = Field(None, ge=1)
-    """ManiSkill on CPU, LIBERO: number of worker processes (default: one per core)."""
+    """ManiSkill on CPU, LIBERO, Gymnasium: number of worker processes (default: one per core)."""
 
 
 class LiberoOptions(BaseModel):
@@ -73,4 +73,18 @@ class ManiSkillOptions(BaseModel):
     On a GPU, only if all environments reset in the same step."""
 
 
-SIMULATOR_OPTIONS = (TabletopOptions, WorkerOptions, LiberoOptions, ManiSkillOptions)
+class GymnasiumOptions(BaseModel):
+    """Options of Gymnasium environments."""
+
+    owners: ClassVar[str] = "gym"
+
+    make_kwargs: tuple[str, ...] = ()
+    """Gymnasium: arguments of the environment, KEY=VALUE with values as in YAML, e.g. env_name=reach-v3."""
+    success: str | None = None
+    """Gymnasium: what solves the task: a key of info, with dots if it is nested, or return>=NUMBER for the undiscounted return
+    of a whole episode. Default: success or is_success of info, else the reward_threshold of the registration."""
+    instruction: str | None = None
+    """Gymnasium: the language instruction. Default: the name of the environment in words."""
+
+
+SIMULATOR_OPTIONS = (TabletopOptions, WorkerOptions, LiberoOptions, ManiSkillOptions, GymnasiumOptions)

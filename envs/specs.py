@@ -39,9 +39,10 @@ class ActionSpec(Spec):
     Attributes:
         names: one name per dimension, e.g. ``("x", "y", "z", "roll", "pitch", "yaw", "gripper")``.
         units: physical unit of each dimension, e.g. ``"m"``, ``"rad"``.
-        scale: physical value of +1, in that unit (for a delta: per control step).
+        scale: physical value of +1, in that unit (for a delta: per control step), relative to `center`.
         discrete: dimensions of which only the sign matters (a gripper: +1 opens, -1 closes).
         frame: frame of Cartesian deltas, e.g. ``"base"``.
+        center: physical value of 0, in that unit; empty: 0.
     """
 
     names: tuple[str, ...] = Field(max_length=1024)
@@ -49,12 +50,15 @@ class ActionSpec(Spec):
     scale: tuple[Length, ...]
     discrete: tuple[bool, ...]
     frame: str = "base"
+    center: tuple[Length, ...] = ()
 
     @model_validator(mode="after")
     def _even(self) -> ActionSpec:
         for field in ("units", "scale", "discrete"):
             if (count := len(getattr(self, field))) != self.dim:
                 raise ValueError(f"{self.dim} names and {count} of {field}: one per dimension is needed")
+        if len(self.center) not in (0, self.dim):
+            raise ValueError(f"{self.dim} names and {len(self.center)} of center: one per dimension, or none")
         return self
 
     @property
@@ -133,6 +137,7 @@ class Settings(Spec):
         sim_backend: device of the physics.
         ignore_terminations: whether a solved episode continues to its last step.
         reconfigure: whether the scene is rebuilt for every episode.
+        make_kwargs, success, instruction: options of Gymnasium environments.
         teacher_cameras: teacher-only cameras.
         teacher_image_size: height and width of their images, pixels.
         imports: imported user files and modules, see `rpd.envs.user_files`.
@@ -146,6 +151,9 @@ class Settings(Spec):
     sim_backend: Literal["auto", "cpu", "gpu"] | None = None
     ignore_terminations: bool | None = None
     reconfigure: bool | None = None
+    make_kwargs: tuple[str, ...] = ()
+    success: str | None = None
+    instruction: str | None = None
     teacher_cameras: tuple[str, ...] = ()
     teacher_image_size: int | None = Field(None, ge=1, le=2**13)
     imports: tuple[str, ...] = ()
@@ -294,6 +302,7 @@ def _exact_sides(theirs: EnvSpec, ours: EnvSpec) -> Sides:
         ("action dimensions", " ".join(theirs.action.names), " ".join(ours.action.names)),
         ("action units", " ".join(theirs.action.units), " ".join(ours.action.units)),
         ("action scale", _numbers(theirs.action.scale), _numbers(ours.action.scale)),
+        ("action center", _numbers(theirs.action.center), _numbers(ours.action.center)),
         ("discrete action dimensions", str(theirs.action.discrete), str(ours.action.discrete)),
         ("action frame", theirs.action.frame, ours.action.frame),
         ("order of state entries", " ".join(theirs.state_names), " ".join(ours.state_names)),

@@ -31,7 +31,7 @@ LADDER = (
 )
 """Packages of `rpd`, highest first. Each may import itself and all that is below it."""
 RUNG = {package: i for i, packages in enumerate(LADDER) for package in packages}
-SIMULATORS = ("rpd.envs.tabletop", "rpd.envs.navigation", "rpd.envs.maniskill", "rpd.envs.libero")
+SIMULATORS = ("rpd.envs.tabletop", "rpd.envs.navigation", "rpd.envs.maniskill", "rpd.envs.libero", "rpd.envs.gym")
 HEAVY = ("mani_skill", "sapien", "stable_baselines3", "matplotlib", "transformers", "pandas", "scipy", "cv2", "IPython")
 PROGRAMS = ("rpd.export.runtime",)  # also run by itself, where rpd is not installed
 MAX_LINES = 450

@@ -20,8 +20,9 @@ from rpd.envs.vector_env import EpisodeInfo, Step, VectorEnv
 class EpisodicEnv(VectorEnv):
     """N environments on top of simulations.
 
-    An episode terminates on success alone. ManiSkill also terminates on failure, but with a reward in [-1, 0] that would
-    reward failing early, so a failed episode runs until it is truncated. With `ignore_terminations`, every episode does.
+    An episode terminates on success alone, unless the backend reports terminations (Gymnasium). ManiSkill also terminates on
+    failure, but with a reward in [-1, 0] that would reward failing early, so a failed episode runs until it is truncated. With
+    `ignore_terminations`, every episode does.
 
     Seeds: the first episode of environment i after `reset` has seed `seed + i`; the seeds of its later episodes derive from
     that. On the CPU, first episodes are bit-exact functions of their seeds, and so are later ones, except on ManiSkill:
@@ -32,15 +33,16 @@ class EpisodicEnv(VectorEnv):
 
     Resume: `load_state_dict` restarts each running episode from its seed and then restores the saved simulation state. A
     simulator that does not expose contact forces and solver caches, such as ManiSkill, continues up to rounding errors,
-    which contacts amplify: `exact_resume` is then False.
+    which contacts amplify: `exact_resume` is then False. With a backend that cannot save its state, the next episodes start.
 
     Args:
         backend: the simulations.
         device: device of observations and rewards.
         instruct: returns the language instruction of an episode, given its seed.
         to_scene: converts the simulator's own ``scene`` [N, D] to a `ManipulationState` [N, ManipulationState.dim].
-        exact_resume: whether restored simulations continue bit-identically.
         ignore_terminations: whether a solved episode continues until it is truncated.
+        cuts: whether episodes are truncated here, at their maximum length. False: the backend does that, and starts the next
+            episode by itself.
     """
 
     def __init__(
@@ -49,16 +51,16 @@ class EpisodicEnv(VectorEnv):
         device: torch.device,
         instruct: Callable[[int], str],
         to_scene: Callable[[Tensor], Tensor] = lambda scene: scene.clone(),
-        exact_resume: bool = False,
         ignore_terminations: bool = False,
+        cuts: bool = True,
     ) -> None:
         self.backend = backend
         self.device = device
         self.spec = backend.spec
         self.num_envs = backend.num_envs
-        self.exact_resume = exact_resume
+        self.exact_resume = backend.exact_resume
         self._instruct, self._to_scene = instruct, to_scene
-        self._ends_solved = not ignore_terminations
+        self._ends_solved, self._cuts = not ignore_terminations, cuts
         n = self.num_envs
         self._seed = np.zeros(n, np.int64)  # of the first episode
         self._count = np.zeros(n, np.int64)  # episodes since
@@ -93,28 +95,30 @@ class EpisodicEnv(VectorEnv):
         success = outcome.success.to(self.device, copy=True)
         obs = self._checked(outcome.obs, reward)
         self._return += reward
-        self._length += 1
+        self._length += 1 if outcome.idle is None else (~outcome.idle).to(self.device)
         self._solved_after = torch.where(success & ~self._success_once, self._length, self._solved_after)
         self._success_once |= success
-        terminated = success if self._ends_solved else torch.zeros_like(success)
-        truncated = (self._length >= self._limit) & ~terminated
+        ended = success if outcome.terminated is None else outcome.terminated.to(self.device, copy=True)
+        terminated = ended if self._ends_solved else torch.zeros_like(ended)
+        late = (self._length >= self._limit) & self._cuts
+        truncated = (late if outcome.truncated is None else late | outcome.truncated.to(self.device)) & ~terminated
         env = (terminated | truncated).nonzero().squeeze(-1)
         if len(env) == 0:
             return Step(obs, reward, terminated, truncated, None, None)
-        ended = env.tolist()
+        rows = env.tolist()
         episode = EpisodeInfo(
             env=env,
             episode_return=self._return[env],
             length=self._length[env],
             success_once=self._success_once[env],
             success_at_end=success[env],
-            seed=torch.tensor([self._episode_seed(e) for e in ended], device=self.device),
-            solved_after=None if self._ends_solved else self._solved_after[env],
+            seed=torch.tensor([self._episode_seed(e) for e in rows], device=self.device),
+            solved_after=self._solved_after[env],
         )
         final_obs = obs[env]
-        self._count[ended] += 1
+        self._count[rows] += 1
         self._clear(env)
-        fresh = self._checked(self.backend.reset(ended, [self._episode_seed(e) for e in ended], exact=False))
+        fresh = self._checked(self.backend.reset(rows, [self._episode_seed(e) for e in rows], exact=False))
         obs[env] = fresh[env]
         return Step(obs, reward, terminated, truncated, final_obs, episode)
 
@@ -141,8 +145,13 @@ class EpisodicEnv(VectorEnv):
         } | {name: getattr(self, f"_{name}").cpu().clone() for name in _BOOKS}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> TensorDict:
-        """Restore `state_dict`, up to rounding errors."""
+        """Restore `state_dict`: exactly, up to rounding errors, or, if the backend has no state, at the next episodes."""
         self._seed[:], self._count[:] = state["seed"].numpy(), state["count"].numpy()
+        if state["sim"].numel() == 0:
+            self._count += 1
+            self._clear(torch.arange(self.num_envs, device=self.device))
+            seeds = [self._episode_seed(env) for env in range(self.num_envs)]
+            return self._checked(self.backend.reset(list(range(self.num_envs)), seeds, exact=True))
         for name in _BOOKS:
             getattr(self, f"_{name}").copy_(state[name])
         seeds = [self._episode_seed(env) for env in range(self.num_envs)]

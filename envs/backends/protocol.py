@@ -14,11 +14,17 @@ from rpd.envs.specs import EnvSpec
 
 @dataclass
 class Outcome:
-    """Result of a control step: observations by key, reward [B] and success [B]."""
+    """Result of a control step: observations by key, reward [B] and success [B], and where given, how episodes end."""
 
     obs: dict[str, Tensor]
     reward: Tensor
     success: Tensor
+    terminated: Tensor | None = None
+    """[B] bool: the episode ended, with value zero. None: it ended where `success`."""
+    truncated: Tensor | None = None
+    """[B] bool: the simulation stopped the episode. None: it stops none."""
+    idle: Tensor | None = None
+    """[B] bool: the step only started the next episode and does not count. None: every step counts."""
 
 
 class Simulation(Protocol):
@@ -28,9 +34,13 @@ class Simulation(Protocol):
         spec: spec of the environment.
         render_shape: shape (H, W, 3) of `render`.
         view_shapes: shape (H, W, 3) of each image that `teacher_images` returns, by key.
+        exact_resume: whether `set_state` continues bit-identically.
+        remarks: one line for each property of the simulation that a user should know of.
     """
 
     spec: EnvSpec
+    exact_resume: bool
+    remarks: tuple[str, ...]
 
     @property
     def render_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
@@ -59,7 +69,7 @@ class Simulation(Protocol):
         """Render from the viewer camera: uint8 [1, H, W, 3]."""
 
     def get_state(self) -> Tensor:
-        """Return the part of the state that the episode seed does not determine, [1, D]."""
+        """Return the part of the state that the episode seed does not determine, [1, D]; D = 0: it cannot be saved."""
 
     def set_state(self, state: Tensor) -> None:
         """Restore `get_state` within an episode of the same seed."""
@@ -74,6 +84,7 @@ class Backend(Protocol):
 
     spec: EnvSpec
     num_envs: int
+    exact_resume: bool
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102

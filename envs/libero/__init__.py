@@ -64,4 +64,4 @@ def make(task: str, config: EnvConfig, device: torch.device, num_threads: int | 
         worker_count(config, num_threads),
         lambda memory: Forks("rpd.envs.libero.sim", arguments, environment, memory),
     )
-    return EpisodicEnv(backend, device, lambda seed: chosen[seed % len(chosen)].language, exact_resume=True)
+    return EpisodicEnv(backend, device, lambda seed: chosen[seed % len(chosen)].language)

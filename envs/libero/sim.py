@@ -82,6 +82,8 @@ class Sim:
     """
 
     render_shape = (RENDER_SIZE, RENDER_SIZE, 3)
+    exact_resume = True
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, name: str, worlds: list[World], config: EnvConfig, cameras: Cameras) -> None:
         self._name, self._worlds, self._config, self._cameras = name, worlds, config, cameras

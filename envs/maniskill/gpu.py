@@ -25,6 +25,7 @@ class DeviceSim:
     """
 
     spec: EnvSpec
+    exact_resume = False
 
     def __init__(self, task: str, config: EnvConfig, device: torch.device) -> None:
         number = "" if device.index is None else f":{device.index}"

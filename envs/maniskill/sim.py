@@ -45,6 +45,9 @@ class Sim:
         ConfigError: ManiSkill does not support an option for this task and robot.
     """
 
+    exact_resume = False
+    remarks: tuple[str, ...] = ()
+
     def __init__(self, task: str, config: EnvConfig, num_envs: int, sim_backend: str, render_backend: str) -> None:
         registered = tasks.load(task)[tasks.uid(task)]
         tasks.check_assets(task, config.robot)

@@ -30,7 +30,7 @@ class EvalConfig(BaseModel):
     robot: str | None = None
     """Robot; default: the one that the policy was trained on, else the task's."""
     reward: Literal["dense", "sparse"] | None = None
-    """Reward mode. This and the next nine options: see env.* in `rpd train --help`; default: as in the policy's training."""
+    """Reward mode. This and the next twelve options: see env.* in `rpd train --help`; default: as in the policy's training."""
     max_episode_steps: int | None = Field(None, ge=1)
     """Control steps before an episode is truncated; default on another task or robot: that task's own."""
     domain_randomization: tuple[str, ...] | None = None
@@ -49,6 +49,12 @@ class EvalConfig(BaseModel):
     """ManiSkill: run every episode to its last step."""
     reconfigure: bool | None = None
     """ManiSkill: rebuild the scene for each episode."""
+    make_kwargs: tuple[str, ...] | None = None
+    """Gymnasium: arguments of the environment, KEY=VALUE."""
+    success: str | None = None
+    """Gymnasium: what solves the task."""
+    instruction: str | None = None
+    """Gymnasium: the language instruction."""
     obs_mode: Literal["state", "rgb"] | None = None
     """Observations; default: what each policy was trained on, else state."""
     episodes: int = Field(100, ge=1)

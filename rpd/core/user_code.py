@@ -13,7 +13,8 @@ from rpd.envs import user_files
 from rpd.envs.errors import ConfigError
 
 OPTION = "--import"
-_TYPED = re.compile(r"maniskill/([\w.]+):")
+_TYPED = re.compile(r"(?:maniskill/|gym/)([\w.]+):|gym/(\S+\.py):")
+"""Module or file of a task, e.g. ``maniskill/my_tasks:MyTask-v1``, ``gym/folder/file.py:make_env``."""
 
 
 def take_imports(words: Sequence[str]) -> list[str]:
@@ -34,8 +35,11 @@ def take_imports(words: Sequence[str]) -> list[str]:
         else:
             raise ConfigError(f"{OPTION}: which file? e.g. {OPTION} my_tasks.py")
     user_files.load(files)
-    for module in _TYPED.findall(" ".join(rest)):
-        user_files.load_module(module)
+    for module, file in (found for word in rest for found in _TYPED.findall(word)):
+        if file or module.endswith(".py"):
+            user_files.load([file or module])
+        else:
+            user_files.load_module(module)
     return rest
 
 

@@ -26,7 +26,7 @@ def eval_config(task: str, env: EnvConfig, episodes: int, ranks: int = 1) -> Env
 
 SHARED = (
     "robot", "reward", "max_episode_steps", "domain_randomization", "limits", "control_mode", "rendering", "settled_with",
-    "sim_backend", "ignore_terminations", "reconfigure",
+    "sim_backend", "ignore_terminations", "reconfigure", "make_kwargs", "success", "instruction",
 )  # fmt: skip
 """Environment options that determine the episodes; policies that are compared must agree in them."""
 

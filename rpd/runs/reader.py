@@ -19,7 +19,7 @@ from rpd.runs.tracker import read_metrics
 
 EPISODES = (
     "max_episode_steps", "domain_randomization", "control_mode", "rendering", "settled_with", "sim_backend",
-    "ignore_terminations",
+    "ignore_terminations", "make_kwargs", "success",
     "reconfigure", "cameras", "image_size", "frame_stack",
 )  # fmt: skip
 """Environment options that distinguish runs in reports; runs that differ only in the seed share them."""

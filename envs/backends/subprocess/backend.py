@@ -22,6 +22,9 @@ from rpd.envs.errors import ConfigError, RunFault, WorkerDied
 from rpd.envs.resources import cores
 from rpd.envs.specs import EnvSpec
 
+_RESULTS = {"reward": "float32", "success": "bool", "terminated": "bool", "truncated": "bool"}
+"""Shared arrays [N] of the results of a step, with their types."""
+
 
 @dataclass
 class _Worker:
@@ -49,6 +52,8 @@ class Workers:
     """
 
     spec: EnvSpec
+    exact_resume: bool
+    remarks: tuple[str, ...]
 
     def __init__(self, num_envs: int, count: int, starter: Callable[[int], Starter]) -> None:
         self.num_envs = num_envs
@@ -61,6 +66,7 @@ class Workers:
             self._workers = [self._start(range(int(part[0]), int(part[-1]) + 1)) for part in parts]
             hello = self._gather(self._workers)[0]
             self.spec = EnvSpec(**hello["spec"])
+            self.exact_resume, self.remarks = hello["exact_resume"], tuple(hello["remarks"])
             self._layout = self._arrange(hello)
             self._call("attach", layout=self._layout)
             self._arrays = {k: torch.from_numpy(v) for k, v in shared_arrays.attach(self._fd, self._layout).items()}
@@ -83,7 +89,7 @@ class Workers:
         """Step every environment with actions [N, A]."""
         self._arrays["action"].copy_(action)
         self._call("step")
-        return Outcome(self._observation(), self._arrays["reward"], self._arrays["success"])
+        return Outcome(self._observation(), **{name: self._arrays[name] for name in _RESULTS})
 
     def reset(self, envs: list[int], seeds: list[int], exact: bool) -> dict[str, Tensor]:
         """Start episodes with `seeds` in the environments `envs`, see `Simulation.reset`; returns all observations [N, ...]."""
@@ -133,8 +139,7 @@ class Workers:
         own = {"sim": hello["state"], "image": ("uint8", hello["image"])} | hello["obs"] | hello["views"]
         layout: shared_arrays.Layout = {
             "action": ("float32", (n, self.spec.action.dim)),
-            "reward": ("float32", (n,)),
-            "success": ("bool", (n,)),
+            **{name: (dtype, (n,)) for name, dtype in _RESULTS.items()},
             "seed": ("int64", (n,)),
         }
         return layout | {key: (dtype, (n, *shape)) for key, (dtype, shape) in own.items()}

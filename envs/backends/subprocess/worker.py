@@ -46,6 +46,8 @@ class Worker:
             "views": {key: ("uint8", shape) for key, shape in sim.view_shapes.items()},
             "state": (str(state.dtype), state.shape[1:]),
             "image": sim.render_shape,
+            "exact_resume": sim.exact_resume,
+            "remarks": sim.remarks,
         }
 
     def attach(self, layout: shared_arrays.Layout) -> None:
@@ -59,7 +61,9 @@ class Worker:
             outcome = sim.step(actions[env : env + 1])
             self._write(env, outcome.obs)
             self.arrays["reward"][env] = outcome.reward.item()
-            self.arrays["success"][env] = outcome.success.item()
+            success = self.arrays["success"][env] = outcome.success.item()
+            self.arrays["terminated"][env] = success if outcome.terminated is None else outcome.terminated.item()
+            self.arrays["truncated"][env] = outcome.truncated is not None and outcome.truncated.item()
 
     def reset(self, envs: list[int], exact: bool) -> None:
         """Start episodes with the seeds in shared memory, see `Simulation.reset`."""

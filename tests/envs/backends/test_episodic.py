@@ -15,6 +15,7 @@ class Counting:
     """State: (seed, steps). The action is copied to success where it is 1, and to NaN in the state where it is -1."""
 
     device = torch.device("cpu")
+    exact_resume = False
 
     def __init__(self, num_envs):
         self.num_envs = num_envs

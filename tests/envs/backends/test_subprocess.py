@@ -17,6 +17,8 @@ class Counter:
     """State: (process that built it, seed, steps)."""
 
     render_shape = (1, 1, 3)
+    exact_resume = True
+    remarks = ("it only counts",)
 
     def __init__(self, builder):
         self.view_shapes = {}
