@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-import mujoco
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar
 
 from rpd.envs.errors import ConfigError
 from rpd.envs.robots import plausible
 from rpd.envs.specs import Embodiment
+
+if TYPE_CHECKING:
+    import mujoco  # takes long to import, and lists of tasks and robots come without it
 
 Vec3 = tuple[float, float, float]
 Quat = tuple[float, float, float, float]
@@ -52,6 +53,8 @@ class Shape:
 
     def add(self, body: mujoco.MjsBody, group: int, mass: float) -> None:
         """Add this shape to a body as a geom that collides with the world and with other links."""
+        import mujoco
+
         common = {"rgba": self.rgba, "group": group, "mass": mass, "gap": DETECTION}
         common |= {"contype": _LINK_CONTYPE, "conaffinity": _LINK_CONAFFINITY}
         if self.radius is None:
@@ -214,12 +217,14 @@ class Robot:
         Links have mass and gravity compensation. Everything collides, but links with their neighbors and the two fingers with
         each other; without `contacts` only the fingers do, and only with the world.
         """
+        import mujoco
+
         base = body = spec.worldbody.add_body(name=self.root)
         for shape in self.base:
             shape.add(body, LINK_GROUP, mass=1.0)
         for link in self.links:
             body = body.add_body(name=f"{link.joint}_link", pos=link.pos, quat=link.quat, gravcomp=1)
-            limits = np.degrees(link.limits) if spec.compiler.degree else link.limits
+            limits = [math.degrees(limit) for limit in link.limits] if spec.compiler.degree else link.limits
             body.add_joint(name=link.joint, axis=[0, 0, 1], range=limits, limited=True, armature=link.armature)
             for shape in link.shapes:
                 shape.add(body, LINK_GROUP, mass=link.mass / len(link.shapes))
@@ -238,6 +243,8 @@ class Robot:
             spec.add_exclude(bodyname1=chain[-2], bodyname2=f"{finger}_link")
 
     def _attach_gripper(self, spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:
+        import mujoco
+
         g = self.gripper
         hand = flange.add_body(name="hand", pos=g.pos, quat=g.quat, gravcomp=1)
         for shape in g.shapes:
@@ -283,6 +290,8 @@ class Robot:
 
 
 def _add_servo(spec: mujoco.MjSpec, joint: str, limits: Sequence[float], kp: float, kv: float, force: float) -> None:
+    import mujoco
+
     servo = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     servo.set_to_position(kp=kp, kv=kv)
     servo.ctrlrange, servo.ctrllimited = limits, True

@@ -36,13 +36,15 @@ def main(options: ListOptions) -> int:
     """Print the list; returns the exit code.
 
     Raises:
-        ConfigError: no row contains the pattern.
+        ConfigError: no row contains the pattern; or more than a part and a pattern are given.
     """
-    parts = PARTS if options.what == "all" else {options.what: PARTS[options.what]}
+    if options.unexpected:
+        raise ConfigError(f"unexpected '{options.unexpected[0]}': one of {', '.join(PARTS)}, and a text that a row must have")
+    parts = PARTS if options.part == "all" else {options.part: PARTS[options.part]}
     tables = [found for part in parts.values() for found in part(options.pattern.lower()) if found.row_count]
-    missing = [f"not listed: {error}" for error in unlisted()] if options.what in OF_SIMULATORS else []
+    missing = [f"not listed: {error}" for error in unlisted()] if options.part in OF_SIMULATORS else []
     if not tables:
-        raise ConfigError("; ".join([f"nothing in `rpd list {options.what}` contains '{options.pattern}'", *missing]))
+        raise ConfigError("; ".join([f"nothing in `rpd list {options.part}` contains '{options.pattern}'", *missing]))
     for found in tables:
         show(found)
     for line in missing:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from rpd.reporting.charts import Series
+from rpd.reporting.text import MODES, kind
 from rpd.runs.reader import EPISODES, Metrics, _strictly_ascending
 from rpd.students.identity import short
-
-MODES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger", "bc": "Cloned"}
 
 NOT_NAMED = {
     *("task", "algorithm", "teacher", "base", "env.robot", "env.reward", "env.obs_mode"),  # parts of the label
@@ -20,11 +19,6 @@ NOT_NAMED = {
     *("eval_freq", "eval_episodes", "final_eval_episodes", "save_freq", "max_checkpoints", "track"),
 }
 """Options that do not distinguish methods by themselves."""
-
-
-def kind(summary: dict[str, Any]) -> str:
-    """Name a kind of run: its algorithm, and whether it corrects a base."""
-    return MODES.get(summary.get("algorithm") or "", "run") + (" residual" if summary.get("base") else "")
 
 
 def labels(summaries: Sequence[dict[str, Any]]) -> list[str]:

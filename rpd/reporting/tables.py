@@ -12,8 +12,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from rpd.reporting.curves import kind
-from rpd.reporting.text import count, duration, paired_text, rate_text
+from rpd.reporting.text import count, duration, kind, paired_text, rate_text
 
 FOLDED = (16, 12, 8)
 """Minimum lengths below which a word is not broken: the first with which a table fits is used."""

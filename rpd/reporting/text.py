@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+MODES = {"rpd": "RPD", "ppo": "PPO", "dagger": "DAgger", "bc": "Cloned"}
+
 
 def rate_text(result: dict[str, Any]) -> str:
     """Return k/n and the 95 % interval."""
@@ -25,3 +27,8 @@ def count(value: float | None) -> str:
 def duration(seconds: float | None) -> str:
     """Format seconds as h:mm:ss."""
     return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def kind(summary: dict[str, Any]) -> str:
+    """Name a kind of run: its algorithm, and whether it corrects a base."""
+    return MODES.get(summary.get("algorithm") or "", "run") + (" residual" if summary.get("base") else "")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import tyro
 from pydantic import BaseModel, ConfigDict
+
+PARTS = ("all", "tasks", "suites", "robots", "cameras", "teachers", "distillation", "settings")
 
 
 class ListOptions(BaseModel):
@@ -13,9 +13,25 @@ class ListOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    what: tyro.conf.Positional[
-        Literal["all", "tasks", "suites", "robots", "cameras", "teachers", "distillation", "settings"]
-    ] = "all"
-    """Part of the list, e.g. tasks."""
-    pattern: tyro.conf.Positional[str] = ""
-    """Text that a row must contain (any case), e.g. pickcube."""
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Part of the list (tasks, suites, robots, cameras, teachers, distillation or settings), then a text that a row must have
+    (any case), e.g. pickcube; both are optional."""
+
+    @property
+    def part(self) -> str:
+        """The part, or all."""
+        return self.words[0] if self._has_part else "all"
+
+    @property
+    def pattern(self) -> str:
+        """The text, empty if there is none."""
+        return next(iter(self.words[self._has_part :]), "")
+
+    @property
+    def _has_part(self) -> bool:
+        return self.words[:1] != () and self.words[0] in PARTS
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """Words that are neither."""
+        return self.words[self._has_part + 1 :]

@@ -175,6 +175,15 @@ def test_list(capsys, monkeypatch):
     assert all(word in out for word in ("tabletop/PickCube", "maniskill/PickCube-v1", "so101", "scripted", "fkl", "entropy"))
 
 
+def test_list_finds_a_text_in_all_parts(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list", "pushcube"]) == 0
+    out = capsys.readouterr().out
+    assert "tabletop/PushCube" in out and "maniskill/PushCube-v1" in out and "PickCube" not in out and "Teachers" not in out
+    assert main(["list", "all", "pushcube"]) == 0
+    assert capsys.readouterr().out == out
+
+
 def test_list_names_the_simulators_that_are_not_installed(capsys, monkeypatch):
     monkeypatch.setattr(listing, "unlisted", lambda: [ConfigError("simulator far needs a ship: build one")])
     assert main(["list", "tasks", "tabletop/"]) == 0

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import contextlib, io, json, sys
 from rpd.cli.main import main
-HEAVY = {"torch", "tensordict", "mani_skill", "libero", "transformers", "tensorboard"}
+HEAVY = {
+    "torch", "tensordict", "mani_skill", "libero", "transformers", "tensorboard", "mujoco", "matplotlib", "plotly", "jinja2",
+    "gymnasium", "scipy", "pandas", "imageio", "PIL", "wandb", "mlflow",
+}
 answers = []
 for line in json.load(sys.stdin):
     out, err, code = io.StringIO(), io.StringIO(), 0
@@ -43,7 +46,7 @@ def test_help():
 
 def test_invalid_input_gives_one_line():
     lines = [f"{verb} --nope" for verb in [*VERBS, "teacher show", "teacher finetune"]]
-    lines += ["trian", "teacher shwo", "list tasksss", "train tabletop/PickCubee", "train tabletop/PickCube --ppo.lrr 1"]
+    lines += ["trian", "teacher shwo", "list tasks a b", "train tabletop/PickCubee", "train tabletop/PickCube --ppo.lrr 1"]
     lines += [
         "train navigate/Open --env.num-envs 0",
         "train tabletop/PickCube --config none.yaml",
