@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rpd.cli.options.listing import ListOptions
 from rpd.config.divergences import divergence_names
+from rpd.config.gates import GATES, NONE
 from rpd.config.loader import COMMON, RESIDUAL
 from rpd.config.schema import DistillConfig
 from rpd.envs.errors import ConfigError
@@ -103,8 +104,8 @@ def _broken_at_options(name: str) -> str:
 
 
 def _distillation(pattern: str) -> Iterator[Table]:
-    choices = {name: list(get_args(DistillConfig.model_fields[name].annotation)) for name in ("gate", "schedule")}
-    choices = {"divergence": divergence_names(), **choices}
+    choices = {"divergence": divergence_names(), "gate": [NONE, *GATES]}
+    choices["schedule"] = list(get_args(DistillConfig.model_fields["schedule"].annotation))
     rows = [(f"--distill.{name}", " ".join(values)) for name, values in choices.items()]
     yield _table("Distillation", ("option", "values"), rows, pattern)
 

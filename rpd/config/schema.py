@@ -9,6 +9,7 @@ import tyro
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rpd.config.divergences import check_divergence, divergence_hint
+from rpd.config.gates import check_gate, gate_hint
 from rpd.config.tracking import Track
 from rpd.envs.config import EnvConfig
 from rpd.students.config import ResidualConfig, StudentConfig
@@ -68,10 +69,12 @@ class DistillConfig(BaseModel):
     """Schedule of w(t). All but constant reach zero at `decay_fraction`."""
     decay_fraction: float = Field(0.5, gt=0, le=1)
     """Fraction of the run at which w reaches zero."""
-    gate: Literal["none", "success-surpassed", "entropy"] = "none"
-    """Gate: which observations are distilled; see rpd/algorithms/distillation/gates.py."""
+    gate: Annotated[str, AfterValidator(check_gate), tyro.conf.arg(metavar="NAME,...", help_behavior_hint=gate_hint)] = "none"
+    """Gate: which observations are distilled, a product of several names; see docs/distillation.md."""
     gate_beta: float = Field(1.0, ge=0)
-    """entropy gate: exp(-beta H_T)."""
+    """Sharpness of the gates entropy, exp(-beta H_T), and in-distribution."""
+    gate_std: float = Field(0.3, gt=0)
+    """Standard deviation of a teacher's actions at which the gates of confidence close, in normalized action units."""
     normalize_gate: bool = False
     """Divide by the mean of the gate, so that it changes where to distill and not how much."""
     detach_std: bool = True
@@ -89,8 +92,8 @@ class DistillConfig(BaseModel):
     opd_samples: int = Field(4, ge=1)
     """Number of the student's actions per observation that the teacher's distribution scores (opd)."""
     opd_teacher_score: bool = False
-    """Let the teacher score the executed action itself, in place of `opd_samples` actions by the distribution that it gives
-    (opd): for teachers whose dimensions depend on each other."""
+    """opd: let the teacher score the executed action itself, in place of `opd_samples` actions by the distribution that it
+    gives: for teachers whose dimensions depend on each other."""
     opd_clip: float = Field(10.0, gt=0)
     """Upper bound of an advantage per dimension, nats (opd)."""
     jsd_beta: float = Field(0.5, gt=0, lt=1)

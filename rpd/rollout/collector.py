@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -36,6 +36,7 @@ CAUSES = (
     ("teacher", "teacher."),
     ("environment", "reward"),
     ("environment", "final_value"),
+    ("environment", "success"),
 )
 
 
@@ -59,8 +60,9 @@ class Collector:
 
     The batch [T, N] has ``obs`` (nested), ``action``, ``log_prob``, ``value``, ``reward``, ``terminated``,
     ``truncated``, ``final_value`` (value of the true last observation of each completed episode), and, with a teacher,
-    ``teacher`` (nested: fields of `TeacherOutput`). If asked for, also ``behavior``: ``raw`` and ``log_std`` of the
-    `ActionDistribution` that the actions were drawn from, [T, N, A].
+    ``teacher`` (nested: fields of `TeacherOutput`). If asked for by `keep`, also ``behavior``: ``raw`` and ``log_std`` of
+    the `ActionDistribution` that the actions were drawn from, [T, N, A]; and ``success``: 1 at the end of a
+    solved episode, else 0.
 
     Attributes:
         explore: whether the student samples its actions. False for DAgger, which visits the states of the deterministic
@@ -82,9 +84,11 @@ class Collector:
         generator: torch.Generator,
         explore: bool = True,
         world: World = SOLO,
-        keep_behavior: bool = False,
+        keep: Collection[str] = (),
     ) -> None:
         """Create a collector of batches of `num_steps` steps; for `label_fraction` see `TeacherQueryQueue`.
+
+        `keep` names optional fields of the batch, ``behavior`` and ``success``.
 
         The ranks of `world` have as many environments each, numbered through: a sampled action depends on the number of its
         environment, not on the number of ranks.
@@ -94,7 +98,7 @@ class Collector:
         """
         self.env, self.policy, self.num_steps = env, policy, num_steps
         self.teacher_queue = None if teacher is None else TeacherQueryQueue(env, teacher, label_fraction, generator)
-        self.generator, self.explore, self.world, self.keep_behavior = generator, explore, world, keep_behavior
+        self.generator, self.explore, self.world, self.keep = generator, explore, world, frozenset(keep)
         self._share = world.share(env.num_envs * world.size)
         self.episodes = EpisodeStats()  # of all ranks
         self._ended: list[tuple[int, float, float, float]] = []  # this rank's since the last batch, with their step
@@ -188,7 +192,7 @@ class Collector:
         distribution, value = self._timed("inference", self.policy, obs)
         action = distribution.sample(self.generator, self._share) if self.explore else distribution.mode()
         row = {"obs": obs, "action": action, "log_prob": distribution.log_prob(action), "value": value}
-        if self.keep_behavior:
+        if "behavior" in self.keep:
             row["behavior"] = {"raw": distribution.raw, "log_std": distribution.log_std.expand_as(distribution.raw)}
         return row
 
@@ -212,9 +216,12 @@ class Collector:
             self._ended += ended_episodes(t, step.episode)
             if self.teacher_queue is not None:
                 self.teacher_queue.reset(step.terminated | step.truncated)
-        return {
-            "reward": step.reward, "terminated": step.terminated, "truncated": step.truncated, "final_value": final_value
-        }  # fmt: skip
+        row = {"reward": step.reward, "terminated": step.terminated, "truncated": step.truncated, "final_value": final_value}
+        if "success" in self.keep:
+            row["success"] = torch.zeros_like(step.reward)
+            if step.episode is not None:
+                row["success"][step.episode.env] = step.episode.success_once.float()
+        return row
 
     def _check(self, batch: TensorDict) -> None:
         """Check that a batch [T, N] is finite and plausible. Labels that are not valid are not checked.

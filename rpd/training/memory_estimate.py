@@ -17,6 +17,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rpd.algorithms.distillation import binned, choose
+from rpd.algorithms.distillation.gates import BEHAVIOR, EPISODES
+from rpd.algorithms.distillation.objective import kept_fields
 from rpd.algorithms.state_estimation import replay_memory
 from rpd.config.schema import RunConfig
 from rpd.core import memory
@@ -173,7 +175,7 @@ def _teacher(config: RunConfig, env: VectorEnv, obs: TensorDict, device: torch.d
         label = teacher.label(teacher_observation(env, obs, teacher), env.instructions, torch.zeros(1, dims)).tensors()
         weights = sum(tensor.nbytes for tensor in teacher.weights().values())
         items = [Item("teacher", "weights", weights, teacher.device)] if weights else []
-    variant, gate = choose(config.distill, config.teacher, frozenset(label) - {"valid"})
+    variant, gate = choose(config.distill, config.teacher, frozenset(label) - {"valid"}, config.uses_reward)
     if variant.precompute is not None:
         grid = torch.zeros(1, dims, binned.CELLS)
         size = grid.nbytes + sum(part.nbytes for part in variant.precompute(grid).values())
@@ -183,7 +185,11 @@ def _teacher(config: RunConfig, env: VectorEnv, obs: TensorDict, device: torch.d
     if variant.score is not None:
         actions = torch.zeros(config.distill.opd_samples, dims)
         items.append(Item("teacher", "scored actions", 3 * actions.nbytes * _batch(config), device, certain=False))
-        fields["behavior"] = {"raw": actions[:1], "log_std": actions[:1]}
+    kept = kept_fields(variant, gate)
+    if BEHAVIOR in kept:
+        fields[BEHAVIOR] = {"raw": torch.zeros(1, dims), "log_std": torch.zeros(1, dims)}
+    if EPISODES in kept:
+        fields[EPISODES] = torch.zeros(1)
     return items, fields
 
 

@@ -88,10 +88,11 @@ class OnPolicyTrainer(TrainingLoop):
         if config.student.state_estimator:
             self.state_estimator = PerceptionLearner(self.policy, config.state_estimator, self.own_generator, world)
         self.augment = None if self.state_estimator is not None else augmentation(self.policy, self.own_generator)
-        samples = self.objective is not None and self.objective.samples_actions
+        objective = self.objective
         self.collector = Collector(
             self.env, self.policy, self.teacher, config.ppo.num_steps, config.distill.label_fraction, self.generator,
-            config.uses_reward or samples, world, keep_behavior=samples,
+            config.uses_reward or (objective is not None and objective.samples_actions), world,
+            () if objective is None else objective.keeps,
         )  # fmt: skip
         self.minibatches = Minibatches(config.ppo.num_minibatches, self.env.num_envs, world)
         together = eval_config(config.task, env_config, config.eval_episodes, world.size)
@@ -147,9 +148,9 @@ class OnPolicyTrainer(TrainingLoop):
         began = self.clock()
         if objective is not None:
             teacher = None if self.teacher_result is None else self.teacher_result.rate
-            context = GateContext(teacher, self.success)
+            context = GateContext(teacher, self.success, self.env.num_envs)
             flat["targets"] = objective.prepare(flat, progress, context)
-        flat = flat.exclude("teacher", "behavior")
+        flat = flat.exclude("teacher", *self.collector.keep)
         obs = flat["obs"]
         if self.state_estimator is not None:  # the policy reads state estimates: drop the images for the epochs
             flat["obs"] = obs.exclude(*self.policy.spec.cameras)

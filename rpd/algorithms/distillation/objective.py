@@ -6,22 +6,22 @@ It is added to the loss: w(t) * mean_n[ g(n) D(n) ].
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from rpd.algorithms.distillation import binned, opd
+from rpd.algorithms.distillation.choice import first_supported
 from rpd.algorithms.distillation.divergences import DIVERGENCES, DivergenceVariant
-from rpd.algorithms.distillation.gates import GATES, Gate, GateContext
+from rpd.algorithms.distillation.gate_product import GateProduct
+from rpd.algorithms.distillation.gates import BEHAVIOR, GateContext, Rows
 from rpd.algorithms.distillation.schedules import Schedule
 from rpd.config.schema import DistillConfig
 from rpd.core.distributed import SOLO, World
 from rpd.envs.errors import ConfigError
 from rpd.students.networks.distribution import ActionDistribution
-
-VariantT = TypeVar("VariantT", DivergenceVariant, Gate)
 
 
 class DistillObjective:
@@ -31,8 +31,8 @@ class DistillObjective:
 
     Attributes:
         requested_fields: fields of `TeacherOutput` that the objective reads.
-        samples_actions: whether the student learns from its sampled actions (opd). It then explores, also without a reward, and
-            `prepare` reads its distribution.
+        samples_actions: whether the student learns from its sampled actions (opd). It then explores, also without a reward.
+        keeps: fields of the batch that the collector stores for the objective, see `rpd.rollout.collector.Collector`.
     """
 
     def __init__(
@@ -59,10 +59,11 @@ class DistillObjective:
         Raises:
             ConfigError: names the missing fields, the provided ones, and divergences or gates that would work.
         """
-        self.variant, self.gate = choose(config, teacher, frozenset(output_fields))
+        self.variant, self.gate = choose(config, teacher, frozenset(output_fields), use_reward)
         self.config = config if use_reward else config.model_copy(update={"schedule": "constant"})
         self.samples_actions = self.variant.score is not None
         self.requested_fields = self.variant.needs | self.gate.needs
+        self.keeps = kept_fields(self.variant, self.gate)
         self.schedule = Schedule(self.config)
         self._discrete = torch.tensor(list(discrete), dtype=torch.bool)
         self._bin_edges, self._world = bin_edges, world
@@ -97,19 +98,29 @@ class DistillObjective:
         targets = self._precomputed(batch["teacher"])
         valid = targets["valid"]
         for name, value in targets.items():
-            if name != "valid" and value.is_floating_point():
-                targets[name] = value.where(valid.view(-1, *[1] * (value.ndim - 1)), 0.0)
-        targets["gate"] = self.compute_gate(targets, context)
+            if isinstance(value, Tensor) and name != "valid" and value.is_floating_point():
+                targets[name] = value.where(_rows_like(valid, value), 0.0)
+        targets["gate"] = self.compute_gate(batch, context)
         self.schedule.begin(progress, valid.device)
         gate = (targets["gate"] * valid).sum()
         sums = torch.stack([gate, valid.to(gate.dtype).sum(), gate.new_tensor(valid.numel())])
         gate, labeled, rows = self._world.sum(sums).unbind()
         self._metrics = {"distill/gate": gate / labeled.clamp_min(1), "distill/label_fraction": labeled / rows}
-        return self._scored(batch, targets) if self.samples_actions else targets
+        if self.samples_actions:
+            targets = self._scored(batch, targets)
+        if self.gate.is_live:
+            targets["executed"] = batch.select("action", "log_prob")
+        return targets
 
-    def compute_gate(self, teacher: TensorDict, context: GateContext) -> Tensor:
-        """Return the gate [M] of teacher fields [M]."""
-        return self.gate.fn(_fields(teacher), self._discrete.to(teacher["valid"].device), context, self.config)
+    def compute_gate(self, batch: TensorDict, context: GateContext) -> Tensor:
+        """Return the gate [M] of a batch [M], 0 in rows that are not valid."""
+        teacher = _fields(batch["teacher"])
+        valid = teacher["valid"]
+        known = {name: teacher[name].where(_rows_like(valid, teacher[name]), 0.0) for name in self.gate.needs}
+        discrete = self._discrete.to(valid.device)
+        return self.gate.compute(
+            Rows({"valid": valid, **known}, batch, discrete, context, self.config, self._bin_edges, self._world)
+        )
 
     def mean_divergence(self, student: ActionDistribution, targets: TensorDict, mass: Tensor | None = None) -> Tensor:
         """Return sum_n m g D / max(1, sum_n m g'), without the weight.
@@ -124,6 +135,9 @@ class DistillObjective:
         compared = student if self.samples_actions or student.imitation is None else student.imitation
         divergence = self.variant.fn(compared, _fields(targets), self.config)
         valid, gate = targets["valid"], targets["gate"]
+        if self.gate.is_live:
+            executed = targets["executed"]
+            divergence = divergence * self.gate.live(student, executed["action"], executed["log_prob"], self.config)
         return (valid * gate * divergence).sum() / (self.mass(valid, gate) if mass is None else mass).clamp_min(1)
 
     def mass(self, valid: Tensor, gate: Tensor) -> Tensor:
@@ -169,16 +183,20 @@ class DistillObjective:
         return {"distill/weight": self.weight, **self._metrics}
 
     def state_dict(self) -> dict[str, float]:
-        """Return the schedule's state for a resume, as JSON numbers."""
-        return self.schedule.state_dict()
+        """Return the state of schedule and gates for a resume, as JSON numbers."""
+        return self.schedule.state_dict() | self.gate.state_dict()
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restore `state_dict`."""
-        self.schedule.load_state_dict(state)
+        own = self.gate.state_dict()
+        self.gate.load_state_dict({name: value for name, value in state.items() if name in own})
+        self.schedule.load_state_dict({name: value for name, value in state.items() if name not in own})
 
 
-def choose(config: DistillConfig, teacher: str, output_fields: frozenset[str]) -> tuple[DivergenceVariant, Gate]:
-    """Choose the variant of the divergence and the gate that the teacher supports.
+def choose(
+    config: DistillConfig, teacher: str, output_fields: frozenset[str], use_reward: bool = True
+) -> tuple[DivergenceVariant, GateProduct]:
+    """Choose the variants of the divergence and of the gates that the teacher supports.
 
     Raises:
         ConfigError: see `DistillObjective`.
@@ -188,8 +206,13 @@ def choose(config: DistillConfig, teacher: str, output_fields: frozenset[str]) -
         if config.divergence != "opd":
             raise ConfigError(f"distill.opd_teacher_score belongs to divergence opd, but divergence is {config.divergence}")
         variants = DIVERGENCES | {"opd": [variant for variant in DIVERGENCES["opd"] if "log_prob" in variant.needs]}
-    variant = _choose("divergence", config.divergence, variants, teacher, output_fields)
-    return variant, _choose("gate", config.gate, {name: [gate] for name, gate in GATES.items()}, teacher, output_fields)
+    variant = first_supported("divergence", config.divergence, variants, teacher, output_fields)
+    return variant, GateProduct(config, teacher, output_fields, use_reward)
+
+
+def kept_fields(variant: DivergenceVariant, gate: GateProduct) -> frozenset[str]:
+    """Fields of the batch that a divergence and gates read, beyond those that the collector always stores."""
+    return gate.keeps if variant.score is None else gate.keeps | {BEHAVIOR}
 
 
 def _fields(teacher: TensorDict) -> dict[str, Tensor]:
@@ -205,15 +228,6 @@ def gradient_norms(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, Te
     return torch.stack([aa, bb]).sqrt(), ab / (aa * bb).sqrt().clamp_min(1e-12)
 
 
-def _choose(
-    kind: str, name: str, variants: Mapping[str, Sequence[VariantT]], teacher: str, output_fields: frozenset[str]
-) -> VariantT:
-    """Return the first variant whose fields the teacher provides."""
-    served = {other for other, all_ in variants.items() if any(variant.needs <= output_fields for variant in all_)}
-    if name not in served:
-        missing = " or ".join(" and ".join(sorted(variant.needs - output_fields)) for variant in variants[name])
-        raise ConfigError(
-            f"{kind} {name} needs the teacher's {missing}, but teacher {teacher} provides only "
-            f"{', '.join(sorted(output_fields))}; use {' or '.join(sorted(served)) or 'another teacher'}"
-        )
-    return next(variant for variant in variants[name] if variant.needs <= output_fields)
+def _rows_like(valid: Tensor, value: Tensor) -> Tensor:
+    """Valid [M] in a shape that broadcasts with a value [M, ...]."""
+    return valid.view(-1, *[1] * (value.ndim - 1))

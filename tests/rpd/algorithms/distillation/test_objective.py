@@ -61,7 +61,7 @@ def test_refuses_samples_that_the_teacher_does_not_give() -> None:
 
 
 def test_refuses_a_gate_that_the_teacher_cannot_serve() -> None:
-    with pytest.raises(ConfigError, match=r"gate entropy needs the teacher's std, .* use none or success-surpassed"):
+    with pytest.raises(ConfigError, match=r"gate entropy needs the teacher's std or samples or bin_logits, .* use agreement"):
         objective({"mean"}, gate="entropy")
 
 
@@ -203,7 +203,6 @@ def test_gate_scales_or_redistributes() -> None:
 
 def test_success_surpassed_switches_off() -> None:
     o = objective(weight=1.0, gate="success-surpassed")
-    assert o.gate.needs_success
     assert loss(o, batch([0.1]), context=GateContext(0.4, 0.0)) == pytest.approx(0.01)
     assert loss(o, batch([0.1]), context=GateContext(0.4, 0.6)) == 0.0
 
