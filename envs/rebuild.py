@@ -7,6 +7,7 @@ from typing import Any
 
 from rpd.envs import user_files
 from rpd.envs.config import EnvConfig
+from rpd.envs.control.limit_config import label, self_contained
 from rpd.envs.simulator_options import TabletopOptions
 from rpd.envs.specs import EnvSpec, Settings
 
@@ -17,6 +18,7 @@ UNRECORDED = "no randomisation, and the simulator's default controller, backend 
 def recorded(spec: EnvSpec, config: EnvConfig) -> EnvSpec:
     """Spec of an environment, with the options that it was built with."""
     options = config.model_dump(include=set(Settings.model_fields))
+    options["limits"] = self_contained(config.limits)
     return spec.model_copy(update={"settings": Settings(**options, imports=user_files.loaded())})
 
 
@@ -87,6 +89,8 @@ def episode_options(spec: EnvSpec) -> dict[str, Any]:
 
 def words(value: Any) -> str:
     """Format the value of an option for a message."""
+    if isinstance(value, str):
+        return label(value)
     if isinstance(value, (tuple, list)):
         return " ".join(map(str, value)) or "none"
     return "default" if value is None else str(value)

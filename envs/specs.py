@@ -132,7 +132,7 @@ class Settings(Spec):
 
     Attributes:
         domain_randomization: randomized conditions.
-        limits: limits of the arm; those of older specs are ``none``.
+        limits: limits of the arm; those of a robot file are its content, not its name. Those of older specs are ``none``.
         action_rate_cost, jerk_cost, limit_cost: costs of motion that is not smooth.
         sim_backend: device of the physics.
         ignore_terminations: whether a solved episode continues to its last step.
@@ -144,7 +144,7 @@ class Settings(Spec):
     """
 
     domain_randomization: tuple[str, ...] = ()
-    limits: str = "none"
+    limits: str = Field("none", max_length=20_000)
     action_rate_cost: float = 0.0
     jerk_cost: float = 0.0
     limit_cost: float = 0.0

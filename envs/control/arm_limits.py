@@ -83,3 +83,28 @@ def tool_points(robot: Robot) -> Array:
     boxes.append((np.array([x - wide, y - thick, gripper.finger_base]), np.array([x + wide, y + thick, gripper.finger_tip])))
     corners = [np.where(np.array(pick, dtype=bool), high, low) for low, high in boxes for pick in np.ndindex(2, 2, 2)]
     return np.stack(corners) - np.array(gripper.tcp)
+
+
+def alike(a: ArmLimits, b: ArmLimits) -> bool:
+    """Whether an arm moves alike within both limits: up to the insets of a safety layer, and the ends of the joints' ranges."""
+    if a.obstacles[0].shape != b.obstacles[0].shape:
+        return False
+
+    def near(x: Array | float, y: Array | float, most: float) -> bool:
+        return bool((np.abs(np.asarray(x) - y) <= most).all())
+
+    def equal(x: Array | float, y: Array | float) -> bool:
+        return bool((np.abs(np.asarray(x) / y - 1) <= 0.01).all())
+
+    return (
+        near(a.box[0], b.box[0], 0.02)  # the clearance of the fingers is what bounds the height
+        and near(a.box[1], b.box[1], 0.02)
+        and near(a.tilt, b.tilt, 0.02)
+        and near(a.clearance, b.clearance, 0.005)
+        and near(a.lower, b.lower, 0.2)
+        and near(a.upper, b.upper, 0.2)
+        and all(near(x, y, 0.005) for x, y in zip(a.obstacles, b.obstacles, strict=True))
+        and equal(a.velocity, b.velocity)
+        and equal(a.acceleration, b.acceleration)
+        and equal(a.tcp_speed, b.tcp_speed)
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -138,12 +140,60 @@ def read(name: str) -> tuple[Any, str]:
     return unique_yaml.load(text, where), where
 
 
+def self_contained(name: str) -> str:
+    """Content of a robot file in place of its name: limits that are the same on another machine, and when the file changes.
+
+    Args:
+        name: see `limits_of`.
+
+    Returns:
+        JSON with the file's name, its robot and its limits; ``published``, ``none`` and such content unchanged.
+
+    Raises:
+        ConfigError: the file is missing, or no robot file.
+    """
+    if name in (PUBLISHED, IDEAL) or is_content(name):
+        return name
+    content = _robot_file(name)[0]
+    return json.dumps({"file": Path(name).name, "kinematics": content.get("kinematics"), "limits": content["limits"]})
+
+
+def is_content(limits: str) -> bool:
+    """Whether limits are the content of a robot file, from `self_contained`."""
+    return limits.startswith("{")
+
+
+def label(limits: str) -> str:
+    """Short name of limits for messages: of a content, the file's name and a hash of its limits."""
+    if not is_content(limits):
+        return limits
+    content = unique_yaml.load(limits, "limits")
+    values = json.dumps(content.get("limits"), sort_keys=True)
+    return f"{content.get('file')} ({hashlib.sha256(values.encode()).hexdigest()[:8]})"
+
+
+def _robot_file(name: str) -> tuple[dict[str, Any], str]:
+    """Content of a robot file, and its name for messages.
+
+    Raises:
+        ConfigError: the file is missing, or no robot file.
+    """
+    if is_content(name):
+        content = unique_yaml.load(name, "limits")
+        where = f"limits of {content.get('file')}"
+    else:
+        content, where = read(name)
+    if not isinstance(content, dict) or "limits" not in content:
+        raise ConfigError(f"{where}: limits are missing: it is no robot file")
+    return content, where
+
+
 def limits_of(name: str, robot: Robot) -> ArmLimits:
     """Limits of an arm in the simulation.
 
     Args:
-        name: ``published``, ``none``, the name of a built-in robot file, or the path of a YAML file; see
-            `rpd.envs.simulator_options.TabletopOptions.limits`.
+        name: ``published``, ``none``, the name of a built-in robot file, the path of a YAML file, or its content from
+            `self_contained`; see `rpd.envs.simulator_options.TabletopOptions.limits`.
         robot: arm of the environment.
 
     Raises:
@@ -151,15 +201,22 @@ def limits_of(name: str, robot: Robot) -> ArmLimits:
     """
     if name in (PUBLISHED, IDEAL):
         return published(robot) if name == PUBLISHED else unlimited(robot)
-    content, where = read(name)
-    if not isinstance(content, dict) or "limits" not in content:
-        raise ConfigError(f"{where}: limits are missing: it is no robot file")
+    return limits_in(name, robot).arrays()
+
+
+def limits_in(name: str, robot: Robot) -> LimitConfig:
+    """Limits of a robot file, by its name, its path or its content.
+
+    Raises:
+        ConfigError: see `limits_of`.
+    """
+    content, where = _robot_file(name)
     if (other := content.get("kinematics")) != robot.name:
         raise ConfigError(f"env.limits: {where} is of robot {other}, and the environment has robot {robot.name}")
     limits = validated(LimitConfig, content["limits"], where, "limits.")
     check_limits(limits, robot, where)
     check_plausible(limits, where)
-    return limits.arrays()
+    return limits
 
 
 def validated(model: type[Model], content: Any, where: str, prefix: str = "") -> Model:

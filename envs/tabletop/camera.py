@@ -92,7 +92,7 @@ class Renderer:
         self._background = np.zeros((n, size * size), dtype=np.uint16)
 
     def render(
-        self, position: np.ndarray, rotation: np.ndarray, colors: np.ndarray, exposure: np.ndarray, ids: np.ndarray
+        self, position: np.ndarray, rotation: np.ndarray, colors: np.ndarray, ids: np.ndarray, exposure: np.ndarray
     ) -> np.ndarray:
         """Render some environments.
 
@@ -100,8 +100,8 @@ class Renderer:
             position: [N, 3] camera positions in the base frame.
             rotation: [N, 3, 3] camera rotations (columns right, down, forward).
             colors: [N, G, 3] float32 color of every geom in [0, 1].
-            exposure: [N, 3] factors of red, green and blue; 1: none is changed.
             ids: [K] sorted environment indices.
+            exposure: [N, 3] factors of red, green and blue; 1: none is changed.
 
         Returns:
             uint8 [K, size, size, 3].

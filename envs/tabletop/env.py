@@ -219,7 +219,7 @@ class TabletopEnv(ArrayEnv):
     def _picture(self, renderer: Renderer, ids: np.ndarray) -> np.ndarray:
         """Images of one camera in the environments `ids`: uint8 [K, size, size, 3]."""
         position, rotation = self._camera_pose(renderer.camera)
-        return renderer.render(position, rotation, self._state["colors"], self._state["exposure"], ids)
+        return renderer.render(position, rotation, self._state["colors"], ids, self._state["exposure"])
 
     def _camera_pose(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         """Camera positions [N, 3] and rotations [N, 3, 3] in the base frame."""

@@ -21,6 +21,7 @@ from rpd.deploy.session import deploy
 from rpd.envs import registry as envs
 from rpd.envs.rebuild import config_for
 from rpd.envs.robots import ROBOTS
+from rpd.envs.specs import Settings
 from rpd.evaluation.evaluate import evaluate
 from rpd.policies.loading import load_policy
 
@@ -41,7 +42,9 @@ class Row:
     outcomes: list[Outcome]
 
 
-def measure(policy: str, episodes: int, stepped: bool = False, seed: int = 3_000_000) -> Iterator[Row]:
+def measure(
+    policy: str, episodes: int, stepped: bool = False, seed: int = 3_000_000, delays: Sequence[float] = ()
+) -> Iterator[Row]:
     """Evaluate a policy, then deploy it on the simulated arm with the limits of training; yields each result when it is done.
 
     Args:
@@ -49,12 +52,14 @@ def measure(policy: str, episodes: int, stepped: bool = False, seed: int = 3_000
         episodes: episodes per row, on the seeds seed, seed + 1, ...
         stepped: in simulated time instead of real time.
         seed: seed of the first episode.
+        delays: delays of the policy's answers at 20 commands per second, s, in place of `CASES`.
     """
-    robot = wanted_spec(policy, None, "panda").embodiment.name
-    config = configs.as_trained(configs.load("sim"), ROBOTS[robot])
+    wanted = wanted_spec(policy, None, "panda")
+    robot, limits = wanted.embodiment.name, (wanted.settings or Settings()).limits
+    config = configs.as_trained(configs.load("sim"), ROBOTS[robot], limits)
     truth = evaluated(policy, robot, episodes, seed)
     yield Row("rpd eval", truth, None, [])
-    for rate, delay in CASES:
+    for rate, delay in [(CASES[0][0], delay) for delay in delays] or CASES:
         options = DeployConfig(policy=policy, robot="sim", episodes=episodes, seed=seed, rate=rate, stepped=stepped)
         yield compared(f"{rate:g} Hz, {1000 * delay:g} ms", deployed(options, config, delay), truth)
 

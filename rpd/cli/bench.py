@@ -226,7 +226,7 @@ def _deploy(options: BenchOptions) -> Benchmark:
         raise ConfigError("which policy? e.g. 'rpd bench deploy runs/x'")
     time = "simulated" if options.stepped else "real"
     found = Benchmark(f"{options.policy} on the simulated arm, in {time} time; ms", COLUMNS)
-    for row in measure(options.policy, options.episodes or 100, options.stepped):
+    for row in measure(options.policy, options.episodes or 100, options.stepped, delays=options.delays):
         found.rows.append(cells(row))
         print(*found.cells[-1], sep=" | ", flush=True)
     return found

@@ -25,6 +25,7 @@ from rpd.config.renamed import unknown_option
 from rpd.config.resume import check_complete
 from rpd.config.schema import RunConfig
 from rpd.envs import unique_yaml
+from rpd.envs.control.limit_config import self_contained
 from rpd.envs.errors import ConfigError
 from rpd.envs.registry import task_info
 from rpd.envs.simulator_options import IDEAL
@@ -58,7 +59,13 @@ def configure(task: str, over: Tree | None = None, user: Tree | None = None) -> 
     chosen = validate(merge(resolve(layers), over), task)
     config = validate(merge(resolve(layers, chosen), over), task)
     check_chosen(config)
-    return config
+    return _self_contained(config)
+
+
+def _self_contained(config: RunConfig) -> RunConfig:
+    """The configuration with the content of a robot file in place of its name."""
+    env = config.env.model_copy(update={"limits": self_contained(config.env.limits)})
+    return config.model_copy(update={"env": env})
 
 
 def change(config: RunConfig, over: Tree) -> RunConfig:

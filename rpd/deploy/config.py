@@ -11,10 +11,11 @@ from rpd.deploy.collision import RESOLUTION
 from rpd.deploy.controller import INSET, INSET_ANGLE
 from rpd.deploy.robots.driver_names import absolute, is_file
 from rpd.envs.control.arm_limits import ArmLimits, published
-from rpd.envs.control.limit_config import LimitConfig, Positive, check_limits, check_plausible, read, validated
+from rpd.envs.control.limit_config import LimitConfig, Positive, check_limits, check_plausible, limits_in, read, validated
 from rpd.envs.errors import ConfigError
 from rpd.envs.live.base import SIMULATORS
 from rpd.envs.robots import ROBOTS, Robot
+from rpd.envs.simulator_options import IDEAL, PUBLISHED
 from rpd.envs.specs import Viewpoint
 from rpd.envs.user_files import unknown
 
@@ -114,10 +115,19 @@ def simulated(config: RobotConfig) -> RobotConfig:
     return config.model_copy(update={"driver": "sim", "connection": {}, "cameras": cameras, "limits": limits})
 
 
-def as_trained(config: RobotConfig, robot: Robot) -> RobotConfig:
-    """The same robot file for another simulated arm, with the manufacturer's limits and the workspace of training."""
+def as_trained(config: RobotConfig, robot: Robot, limits: str) -> RobotConfig:
+    """The same robot file for another simulated arm, with the limits of training.
+
+    Args:
+        config: config of a simulated robot.
+        robot: the other arm.
+        limits: limits of training, see `rpd.envs.control.limit_config.limits_of`; ``none``: those of the manufacturer.
+    """
+    if limits not in (PUBLISHED, IDEAL):
+        given = limits_in(limits, robot).model_copy(update={"max_contact_force": None})
+        return config.model_copy(update={"kinematics": robot.name, "limits": given})
     arm = published(robot)
-    limits = LimitConfig(
+    inner = LimitConfig(
         position=tuple(zip(arm.lower.tolist(), arm.upper.tolist(), strict=True)),
         velocity=tuple(arm.velocity.tolist()),
         acceleration=tuple(arm.acceleration.tolist()),
@@ -129,7 +139,7 @@ def as_trained(config: RobotConfig, robot: Robot) -> RobotConfig:
         max_tracking_error=config.limits.max_tracking_error,
         max_contact_force=None,
     )
-    return config.model_copy(update={"kinematics": robot.name, "limits": limits})
+    return config.model_copy(update={"kinematics": robot.name, "limits": inner})
 
 
 def _check(config: RobotConfig, where: str) -> None:

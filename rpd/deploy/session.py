@@ -37,12 +37,14 @@ from rpd.deploy.viewpoints import placed_elsewhere
 from rpd.envs import user_files
 from rpd.envs.config import EnvConfig
 from rpd.envs.control.arm import Arm
+from rpd.envs.control.arm_limits import alike
+from rpd.envs.control.limit_config import limits_of
 from rpd.envs.errors import ConfigError
 from rpd.envs.live.base import SIMULATORS
 from rpd.envs.rebuild import recorded
 from rpd.envs.robots import ROBOTS
 from rpd.envs.simulator_options import COSTS
-from rpd.envs.specs import EnvSpec
+from rpd.envs.specs import EnvSpec, Settings
 from rpd.policies.made_for import remarks
 from rpd.runs.provenance import environment_info
 
@@ -107,7 +109,8 @@ def deploy(options: DeployConfig, config: RobotConfig, out: Path, delay: float =
         for note in placed_elsewhere(wanted, config):
             LOG.warning(note)
         asked = None if options.cascade.ask == STOP else options.cascade.ask
-        for note in remarks(_met(spec, robot), options.policy, *options.cascade.ensemble, asked, but=COSTS):
+        met = _met(spec, robot, config, options.robot, wanted)
+        for note in remarks(met, options.policy, *options.cascade.ensemble, asked, but=COSTS):
             LOG.warning(note)
         head = {
             "kind": "head", "policy": options.policy, "robot": options.robot, "spec": policy.spec.model_dump_json(),
@@ -159,9 +162,24 @@ def _fits(robot: RobotDriver, config: RobotConfig, options: DeployConfig) -> Non
         raise ConfigError(f"--episodes {options.episodes}: robot {robot.spec.name} begins no episodes by itself: leave it out")
 
 
-def _met(spec: EnvSpec, robot: RobotDriver) -> EnvSpec:
-    """Spec of the actual environment: the simulated robot randomizes nothing; for a real robot, the settings are unknown."""
-    return spec if robot.spec.real else recorded(spec, EnvConfig())
+def _met(spec: EnvSpec, robot: RobotDriver, config: RobotConfig, name: str, wanted: EnvSpec) -> EnvSpec:
+    """Spec of the actual environment: the simulated robot randomizes nothing; for a real robot, the settings are unknown.
+
+    Args:
+        spec: spec of the policy's observations and actions.
+        robot: the driver.
+        config: config of the robot, whose limits the loop keeps.
+        name: name of the robot.
+        wanted: spec of training; its limits stay as they are if the loop's are the same.
+    """
+    if robot.spec.real:
+        return spec
+    here = recorded(spec, EnvConfig())
+    trained, arm = (wanted.settings or Settings()).limits, ROBOTS[config.kinematics]
+    same = wanted.embodiment.name == arm.name and alike(config.safety_limits(), limits_of(trained, arm))
+    limits = trained if same else f"of robot {name}"
+    assert here.settings is not None, "they have just been recorded"
+    return here.model_copy(update={"settings": here.settings.model_copy(update={"limits": limits})})
 
 
 def _check_cameras(wanted: EnvSpec, config: RobotConfig) -> None:

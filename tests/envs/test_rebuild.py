@@ -1,8 +1,12 @@
 """A spec holds all that builds its environment again."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from rpd.envs.config import EnvConfig
+from rpd.envs.errors import ConfigError
 from rpd.envs.rebuild import config_for, differences, recorded, summary
 from rpd.envs.registry import make
 from rpd.envs.specs import EnvSpec, Settings
@@ -78,3 +82,18 @@ def test_differences_name_both_sides():
         "domain_randomization mass, here none",
     ]  # fmt: skip
     assert summary(a) == "tabletop/Reach on panda, dense reward, 20 steps at 20 Hz, domain_randomization mass, limits published"
+
+
+def test_limits_of_a_file_are_in_the_spec(tmp_path, monkeypatch):
+    """A policy is evaluated within the limits that it was trained with, wherever it is and whatever the file is now."""
+    file = tmp_path / "mine.yaml"
+    file.write_text((Path(__file__).parents[2] / "configs" / "robots" / "panda.yaml").read_text())
+    spec = EnvSpec.model_validate_json(built(limits=str(file)).model_dump_json())
+    assert "mine.yaml" in spec.settings.limits and str(tmp_path) not in spec.settings.limits
+    file.unlink()
+    again = make("tabletop/Reach", config_for(spec).model_copy(update={"num_envs": 1}), num_threads=1)
+    assert again.spec == spec and again._control._limits.tcp_speed == 0.25
+    assert re.search(r"limits mine.yaml \([0-9a-f]{8}\)$", summary(spec))
+    assert differences(spec, built())[0].startswith("limits mine.yaml (")
+    with pytest.raises(ConfigError, match=r"limits of mine.yaml is of robot panda, and the environment has robot xarm6"):
+        make("tabletop/Reach", config_for(spec, robot="xarm6"), num_threads=1)

@@ -72,6 +72,8 @@ class BenchOptions(BaseModel):
     episodes: int | None = Field(None, ge=1)
     """diffusion: episodes, on the same seeds for all samplers (default 200); deploy: episodes of the evaluation and of each
     rate and delay (default 100); simtosim: episodes of the evaluation and of each simulator (default 200)."""
+    delays: tuple[Annotated[float, Field(ge=0, le=0.2)], ...] = ()
+    """deploy: only these delays of the policy's answers, s, at 20 commands per second."""
     stepped: bool = False
     """deploy: in simulated time."""
     robots: tuple[str, ...] = ()

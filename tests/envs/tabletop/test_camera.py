@@ -64,7 +64,7 @@ def test_cached_pictures_are_those_of_casting_every_ray(task, domain_randomizati
             camera = env._renderers[f"image.{name}"].camera
             position, rotation = env._camera_pose(camera)
             every = Renderer(env._batch, dataclasses.replace(camera, mounted=True), SIZE)  # keeps nothing between frames
-            full = every.render(position, rotation, env._state["colors"], np.ones((4, 3)), np.arange(4))
+            full = every.render(position, rotation, env._state["colors"], np.arange(4), np.ones((4, 3)))
             np.testing.assert_array_equal(step.obs[f"image.{name}"].numpy(), full)
     assert ended >= 4
 
@@ -107,7 +107,7 @@ def test_faces_towards_the_light_are_brighter():
         env._batch.forward()
         camera = look_at("c", tuple(cube + np.array([x * 0.3, 0, 0])), tuple(cube), fov=2 * np.arctan(half / 2 / 0.28))
         frame = Renderer(env._batch, camera, 8).render(
-            camera.position[None], camera.rotation[None], env._state["colors"], np.ones((1, 3)), np.arange(1)
+            camera.position[None], camera.rotation[None], env._state["colors"], np.arange(1), np.ones((1, 3))
         )
         picture[side] = frame[0, 4, 4] / 255
     color = np.array(list(COLORS.values())[env._state["names"][0, 1]])
@@ -120,7 +120,7 @@ def test_background_is_sky():
     env.reset(0)
     camera = look_at("up", (0.5, 0.0, 2.0), (1.5, 0.0, 3.0), fov=0.5)
     frame = Renderer(env._batch, camera, 8).render(
-        camera.position[None], camera.rotation[None], env._state["colors"], np.ones((1, 3)), np.arange(1)
+        camera.position[None], camera.rotation[None], env._state["colors"], np.arange(1), np.ones((1, 3))
     )
     assert (frame == (SKY * 255).astype(np.uint8)).all()
 
@@ -163,6 +163,6 @@ def test_people_see_shadows_and_any_choice_of_environments():
     assert every.shape == (4, 32, 32, 3) and every.dtype == torch.uint8 and every.device.type == "cpu"
     assert torch.equal(env.render([2, 0, 2], size=32), every[[2, 0, 2]])
     plain = Renderer(env._batch, env._people[32].camera, 32)
-    lit = plain.render(*env._camera_pose(plain.camera), env._state["colors"], np.ones((4, 3)), np.arange(4))
+    lit = plain.render(*env._camera_pose(plain.camera), env._state["colors"], np.arange(4), np.ones((4, 3)))
     darker = (every.numpy().astype(int) < lit).any(axis=-1).mean(axis=(1, 2))
     assert (darker > 0.01).all() and (every.numpy() <= lit).all()

@@ -18,6 +18,7 @@ from rpd.envs.errors import ConfigError
 from rpd.envs.robots import ROBOTS
 from rpd.envs.tabletop.env import TabletopEnv
 from rpd.envs.tabletop.mjcf import CONTROL_PERIOD
+from rpd.envs.tabletop.tasks import TASKS
 from rpd.teachers.scripted import ExpertErrors, ScriptedTeacher
 
 DOWN = np.array([[0.0, 1.0, 0.0, 0.0]])  # half a turn about x: z points down
@@ -140,6 +141,31 @@ def test_episodes_count_violations_and_limited_commands():
     assert step.episode.violated.tolist() == [True, False]
     assert step.episode.limited[1] > 0.5
     assert not env._state["violated"].any() and not env._state["limited"].any()  # of the next episodes
+
+
+@pytest.mark.parametrize("robot, task", [*((robot, "PickCube") for robot in ROBOTS), *(("panda", task) for task in TASKS)])
+def test_every_robot_counts_collisions_in_every_task(robot, task):
+    """With the table and, folded, with itself."""
+    env = make(task, robot, n=3, max_episode_steps=3)
+    env.reset(0)
+    low, high = np.array([link.limits for link in env.robot.links]).T
+    rng, arm, found = np.random.default_rng(0), env._world.arm, {}
+    for _ in range(60):  # random postures, until some are inside of the table, and some inside of the arm
+        postures = rng.uniform(low, high, (3, len(low)))
+        env._now.qpos[:, arm] = postures
+        env._batch.forward()
+        table, itself = env._now.nearest().T[:2]
+        for name, rows in (("table", (table < 0) & (itself > 0.002)), ("itself", (itself < 0) & (table > 0.002))):
+            if rows.any():
+                found[name] = postures[np.flatnonzero(rows)[0]]
+    env.reset(0)
+    for row, name in enumerate(("table", "itself")):
+        env._now.qpos[row, arm] = env._control.goals[row, : len(low)] = found[name]
+    env._batch.forward()
+    assert (env._now.nearest() < 0.002).tolist() == [[True, False], [False, True], [False, False]]
+    for _ in range(3):
+        step = env.step(torch.zeros(3, 7))
+    assert step.episode.violated.tolist()[:2] == [True, True]
 
 
 def test_an_ideal_arm_measures_neither():

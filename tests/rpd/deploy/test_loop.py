@@ -2,22 +2,27 @@ import threading
 import time
 from collections import deque
 from importlib import resources
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rpd.datasets.deploy_log.reader import Record
 from rpd.deploy import config as configs
-from rpd.deploy import controller, safety
+from rpd.deploy import controller, safety, session
 from rpd.deploy.camera_process import Newest
 from rpd.deploy.loop import STOP_ATTEMPTS
 from rpd.deploy.monitor import check_age
 from rpd.deploy.outcome import Stop
 from rpd.deploy.robots.base import RobotLost
 from rpd.deploy.summary import facts
+from rpd.envs import registry
+from rpd.envs.config import EnvConfig
 from rpd.envs.control.arm import Arm
-from rpd.envs.control.arm_limits import published
+from rpd.envs.control.arm_limits import alike, published
+from rpd.envs.control.limit_config import self_contained
 from rpd.envs.errors import ConfigError
+from rpd.envs.rebuild import differences
 from rpd.envs.robots import ROBOTS
 
 
@@ -243,10 +248,36 @@ def test_file_of_a_real_robot_is_simulated_unchanged_but_for_its_devices():
 
 @pytest.mark.parametrize("robot", ROBOTS.values(), ids=ROBOTS)
 def test_simulated_arm_as_trained_aims_within_the_limits_of_training(robot):
-    config = configs.as_trained(configs.load("sim"), robot)
+    config = configs.as_trained(configs.load("sim"), robot, "published")
     aimed, trained = controller._inset(config.safety_limits()), published(robot)
     assert config.kinematics == robot.name and (config.safety_limits().velocity == trained.velocity).all()
     assert aimed.clearance == pytest.approx(trained.clearance) and aimed.tilt == pytest.approx(trained.tilt)
-    assert (
-        configs.as_trained(configs.load("sim"), ROBOTS["panda"]).limits.acceleration == configs.load("sim").limits.acceleration
-    )
+    ours = configs.as_trained(configs.load("sim"), ROBOTS["panda"], "published")
+    assert ours.limits.acceleration == configs.load("sim").limits.acceleration
+
+
+def test_simulated_arm_has_the_file_of_training():
+    given = configs.as_trained(configs.load("sim"), ROBOTS["so101"], self_contained("so101"))
+    assert given.limits == configs.load("so101").limits and given.driver == "sim"
+
+
+@pytest.mark.parametrize("name", ["sim", "maniskill-panda", "maniskill-xarm6", "robosuite-panda"])
+def test_simulated_robots_have_the_limits_of_training(name):
+    config = configs.load(name)
+    assert alike(config.safety_limits(), published(ROBOTS[config.kinematics]))
+
+
+@pytest.mark.parametrize("changes", [{"tcp_speed": 0.5}, {"tilt": 0.5}, {"boxes": {"bin": ((0, 1), (0, 1), (0, 1))}}])
+def test_other_limits_are_not_alike(changes):
+    config = configs.load("sim")
+    other = config.limits.model_copy(update=changes)
+    assert alike(config.limits.arrays(), config.limits.arrays()) and not alike(config.limits.arrays(), other.arrays())
+
+
+def test_remarks_on_limits_have_a_cause():
+    """Robot sim has the limits of training; a file with others is named."""
+    here = SimpleNamespace(spec=SimpleNamespace(real=False))
+    env = registry.make("tabletop/Reach", EnvConfig(num_envs=1), num_threads=1)
+    for name, differ in (("robosuite-panda", []), ("panda", ["limits published, here of robot panda"])):
+        met = session._met(env.spec, here, configs.load(name), name, env.spec)
+        assert differences(env.spec, met) == differ
