@@ -177,12 +177,13 @@ def _backward(
     outputs_aug = policy(minibatch["obs"] if augment is None else augment(minibatch["obs"]))  # for labels
     acts = use_reward or (objective is not None and objective.samples_actions)
     outputs = outputs_aug if augment is None or not acts else policy(minibatch["obs"])  # for actions
-    if objective is not None and use_reward and compare:
+    adds_loss = objective is not None and objective.adds_loss
+    if objective is not None and adds_loss and use_reward and compare:
         _compare_gradients(objective, outputs, outputs_aug, shared, config, policy.policy_parameters())
     losses: list[Tensor] = []
     metrics: dict[str, Tensor] = {}
     if use_reward:
-        surrogate, metrics = _policy_term(outputs.distribution, minibatch, config)
+        surrogate, metrics = _policy_term(outputs.distribution, minibatch, config, objective)
         critic, more = _critic_term(outputs, minibatch, config)
         losses += [surrogate, critic]
         metrics |= more
@@ -191,7 +192,7 @@ def _backward(
         losses.append(CONSISTENCY * metrics["ppo/consistency"])
     losses = [shared.fraction * loss for loss in losses]
     metrics = {name: shared.fraction * value for name, value in metrics.items()}
-    if objective is not None:
+    if objective is not None and adds_loss:
         divergence = _divergence(objective, outputs, outputs_aug, shared)
         losses.append(objective.weight * divergence)
         metrics["distill/divergence"] = divergence
@@ -207,11 +208,12 @@ def _divergence(objective: DistillObjective, outputs: Outputs, outputs_aug: Outp
 
 
 def _policy_term(
-    distribution: ActionDistribution, minibatch: TensorDict, config: PPOConfig
+    distribution: ActionDistribution, minibatch: TensorDict, config: PPOConfig, objective: DistillObjective | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped surrogate, and metrics by name."""
     log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
-    surrogate = policy_loss(log_ratio, minibatch["advantage"], config.clip_coef)
+    shifted = log_ratio if objective is None else objective.log_ratio(log_ratio, minibatch["targets"])
+    surrogate = policy_loss(shifted, minibatch["advantage"], config.clip_coef)
     with torch.no_grad():
         continuous = ~distribution.discrete
         metrics = {
@@ -240,7 +242,7 @@ def _compare_gradients(
     params: list[nn.Parameter],
 ) -> None:
     """Pass the gradients of the distillation term and of PPO's loss to the objective, which may set w from them."""
-    surrogate, _ = _policy_term(outputs.distribution, shared.rows, config)
+    surrogate, _ = _policy_term(outputs.distribution, shared.rows, config, objective)
     by_reward = shared.fraction * (surrogate + _critic_term(outputs, shared.rows, config)[0])
     by_teacher = _divergence(objective, outputs, outputs_aug, shared)
     gradients = [torch.autograd.grad(x, params, retain_graph=True, allow_unused=True) for x in (by_teacher, by_reward)]

@@ -10,7 +10,7 @@ DIVERGENCES: dict[str, list[Any]] = {
     name: []
     for name in (
         "mse", "l1", "huber", "nearest", "direction", "nll", "fkl", "rkl", "neighborhood", "jsd", "skew-fkl", "skew-rkl", "tv",
-        "chi2", "rank", "gap", "opd",
+        "chi2", "rank", "gap", "opd", "adpo", "trrd",
     )
 }  # fmt: skip
 """Variants of each divergence, see `rpd.algorithms.distillation.divergences`. Entries of a user's own are valid options."""

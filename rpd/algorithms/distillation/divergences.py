@@ -55,7 +55,13 @@ class DivergenceVariant:
     """With ``bin_logits``: fields that `fn` reads instead, computed once per observation from log q~ [N, A, CELLS]."""
     score: Callable[..., Tensor] | None = None
     """Divergence of sampled actions: `score(action [..., N, A], discrete [A], teacher, config)` returns the teacher's
-    log-density of each dimension, and `fn` reads the result of `rpd.algorithms.distillation.opd.targets_of`."""
+    log-density of each dimension, and `fn` reads the result of `targets`."""
+    targets: Callable[..., tuple[dict[str, Tensor], Tensor]] | None = None
+    """With `score`: computes the targets [M] once per batch; None: `rpd.algorithms.distillation.opd.targets_of`."""
+    in_ratio: bool = False
+    """Whether it shifts the log-ratio of PPO's surrogate, by ``log_offset`` of its targets, instead of adding a loss."""
+    check: Callable[[DistillConfig], None] | None = None
+    """Raises a ConfigError for options that it does not support."""
 
 
 DIVERGENCES: dict[str, list[DivergenceVariant]] = divergences.DIVERGENCES

@@ -60,6 +60,13 @@ class DistillObjective:
             ConfigError: names the missing fields, the provided ones, and divergences or gates that would work.
         """
         self.variant, self.gate = choose(config, teacher, frozenset(output_fields), use_reward)
+        if self.variant.in_ratio and not use_reward:
+            raise ConfigError(
+                f"divergence {config.divergence} changes the ratio of the reward's surrogate, and algorithm dagger has no "
+                "reward: use algorithm rpd, or divergence opd or adpo"
+            )
+        if self.variant.check is not None:
+            self.variant.check(config)
         self.config = config if use_reward else config.model_copy(update={"schedule": "constant"})
         self.samples_actions = self.variant.score is not None
         self.requested_fields = self.variant.needs | self.gate.needs
@@ -122,6 +129,23 @@ class DistillObjective:
             Rows({"valid": valid, **known}, batch, discrete, context, self.config, self._bin_edges, self._world)
         )
 
+    @property
+    def adds_loss(self) -> bool:
+        """Whether `mean_divergence` is a loss; otherwise the teacher enters `log_ratio` only."""
+        return not self.variant.in_ratio
+
+    def log_ratio(self, log_ratio: Tensor, targets: TensorDict) -> Tensor:
+        """Return the log-ratio [M] for PPO's surrogate: that of the policies, shifted by w g ``log_offset`` without a loss.
+
+        With `normalize_gate`, g is divided by its mean over the labeled rows of the batch.
+        """
+        if self.adds_loss:
+            return log_ratio
+        gate = targets["gate"]
+        if self.config.normalize_gate:
+            gate = gate / self._metrics["distill/gate"].clamp_min(1e-8)
+        return log_ratio + self.weight * gate * targets["log_offset"]
+
     def mean_divergence(self, student: ActionDistribution, targets: TensorDict, mass: Tensor | None = None) -> Tensor:
         """Return sum_n m g D / max(1, sum_n m g'), without the weight.
 
@@ -162,7 +186,8 @@ class DistillObjective:
         if self._bin_edges is not None:
             fields["bin_edges"] = self._bin_edges.to(valid.device)
         discrete = self._discrete.to(valid.device)
-        scored, kl = opd.targets_of(batch, fields, self.variant, discrete, self.config, self._world.sum)
+        make = self.variant.targets or opd.targets_of
+        scored, kl = make(batch, fields, self.variant, discrete, self.config, self._world.sum)
         self._metrics["distill/divergence"] = kl
         return TensorDict({"valid": valid, "gate": teacher["gate"], **scored}, teacher.batch_size)
 

@@ -227,7 +227,7 @@ def test_own_divergence_is_an_option(tmp_path, monkeypatch, capsys) -> None:
         with pytest.raises(SystemExit):
             main([*words, "--help"])
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        assert "gap, opd, hellinger; default: nll" in text
+        assert "adpo, trrd, hellinger; default: nll" in text
     finally:
         DIVERGENCES.pop("hellinger", None)
         sys.modules.pop("mine", None)

@@ -55,7 +55,7 @@ def test_refuses_a_divergence_that_the_teacher_cannot_serve() -> None:
 
 def test_refuses_samples_that_the_teacher_does_not_give() -> None:
     with pytest.raises(
-        ConfigError, match=r"nearest needs the teacher's samples, .* only mean, std; use chi2 or direction or fkl"
+        ConfigError, match=r"nearest needs the teacher's samples, .* only mean, std; use adpo or chi2 or direction"
     ):
         objective({"mean", "std"}, divergence="nearest")
 
