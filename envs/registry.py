@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,8 @@ from rpd.envs.vector_env import VectorEnv
 
 if TYPE_CHECKING:
     import torch
+
+    from rpd.envs.wrappers.gymnasium import GymnasiumVectorEnv
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,33 @@ def simulator_options(task: str) -> tuple[type[BaseModel], ...]:
     return options
 
 
+@overload
+def make(
+    task: str,
+    config: EnvConfig | None = ...,
+    device: torch.device | str = ...,
+    num_threads: int | None = ...,
+    as_gymnasium: Literal[False] = ...,
+    **options: Any,
+) -> VectorEnv: ...
+@overload
+def make(
+    task: str,
+    config: EnvConfig | None = ...,
+    device: torch.device | str = ...,
+    num_threads: int | None = ...,
+    *,
+    as_gymnasium: Literal[True],
+    **options: Any,
+) -> GymnasiumVectorEnv: ...
 def make(
     task: str,
     config: EnvConfig | None = None,
     device: torch.device | str = "cpu",
     num_threads: int | None = None,
+    as_gymnasium: bool = False,
     **options: Any,
-) -> VectorEnv:
+) -> VectorEnv | GymnasiumVectorEnv:
     """Build a vector environment of N environments, stepped in parallel.
 
     Simulators with worker processes (ManiSkill on CPU, LIBERO) import the caller's script in the workers: call this function
@@ -117,6 +139,7 @@ def make(
         config: options of the environment; None: the defaults of `EnvConfig`.
         device: device of observations and rewards.
         num_threads: CPU threads of the simulator (None: every core).
+        as_gymnasium: return a `rpd.envs.wrappers.gymnasium.GymnasiumVectorEnv`, with numpy arrays.
         options: fields of `EnvConfig` that override `config`, e.g. ``num_envs=4, robot="xarm6"``.
 
     Returns:
@@ -152,7 +175,12 @@ def make(
     _check_memory(task, config, torch.device(device), num_threads)
     env: VectorEnv = module.make(task, config, torch.device(device), num_threads)
     env.spec = recorded(env.spec, config)
-    return env if config.frame_stack == 1 else FrameStack(env, config.frame_stack, config.teacher_cameras)
+    env = env if config.frame_stack == 1 else FrameStack(env, config.frame_stack, config.teacher_cameras)
+    if as_gymnasium:
+        from rpd.envs.wrappers.gymnasium import GymnasiumVectorEnv
+
+        return GymnasiumVectorEnv(env, render_mode="rgb_array")
+    return env
 
 
 def _config(config: EnvConfig, options: dict[str, Any]) -> EnvConfig:

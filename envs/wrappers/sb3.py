@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from tensordict import TensorDict
 
 from rpd.envs.errors import missing_package
-from rpd.envs.specs import ObsSpec
 from rpd.envs.vector_env import VectorEnv
+from rpd.envs.wrappers.numpy_observations import NumpyObservations
 
 try:
     from stable_baselines3.common.monitor import Monitor
@@ -25,8 +24,7 @@ except ImportError:
 class SB3VecEnv(VecEnv):
     """Adapter from `VectorEnv` to stable-baselines3.
 
-    State-only environments have a Box observation; others a Dict with dots replaced (``image.front`` -> ``image_front``),
-    because SB3 uses its keys as module names. Infos contain the episode statistics of SB3's Monitor, and ``is_success``.
+    Observations are those of `NumpyObservations`. Infos contain the episode statistics of SB3's Monitor, and ``is_success``.
     """
 
     def __init__(self, env: VectorEnv, seed: int = 0) -> None:
@@ -35,11 +33,9 @@ class SB3VecEnv(VecEnv):
         self._next_seed = seed
         self._actions = torch.zeros(env.num_envs, env.spec.action.dim, device=env.device)
         self._start = time.time()
-        self._keys = {key: key.replace(".", "_") for key in sorted(env.spec.observations)}
-        boxes: dict[str, spaces.Space[Any]] = {name: _box(env.spec.observations[key]) for key, name in self._keys.items()}
-        self._flat = set(boxes) == {"state"}
+        self._numpy = NumpyObservations(env.spec)
         action_space = spaces.Box(-1.0, 1.0, (env.spec.action.dim,), np.float32)
-        super().__init__(env.num_envs, boxes["state"] if self._flat else spaces.Dict(boxes), action_space)
+        super().__init__(env.num_envs, self._numpy.space, action_space)
 
     def reset(self) -> Any:
         """Start new episodes in all environments; a reset without a new seed continues the sequence of seeds."""
@@ -72,7 +68,7 @@ class SB3VecEnv(VecEnv):
             )
             for k, (i, ret, length, success) in enumerate(episode):
                 infos[i] = {
-                    "terminal_observation": last[k] if self._flat else {name: value[k] for name, value in last.items()},
+                    "terminal_observation": self._numpy.row(last, k),
                     "TimeLimit.truncated": timed_out[i],
                     "episode": {"r": ret, "l": length, "t": elapsed},
                     "is_success": success,
@@ -105,14 +101,3 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         """Return True for Monitor: infos contain its statistics, so SB3 reports true episode returns."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
-
-    def _numpy(self, obs: TensorDict) -> Any:
-        if self._flat:
-            return obs["state"].cpu().numpy()
-        return {name: obs[key].cpu().numpy() for key, name in self._keys.items()}
-
-
-def _box(spec: ObsSpec) -> spaces.Box:
-    if spec.dtype == "uint8":
-        return spaces.Box(0, 255, spec.shape, np.uint8)
-    return spaces.Box(-np.inf, np.inf, spec.shape, np.float32)
