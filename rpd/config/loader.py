@@ -13,6 +13,7 @@ options.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,21 +121,35 @@ def file_settings(path: Path) -> Tree:
     Raises:
         ConfigError: the file is missing, not YAML, truncated, or has an unknown key or a bad value; one line.
     """
-    text = read_text(Path(path))
-    check_complete(Path(path), text)
-    return _parse(text, str(path))
+    return _parse(_complete_text(path), str(path))
 
 
 def run_settings(path: Path) -> Tree:
-    """Read the config.yaml of a run; one from before there were limits of the arm had none.
+    """Read the config.yaml of a run of this version or an older one.
+
+    A run from before there were limits of the arm had none; `distill.decay_steps` was a fraction of the run.
 
     Raises:
         ConfigError: see `file_settings`.
     """
-    settings = file_settings(path)
+    return _parse(_complete_text(path), str(path), _of_this_version)
+
+
+def _of_this_version(settings: Tree) -> Tree:
+    """Return the settings of a run with the options of this version."""
     if str(settings.get("task")).startswith("tabletop/"):
         settings = merge({"env": {"limits": IDEAL}}, settings)
+    distill, steps = settings.get("distill"), settings.get("total_timesteps")
+    if isinstance(distill, dict) and isinstance(fraction := distill.get("decay_fraction"), float) and isinstance(steps, int):
+        others = {name: value for name, value in distill.items() if name != "decay_fraction"}
+        settings = settings | {"distill": others | {"decay_steps": max(1, round(fraction * steps))}}
     return settings
+
+
+def _complete_text(path: Path) -> str:
+    text = read_text(Path(path))
+    check_complete(Path(path), text)
+    return text
 
 
 def read_text(file: Path) -> str:
@@ -201,10 +216,12 @@ def validate(settings: Tree, where: str) -> RunConfig:
         raise ConfigError(f"{where}: {place} {first['input']!r}: {first['msg']}") from None
 
 
-def _parse(text: str, where: str) -> Tree:
+def _parse(text: str, where: str, update: Callable[[Tree], Tree] = lambda settings: settings) -> Tree:
+    """Parse and check settings, updated first."""
     tree = unique_yaml.load(text, where) or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: has to be a mapping of options, e.g. 'total_timesteps: 100000'")
+    tree = update(tree)
     variants = tree.get("variants", [])
     for variant in variants if isinstance(variants, list) else [variants]:
         if not (isinstance(variant, dict) and {k: type(v) for k, v in variant.items()} == {"when": dict, "set": dict}):

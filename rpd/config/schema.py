@@ -66,9 +66,9 @@ class DistillConfig(BaseModel):
     weight: float = Field(2.0, ge=0)
     """w(0). With schedule=gradient-ratio: initial ratio of the gradient norms."""
     schedule: Literal["constant", "linear", "cosine", "gradient-ratio"] = "linear"
-    """Schedule of w(t). All but constant reach zero at `decay_fraction`."""
-    decay_fraction: float = Field(0.5, gt=0, le=1)
-    """Fraction of the run at which w reaches zero."""
+    """Schedule of w(t). All but constant reach zero at `decay_steps`."""
+    decay_steps: int = Field(250_000, ge=1)
+    """Environment steps after which w is zero; not a fraction of the run, so that a shorter one keeps its teacher as long."""
     gate: Annotated[str, AfterValidator(check_gate), tyro.conf.arg(metavar="NAME,...", help_behavior_hint=gate_hint)] = "none"
     """Gate: which observations are distilled, a product of several names; see docs/distillation.md."""
     gate_beta: float = Field(1.0, ge=0)

@@ -142,14 +142,14 @@ class OnPolicyTrainer(TrainingLoop):
         if config.ppo.anneal_lr:
             for group in self.optimizer.param_groups:
                 group["lr"] = config.ppo.learning_rate * (1 - progress)
-        objective = self.objective if self.objective is not None and self.objective.active(progress) else None
+        objective = self.objective if self.objective is not None and self.objective.active(self.step) else None
         self.policy.set_progress(progress)
         flat = self._collect(objective is not None)
         began = self.clock()
         if objective is not None:
             teacher = None if self.teacher_result is None else self.teacher_result.rate
             context = GateContext(teacher, self.success, self.env.num_envs)
-            flat["targets"] = objective.prepare(flat, progress, context)
+            flat["targets"] = objective.prepare(flat, self.step, context)
         flat = flat.exclude("teacher", *self.collector.keep)
         obs = flat["obs"]
         if self.state_estimator is not None:  # the policy reads state estimates: drop the images for the epochs

@@ -142,13 +142,22 @@ def _built(
     config: RunConfig, run_dir: Path, saved: checkpoint.Checkpoint | None, world: World
 ) -> OnPolicyTrainer | BehaviorCloningTrainer:
     guard.check(on_this_machine(config, world))
-    teacher = f" and teacher {config.teacher}" if config.teacher is not None else ""
+    teacher = f" and teacher {config.teacher}{_heard(config)}" if config.teacher is not None else ""
     spread = f" on {world.size} ranks" if world.size > 1 else ""
     LOG.info(f"building {config.env.num_envs} environments of {config.task}{teacher}{spread}")
     trainer = (BehaviorCloningTrainer if config.algorithm == "bc" else OnPolicyTrainer)(config, run_dir, saved, world)
     for note in remarks(trainer.env.spec, config.teacher, config.base, config.pretrained_path):
         LOG.warning(note)
     return trainer
+
+
+def _heard(config: RunConfig) -> str:
+    """Remark about when the teacher's weight reaches zero; empty: never."""
+    steps = config.distill.decay_steps
+    if config.algorithm != "rpd" or config.distill.schedule == "constant":
+        return ""
+    after = ", after the end of this run" if steps > config.total_timesteps else ""
+    return f", whose weight reaches zero at {steps:,} steps{after}"
 
 
 def _complete(trainer: OnPolicyTrainer | BehaviorCloningTrainer) -> Run:

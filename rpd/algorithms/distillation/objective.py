@@ -85,17 +85,17 @@ class DistillObjective:
         """Current w, a scalar tensor."""
         return self.schedule.weight
 
-    def active(self, progress: float) -> bool:
+    def active(self, step: int) -> bool:
         """Return whether w is above zero now or later; otherwise the teacher is not queried any more."""
-        return self.schedule.active(progress)
+        return self.schedule.active(step)
 
-    def prepare(self, batch: TensorDict, progress: float, context: GateContext) -> TensorDict:
+    def prepare(self, batch: TensorDict, step: int, context: GateContext) -> TensorDict:
         """Start an iteration: compute the gate, precompute teacher fields, and set the weight.
 
         Args:
             batch: [M] with the teacher's fields in ``teacher`` (nested), and with `samples_actions` what
                 `rpd.algorithms.distillation.opd.targets_of` reads.
-            progress: of the run, in [0, 1].
+            step: environment steps of the run so far.
             context: success rates, for gates.
 
         Returns:
@@ -108,7 +108,7 @@ class DistillObjective:
             if isinstance(value, Tensor) and name != "valid" and value.is_floating_point():
                 targets[name] = value.where(_rows_like(valid, value), 0.0)
         targets["gate"] = self.compute_gate(batch, context)
-        self.schedule.begin(progress, valid.device)
+        self.schedule.begin(step, valid.device)
         gate = (targets["gate"] * valid).sum()
         sums = torch.stack([gate, valid.to(gate.dtype).sum(), gate.new_tensor(valid.numel())])
         gate, labeled, rows = self._world.sum(sums).unbind()

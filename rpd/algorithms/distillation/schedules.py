@@ -1,4 +1,4 @@
-"""w(t): the weight of the distillation term, as a function of the progress t of the run in [0, 1]."""
+"""w(t): the weight of the distillation term, as a function of the environment steps t of the run."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ from torch import Tensor
 from rpd.config.schema import DistillConfig
 
 
-def constant(config: DistillConfig, progress: float) -> float:
+def constant(config: DistillConfig, step: int) -> float:
     """Return w = w0."""
     return config.weight
 
 
-def linear(config: DistillConfig, progress: float) -> float:
-    """Return w = w0 (1 - t / decay_fraction), at least 0."""
-    return config.weight * max(0.0, 1.0 - progress / config.decay_fraction)
+def linear(config: DistillConfig, step: int) -> float:
+    """Return w = w0 (1 - t / decay_steps), at least 0."""
+    return config.weight * max(0.0, 1.0 - step / config.decay_steps)
 
 
-def cosine(config: DistillConfig, progress: float) -> float:
-    """Return w = w0 (1 + cos(pi t / decay_fraction)) / 2, then 0: the annealing option of RPD's code."""
-    return (
-        0.0
-        if progress >= config.decay_fraction
-        else config.weight * 0.5 * (1.0 + math.cos(math.pi * progress / config.decay_fraction))
-    )
+def cosine(config: DistillConfig, step: int) -> float:
+    """Return w = w0 (1 + cos(pi t / decay_steps)) / 2, then 0: the annealing option of RPD's code."""
+    return 0.0 if step >= config.decay_steps else config.weight * 0.5 * (1.0 + math.cos(math.pi * step / config.decay_steps))
 
 
-CURVES: dict[str, Callable[[DistillConfig, float], float]] = {
+CURVES: dict[str, Callable[[DistillConfig, int], float]] = {
     "constant": constant,
     "linear": linear,
     "cosine": cosine,
@@ -58,17 +54,17 @@ class Schedule:
         self._norms: Tensor | None = None  # [2]: running ||grad D||, ||grad RL||
         self.weight = torch.zeros(())
 
-    def value(self, progress: float) -> float:
+    def value(self, step: int) -> float:
         """Return w(t), or rho(t) with ``gradient-ratio``."""
-        return CURVES[self.config.schedule](self.config, progress)
+        return CURVES[self.config.schedule](self.config, step)
 
-    def active(self, progress: float) -> bool:
+    def active(self, step: int) -> bool:
         """Return whether w is above zero now or at any later time."""
-        return self.value(progress) > 0  # every curve is non-increasing
+        return self.value(step) > 0  # every curve is non-increasing
 
-    def begin(self, progress: float, device: torch.device) -> None:
-        """Set the weight for the iteration that starts at `progress`."""
-        self._target = self.value(progress)
+    def begin(self, step: int, device: torch.device) -> None:
+        """Set the weight for the iteration that starts at `step`."""
+        self._target = self.value(step)
         if self.adaptive:
             self._rescale(device)
         else:

@@ -14,8 +14,8 @@ class ListOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     words: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Part of the list (tasks, suites, robots, cameras, teachers, distillation or settings), then a text that a row must have
-    (any case), e.g. pickcube; both are optional."""
+    """Part of the list (tasks, suites, robots, cameras, teachers, distillation or settings), then a text that a row must
+    have (any case), e.g. pickcube; both are optional."""
 
     @property
     def part(self) -> str:

@@ -132,7 +132,7 @@ def train(policy: ActorCritic, iterations: int, objective: DistillObjective | No
     for i in range(iterations):
         batch = collect(policy, 512, generator)
         if objective is not None:
-            batch["targets"] = objective.prepare(batch, i / iterations, GateContext())
+            batch["targets"] = objective.prepare(batch, i, GateContext())
         metrics = ppo.update(policy, optimizer, batch, config, generator, objective, use_reward)
     return metrics
 
@@ -150,7 +150,7 @@ def test_ppo_solves_a_bandit() -> None:
 def test_teacher_speeds_up_ppo(schedule: str) -> None:
     alone, taught = make_policy(), make_policy()
     train(alone, 5)
-    metrics = train(taught, 5, make_objective(schedule=schedule, weight=2.0, decay_fraction=1.0))
+    metrics = train(taught, 5, make_objective(schedule=schedule, weight=2.0, decay_steps=5))
     assert error(taught)[0] < 0.7 * error(alone)[0]
     assert metrics["distill/weight"] > 0 and -1 <= metrics["distill/grad_cosine"] <= 1
 

@@ -294,3 +294,9 @@ def test_options_without_effect_are_refused(option, value, message, write):
         assert str(caught.value) == message
     assert train_options(["tabletop/PushCube", "--algorithm", "bc"]).ppo.gamma == 0.9  # shipped settings are no user's
     assert train_options(["tabletop/PushCube", f"--{option}", value]).algorithm == "rpd"
+
+
+def test_fraction_of_an_older_run_becomes_steps(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("task: maniskill/PushCube-v1\ntotal_timesteps: 200000\ndistill: {decay_fraction: 0.15, weight: 2.0}\n")
+    assert run_settings(file)["distill"] == {"decay_steps": 30_000, "weight": 2.0}

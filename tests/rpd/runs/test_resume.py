@@ -22,7 +22,7 @@ KINDS = {
     "rpd": {},
     "labels": {"distill": {"label_fraction": 0.5}},
     "balanced": {
-        "distill": {"divergence": "nll", "schedule": "gradient-ratio", "gate": "success-surpassed", "decay_fraction": 1.0}
+        "distill": {"divergence": "nll", "schedule": "gradient-ratio", "gate": "success-surpassed", "decay_steps": 1000}
     },
     "ppo": {"algorithm": "ppo", "teacher": None, "ppo": {"anneal_lr": True}},
     "dagger": {"algorithm": "dagger"},
@@ -35,7 +35,7 @@ KINDS = {
         "env": {"obs_mode": "rgb", "image_size": 16, "max_episode_steps": 10},
         "student": {"state_estimator": True, "asymmetric_critic": True, "augment": ("color",)},
         "state_estimator": {"num_minibatches": 3, "minibatch_size": 16, "replay_capacity": 50},
-        "distill": {"decay_fraction": 0.5},
+        "distill": {"decay_steps": 100},
         "teacher": "scripted:gripper_error_rate=0.2",
     },
     "ppo from images, end to end": {

@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def schedule(name: str, **kwargs) -> Schedule:
-    return Schedule(DistillConfig(schedule=name, weight=2.0, decay_fraction=0.8, **kwargs))
+    return Schedule(DistillConfig(schedule=name, weight=2.0, decay_steps=80, **kwargs))
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def schedule(name: str, **kwargs) -> Schedule:
 def test_curves(name: str, expected: list[float]) -> None:
     weights = []
     s = schedule(name)
-    for progress in (0.0, 0.2, 0.4, 0.8, 1.0):
-        s.begin(progress, CPU)
+    for step in (0, 20, 40, 80, 100):
+        s.begin(step, CPU)
         weights.append(s.weight.item())
     assert weights == pytest.approx(expected)
 
@@ -35,34 +35,34 @@ def test_curves(name: str, expected: list[float]) -> None:
 def test_active_until_zero_for_good() -> None:
     for name in ("linear", "cosine", "gradient-ratio"):
         s = schedule(name)
-        assert s.active(0.0) and s.active(0.79) and not s.active(0.8) and not s.active(1.0)
-    assert schedule("constant").active(1.0)
-    assert not Schedule(DistillConfig(schedule="constant", weight=0.0)).active(0.0)
+        assert s.active(0) and s.active(79) and not s.active(80) and not s.active(100)
+    assert schedule("constant").active(100)
+    assert not Schedule(DistillConfig(schedule="constant", weight=0.0)).active(0)
 
 
 def test_gradient_ratio_holds_the_ratio() -> None:
     s = schedule("gradient-ratio")
-    s.begin(0.0, CPU)
+    s.begin(0, CPU)
     assert s.weight.item() == 0.0  # nothing measured yet
     s.observe(torch.tensor([4.0, 1.0]))  # ||grad D||, ||grad RL||
     assert s.weight.item() == pytest.approx(2.0 * 1 / 4)
-    s.begin(0.4, CPU)  # rho = 1
+    s.begin(40, CPU)  # rho = 1
     assert s.weight.item() == pytest.approx(1.0 * 1 / 4)
     s.observe(torch.tensor([14.0, 2.0]))  # running: 0.9 * 4 + 0.1 * 14 = 5 and 1.1
     assert s.weight.item() == pytest.approx(1.1 / 5)
-    s.begin(0.8, CPU)
+    s.begin(80, CPU)
     assert s.weight.item() == 0.0
 
 
 def test_gradient_ratio_is_bounded_at_zero_distillation_gradient() -> None:
     s = schedule("gradient-ratio")
-    s.begin(0.0, CPU)
+    s.begin(0, CPU)
     s.observe(torch.tensor([0.0, 1.0]))  # no label in this minibatch
     assert s.weight.item() == 0.0
     s.observe(torch.tensor([1e-9, 1.0]))
     assert s.weight.item() == Schedule.MAX_WEIGHT
     s = schedule("gradient-ratio")
-    s.begin(0.0, CPU)
+    s.begin(0, CPU)
     for norms in ([4.0, 1.0], [0.0, 3.0]):
         s.observe(torch.tensor(norms))
     assert s.weight.item() == pytest.approx(2.0 * 1 / 4)  # the last good measurement stands
@@ -72,12 +72,12 @@ def test_resume_is_exact() -> None:
     a, b = schedule("gradient-ratio"), schedule("gradient-ratio")
     assert a.state_dict() == {}
     a.load_state_dict({})
-    a.begin(0.1, CPU)
+    a.begin(10, CPU)
     for norms in ([0.3, 0.7], [1 / 3, 0.1]):
         a.observe(torch.tensor(norms))
     b.load_state_dict(json.loads(json.dumps(a.state_dict())))
     for s in (a, b):
-        s.begin(0.2, CPU)
+        s.begin(20, CPU)
     assert torch.equal(a.weight, b.weight)
     for s in (a, b):
         s.observe(torch.tensor([0.9, 0.2]))
