@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt scripts/venv.sh
 
-.PHONY: help demo test test-wire test-lerobot test-fast check format bench wheel venv clean
+.PHONY: help demo test test-wire test-lerobot test-fast check format bench docs wheel venv clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -45,6 +45,9 @@ format: .venv/.dev ## Apply the linter's fixes, and format
 bench: .venv/.core ## Measure environments and the training loop
 	$(BIN)/rpd bench env
 	$(BIN)/rpd bench train
+
+docs: .venv/.dev ## Build the documentation site in build/site; a warning is an error (Python 3.11 or newer)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 wheel: .venv/.core ## Build the wheel and test it in an empty environment
 	@bash scripts/wheel_smoke.sh

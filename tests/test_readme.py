@@ -20,6 +20,8 @@ from rpd.cli.export import ExportOptions
 from rpd.cli.log import LogOptions
 from rpd.cli.options.finetune import FinetuneOptions
 from rpd.cli.options.generalist import GeneralistOptions
+from rpd.cli.options.listing import ListOptions
+from rpd.cli.options.report import ReportOptions
 from rpd.cli.options.train import residual_options, train_options
 from rpd.cli.serve import ServeConfig
 from rpd.cli.sweep import SweepOptions
@@ -33,8 +35,10 @@ OPTIONS = {
     "sweep": SweepOptions, "generalist": GeneralistOptions, "eval": EvalOptions, "data": DataOptions,
     "bench": BenchOptions, "serve": ServeConfig,
     "export": ExportOptions, "deploy": DeployConfig, "log": LogOptions,
+    "report": ReportOptions, "list": ListOptions,
 }  # fmt: skip
-PAGES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
+GUIDES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+PAGES = README + "".join(path.read_text() for path in GUIDES)
 TINY = shlex.split(
     "--total-timesteps 128 --env.num-envs 8 --ppo.num-steps 8 --eval-episodes 4 --final-eval-episodes 4 --num-threads 1"
 )
