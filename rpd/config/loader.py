@@ -60,11 +60,15 @@ def configure(task: str, over: Tree | None = None, user: Tree | None = None) -> 
     chosen = validate(merge(resolve(layers), over), task)
     config = validate(merge(resolve(layers, chosen), over), task)
     check_chosen(config)
-    return _self_contained(config)
+    return config
 
 
-def _self_contained(config: RunConfig) -> RunConfig:
-    """The configuration with the content of a robot file in place of its name."""
+def with_limits(config: RunConfig) -> RunConfig:
+    """The configuration with the content of a robot file in place of its name.
+
+    Raises:
+        ConfigError: the file does not exist, or is no robot file.
+    """
     env = config.env.model_copy(update={"limits": self_contained(config.env.limits)})
     return config.model_copy(update={"env": env})
 

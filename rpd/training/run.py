@@ -51,7 +51,7 @@ def train(config: RunConfig | None = None, *, runs_dir: Path | str = "runs", nam
         OSError: the run folder cannot be written.
         KeyboardInterrupt: stopped by SIGINT or SIGTERM, after an iteration and a checkpoint; continue with `resume`.
     """
-    chosen = _configured(config, options)
+    chosen = loader.with_limits(_configured(config, options))
     kind = "residual" if chosen.base is not None else chosen.algorithm
     stem = f"{chosen.task.replace('/', '-')}-{kind}-seed{chosen.seed}"
     with (
