@@ -1,4 +1,4 @@
-"""`rpd list`: list tasks, suites, robots, cameras, teachers, distillation terms and settings."""
+"""`rpd list`: list tasks, suites, robots, cameras, teachers, distillation terms, methods and settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rpd.cli.options.listing import ListOptions
 from rpd.config.divergences import divergence_names
 from rpd.config.gates import GATES, NONE
-from rpd.config.loader import COMMON, RESIDUAL
+from rpd.config.loader import COMMON, METHODS, RESIDUAL, method_names, method_settings
 from rpd.config.schema import DistillConfig
 from rpd.envs.errors import ConfigError
 from rpd.envs.registry import TaskInfo, list_tasks, unlisted
@@ -110,6 +110,20 @@ def _distillation(pattern: str) -> Iterator[Table]:
     yield _table("Distillation", ("option", "values"), rows, pattern)
 
 
+def _methods(pattern: str) -> Iterator[Table]:
+    """One row per published method: its paper, where the teacher enters, and what it needs of a teacher."""
+    from rpd.algorithms.distillation.gate_product import needs_of
+
+    rows = []
+    for name in method_names():
+        config = DistillConfig(**method_settings(name).settings["distill"])
+        text = resources.files("rpd.configs").joinpath(METHODS).joinpath(f"{name}.yaml").read_text()
+        paper, gate = text.partition("\n")[0].strip("# "), config.gate.replace(",", ", ")
+        rows.append((name, paper, *needs_of(config), gate, config.schedule))
+    columns = ("method", "paper", "divergence", "teacher enters", "teacher gives", "gate", "schedule")
+    yield _table("Methods (rpd train --method)", columns, rows, pattern)
+
+
 def _settings(pattern: str) -> Iterator[Table]:
     known = {task.name for task in list_tasks()}
     root = resources.files("rpd.configs")
@@ -137,6 +151,8 @@ def _used_by(path: str, tasks: Container[str]) -> str:
         return f"rpd deploy POLICY --robot {stem}"
     if file == COMMON:
         return f"rpd train {folder}/..."
+    if folder == METHODS:
+        return f"rpd train TASK --method {stem}"
     if f"{folder}/{stem}" in tasks:
         return f"rpd train {folder}/{stem}"
     return "rpd sweep FILE" if folder == "compass" else f"rpd train {stem}/... --config FILE"
@@ -158,5 +174,6 @@ PARTS: dict[str, Callable[[str], Iterator[Table]]] = {
     "cameras": _cameras,
     "teachers": _teachers,
     "distillation": _distillation,
+    "methods": _methods,
     "settings": _settings,
 }

@@ -7,8 +7,8 @@ A settings file holds fields of RunConfig, and optionally ``variants``: settings
       - when: {env.reward: sparse}
         set: {ppo: {gamma: 0.95}}
 
-Later layers override earlier ones: the defaults, the simulator's file, the task's, the user's (each with its variants), the
-options.
+Later layers override earlier ones: the defaults, the simulator's file, the task's, that of a published method, the user's (each
+with its variants), the options.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from rpd.config.resume import check_complete
 from rpd.config.schema import RunConfig
 from rpd.envs import unique_yaml
 from rpd.envs.control.limit_config import self_contained
-from rpd.envs.errors import ConfigError
+from rpd.envs.errors import ConfigError, unknown_name
 from rpd.envs.registry import task_info
 from rpd.envs.simulator_options import IDEAL
 
 Tree = dict[str, Any]
 COMMON, RESIDUAL = "common.yaml", "residual.yaml"
+METHODS = "methods"
+"""Folder of the settings of published methods."""
 
 
 class Layer(NamedTuple):
@@ -111,6 +113,23 @@ def settings_layers(task: str, residual: bool) -> list[Layer]:
 def task_settings(task: str) -> list[Layer]:
     """Shipped settings of a task: ``configs/tasks/<simulator>/common.yaml``, then ``configs/tasks/<task>.yaml``."""
     return _shipped(f"tasks/{task.split('/')[0]}/{COMMON}", f"tasks/{task}.yaml")
+
+
+def method_names() -> list[str]:
+    """Names of the published methods in ``configs/methods/``."""
+    files = resources.files("rpd.configs").joinpath(METHODS).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def method_settings(name: str) -> Layer:
+    """Settings of a published method, ``configs/methods/<name>.yaml``.
+
+    Raises:
+        ConfigError: unknown method; names the nearest.
+    """
+    if name not in (names := method_names()):
+        raise unknown_name("method", name, names)
+    return _shipped(f"{METHODS}/{name}.yaml")[0]
 
 
 def _shipped(*names: str) -> list[Layer]:

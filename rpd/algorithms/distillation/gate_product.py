@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from rpd.algorithms.distillation.choice import first_supported
-from rpd.algorithms.distillation.gates import GATES, Rows
+from rpd.algorithms.distillation.divergences import DIVERGENCES, DivergenceVariant
+from rpd.algorithms.distillation.gates import GATES, GateVariant, Rows
 from rpd.config.gates import gate_list
 from rpd.config.schema import DistillConfig
 from rpd.envs.errors import ConfigError
@@ -16,6 +17,18 @@ from rpd.students.networks.distribution import ActionDistribution
 
 EXCLUSIVE = (("failed-episodes", "solved-episodes"), ("scope", "solved-episodes"))
 """Pairs whose product is 0 in each episode that has ended."""
+
+
+def needs_of(config: DistillConfig) -> tuple[str, str, str]:
+    """Divergence of a configuration, where its teacher enters, and what a teacher has to give, for a table."""
+    variants = DIVERGENCES[config.divergence]
+    door = "ratio" if variants[0].in_ratio else "scores of actions" if variants[0].score is not None else "loss"
+    alternatives: list[Sequence[DivergenceVariant | GateVariant]] = [
+        variants,
+        *(GATES[name] for name in gate_list(config.gate)),
+    ]
+    each = [{" ".join(sorted(v.needs - {"mean"}) or ["mean"]) for v in choice if v.needs} for choice in alternatives]
+    return config.divergence, door, "; ".join(dict.fromkeys(" or ".join(sorted(fields)) for fields in each if fields))
 
 
 class GateProduct:

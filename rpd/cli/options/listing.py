@@ -5,17 +5,17 @@ from __future__ import annotations
 import tyro
 from pydantic import BaseModel, ConfigDict
 
-PARTS = ("all", "tasks", "suites", "robots", "cameras", "teachers", "distillation", "settings")
+PARTS = ("all", "tasks", "suites", "robots", "cameras", "teachers", "distillation", "methods", "settings")
 
 
 class ListOptions(BaseModel):
-    """List tasks, suites, robots, cameras, teachers, distillation terms and shipped settings."""
+    """List tasks, suites, robots, cameras, teachers, distillation terms, methods and shipped settings."""
 
     model_config = ConfigDict(extra="forbid")
 
     words: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Part of the list (tasks, suites, robots, cameras, teachers, distillation or settings), then a text that a row must
-    have (any case), e.g. pickcube; both are optional."""
+    """Part of the list (tasks, suites, robots, cameras, teachers, distillation, methods or settings), then a text that a row
+    must have (any case), e.g. pickcube; both are optional."""
 
     @property
     def part(self) -> str:

@@ -10,7 +10,17 @@ from pydantic import Field
 
 from rpd.cli.options.applicable import without
 from rpd.config.applicable import inapplicable
-from rpd.config.loader import Layer, Tree, check_chosen, file_settings, resolve, run_settings, settings_layers, with_variants
+from rpd.config.loader import (
+    Layer,
+    Tree,
+    check_chosen,
+    file_settings,
+    method_settings,
+    resolve,
+    run_settings,
+    settings_layers,
+    with_variants,
+)
 from rpd.config.parser import FLAG, parse
 from rpd.config.resume import FILE
 from rpd.config.schema import RunConfig
@@ -31,6 +41,8 @@ class TrainOptions(RunConfig):
     """Folder of the runs."""
     config: Path | None = None
     """YAML of default options, e.g. a run's config.yaml; options on the command line override it."""
+    method: str | None = None
+    """Published method: settings of its divergence, gate and schedule, configs/methods/METHOD.yaml; see `rpd list methods`."""
     results: str | None = None
     """Also copy the complete run (report, metrics, policy, videos) to RESULTS/NAME, e.g. s3://bucket/results; with --resume,
     too. See docs/clusters.md."""
@@ -89,13 +101,17 @@ def _options(model: type[TrainOptions], args: list[str], prog: str) -> TrainOpti
         if asked != args:
             return parse(model, args, prog)
         raise ConfigError("which task? e.g. 'rpd train tabletop/PickCube --teacher scripted:noisy'; see `rpd list`")
-    layers = [*settings_layers(task, residual=issubclass(model, ResidualOptions)), Layer(str(options.config), user)]
+    shipped = settings_layers(task, residual=issubclass(model, ResidualOptions))
+    method = [] if options.method is None else [method_settings(options.method)]
+    layers = [*shipped, *method, Layer(str(options.config), user)]
     chosen = parse(model, asked, prog, model.model_validate(resolve(layers)))
     layers = with_variants(layers, chosen)
     options = parse(model, asked, prog, model.model_validate(resolve(layers)))
     if asked != args:
         return _help(model, options, resolve(layers), prog)
     check_chosen(options.run_config())
+    if options.method is not None and options.algorithm in ("ppo", "bc"):
+        raise ConfigError(f"method {options.method} has a teacher, algorithm {options.algorithm} has none: use rpd or dagger")
     if options.show_config:
         _show_config(options.run_config(), layers)
     return options
@@ -113,7 +129,7 @@ def _resumed(run_dir: Path, args: list[str], asked: list[str], prog: str) -> Tra
     if asked != args:
         return _help(TrainOptions, options, own, prog) if own else parse(TrainOptions, args, prog)
     new = TrainOptions()
-    if other := [name for name in ("name", "runs_dir", "config") if getattr(options, name) != getattr(new, name)]:
+    if other := [name for name in ("name", "runs_dir", "config", "method") if getattr(options, name) != getattr(new, name)]:
         raise ConfigError(f"--resume continues a run in its folder, with its own configuration: leave out {', '.join(other)}")
     if options.show_config and own:
         _show_config(options.run_config(), [Layer(str(file), own)])
