@@ -53,6 +53,8 @@ for name in sys.argv[1:]:
 print(json.dumps(pages))
 """
 """Program that prints the help of commands as JSON, in one process of its own."""
+COMMENT = re.compile(r"^(<!--.*-->)$", re.MULTILINE)
+"""Marks of generated tables; a table next to one would not be a block of its own."""
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -78,6 +80,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return text
         return f"{image}[{text}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
 
+    markdown = COMMENT.sub(r"\n\1\n", markdown)
     parts = re.split(r"(^```.*?^```$)", markdown, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if part.startswith("```") else LINK.sub(rewritten, part) for part in parts)
 

@@ -13,7 +13,7 @@ FILES = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*")) if 
 FILES += [p for p in sorted(ROOT.iterdir()) if p.is_file() and (p.suffix in ENDINGS or p.name == "Makefile")]
 STRANGER = re.compile(r"\brpd\\?\[|pip3? install [^\n`#]*(?<![\w./-])rpd(?![\w/-])")
 PROJECT = (ROOT / "pyproject.toml").read_text()
-EXTRAS = set(re.findall(r"^(\w+) = \[", PROJECT.split("[project.optional-dependencies]")[1].split("\n[")[0], re.MULTILINE))
+EXTRAS = set(re.findall(r"^([\w-]+) = \[", PROJECT.split("[project.optional-dependencies]")[1].split("\n[")[0], re.MULTILINE))
 
 
 @pytest.mark.parametrize("line", ["pip install 'rpd[ur]'", "`'rpd[franka]'`", "pip install rpd", 'pip install -U "rpd"'])

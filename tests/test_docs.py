@@ -31,4 +31,7 @@ def test_site_builds_without_a_warning(tmp_path):
     assert "--ppo.learning-rate" in page and "rpd doctor --plan" in page
     loaded = re.findall(r"<(?:script|link|img)[^>]* (?:src|href)=\"?(https?:[^\" >]+)", (tmp_path / "index.html").read_text())
     assert not loaded
+    source = (ROOT / "docs" / "generalist.md").read_text()
+    tables = len(re.findall(r"^\|(?: ?:?-+:? ?\|)+$", source, re.MULTILINE))
+    assert (tmp_path / "generalist.html").read_text().count("<table>") == tables > 2
     assert "tabletop/PickCube" in (tmp_path / "manual.html").read_text()
