@@ -185,7 +185,7 @@ def _backward(
     if use_reward:
         surrogate, metrics = _policy_term(outputs.distribution, minibatch, config, objective)
         critic, more = _critic_term(outputs, minibatch, config)
-        losses += [surrogate, critic]
+        losses += [surrogate if objective is None else objective.weigh_reward(surrogate), critic]
         metrics |= more
     if outputs is not outputs_aug:
         metrics["ppo/consistency"] = consistency(outputs, outputs_aug, values=use_reward)

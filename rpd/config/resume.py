@@ -28,8 +28,9 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 _ANYWHERE = ("device", "num_threads", "track", "final_eval_episodes", "save_freq", "max_checkpoints")
 _DISTILL = (
-    "weight", "decay_steps", "gate_beta", "gate_std", "normalize_gate", "detach_std", "min_teacher_std", "kde_bandwidth",
-    "bin_tail_std", "bin_smoothing_std", "uniform_mix", "opd_samples", "opd_clip", "jsd_beta", "skew_alpha", "label_fraction",
+    "weight", "decay_steps", "points", "reward_points", "gate_beta", "gate_std", "normalize_gate", "detach_std",
+    "min_teacher_std", "kde_bandwidth", "bin_tail_std", "bin_smoothing_std", "uniform_mix", "opd_samples", "opd_clip",
+    "jsd_beta", "skew_alpha", "label_fraction",
 )  # fmt: skip
 MAY_CHANGE: dict[type[BaseModel], tuple[str, ...]] = {
     RunConfig: (

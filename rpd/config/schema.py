@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rpd.config.divergences import check_divergence, divergence_hint
 from rpd.config.gates import check_gate, gate_hint
+from rpd.config.points import check_points, check_reward_points
 from rpd.config.tracking import Track
 from rpd.envs.config import EnvConfig
 from rpd.students.config import ResidualConfig, StudentConfig
@@ -65,10 +66,15 @@ class DistillConfig(BaseModel):
     """Divergence D; see docs/distillation.md."""
     weight: float = Field(2.0, ge=0)
     """w(0). With schedule=gradient-ratio: initial ratio of the gradient norms."""
-    schedule: Literal["constant", "linear", "cosine", "gradient-ratio"] = "linear"
-    """Schedule of w(t). All but constant reach zero at `decay_steps`."""
+    schedule: Literal["constant", "linear", "cosine", "piecewise", "gradient-ratio"] = "linear"
+    """Schedule of w(t). All but constant and piecewise reach zero at `decay_steps`."""
     decay_steps: int = Field(250_000, ge=1)
     """Environment steps after which w is zero; not a fraction of the run, so that a shorter one keeps its teacher as long."""
+    points: Annotated[str, AfterValidator(check_points)] = ""
+    """Points of schedule piecewise, in place of `weight`: STEP:WEIGHT,... in environment steps, e.g. 0:2,100000:1,250000:0."""
+    reward_points: Annotated[str, AfterValidator(check_reward_points)] = ""
+    """Weight of PPO's surrogate, STEP:WEIGHT,... in environment steps, e.g. 0:0,20000:1 for a warm-up on the teacher alone,
+    during which the critic learns; empty: 1."""
     gate: Annotated[str, AfterValidator(check_gate), tyro.conf.arg(metavar="NAME,...", help_behavior_hint=gate_hint)] = "none"
     """Gate: which observations are distilled, a product of several names; see docs/distillation.md."""
     gate_beta: float = Field(1.0, ge=0)

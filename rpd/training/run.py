@@ -154,7 +154,7 @@ def _built(
 def _heard(config: RunConfig) -> str:
     """Remark about when the teacher's weight reaches zero; empty: never."""
     steps = config.distill.decay_steps
-    if config.algorithm != "rpd" or config.distill.schedule == "constant":
+    if config.algorithm != "rpd" or config.distill.schedule in ("constant", "piecewise"):
         return ""
     after = ", after the end of this run" if steps > config.total_timesteps else ""
     return f", whose weight reaches zero at {steps:,} steps{after}"

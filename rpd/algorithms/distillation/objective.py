@@ -65,9 +65,13 @@ class DistillObjective:
                 f"divergence {config.divergence} changes the ratio of the reward's surrogate, and algorithm dagger has no "
                 "reward: use algorithm rpd, or divergence opd or adpo"
             )
+        if config.reward_points and not use_reward:
+            raise ConfigError(
+                "distill.reward_points weighs the reward's surrogate, and algorithm dagger has no reward: leave it out"
+            )
         if self.variant.check is not None:
             self.variant.check(config)
-        self.config = config if use_reward else config.model_copy(update={"schedule": "constant"})
+        self.config = config if use_reward else config.model_copy(update={"schedule": "constant", "points": ""})
         self.samples_actions = self.variant.score is not None
         self.requested_fields = self.variant.needs | self.gate.needs
         self.keeps = kept_fields(self.variant, self.gate)
@@ -79,6 +83,7 @@ class DistillObjective:
             assert bin_edges is not None, "a teacher with bins has bin edges"
             self._blur = binned.blur_operator(bin_edges, config.bin_smoothing_std)
         self._metrics: dict[str, Tensor] = {}
+        self._reward_weight = 1.0
 
     @property
     def weight(self) -> Tensor:
@@ -86,8 +91,12 @@ class DistillObjective:
         return self.schedule.weight
 
     def active(self, step: int) -> bool:
-        """Return whether w is above zero now or later; otherwise the teacher is not queried any more."""
-        return self.schedule.active(step)
+        """Return whether the term has an effect now or later; otherwise the teacher is not queried any more."""
+        return self.schedule.active(step) or self.schedule.reward_weight(step) < 1
+
+    def weigh_reward(self, surrogate: Tensor) -> Tensor:
+        """Return PPO's surrogate with its weight, see `reward_points`."""
+        return surrogate if self._reward_weight == 1 else self._reward_weight * surrogate
 
     def prepare(self, batch: TensorDict, step: int, context: GateContext) -> TensorDict:
         """Start an iteration: compute the gate, precompute teacher fields, and set the weight.
@@ -109,6 +118,7 @@ class DistillObjective:
                 targets[name] = value.where(_rows_like(valid, value), 0.0)
         targets["gate"] = self.compute_gate(batch, context)
         self.schedule.begin(step, valid.device)
+        self._reward_weight = self.schedule.reward_weight(step)
         gate = (targets["gate"] * valid).sum()
         sums = torch.stack([gate, valid.to(gate.dtype).sum(), gate.new_tensor(valid.numel())])
         gate, labeled, rows = self._world.sum(sums).unbind()

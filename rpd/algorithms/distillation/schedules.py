@@ -8,7 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rpd.config.points import EXAMPLE, interpolate, parse_points
 from rpd.config.schema import DistillConfig
+from rpd.envs.errors import ConfigError
 
 
 def constant(config: DistillConfig, step: int) -> float:
@@ -26,10 +28,16 @@ def cosine(config: DistillConfig, step: int) -> float:
     return 0.0 if step >= config.decay_steps else config.weight * 0.5 * (1.0 + math.cos(math.pi * step / config.decay_steps))
 
 
+def piecewise(config: DistillConfig, step: int) -> float:
+    """Return w between the nearest two of `points`, linearly: the schedule of a coefficient in rl_games."""
+    return interpolate(parse_points(config.points), step)
+
+
 CURVES: dict[str, Callable[[DistillConfig, int], float]] = {
     "constant": constant,
     "linear": linear,
     "cosine": cosine,
+    "piecewise": piecewise,
     "gradient-ratio": linear,  # the curve of the ratio, not of the weight
 }
 
@@ -50,6 +58,10 @@ class Schedule:
     def __init__(self, config: DistillConfig) -> None:
         self.config = config
         self.adaptive = config.schedule == "gradient-ratio"
+        self._points = parse_points(config.points)
+        self._reward_points = parse_points(config.reward_points)
+        if (config.schedule == "piecewise") != bool(self._points):
+            raise ConfigError(f"schedule piecewise and distill.points belong together, e.g. --distill.points {EXAMPLE}")
         self._target = 0.0
         self._norms: Tensor | None = None  # [2]: running ||grad D||, ||grad RL||
         self.weight = torch.zeros(())
@@ -60,7 +72,12 @@ class Schedule:
 
     def active(self, step: int) -> bool:
         """Return whether w is above zero now or at any later time."""
-        return self.value(step) > 0  # every curve is non-increasing
+        later = [value for at, value in self._points if at > step]
+        return self.value(step) > 0 or any(later)  # every other curve is non-increasing
+
+    def reward_weight(self, step: int) -> float:
+        """Return the weight of PPO's surrogate; 1 without `reward_points`."""
+        return interpolate(self._reward_points, step) if self._reward_points else 1.0
 
     def begin(self, step: int, device: torch.device) -> None:
         """Set the weight for the iteration that starts at `step`."""

@@ -224,6 +224,16 @@ def test_metrics() -> None:
     }
 
 
+def test_warm_up_on_the_teacher_alone() -> None:
+    o = objective(reward_points="0:0,100:1", schedule="linear", decay_steps=50)
+    for step, expected in ((0, 0.0), (50, 1.0), (100, 2.0)):
+        o.prepare(batch([0.1]), step, GateContext())
+        assert o.weigh_reward(torch.tensor(2.0)).item() == expected
+    with pytest.raises(ConfigError, match=r"reward_points weighs the reward's surrogate, and algorithm dagger has no reward"):
+        objective(reward_points="0:0,100:1", use_reward=False)
+    assert o.active(99) and not o.active(100)  # the surrogate has its weight until both are over
+
+
 def test_without_reward_the_weight_stays() -> None:
     for schedule in ("linear", "gradient-ratio"):
         o = objective(weight=3.0, schedule=schedule, use_reward=False)

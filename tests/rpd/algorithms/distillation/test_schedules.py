@@ -7,6 +7,7 @@ import torch
 
 from rpd.algorithms.distillation.schedules import CURVES, Schedule
 from rpd.config.schema import DistillConfig
+from rpd.envs.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -30,6 +31,31 @@ def test_curves(name: str, expected: list[float]) -> None:
         s.begin(step, CPU)
         weights.append(s.weight.item())
     assert weights == pytest.approx(expected)
+
+
+def test_piecewise_by_hand() -> None:
+    s = Schedule(DistillConfig(schedule="piecewise", points="10:0,20:2,40:1,50:0", reward_points="0:0,20:0,40:1"))
+    steps = (0, 10, 15, 20, 30, 45, 50, 99)
+    assert [s.value(step) for step in steps] == pytest.approx([0, 0, 1, 2, 1.5, 0.5, 0, 0])
+    assert [s.reward_weight(step) for step in steps] == pytest.approx([0, 0, 0, 0, 0.5, 1, 1, 1])
+    assert s.active(0) and s.active(49) and not s.active(50)  # zero now, but not later
+    assert schedule("linear").reward_weight(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"points": "0:1,x"}, "'0:1,x' is no list of points: STEP:VALUE"),
+        ({"points": "10:1,10:0"}, "steps have to be 0 or more and increase"),
+        ({"points": "0:-1"}, "values have to be 0 or more"),
+        ({"reward_points": "0:0,10:0.5"}, "the last value has to be 1"),
+        ({"points": "0:1"}, "schedule piecewise and distill.points belong together"),
+        ({"schedule": "piecewise"}, "schedule piecewise and distill.points belong together"),
+    ],
+)
+def test_points_that_are_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Schedule(DistillConfig(**given))
 
 
 def test_active_until_zero_for_good() -> None:
