@@ -79,6 +79,12 @@ def _command(options: BenchOptions) -> str:
 def _env(options: BenchOptions) -> Benchmark:
     if options.task.startswith("libero/") and not options.domain_randomization:
         return _libero(options)
+    if options.task.startswith("gym/") and not options.domain_randomization:
+        from rpd.bench import gymnasium
+
+        if options.image_size is not None:
+            raise ConfigError("rpd bench env measures Gymnasium environments from state: leave out --image-size")
+        return gymnasium.measure(options.task, options.num_envs, options.rounds, options.num_threads)
     from rpd.bench.environment import measure
 
     return measure(

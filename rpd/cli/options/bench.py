@@ -30,8 +30,9 @@ class BenchOptions(BaseModel):
             "diffusion",
         ]
     ]
-    """env: control steps and images per second; train: parts of a training iteration; teacher: labels per second; octo:
-    loading an Octo checkpoint, and its labels per second; serve: round trips of image requests to a policy of zero cost;
+    """env: control steps and images per second, of Gymnasium environments next to Gymnasium's own vectors; train: parts of a
+    training iteration; teacher: labels per second; octo: loading an Octo checkpoint, and its labels per second; serve: round
+    trips of image requests to a policy of zero cost;
     replicas: labels per second of a teacher behind one policy server and behind two; ranks: training on several processes,
     measured on this machine, and simulated on 8, 64 and 512 ranks;
     export: one action on one core, in torch and exported; deploy: a policy in the control loop on its simulated arm, at
