@@ -21,6 +21,15 @@ def next_seed(seed: np.ndarray) -> np.ndarray:
         return (_mix(seed.astype(np.uint64) + _GOLDEN) & _MASK).astype(np.int64)
 
 
+def in_32_bits(seed: int) -> int:
+    """Seed for generators that accept 32 bits, numpy's among them.
+
+    Seeds of evaluations stay as they are; those of training, of 62 bits, are folded into [2^31, 2^32), so that none of them
+    becomes the seed of an evaluation.
+    """
+    return seed if seed < 2**31 else 2**31 + seed % 2**31
+
+
 def uniforms(seed: np.ndarray, count: int, stream: int | np.ndarray) -> np.ndarray:
     """`count` uniform numbers in [0, 1) per seed: [K, count]; streams (one, or one per seed [K]) are independent."""
     with np.errstate(over="ignore"):

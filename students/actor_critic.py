@@ -175,10 +175,10 @@ class ActorCritic(pretrained.PretrainedPolicy):
     def set_progress(self, progress: float) -> None:
         """Update schedules for a point of the training, progress in [0, 1]; none here."""
 
-    def update_normalization(self, obs: Obs, add_up: Callable[[Tensor], Tensor] | None = None) -> None:
+    def update_normalization(self, obs: Obs, add_up: Callable[[Tensor], Tensor] | None = None, prior: bool = False) -> None:
         """Update the running statistics of the state with collected observations; see `Normalizer.update`."""
         if self.state_normalizer is not None:
-            self.state_normalizer.update(self._read(obs), add_up)
+            self.state_normalizer.update(self._read(obs), add_up, prior)
 
     @property
     def log_std(self) -> Tensor:

@@ -118,7 +118,7 @@ class GeneralistActorCritic(ActorCritic):
             self.state_normalizer.var.copy_(var)
             self.state_normalizer.count.fill_(1)
 
-    def update_normalization(self, obs: Obs, add_up: Callable[[Tensor], Tensor] | None = None) -> None:
+    def update_normalization(self, obs: Obs, add_up: Callable[[Tensor], Tensor] | None = None, prior: bool = False) -> None:
         """Do nothing: the statistics are fixed by `set_normalization`."""
 
     def start_finetuning(self, student: StudentConfig) -> None:

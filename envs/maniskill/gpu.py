@@ -9,6 +9,7 @@ from torch import Tensor
 from rpd.envs.backends.protocol import Outcome
 from rpd.envs.config import EnvConfig
 from rpd.envs.maniskill.sim import Sim
+from rpd.envs.seeding import in_32_bits
 from rpd.envs.specs import EnvSpec
 
 
@@ -56,12 +57,12 @@ class DeviceSim:
         """
         base = self.sim.base
         if self.sim.config.reconfigure and exact and len(envs) == self.num_envs:
-            base.reset(seed=[seed % 2**32 for seed in seeds], options={"reconfigure": True})
+            base.reset(seed=[in_32_bits(seed) for seed in seeds], options={"reconfigure": True})
         groups = [([env], [seed]) for env, seed in zip(envs, seeds, strict=True)] if exact else [(envs, seeds)]
         with torch.random.fork_rng():
             for some, their_seeds in groups:
                 # Not `reset(seed=...)`: with `env_idx` it would also replace the generators of the other environments.
-                generators = [np.random.RandomState(seed % 2**32) for seed in their_seeds]
+                generators = [np.random.RandomState(in_32_bits(seed)) for seed in their_seeds]
                 for env, generator in zip(some, generators, strict=True):
                     base._batched_episode_rng[env] = generator
                 base._episode_rng = generators[0]

@@ -14,6 +14,7 @@ from rpd.envs.config import EnvConfig
 from rpd.envs.errors import ConfigError, RunFault, unknown_name
 from rpd.envs.maniskill import controllers, scene, tasks
 from rpd.envs.maniskill.viewpoints import viewpoints
+from rpd.envs.seeding import in_32_bits
 from rpd.envs.specs import EnvSpec, ObsSpec
 
 RENDER_SIZE = 256
@@ -93,7 +94,7 @@ class Sim:
         if exact and self._played and not self.config.reconfigure:
             self.base.reset(seed=_BUILD_SEED, options={"reconfigure": True})
         self._played = True
-        obs, info = self.base.reset(seed=seed % 2**32, options=options)  # numpy's generators accept no larger seeds
+        obs, info = self.base.reset(seed=in_32_bits(seed), options=options)
         return self.observe(obs, info)
 
     def observe(self, obs: dict | None = None, info: dict | None = None) -> dict[str, Tensor]:

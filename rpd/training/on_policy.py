@@ -32,6 +32,7 @@ from rpd.runs.tracker import read_metrics
 from rpd.students.actor_critic import ActorCritic
 from rpd.students.io import state_dict
 from rpd.students.residual import ResidualActorCritic
+from rpd.teachers.base import Teacher
 from rpd.teachers.refs import teacher_of
 from rpd.training.builders import make_objective, make_policy, make_teacher
 from rpd.training.loop import Stop, TrainingLoop, floating_tensors
@@ -99,6 +100,7 @@ class OnPolicyTrainer(TrainingLoop):
         self.eval_env = envs.make(config.task, together, self.device, threads)
         self.success: float | None = None  # in the newest evaluation
         self.teacher_result: EvalResult | None = None
+        self.teacher_success: float | None = None  # on the episodes of the learning curve, for gates
         self.base_result: EvalResult | None = None
         if resume is not None:
             self._load(resume)
@@ -106,7 +108,7 @@ class OnPolicyTrainer(TrainingLoop):
             first = TRAIN_SEED * (1 + config.seed) + self.step + world.rank * self.env.num_envs
             self.collector.obs = self.env.reset(first, random_start_length=True)
         if resume is None:
-            self.policy.update_normalization(self.collector.obs, world.add_up)
+            self.policy.update_normalization(self.collector.obs, world.add_up, prior=True)
         check_rollout(self.config, self.env.num_envs, self.collector.obs, self.policy, self.device)
 
     @property
@@ -147,8 +149,7 @@ class OnPolicyTrainer(TrainingLoop):
         flat = self._collect(objective is not None)
         began = self.clock()
         if objective is not None:
-            teacher = None if self.teacher_result is None else self.teacher_result.rate
-            context = GateContext(teacher, self.success, self.env.num_envs)
+            context = GateContext(self.teacher_success, self.success, self.env.num_envs)
             flat["targets"] = objective.prepare(flat, self.step, context)
         flat = flat.exclude("teacher", *self.collector.keep)
         obs = flat["obs"]
@@ -203,16 +204,21 @@ class OnPolicyTrainer(TrainingLoop):
             return evaluate(env, StudentPolicy(self.policy), episodes, seed, world=self.world)
 
     def _evaluate_teacher(self) -> None:
-        """Evaluate the teacher once, on the episodes of the final evaluation."""
-        if self.teacher is None or self.teacher_result is not None:
-            return
+        """Evaluate the teacher once on the episodes of the final evaluation; for gates, on those of the learning curve."""
+        if self.teacher is not None and self.teacher_result is None:
+            self.teacher_result = self._success_of(self.teacher, self.config.final_eval_episodes, FINAL_SEED)
+        needed = self.objective is not None and self.objective.gate.needs_success
+        if self.teacher is not None and needed and self.teacher_success is None:
+            self.teacher_success = self._success_of(self.teacher, self.config.eval_episodes, CURVE_SEED).rate
+
+    def _success_of(self, teacher: Teacher, episodes: int, seed: int) -> EvalResult:
+        """Evaluate the teacher; its memory is cleared before and after."""
         with self.world.together():
-            self.teacher.seed(self.seed)
-            self.teacher_result = evaluate(
-                self.eval_env, self.teacher, self.config.final_eval_episodes, FINAL_SEED, world=self.world
-            )
-            self.teacher.seed(self.seed)
-            self.teacher.reset(torch.ones(self.env.num_envs, dtype=torch.bool, device=self.teacher.device))
+            teacher.seed(self.seed)
+            result = evaluate(self.eval_env, teacher, episodes, seed, world=self.world)
+            teacher.seed(self.seed)
+            teacher.reset(torch.ones(self.env.num_envs, dtype=torch.bool, device=teacher.device))
+        return result
 
     def _evaluate_base(self) -> None:
         """Evaluate the base once, on the episodes of the final evaluation; the new student equals the base."""
@@ -255,6 +261,7 @@ class OnPolicyTrainer(TrainingLoop):
             "queries": self._queries(),
             "episodes": self.collector.episodes.means,
             "objective": None if self.objective is None else self.objective.state_dict(),
+            "teacher_success": self.teacher_success,
             "teacher_result": None if self.teacher_result is None else self.teacher_result.to_full_dict(),
             "base_result": None if self.base_result is None else self.base_result.to_full_dict(),
         }
@@ -270,6 +277,7 @@ class OnPolicyTrainer(TrainingLoop):
         if self.objective is not None:
             self.objective.load_state_dict(meta["objective"])
         self.teacher_result = self._measured(meta["teacher_result"])
+        self.teacher_success = meta.get("teacher_success")
         self.base_result = self._measured(meta["base_result"])
         if saved.own is not None:
             self._load_own(saved.own)

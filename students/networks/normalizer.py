@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 MIN_STD = 1e-3  # keeps nearly constant entries (an arm at rest) from being amplified to noise
 CLIP = 10.0
+PRIOR_STD = 0.1
+"""Standard deviation of the prior of `Normalizer.update`."""
 
 
 class Normalizer(nn.Module):
@@ -32,12 +34,14 @@ class Normalizer(nn.Module):
         self.register_buffer("scaled", torch.tensor(scaled or [False] * dim, dtype=torch.bool), persistent=False)
 
     @torch.no_grad()
-    def update(self, x: Tensor, add_up: Callable[[Tensor], Tensor] | None = None) -> None:
+    def update(self, x: Tensor, add_up: Callable[[Tensor], Tensor] | None = None, prior: bool = False) -> None:
         """Update the statistics with observations [N, dim]; call once per collected observation, not in the update epochs.
 
         Args:
             x: the observations.
             add_up: returns the sum of a tensor over all processes of a run, each with observations of its own; None: one.
+            prior: count as many pseudo-observations of standard deviation `PRIOR_STD`, if these observations are the first.
+                They are of arms at rest: whitened with them alone, the first motion would be clipped.
         """
         x = x.double()
         n, mean, var = (x.shape[0], x.mean(0), x.var(0, correction=0)) if add_up is None else _moments(x, add_up)
@@ -46,8 +50,9 @@ class Normalizer(nn.Module):
         # M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)
         m2 = self.var * self.count + var * n + delta.square() * self.count * n / total
         self.mean += delta * n / total
-        self.var.copy_(m2 / total)
-        self.count.copy_(total)
+        pseudo = n * (self.count == 0) * prior
+        self.var.copy_((m2 + pseudo * PRIOR_STD**2) / (total + pseudo))
+        self.count.copy_(total + pseudo)
 
     def forward(self, x: Tensor) -> Tensor:
         """Whiten [N, dim]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rpd.envs.seeding import next_seed, uniforms
+from rpd.envs.seeding import in_32_bits, next_seed, uniforms
 
 SEEDS = np.arange(4000)
 
@@ -35,3 +35,9 @@ def test_next_seeds_are_distinct():
     every = np.concatenate(seeds)
     assert len(np.unique(every)) == len(every)
     assert (every >= 0).all() and every.dtype == np.int64
+
+
+def test_no_seed_of_training_becomes_one_of_an_evaluation():
+    assert [in_32_bits(seed) for seed in (0, 2_000_199, 2**31 - 1)] == [0, 2_000_199, 2**31 - 1]
+    folded = [in_32_bits(seed) for seed in (2**31, 2**32 + 2_000_000, 2**62 - 1)]
+    assert folded == [2**31, 2**31 + 2_000_000, 2**32 - 1]

@@ -10,6 +10,7 @@ SMALL = {
     "env": {"num_envs": 4, "max_episode_steps": 10},
     "student": {"hidden_dims": (16,)},
     "ppo": {"num_steps": 8, "update_epochs": 2, "num_minibatches": 2},
+    "distill": {"decay_steps": 96},
     "total_timesteps": 192,
     "num_threads": 1,
     "eval_freq": 64,

@@ -37,6 +37,7 @@ class GateProduct:
     Attributes:
         needs: fields of `TeacherOutput` that the gates read.
         keeps: fields that the collector has to store for them.
+        needs_success: whether a gate reads the teacher's success rate.
     """
 
     def __init__(self, config: DistillConfig, teacher: str, output_fields: Iterable[str], use_reward: bool = True) -> None:
@@ -69,6 +70,7 @@ class GateProduct:
                 )
         self.needs: frozenset[str] = frozenset().union(*(gate.needs for gate in self._gates.values()))
         self.keeps: frozenset[str] = frozenset().union(*(gate.keeps for gate in self._gates.values()))
+        self.needs_success = any(gate.needs_success for gate in self._gates.values())
         self._state = {name: {key: torch.zeros(()) for key in gate.state} for name, gate in self._gates.items() if gate.state}
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -36,7 +37,7 @@ class GateContext:
     """State of the run that a gate may read."""
 
     teacher_success: float | None = None
-    """The teacher's success rate in [0, 1], evaluated before the run."""
+    """The teacher's success rate in [0, 1], evaluated before the run on the episodes of the learning curve."""
     student_success: float | None = None
     """The student's success rate in the newest evaluation; None before the first."""
     num_envs: int = 1
@@ -86,6 +87,8 @@ class GateVariant:
     """Fields of the batch that the collector stores for it: `EPISODES`, `BEHAVIOR`."""
     needs_reward: bool = False
     """Whether `fn` reads the reward's advantage."""
+    needs_success: bool = False
+    """Whether `fn` reads the teacher's success rate, which is evaluated before the run."""
     live: bool = False
     """Whether it depends on the student as it is updated: computed per minibatch, without gradient."""
     state: tuple[str, ...] = ()
@@ -96,11 +99,11 @@ GATES: dict[str, list[GateVariant]] = gates.GATES
 """Variants by name, the preferred one first."""
 
 
-def register(name: str, *needs: str, keeps: tuple[str, ...] = (), needs_reward: bool = False, live: bool = False) -> Callable:
+def register(name: str, *needs: str, keeps: tuple[str, ...] = (), **properties: Any) -> Callable:
     """Decorator that adds a variant of a gate; arguments as the fields of `GateVariant`."""
 
     def add(fn: Callable) -> Callable:
-        GATES[name].append(GateVariant(fn, frozenset(needs), frozenset(keeps), needs_reward, live))
+        GATES[name].append(GateVariant(fn, frozenset(needs), frozenset(keeps), **properties))
         return fn
 
     return add
@@ -137,7 +140,7 @@ SPREADS: tuple[tuple[tuple[str, ...], Callable[[Rows], Tensor]], ...] = (
 """Standard deviation [M, A] of the continuous dimensions of each kind of teacher, with the fields that it reads."""
 
 
-@register("success-surpassed")
+@register("success-surpassed", needs_success=True)
 def success_surpassed(rows: Rows) -> Tensor:
     """Fade out as the student overtakes its teacher: g = clip((SR_T - SR_S) / SR_T + margin, 0, 1).
 

@@ -33,7 +33,7 @@ def test_run_folder_contents(small, tmp_path):
     assert [m["step"] for m in metrics] == [32, 64, 96, 128, 160, 192]
     assert [m["step"] for m in metrics if "eval/success_once" in m] == [64, 128, 192]
     assert all({"ppo/policy_loss", "time/env", "time/update", "rollout/ep_length"} <= m.keys() for m in metrics[1:])
-    # w = 2 (1 - t / 0.5): from half of the run on nobody asks the teacher
+    # w = 2 (1 - t / 96): from half of the run on, no labels
     assert [m["teacher/queries"] for m in metrics] == [32, 64, 96, 96, 96, 96]
     assert [m.get("distill/weight") for m in metrics] == pytest.approx([2.0, 4 / 3, 2 / 3, None, None, None])
 
@@ -148,7 +148,7 @@ def test_normaliser_moves_between_batches_only(small, tmp_path, monkeypatch):
     trainer.iterate()
     trainer.iterate()
     trainer.close()
-    assert counts == [4] + [4] * 8 + [4 + 32] * 8  # the first observations, then one batch of 32
+    assert counts == [8] + [8] * 8 + [8 + 32] * 8  # the first observations and as many of the prior, then one batch of 32
 
 
 def test_dagger_does_not_read_the_reward(small, tmp_path, monkeypatch):
@@ -186,9 +186,9 @@ def test_evaluation_has_at_most_so_many_environments(small):
 
 LESSONS = {
     "ppo": {"algorithm": "ppo", "teacher": None},
-    "rpd": {"teacher": "scripted:noisy"},
-    "rpd, through the advantage": {"teacher": "scripted:biased,bins=255", "distill": {"divergence": "opd"}},
-    "through the advantage alone": {"algorithm": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "opd"}},
+    "rpd": {"teacher": "scripted:noisy", "distill": {"decay_steps": 10_000}},
+    "rpd, from scores": {"teacher": "scripted:biased,bins=255", "distill": {"divergence": "opd", "decay_steps": 10_000}},
+    "from scores alone": {"algorithm": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "opd"}},
     "from bins alone": {"algorithm": "dagger", "teacher": "scripted:bins=255", "distill": {"divergence": "rkl"}},
 }
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from rpd.students.networks.normalizer import CLIP, MIN_STD, Normalizer
+from rpd.students.networks.normalizer import CLIP, MIN_STD, PRIOR_STD, Normalizer
 
 
 def test_chunks_equal_the_whole():
@@ -12,6 +12,17 @@ def test_chunks_equal_the_whole():
     np.testing.assert_allclose(normalizer.mean, data.mean(0), rtol=1e-12)
     np.testing.assert_allclose(normalizer.var, data.var(0), rtol=1e-9)
     assert normalizer.count == 1000
+
+
+def test_prior_of_the_first_observations_only():
+    """Two at rest and two pseudo-observations of variance 0.01; the next ones are merged with these four."""
+    normalizer = Normalizer(1)
+    normalizer.update(torch.tensor([[5.0], [5.0]]), prior=True)
+    assert normalizer.mean.item() == 5.0 and normalizer.count == 4
+    np.testing.assert_allclose(normalizer.var.item(), 0.5 * PRIOR_STD**2)
+    normalizer.update(torch.tensor([[6.0]]), prior=True)
+    assert normalizer.count == 5 and normalizer.mean.item() == 5.2
+    np.testing.assert_allclose(normalizer.var.item(), (4 * 0.5 * PRIOR_STD**2 + 4 / 5) / 5)
 
 
 def test_whitens_and_clips():
