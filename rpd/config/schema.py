@@ -70,6 +70,8 @@ class DistillConfig(BaseModel):
     """Schedule of w(t). All but constant and piecewise reach zero at `decay_steps`."""
     decay_steps: int = Field(250_000, ge=1)
     """Environment steps after which w is zero; not a fraction of the run, so that a shorter one keeps its teacher as long."""
+    target: Literal["teacher", "taid"] = "teacher"
+    """Target of D: the teacher, or one that moves from the student to the teacher, at the latest at `decay_steps` (TAID)."""
     points: Annotated[str, AfterValidator(check_points)] = ""
     """Points of schedule piecewise, in place of `weight`: STEP:WEIGHT,... in environment steps, e.g. 0:2,100000:1,250000:0."""
     reward_points: Annotated[str, AfterValidator(check_reward_points)] = ""

@@ -185,7 +185,7 @@ def _teacher(config: RunConfig, env: VectorEnv, obs: TensorDict, device: torch.d
     if variant.score is not None:
         actions = torch.zeros(config.distill.opd_samples, dims)
         items.append(Item("teacher", "scored actions", 3 * actions.nbytes * _batch(config), device, certain=False))
-    kept = kept_fields(variant, gate)
+    kept = kept_fields(config.distill, variant, gate)
     if BEHAVIOR in kept:
         fields[BEHAVIOR] = {"raw": torch.zeros(1, dims), "log_std": torch.zeros(1, dims)}
     if EPISODES in kept:

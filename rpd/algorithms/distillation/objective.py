@@ -17,6 +17,7 @@ from rpd.algorithms.distillation.choice import first_supported
 from rpd.algorithms.distillation.divergences import DIVERGENCES, DivergenceVariant
 from rpd.algorithms.distillation.gate_product import GateProduct
 from rpd.algorithms.distillation.gates import BEHAVIOR, GateContext, Rows
+from rpd.algorithms.distillation.moving_target import MovingTarget
 from rpd.algorithms.distillation.schedules import Schedule
 from rpd.config.schema import DistillConfig
 from rpd.core.distributed import SOLO, World
@@ -74,7 +75,7 @@ class DistillObjective:
         self.config = config if use_reward else config.model_copy(update={"schedule": "constant", "points": ""})
         self.samples_actions = self.variant.score is not None
         self.requested_fields = self.variant.needs | self.gate.needs
-        self.keeps = kept_fields(self.variant, self.gate)
+        self.keeps = kept_fields(config, self.variant, self.gate)
         self.schedule = Schedule(self.config)
         self._discrete = torch.tensor(list(discrete), dtype=torch.bool)
         self._bin_edges, self._world = bin_edges, world
@@ -84,6 +85,13 @@ class DistillObjective:
             self._blur = binned.blur_operator(bin_edges, config.bin_smoothing_std)
         self._metrics: dict[str, Tensor] = {}
         self._reward_weight = 1.0
+        if config.target == "taid" and not self.variant.needs <= {"mean", "std", "bin_logits"}:
+            raise ConfigError(
+                f"target taid moves a teacher's mean, std or bins, but divergence {config.divergence} reads "
+                f"{', '.join(sorted(self.variant.needs))}: use target teacher, or divergence mse"
+            )
+        self.target = MovingTarget(config, bin_edges) if config.target == "taid" else None
+        self._losses: list[Tensor] = []  # of the last update, for the target
 
     @property
     def weight(self) -> Tensor:
@@ -111,7 +119,14 @@ class DistillObjective:
             Targets [M] of the update: ``valid``, ``gate`` and what the variant reads. Values of rows that are not valid cannot
             reach a gradient.
         """
-        targets = self._precomputed(batch["teacher"])
+        teacher = batch["teacher"]
+        if self.target is not None:
+            self.target.advance(step, self._world.sum(torch.stack(self._losses).mean()) if self._losses else None)
+            self._losses.clear()
+            behavior = batch[BEHAVIOR]
+            discrete = self._discrete.to(behavior["raw"].device)
+            teacher = self.target.between(teacher, ActionDistribution(behavior["raw"], behavior["log_std"], discrete))
+        targets = self._precomputed(teacher)
         valid = targets["valid"]
         for name, value in targets.items():
             if isinstance(value, Tensor) and name != "valid" and value.is_floating_point():
@@ -172,7 +187,10 @@ class DistillObjective:
         if self.gate.is_live:
             executed = targets["executed"]
             divergence = divergence * self.gate.live(student, executed["action"], executed["log_prob"], self.config)
-        return (valid * gate * divergence).sum() / (self.mass(valid, gate) if mass is None else mass).clamp_min(1)
+        mean = (valid * gate * divergence).sum() / (self.mass(valid, gate) if mass is None else mass).clamp_min(1)
+        if self.target is not None:
+            self._losses.append(mean.detach())
+        return mean
 
     def mass(self, valid: Tensor, gate: Tensor) -> Tensor:
         """Return sum_n m g' of `mean_divergence`, a scalar."""
@@ -215,14 +233,19 @@ class DistillObjective:
 
     def metrics(self) -> dict[str, Tensor]:
         """Return this iteration's scalars by name."""
-        return {"distill/weight": self.weight, **self._metrics}
+        target = {} if self.target is None else {"distill/target": self.target.t}
+        return {"distill/weight": self.weight, **self._metrics, **target}
 
     def state_dict(self) -> dict[str, float]:
         """Return the state of schedule and gates for a resume, as JSON numbers."""
-        return self.schedule.state_dict() | self.gate.state_dict()
+        target = {} if self.target is None else self.target.state_dict()
+        return self.schedule.state_dict() | self.gate.state_dict() | target
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restore `state_dict`."""
+        if self.target is not None:
+            self.target.load_state_dict(state)
+            state = {name: value for name, value in state.items() if not name.startswith("target.")}
         own = self.gate.state_dict()
         self.gate.load_state_dict({name: value for name, value in state.items() if name in own})
         self.schedule.load_state_dict({name: value for name, value in state.items() if name not in own})
@@ -245,9 +268,9 @@ def choose(
     return variant, GateProduct(config, teacher, output_fields, use_reward)
 
 
-def kept_fields(variant: DivergenceVariant, gate: GateProduct) -> frozenset[str]:
-    """Fields of the batch that a divergence and gates read, beyond those that the collector always stores."""
-    return gate.keeps if variant.score is None else gate.keeps | {BEHAVIOR}
+def kept_fields(config: DistillConfig, variant: DivergenceVariant, gate: GateProduct) -> frozenset[str]:
+    """Fields of the batch that divergence, target and gates read, beyond those that the collector always stores."""
+    return gate.keeps if variant.score is None and config.target == "teacher" else gate.keeps | {BEHAVIOR}
 
 
 def _fields(teacher: TensorDict) -> dict[str, Tensor]:
