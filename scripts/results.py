@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import compass_tables
 import diffusion_tables
+import pooled_cells
 from launching import launch_options, launching
 from markdown_table import table
 
@@ -75,7 +76,12 @@ PAGE = """# Every run
 `python scripts/results.py run` ran the trainings, and `python scripts/results.py readme` writes this page. The other files
 here have each run's settings, curve, command, commit and machine. Success is k of n episodes on held-out seeds (LIBERO's
 tasks have 50 initial states, used in training and evaluation), one number per training seed. "Student − teacher" is paired
-by seed, with its 95 % interval. "Steps to 50 %" is the first evaluation with at least 50 % success. Wall times are those of
+by seed, with its 95 % interval. "Pooled" is the interval of the success over seeds and episodes together: a hierarchical
+bootstrap, never narrower than the Wilson interval. "Steps to 50 %" is the first evaluation with at least 50 % success; "half of
+the runs" are the steps by which half of the runs have reached it, "> 540 k" if they have not within 540 thousand. Below each
+table, RPD against the other methods on the same tasks and teachers: probability that a run of RPD ends above one of the other
+method on one of them (a tie counts half), difference of the pooled successes, and interquartile means of the runs. The steps
+of the methods are not the same everywhere: see "env steps". Wall times are those of
 one thread on two cores shared with other jobs. The runs of the tabletop are of ideal arms (`--env.limits none`), the default
 when they were made.
 
@@ -84,8 +90,9 @@ when they were made.
 ![Learning curves on ManiSkill and LIBERO](../docs/simulators.svg)
 """
 HEAD = (
-    "task", "method", "teacher", "teacher success", "final success, per seed", "student − teacher, points (95 %)",
-    "steps to 50 %", "env steps", "teacher queries", "wall time",
+    "task", "method", "teacher", "teacher success", "final success, per seed", "pooled, % (95 %)",
+    "student − teacher, points (95 %)", "steps to 50 %, per seed", "half of the runs (95 %)", "env steps", "teacher queries",
+    "wall time",
 )  # fmt: skip
 
 
@@ -260,31 +267,45 @@ def grouped(results: list[dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:
 
 
 def digest(cells: dict[Cell, list[dict[str, Any]]]) -> str:
-    """The short table: a row per setting, task and teacher, seeds added up."""
+    """The short table: a row per setting, task and teacher, seeds pooled."""
     steps = "steps to 50 %, thousands: RPD"
     head = ("what is seen, which reward", "task", "teacher", "RPD", "PPO alone", "DAgger", steps, "PPO")
     rows = []
     for cell, seeds in cells.items():
         if cell.mode != "rpd" or cell.distill not in ("", "rkl"):
             continue
-        alone = cells.get(cell._replace(mode="ppo", distill="", teacher=""), [])
-        imitated = cells.get(cell._replace(mode="dagger"), [])
+        alone, imitated = (peers(cells, cell, mode) for mode in ("ppo", "dagger"))
         teacher = seeds[0]["teacher_eval"]
         rows.append([
             TITLES[cell.setting], cell.task.split("/")[1], f"{cell.teacher} {teacher['successes']}/{teacher['n']}",
-            f"**{_sum(seeds)}**", _sum(alone), _sum(imitated), _reached(seeds), _reached(alone),
+            f"**{pooled_cells.successes(seeds)}** {pooled_cells.interval(seeds)}", pooled_cells.rate(alone),
+            pooled_cells.rate(imitated), pooled_cells.steps(seeds), pooled_cells.steps(alone),
         ])  # fmt: skip
     return table(head, rows)
 
 
-def _sum(seeds: list[dict[str, Any]]) -> str:
-    students = [r["student"] for r in seeds]
-    return f"{sum(s['successes'] for s in students)}/{sum(s['n'] for s in students)}" if seeds else ""
+def peers(cells: dict[Cell, list[dict[str, Any]]], cell: Cell, mode: str) -> list[dict[str, Any]]:
+    """Runs of another method on a cell's task, with its teacher if the method has one."""
+    return cells.get(cell._replace(mode=mode) if mode == "dagger" else cell._replace(mode=mode, distill="", teacher=""), [])
 
 
-def _reached(seeds: list[dict[str, Any]], unit: str = "") -> str:
+def comparisons(cells: dict[Cell, list[dict[str, Any]]], setting: str) -> str:
+    """RPD against PPO alone and DAgger in one setting, over all tasks and teachers that both have; empty without any."""
+    mine = {cell: seeds for cell, seeds in cells.items() if (cell.setting, cell.mode) == (setting, "rpd")}
+    rows = []
+    for mode in ("ppo", "dagger"):
+        pairs: dict[tuple[str, str], tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+        for cell, seeds in mine.items():
+            if other := peers(cells, cell, mode):  # PPO's runs count once, against those of RPD with all teachers
+                pairs.setdefault((cell.task, "" if mode == "ppo" else cell.teacher), ([], other))[0].extend(seeds)
+        if pairs:
+            rows.append([f"RPD against {NAMES[mode]}", *pooled_cells.comparison(list(pairs.values()))])
+    return f"\n\n{table(pooled_cells.COMPARISON, rows)}" if rows else ""
+
+
+def _reached(seeds: list[dict[str, Any]]) -> str:
     steps = [steps_to(0.5, [c[0] for c in r["curve"]], [c[1] for c in r["curve"]]) for r in seeds]
-    return ", ".join("never" if s is None else f"{s / 1000:.0f}{unit}" for s in steps)
+    return ", ".join("never" if s is None else f"{s / 1000:.0f} k" for s in steps)
 
 
 def tables(cells: dict[Cell, list[dict[str, Any]]]) -> str:
@@ -293,7 +314,7 @@ def tables(cells: dict[Cell, list[dict[str, Any]]]) -> str:
     for setting, title in TITLES.items():
         rows = [_row(cell, seeds) for cell, seeds in cells.items() if cell.setting == setting]
         if rows:
-            parts.append(f"## {title[0].upper()}{title[1:]}\n\n{table(HEAD, rows)}")
+            parts.append(f"## {title[0].upper()}{title[1:]}\n\n{table(HEAD, rows)}{comparisons(cells, setting)}")
     return "\n\n".join(parts)
 
 
@@ -306,8 +327,10 @@ def _row(cell: Cell, seeds: list[dict[str, Any]]) -> list[str]:
         cell.teacher or "–",
         ", ".join(f"{t['successes']}/{t['n']}" for t in teachers) or "–",
         ", ".join(f"{r['student']['successes']}/{r['student']['n']}" for r in seeds),
+        pooled_cells.interval(seeds),
         ", ".join(f"{100 * p['diff']:+.0f} ({100 * p['lo']:+.0f} to {100 * p['hi']:+.0f})" for p in paired) or "–",
-        _reached(seeds, " k"),
+        _reached(seeds),
+        pooled_cells.steps(seeds, " k"),
         f"{seeds[0]['steps'] / 1000:.0f} k",
         f"{max(r['teacher_queries'] for r in seeds) / 1000:.0f} k",
         ", ".join(f"{r['wall_s'] / 60:.1f} min" for r in seeds),

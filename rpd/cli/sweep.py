@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 
 from rpd.cli.options.sweep import SweepOptions
-from rpd.core.statistics import wilson
+from rpd.core.bootstrap import pooled_rate
 from rpd.envs.errors import ConfigError, RunFault
 from rpd.launch import choose
 from rpd.launch.base import Launcher
@@ -70,7 +70,7 @@ def _copy_now(cell: Cell, store: ResultStore | None) -> None:
 
 
 def table(cells: list[Cell]) -> Table:
-    """One row per task and robot, pooled over the episodes of all complete seeds."""
+    """One row per task and robot, pooled over all complete seeds, with intervals over seeds and episodes."""
     shown = compact()
     based = any(cell.base is not None for cell in cells)
     shown.add_column("task", no_wrap=True)
@@ -93,7 +93,8 @@ def _pooled(results: list[dict[str, Any]], who: str) -> list[str]:
     if not found:
         return ["–", "–"]
     k, n = sum(e["successes"] for e in found), sum(e["n"] for e in found)
-    pooled = {"successes": k, "n": n, "rate": k / n, "interval": wilson(k, n)}
+    rate, *interval = pooled_rate([[(e["successes"], e["n"]) for e in found]])
+    pooled = {"successes": k, "n": n, "rate": rate, "interval": interval}
     return [rate_text(pooled), f"{sum(e['mean_length'] * e['n'] for e in found) / n:.1f}"]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-RESAMPLES = 2000
+from rpd.core.bootstrap import RESAMPLES, Counts, resampled_rates
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
@@ -26,12 +26,12 @@ def interquartile_mean(values: Sequence[float]) -> float:
 
 
 def interquartile_interval(
-    strata: Sequence[Sequence[float]], resamples: int = RESAMPLES, seed: int = 0
+    strata: Sequence[Sequence[Counts]], resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """95 % percentile interval of the interquartile mean over all runs, by a bootstrap that resamples the runs of each task.
+    """95 % interval of the interquartile mean over all runs: bootstrap of the runs of each task and of their episodes.
 
     Args:
-        strata: values of the runs, per task.
+        strata: successes and episodes of the runs, per task.
         resamples: number of bootstrap samples.
         seed: seed of the bootstrap.
 
@@ -41,7 +41,7 @@ def interquartile_interval(
     if not strata or min(map(len, strata)) < 2:
         return None
     rng = np.random.default_rng(seed)
-    drawn = [np.asarray(values, float)[rng.integers(len(values), size=(resamples, len(values)))] for values in strata]
+    drawn = [resampled_rates(runs, resamples, rng)[0] for runs in strata]
     low, high = np.quantile(_trimmed_mean(np.concatenate(drawn, axis=1)), (0.025, 0.975))
     return float(low), float(high)
 

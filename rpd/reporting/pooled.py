@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rpd.core.bootstrap import pooled_rate
 from rpd.core.iqm import interquartile_interval, interquartile_mean
-from rpd.core.statistics import wilson
 from rpd.envs.errors import ConfigError
 from rpd.reporting.curves import in_order, labels
 from rpd.reporting.run_charts import by_panel
@@ -33,7 +33,7 @@ class Pooled:
     rate: float
     """Successes over episodes."""
     interval: tuple[float, float]
-    """95 % Wilson interval of `rate`; ignores differences between seeds."""
+    """95 % interval of `rate` over seeds and episodes, see `rpd.core.bootstrap`."""
     mean: float
     """Mean of the success rates of the runs."""
     lowest: float
@@ -101,23 +101,23 @@ def _flat(row: Pooled) -> dict[str, Any]:
 
 def _row(task: str, method: str, strata: Sequence[Sequence[dict[str, Any]]]) -> Pooled:
     runs = [s for members in strata for s in members]
-    k, n = (sum(s["student"][key] for s in runs) for key in ("successes", "n"))
-    rates = [[s["student"]["rate"] for s in members] for members in strata]
-    every = [rate for members in rates for rate in members]
+    counts = [[(s["student"]["successes"], s["student"]["n"]) for s in members] for members in strata]
+    every = [s["student"]["rate"] for s in runs]
+    success = pooled_rate(counts)
     queries = [s.get("teacher_queries") for s in runs]
     return Pooled(
         task=task,
         method=method,
         seeds=len(runs),
-        n=n,
-        successes=k,
-        rate=k / n,
-        interval=wilson(k, n),
+        n=sum(n for members in counts for _, n in members),
+        successes=sum(k for members in counts for k, _ in members),
+        rate=success.value,
+        interval=(success.low, success.high),
         mean=sum(every) / len(every),
         lowest=min(every),
         highest=max(every),
         iqm=interquartile_mean(every),
-        iqm_interval=interquartile_interval(rates),
+        iqm_interval=interquartile_interval(counts),
         mean_return=sum(s["student"]["mean_return"] for s in runs) / len(runs),
         steps=sum(s["steps"] for s in runs) / len(runs),
         teacher_queries=None if None in queries else sum(queries) / len(runs),  # type: ignore[arg-type]
