@@ -35,7 +35,7 @@ __all__ = [
 
 TENSORS, STATE = "training_state/tensors.safetensors", "training_state/state.json"
 RANK_TENSORS, RANK_STATE = "training_state/rank-{:05d}.safetensors", "training_state/rank-{:05d}.json"
-FORMAT = 4
+FORMAT = 5
 """Version of the training state; increased whenever a trainer saves or expects something else. Version 1 had no number."""
 
 

@@ -277,7 +277,7 @@ class OnPolicyTrainer(TrainingLoop):
         if self.objective is not None:
             self.objective.load_state_dict(meta["objective"])
         self.teacher_result = self._measured(meta["teacher_result"])
-        self.teacher_success = meta.get("teacher_success")
+        self.teacher_success = meta["teacher_success"]
         self.base_result = self._measured(meta["base_result"])
         if saved.own is not None:
             self._load_own(saved.own)

@@ -270,7 +270,8 @@ def rewrite(path, change):
 def test_checkpoint_format_matches_its_keys(small, tmp_path):
     """A change of this list raises `checkpoint.FORMAT`."""
     OnPolicyTrainer(small(total_timesteps=32, algorithm="rpd", teacher="scripted"), tmp_path / "x").run()
-    assert checkpoint.FORMAT == 4
+    assert checkpoint.FORMAT == 5
     assert sorted(checkpoint.load(tmp_path / "x" / "checkpoints" / "last").meta) == [
-        "base_result", "config", "episodes", "objective", "queries", "sources", "success", "teacher_result", "wall",
+        "base_result", "config", "episodes", "objective", "queries", "sources", "success", "teacher_result",
+        "teacher_success", "wall",
     ]  # fmt: skip
