@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rpd.config.schema import RunConfig
     from rpd.envs.config import EnvConfig
     from rpd.envs.errors import ConfigError, NonFiniteError, RunFault, ServerLost, SpecMismatch, WorkerDied
+    from rpd.envs.gymnasium_tasks import register_envs
     from rpd.envs.registry import make as make_env
-    from rpd.envs.wrappers.gymnasium import register_envs
     from rpd.evaluation.evaluate import EvalResult, compare
     from rpd.evaluation.measure import evaluate
     from rpd.evaluation.suite_evaluation import SuiteEvaluation, evaluate_suite
@@ -46,7 +46,7 @@ else:
         "SpecMismatch": "rpd.envs.errors.SpecMismatch",
         "WorkerDied": "rpd.envs.errors.WorkerDied",
         "make_env": "rpd.envs.registry.make",
-        "register_envs": "rpd.envs.wrappers.gymnasium.register_envs",
+        "register_envs": "rpd.envs.gymnasium_tasks.register_envs",
         "EvalResult": "rpd.evaluation.evaluate.EvalResult",
         "compare": "rpd.evaluation.evaluate.compare",
         "evaluate": "rpd.evaluation.measure.evaluate",

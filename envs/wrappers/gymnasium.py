@@ -1,4 +1,4 @@
-"""Gymnasium's interface to our environments: a vector, a single environment, and their registration as ``rpd/NAME-v0``."""
+"""Gymnasium's interface to our environments: a vector environment and a single one."""
 
 from __future__ import annotations
 
@@ -11,36 +11,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from rpd.envs import registry
-from rpd.envs.config import EnvConfig
 from rpd.envs.vector_env import Step, VectorEnv
 from rpd.envs.wrappers.numpy_observations import NumpyObservations
 
 RGB = "rgb_array"
-BUILT_IN = ("tabletop", "navigate")
-"""Simulators whose tasks are registered."""
-
-
-def register_envs() -> None:
-    """Register the built-in tasks with Gymnasium: ``tabletop/PickCube`` as ``rpd/PickCube-v0``.
-
-    ``gymnasium.make_vec("rpd/PickCube-v0", num_envs=128)`` is `GymnasiumVectorEnv`, ``gymnasium.make`` is `GymnasiumEnv`; both
-    take fields of `rpd.EnvConfig` as keywords. May be called twice.
-    """
-    for task in (task for simulator in BUILT_IN for task in registry.list_tasks(simulator)):
-        name = f"rpd/{task.name.split('/')[1]}-v0"
-        if name not in gymnasium.registry:
-            gymnasium.register(
-                name,
-                entry_point="rpd.envs.wrappers.gymnasium:GymnasiumEnv",
-                vector_entry_point="rpd.envs.wrappers.gymnasium:make_vector",
-                kwargs={"task": task.name},
-            )
-
-
-def make_vector(task: str, num_envs: int, render_mode: str | None = None, **options: Any) -> GymnasiumVectorEnv:
-    """Build a task as a vector environment; options as in `rpd.envs.registry.make`."""
-    return GymnasiumVectorEnv(registry.make(task, EnvConfig(num_envs=num_envs), **options), render_mode)
 
 
 class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
@@ -96,7 +70,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
 
 
 class GymnasiumEnv(gymnasium.Env):
-    """A task as a single Gymnasium environment.
+    """Adapter from a `VectorEnv` of one environment to Gymnasium's single environment.
 
     ``info`` is empty until an episode ends, see `GymnasiumVectorEnv`. The seed of an episode after a reset without one is drawn
     from `np_random`.
@@ -104,10 +78,9 @@ class GymnasiumEnv(gymnasium.Env):
 
     metadata = {"render_modes": [RGB]}  # noqa: RUF012  (declared so by Gymnasium)
 
-    def __init__(self, task: str, render_mode: str | None = None, **options: Any) -> None:
-        """Build a task; options as in `rpd.envs.registry.make`."""
-        self.env = registry.make(task, EnvConfig(num_envs=1), **options)
-        self.render_mode = render_mode
+    def __init__(self, env: VectorEnv, render_mode: str | None = None) -> None:
+        """Wrap an environment; `render_mode`: None or ``rgb_array``."""
+        self.env, self.render_mode = env, render_mode
         self.metadata = self.metadata | {"render_fps": self.env.spec.control_hz}
         self._numpy = NumpyObservations(self.env.spec)
         self.observation_space, self.action_space = self._numpy.space, _actions(self.env)
