@@ -23,6 +23,7 @@ from rpd.cli.options.generalist import GeneralistOptions
 from rpd.cli.options.listing import ListOptions
 from rpd.cli.options.report import ReportOptions
 from rpd.cli.options.train import residual_options, train_options
+from rpd.cli.options.tune import tune_options
 from rpd.cli.serve import ServeConfig
 from rpd.cli.sweep import SweepOptions
 from rpd.cli.teacher import ShowOptions
@@ -74,8 +75,8 @@ def test_command_is_understood(words, tmp_path, monkeypatch):
     Path("mine.yaml").write_text(blocks("yaml")[0])
     verb, *args = words[1:]
     assert verb in main.VERBS
-    if verb in ("train", "residual"):
-        {"train": train_options, "residual": residual_options}[verb](args)
+    if verb in ("train", "residual", "tune"):
+        {"train": train_options, "residual": residual_options, "tune": tune_options}[verb](args)
     elif verb == "teacher":
         parse({"show": ShowOptions, "finetune": FinetuneOptions, "convert": ConvertOptions}[args[0]], args[1:], verb)
     elif words[1:3] == ["data", "collect"]:

@@ -51,6 +51,7 @@ def verbs() -> dict[str, Any]:
     from rpd.cli.options.robot import CheckOptions, ContractOptions
     from rpd.cli.options.sweep import SweepOptions
     from rpd.cli.options.train import ResidualOptions, TrainOptions
+    from rpd.cli.options.tune import TuneOptions
     from rpd.cli.teacher import ShowOptions
     from rpd.config.deploy import DeployConfig
     from rpd.config.serve import ServeConfig
@@ -59,6 +60,7 @@ def verbs() -> dict[str, Any]:
         "train": TrainOptions,
         "residual": ResidualOptions,
         "sweep": SweepOptions,
+        "tune": TuneOptions,
         "generalist": GeneralistOptions,
         "eval": EvalOptions,
         "data": {"collect": CollectOptions, "show": DataOptions, "export": DataOptions},

@@ -57,6 +57,16 @@ def sweep(args: list[str]) -> int:
     return sweeping.main(options)
 
 
+def tune(args: list[str]) -> int:
+    """Search the settings of a method for a task."""
+    from rpd.cli.options.tune import tune_options
+
+    options = tune_options(args)
+    from rpd.cli import tune as tuning
+
+    return tuning.main(options, ["tune", *args])
+
+
 def generalist(args: list[str]) -> int:
     """Distill the specialists of several robots into one policy."""
     from rpd.cli.options.generalist import GeneralistOptions
@@ -212,6 +222,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "residual": residual,
     "sweep": sweep,
+    "tune": tune,
     "generalist": generalist,
     "eval": evaluate,
     "data": data,

@@ -195,6 +195,8 @@ class RunConfig(BaseModel):
     """Episodes per evaluation, always on the same seeds."""
     final_eval_episodes: int = Field(200, ge=1)
     """Episodes of the final comparison of teacher and student, on seeds that no learning curve uses."""
+    eval_seed_offset: int = Field(0, ge=0, le=7_000_000)
+    """Added to the seeds of all evaluations; `rpd tune` thus chooses no settings on the episodes of results."""
     save_freq: int = Field(100_000, ge=1)
     """Environment steps between checkpoints."""
     max_checkpoints: int = Field(3, ge=1)

@@ -133,7 +133,8 @@ class BehaviorCloningTrainer(TrainingLoop):
         batch = {} if self.batch is None else dict(self.batch.flatten_keys(".").items())
         return state_dict.join({"batch": batch, "policy": self.policy.state_dict()})
 
-    def _evaluate(self, seed: int, episodes: int) -> EvalResult:
+    def _evaluate(self, first: int, episodes: int) -> EvalResult:
+        seed = first + self.config.eval_seed_offset
         with torch.random.fork_rng():
             return evaluate(self.env, self.student.actor(self.average.network), episodes, seed, world=self.world)
 

@@ -198,8 +198,9 @@ class OnPolicyTrainer(TrainingLoop):
         flat["advantage"], flat["returns"] = (x.flatten() for x in gae.estimate(batch, last_value, self.config.ppo))
         return flat
 
-    def _evaluate(self, seed: int, episodes: int) -> EvalResult:
+    def _evaluate(self, first: int, episodes: int) -> EvalResult:
         """Evaluate the student."""
+        seed = first + self.config.eval_seed_offset
         with self.world.together(), evaluation_env(self.env, self.eval_env, seed) as env:
             return evaluate(env, StudentPolicy(self.policy), episodes, seed, world=self.world)
 
@@ -211,8 +212,9 @@ class OnPolicyTrainer(TrainingLoop):
         if self.teacher is not None and needed and self.teacher_success is None:
             self.teacher_success = self._success_of(self.teacher, self.config.eval_episodes, CURVE_SEED).rate
 
-    def _success_of(self, teacher: Teacher, episodes: int, seed: int) -> EvalResult:
+    def _success_of(self, teacher: Teacher, episodes: int, first: int) -> EvalResult:
         """Evaluate the teacher; its memory is cleared before and after."""
+        seed = first + self.config.eval_seed_offset
         with self.world.together():
             teacher.seed(self.seed)
             result = evaluate(self.eval_env, teacher, episodes, seed, world=self.world)

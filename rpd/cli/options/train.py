@@ -69,19 +69,19 @@ class ResidualOptions(TrainOptions):
 
 
 def train_options(args: list[str]) -> TrainOptions:
-    """Parse the command line of `rpd train`, see `_options`."""
-    return _options(TrainOptions, args, "rpd train")
+    """Parse the command line of `rpd train`, see `options_of`."""
+    return options_of(TrainOptions, args, "rpd train")
 
 
 def residual_options(args: list[str]) -> TrainOptions:
-    """Parse the command line of `rpd residual`, see `_options`."""
-    options = _options(ResidualOptions, args, "rpd residual")
+    """Parse the command line of `rpd residual`, see `options_of`."""
+    options = options_of(ResidualOptions, args, "rpd residual")
     if options.resume is None and not options.base:
         raise ConfigError("which base? e.g. 'rpd residual runs/base tabletop/PickCube --robot xarm6'")
     return options
 
 
-def _options(model: type[TrainOptions], args: list[str], prog: str) -> TrainOptions:
+def options_of(model: type[TrainOptions], args: list[str], prog: str) -> TrainOptions:
     """Parse a command line, on top of the settings files that apply to it.
 
     The first parse determines the files, the second the variants in them, the third uses all of them as defaults.
