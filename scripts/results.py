@@ -60,6 +60,7 @@ VLA_STEPS = {  # by setting and task, the quick ones first
     ("vla-image", "tabletop/PickCube"): 300_000,
 }
 OCTO_STEPS = 150_000
+IDEAL = ", ideal arm"
 NAMES = {"ppo": "PPO", "dagger": "DAgger (no reward)", "rpd": "RPD"}
 TITLES = {
     "dense-state": "state, dense",
@@ -82,8 +83,8 @@ the runs" are the steps by which half of the runs have reached it, "> 540 k" if 
 table, RPD against the other methods on the same tasks and teachers: probability that a run of RPD ends above one of the other
 method on one of them (a tie counts half), difference of the pooled successes, and interquartile means of the runs. The steps
 of the methods are not the same everywhere: see "env steps". Wall times are those of
-one thread on two cores shared with other jobs. The runs of the tabletop are of ideal arms (`--env.limits none`), the default
-when they were made.
+one thread on two cores shared with other jobs. Rows with an ideal arm are of runs from before arms had limits in training
+(`results/ideal-arm/`, `--env.limits none`), with the settings of then and unequal steps.
 
 ![Learning curves on the built-in tasks](../docs/results.svg)
 
@@ -104,6 +105,8 @@ class Cell(NamedTuple):
     mode: str
     distill: str
     teacher: str
+    arm: str = ""
+    """`IDEAL` for runs without the limits of an arm."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +143,17 @@ def experiments() -> list[Experiment]:
     """All experiments, the most informative first."""
     cells: list[Experiment] = []
     teachers = ("scripted:noisy", "scripted:biased")
+    for seed in range(5):  # the headline; equal steps for all methods of a row
+        for task in ("tabletop/PushCube", "tabletop/PickCube"):
+            for teacher in teachers:
+                cells.append(Experiment("dense-state", task, "rpd", teacher, seed, 250_000))
+                cells.append(Experiment("dense-state", task, "dagger", teacher, seed, 250_000))
+            cells.append(Experiment("dense-state", task, "ppo", None, seed, 250_000))
     for seed in (0, 1, 2):
         for task in ("tabletop/PickCube", "tabletop/PushCube"):
             for teacher in teachers:
-                cells.append(Experiment("dense-state", task, "rpd", teacher, seed, 250_000))
                 cells.append(Experiment("sparse-state", task, "rpd", teacher, seed, 400_000))
-                cells.append(Experiment("dense-state", task, "dagger", teacher, seed, 250_000))
-            cells.append(Experiment("dense-state", task, "ppo", None, seed, 500_000 if "Push" in task else 900_000))
-            cells.append(Experiment("sparse-state", task, "ppo", None, seed, 540_000))
+            cells.append(Experiment("sparse-state", task, "ppo", None, seed, 400_000))
     for seed in (0, 1):
         for task, steps in SIMULATOR_STEPS.items():
             cells += [Experiment(task.split("/")[0], task, "rpd", "scripted:noisy", seed, steps)]
@@ -156,11 +162,13 @@ def experiments() -> list[Experiment]:
         for task, steps in (("tabletop/PushCube", 250_000), ("tabletop/PickCube", 300_000)):
             for teacher in teachers:
                 cells.append(Experiment("dense-image", task, "rpd", teacher, seed, steps))
-                cells.append(Experiment("dense-image", task, "dagger", teacher, seed, 150_000))
-            cells.append(Experiment("dense-image", task, "ppo", None, seed, 2 * steps))
+                cells.append(Experiment("dense-image", task, "dagger", teacher, seed, steps))
+            cells.append(Experiment("dense-image", task, "ppo", None, seed, steps))
     for seed in (0, 1, 2):
         for task in ("tabletop/StackCube", "tabletop/PlaceInBin"):
             cells.append(Experiment("dense-state", task, "rpd", "scripted:noisy", seed, 400_000))
+            cells.append(Experiment("dense-state", task, "dagger", "scripted:noisy", seed, 400_000))
+            cells.append(Experiment("dense-state", task, "ppo", None, seed, 400_000))
     for distill in ("rkl", "mse", "opd"):
         for (setting, task), steps in VLA_STEPS.items():
             for seed in (0, 1, 2):
@@ -224,10 +232,10 @@ def _collect(e: Experiment) -> str:
 
 def readme() -> None:
     """Rewrite the tables of the README, of results/README.md (every run) and of two pages of docs, and the figures."""
-    results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))]
-    for r in results:
-        r["teacher"] = short(r["teacher"])
-    curves = [r for r in results if r["algorithm"] != "dagger"]
+    results = measured()
+    replaced = {(r["setting"], r["task"]) for r in results if not r["arm"]}
+    current = [r for r in results if not r["arm"] or (r["setting"], r["task"]) not in replaced]
+    curves = [r for r in current if r["algorithm"] != "dagger"]
     built_in = [r for r in curves if r["task"] in ("tabletop/PickCube", "tabletop/PushCube") and not r.get("distill")]
     (ROOT / "docs" / "results.svg").write_text(svg(success_charts(built_in)))
     (ROOT / "docs" / "simulators.svg").write_text(
@@ -235,12 +243,23 @@ def readme() -> None:
     )
     cells = grouped(results)
     (RESULTS / "README.md").write_text(f"{PAGE}\n{tables(cells)}\n")
-    between(ROOT / "README.md", "results", digest(cells))
+    between(ROOT / "README.md", "results", digest(grouped(current)))
     for path in sorted((RESULTS / "compass").glob("*.json")):
         between(ROOT / "docs" / "generalist.md", path.stem, compass_tables.tables(json.loads(path.read_text())))
     benches = [json.loads(p.read_text()) for p in sorted((RESULTS / "diffusion").glob("*/bench.json"))]
     between(ROOT / "docs" / "diffusion.md", "samplers", diffusion_tables.samplers(benches))
     (ROOT / "docs" / "samplers.svg").write_text(svg(diffusion.sampler_charts(benches)))
+
+
+def measured() -> list[dict[str, Any]]:
+    """All results. Those of ideal arms are of before arms had limits in training."""
+    folders = {"": RESULTS, IDEAL: RESULTS / "ideal-arm"}
+    results = [
+        {**json.loads(p.read_text()), "arm": arm} for arm, folder in folders.items() for p in sorted(folder.glob("*.json"))
+    ]
+    for r in results:
+        r["teacher"] = short(r["teacher"])
+    return results
 
 
 def between(path: Path, name: str, content: str) -> None:
@@ -258,10 +277,11 @@ def grouped(results: list[dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:
         if r["algorithm"] == "dagger" and r["setting"] == "dense-state":
             settings.append("sparse-state")  # without a reward the runs would be the same, number for number
         for setting in settings:
-            groups[Cell(setting, r["task"], r["algorithm"], r.get("distill") or "", r["teacher"] or "")].append(r)
+            groups[Cell(setting, r["task"], r["algorithm"], r.get("distill") or "", r["teacher"] or "", r["arm"])].append(r)
 
     def place(cell: Cell) -> tuple[Any, ...]:
-        return (list(TITLES).index(cell.setting), cell.task, list(NAMES).index(cell.mode), cell.distill, cell.teacher)
+        mode = list(NAMES).index(cell.mode)
+        return (list(TITLES).index(cell.setting), cell.arm, cell.task, mode, cell.distill, cell.teacher)
 
     return {cell: sorted(groups[cell], key=lambda r: r["seed"]) for cell in sorted(groups, key=place)}
 
@@ -277,7 +297,7 @@ def digest(cells: dict[Cell, list[dict[str, Any]]]) -> str:
         alone, imitated = (peers(cells, cell, mode) for mode in ("ppo", "dagger"))
         teacher = seeds[0]["teacher_eval"]
         rows.append([
-            TITLES[cell.setting], cell.task.split("/")[1], f"{cell.teacher} {teacher['successes']}/{teacher['n']}",
+            TITLES[cell.setting] + cell.arm, cell.task.split("/")[1], f"{cell.teacher} {teacher['successes']}/{teacher['n']}",
             f"**{pooled_cells.successes(seeds)}** {pooled_cells.interval(seeds)}", pooled_cells.rate(alone),
             pooled_cells.rate(imitated), pooled_cells.steps(seeds), pooled_cells.steps(alone),
         ])  # fmt: skip
@@ -289,9 +309,9 @@ def peers(cells: dict[Cell, list[dict[str, Any]]], cell: Cell, mode: str) -> lis
     return cells.get(cell._replace(mode=mode) if mode == "dagger" else cell._replace(mode=mode, distill="", teacher=""), [])
 
 
-def comparisons(cells: dict[Cell, list[dict[str, Any]]], setting: str) -> str:
+def comparisons(cells: dict[Cell, list[dict[str, Any]]], setting: str, arm: str) -> str:
     """RPD against PPO alone and DAgger in one setting, over all tasks and teachers that both have; empty without any."""
-    mine = {cell: seeds for cell, seeds in cells.items() if (cell.setting, cell.mode) == (setting, "rpd")}
+    mine = {cell: seeds for cell, seeds in cells.items() if (cell.setting, cell.mode, cell.arm) == (setting, "rpd", arm)}
     rows = []
     for mode in ("ppo", "dagger"):
         pairs: dict[tuple[str, str], tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
@@ -312,9 +332,10 @@ def tables(cells: dict[Cell, list[dict[str, Any]]]) -> str:
     """Everything, a table per setting: one row per task, method and teacher; seeds within a cell."""
     parts = []
     for setting, title in TITLES.items():
-        rows = [_row(cell, seeds) for cell, seeds in cells.items() if cell.setting == setting]
-        if rows:
-            parts.append(f"## {title[0].upper()}{title[1:]}\n\n{table(HEAD, rows)}{comparisons(cells, setting)}")
+        for arm in ("", IDEAL):
+            rows = [_row(cell, seeds) for cell, seeds in cells.items() if (cell.setting, cell.arm) == (setting, arm)]
+            if rows:
+                parts.append(f"## {title[0].upper()}{title[1:]}{arm}\n\n{table(HEAD, rows)}{comparisons(cells, setting, arm)}")
     return "\n\n".join(parts)
 
 
