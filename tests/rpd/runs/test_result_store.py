@@ -1,4 +1,4 @@
-"""Copies of results: in memory, in a folder, and on a server that speaks FTP, a protocol with passwords and torn uploads."""
+"""Copies of results: in memory, in a folder, on servers of FTP (passwords, torn uploads) and of S3."""
 
 import json
 import sys
@@ -54,10 +54,33 @@ def ftp(tmp_path_factory):
     server.close_all()
 
 
-@pytest.fixture(params=["memory", "file", "ftp"])
+@pytest.fixture(scope="module")
+def s3():
+    """Name of a bucket on moto's server, which speaks S3."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    server = pytest.importorskip("moto.server", reason="moto is not installed").ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    with pytest.MonkeyPatch.context() as patch:
+        settings = {
+            "ENDPOINT_URL": address,
+            "ACCESS_KEY_ID": "me",
+            "SECRET_ACCESS_KEY": "secret",
+            "DEFAULT_REGION": "us-east-1",
+        }
+        for name, value in settings.items():
+            patch.setenv(f"AWS_{name}", value)
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield "bucket"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "file", "ftp", "s3"])
 def url(request, tmp_path):
     if request.param == "ftp":
         return f"ftp://{request.getfixturevalue('ftp')[0]}/{tmp_path.name}"
+    if request.param == "s3":
+        return f"s3://{request.getfixturevalue('s3')}/{tmp_path.name}"
     return f"memory://{tmp_path.name}" if request.param == "memory" else f"file://{tmp_path}/store/results"
 
 
@@ -132,9 +155,9 @@ def test_refused_before_anything_starts(url, message):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(ConfigError, match=r"--results s3://bucket/x: Install s3fs to access S3 \(a Python package, with pip\)"):
-        ResultStore("s3://bucket/x")
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ConfigError, match=r"--results gs://bucket/x: .* gcsfs to access Google .*\(a Python package, with pip"):
+        ResultStore("gs://bucket/x")
 
 
 def test_a_store_that_may_only_be_read_is_refused(ftp, tmp_path):
