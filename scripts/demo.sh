@@ -11,9 +11,7 @@ if [ -z "${TEACHER:-}" ] && ! .venv/bin/python -c 'import transformers' 2>/dev/n
 fi
 run=runs/demo-$(date +%Y%m%d-%H%M%S)
 
-# The included VLA was trained on an arm without limits. The run is short: with a falling learning rate it ends at 95 of 100.
-"$rpd" train "$task" --teacher "$teacher" --env.limits none --ppo.anneal-lr False --distill rkl --distill.label-fraction 0.25 \
-    --total-timesteps 150000 --distill.decay-steps 75000 --eval-freq 25000 --name "${run#runs/}"
+"$rpd" train "$task" --teacher "$teacher" --distill rkl --total-timesteps 250000 --eval-freq 25000 --name "${run#runs/}"
 "$rpd" eval "$teacher" "$run" --out "$run/eval"
 "$rpd" report "$run" >/dev/null
 echo
