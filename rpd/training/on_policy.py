@@ -150,7 +150,7 @@ class OnPolicyTrainer(TrainingLoop):
         began = self.clock()
         if objective is not None:
             context = GateContext(self.teacher_success, self.success, self.env.num_envs)
-            flat["targets"] = objective.prepare(flat, self.step, context)
+            flat["targets"] = objective.prepare(flat, self.step, context, self.generator)
         flat = flat.exclude("teacher", *self.collector.keep)
         obs = flat["obs"]
         if self.state_estimator is not None:  # the policy reads state estimates: drop the images for the epochs

@@ -5,7 +5,8 @@ It is added to the loss: w(t) * mean_n[ g(n) D(n) ].
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -106,14 +107,17 @@ class DistillObjective:
         """Return PPO's surrogate with its weight, see `reward_points`."""
         return surrogate if self._reward_weight == 1 else self._reward_weight * surrogate
 
-    def prepare(self, batch: TensorDict, step: int, context: GateContext) -> TensorDict:
+    def prepare(
+        self, batch: TensorDict, step: int, context: GateContext, generator: torch.Generator | None = None
+    ) -> TensorDict:
         """Start an iteration: compute the gate, precompute teacher fields, and set the weight.
 
         Args:
             batch: [M] with the teacher's fields in ``teacher`` (nested), and with `samples_actions` what
                 `rpd.algorithms.distillation.opd.targets_of` reads.
             step: environment steps of the run so far.
-            context: success rates, for gates.
+            context: success rates, for gates, and the number of environments.
+            generator: draws the student's actions (`samples_actions`), in the same state on all ranks; None: the global one.
 
         Returns:
             Targets [M] of the update: ``valid``, ``gate`` and what the variant reads. Values of rows that are not valid cannot
@@ -139,7 +143,9 @@ class DistillObjective:
         gate, labeled, rows = self._world.sum(sums).unbind()
         self._metrics = {"distill/gate": gate / labeled.clamp_min(1), "distill/label_fraction": labeled / rows}
         if self.samples_actions:
-            targets = self._scored(batch, targets)
+            share = self._world.share(context.num_envs * self._world.size)
+            draw = partial(opd.draw_actions, num_envs=context.num_envs, generator=generator, share=share)
+            targets = self._scored(batch, targets, draw)
         if self.gate.is_live:
             targets["executed"] = batch.select("action", "log_prob")
         return targets
@@ -208,14 +214,14 @@ class DistillObjective:
         log_mass = binned.blur(logits, self._blur.to(logits.device), self.config.uniform_mix)
         return teacher.exclude("bin_logits").update(self.variant.precompute(log_mass))
 
-    def _scored(self, batch: TensorDict, teacher: TensorDict) -> TensorDict:
+    def _scored(self, batch: TensorDict, teacher: TensorDict, draw: Callable[[ActionDistribution, int], Tensor]) -> TensorDict:
         """Return targets [M] with actions and their advantages in place of the teacher's fields."""
         valid, fields = teacher["valid"], _fields(teacher)
         if self._bin_edges is not None:
             fields["bin_edges"] = self._bin_edges.to(valid.device)
         discrete = self._discrete.to(valid.device)
-        make = self.variant.targets or opd.targets_of
-        scored, kl = make(batch, fields, self.variant, discrete, self.config, self._world.sum)
+        inputs = (batch, fields, self.variant, discrete, self.config, self._world.sum)
+        scored, kl = opd.targets_of(*inputs, draw) if self.variant.targets is None else self.variant.targets(*inputs)
         self._metrics["distill/divergence"] = kl
         return TensorDict({"valid": valid, "gate": teacher["gate"], **scored}, teacher.batch_size)
 

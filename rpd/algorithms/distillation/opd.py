@@ -29,6 +29,7 @@ from rpd.algorithms.distillation import binned, kernel_density
 from rpd.algorithms.distillation.divergences import DIVERGENCES, MIN_PROB, DivergenceVariant, Teacher, probability
 from rpd.config.schema import DistillConfig
 from rpd.students.networks.distribution import LOG_2PI, ActionDistribution
+from rpd.students.row_share import RowShare
 
 MAX_RATIO = 5.0
 """r_max."""
@@ -72,6 +73,29 @@ def loss(student: ActionDistribution, targets: Teacher, config: DistillConfig) -
     return -(ratio * advantage).sum(-1).mean(0)
 
 
+def draw_actions(
+    student: ActionDistribution,
+    count: int,
+    num_envs: int = 1,
+    generator: torch.Generator | None = None,
+    share: RowShare | None = None,
+) -> Tensor:
+    """Draw `count` actions per row: [K, M, A]; those of an environment do not depend on the number of processes.
+
+    Args:
+        student: distributions [M, A]; row t N + n is step t of environment n.
+        count: K.
+        num_envs: environments N of this process.
+        generator: random generator, in the same state in all processes; None: torch's global one.
+        share: this process's environments, see `rpd.students.row_share.draw_rows`.
+    """
+    steps = len(student.raw) // num_envs
+    raw, log_std = (x.unflatten(0, (steps, num_envs)).transpose(0, 1).flatten(1) for x in (student.raw, student.log_std))
+    by_env = ActionDistribution(raw, log_std, student.discrete.repeat(steps))  # [N, T A]
+    drawn = torch.stack([by_env.sample(generator, share) for _ in range(count)])
+    return drawn.unflatten(-1, (steps, -1)).transpose(1, 2).flatten(1, 2)
+
+
 def targets_of(
     batch: TensorDict,
     teacher: Teacher,
@@ -79,10 +103,9 @@ def targets_of(
     discrete: Tensor,
     config: DistillConfig,
     add_up: Callable[[Tensor], Tensor] = lambda own: own,
+    draw: Callable[[ActionDistribution, int], Tensor] = draw_actions,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the inputs of `loss` [M, K, A] and the estimated divergence, once per batch.
-
-    Uses torch's global random generator, unless the teacher has scored the executed actions itself.
 
     Args:
         batch: [M] with ``action`` and the student's distribution in ``behavior``: ``raw`` and ``log_std``.
@@ -91,13 +114,12 @@ def targets_of(
         discrete: [A] bool.
         config: number of actions, clip and smoothing.
         add_up: returns the sum of a tensor over all ranks.
+        draw: see `draw_actions`.
     """
     assert variant.score is not None
     student = ActionDistribution(batch["behavior", "raw"], batch["behavior", "log_std"], discrete)
-    if "log_prob" in variant.needs:
-        actions = cast("Tensor", batch["action"])[None]
-    else:
-        actions = torch.stack([student.sample() for _ in range(config.opd_samples)])  # [K, M, A]
+    scored_by_teacher = "log_prob" in variant.needs
+    actions = cast("Tensor", batch["action"])[None] if scored_by_teacher else draw(student, config.opd_samples)
     behavior = student.log_prob_per_dim(actions)
     gain = variant.score(actions, discrete, teacher, config) - behavior
     advantage = advantages(gain, teacher["valid"], config.opd_clip, add_up)

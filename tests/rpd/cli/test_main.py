@@ -206,7 +206,7 @@ def test_system_errors_are_one_line(monkeypatch, capsys):
     def write(*args):
         raise PermissionError(13, "Permission denied", "/somewhere/x.html")
 
-    monkeypatch.setattr("rpd.reporting.run_report.write", write)
+    monkeypatch.setattr("rpd.cli.report.write", write)
     assert main(["report", "x"]) == 1
     assert capsys.readouterr().err == "rpd report: /somewhere/x.html: Permission denied\n"
 

@@ -11,6 +11,7 @@ from rpd.algorithms.distillation.divergences import DIVERGENCES, MIN_PROB, rkl, 
 from rpd.algorithms.distillation.opd import score_bins, score_gaussian, score_of_teacher, score_samples
 from rpd.config.schema import DistillConfig
 from rpd.students.networks.distribution import ActionDistribution
+from rpd.students.row_share import RowShare
 
 DISCRETE = torch.tensor([False, False, True])
 CONFIG = DistillConfig(min_teacher_std=0.2, kde_bandwidth=0.2, bin_tail_std=0.2)
@@ -143,3 +144,15 @@ def test_score_decreases_beyond_the_bins() -> None:
 def test_distributions_are_preferred_to_the_score_of_one_action() -> None:
     assert [variant.score for variant in DIVERGENCES["opd"]] == [score_bins, score_samples, score_gaussian, score_of_teacher]
     assert DIVERGENCES["opd"][-1].needs == {"log_prob"}  # and nothing else: a teacher may save itself its own action
+
+
+def test_actions_of_an_environment_do_not_depend_on_the_number_of_processes() -> None:
+    """Two steps of four environments, drawn by one process and by two."""
+    raw = torch.arange(24.0).view(8, 3)
+    whole = ActionDistribution(raw, torch.zeros(8, 3), DISCRETE)
+    drawn = opd.draw_actions(whole, 5, 4, torch.Generator().manual_seed(0), RowShare(0, 4, 4)).unflatten(1, (2, 4))
+    for first in (0, 2):
+        mine = ActionDistribution(raw.view(2, 4, 3)[:, first : first + 2].reshape(4, 3), torch.zeros(4, 3), DISCRETE)
+        part = opd.draw_actions(mine, 5, 2, torch.Generator().manual_seed(0), RowShare(first, 2, 4))
+        torch.testing.assert_close(part.unflatten(1, (2, 2)), drawn[:, :, first : first + 2])
+    assert (drawn[..., :2].mean(0) - raw[:, :2].view(2, 4, 2)).abs().max() < 2.5  # around the means
