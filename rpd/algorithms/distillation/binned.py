@@ -93,6 +93,11 @@ def overshoot(x: Tensor, low: Tensor | float, high: Tensor | float, std: float) 
     return 0.5 * ((x - high).clamp_min(0) + (low - x).clamp_min(0)).square() / std**2
 
 
+def tailed_log_density(log_mass: Tensor, action: Tensor, std: float) -> Tensor:
+    """`log_density` with a Gaussian tail of scale `std` beyond [-1, 1], see `overshoot`."""
+    return log_density(log_mass, action) - overshoot(action, -1, 1, std)
+
+
 def steps(log_mass: Tensor) -> dict[str, Tensor]:
     """Precompute for `expected`, from log q~ [N, A, CELLS]: mean of the two end cells, and differences between cells."""
     return {"ends": (log_mass[..., 0] + log_mass[..., -1]) / 2, "steps": log_mass.diff(dim=-1)}

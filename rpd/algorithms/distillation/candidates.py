@@ -23,11 +23,12 @@ from rpd.algorithms.distillation.divergences import (
     DivergenceVariant,
     Teacher,
     bernoulli_forward,
+    gaussian_log_density,
     student_sigma,
     teacher_sigma,
 )  # fmt: skip
 from rpd.config.schema import DistillConfig
-from rpd.students.networks.distribution import LOG_2PI, ActionDistribution
+from rpd.students.networks.distribution import ActionDistribution
 
 COUNT = 8
 """Candidates per dimension, K; gap: per side."""
@@ -105,16 +106,12 @@ def own_candidates(kind: Kind, student: ActionDistribution) -> Tensor:
 
 def student_scores(kind: Kind, student: ActionDistribution, actions: Tensor, config: DistillConfig) -> Tensor:
     """The student's log-density [K, N, D] of actions [K, N, A]."""
-    return _summed(kind, student, _gaussian(actions, student.mean, student_sigma(student, config)))
+    return _summed(kind, student, gaussian_log_density(actions, student.mean, student_sigma(student, config)))
 
 
 def _quantiles(mean: Tensor, std: Tensor) -> Tensor:
     levels = (torch.arange(COUNT, device=mean.device) + 0.5) / COUNT
     return mean + std * ndtri(levels)[:, None, None]
-
-
-def _gaussian(action: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return -0.5 * ((action - mean) / std).square() - std.log() - 0.5 * LOG_2PI
 
 
 def _summed(kind: Kind, student: ActionDistribution, density: Tensor) -> Tensor:
@@ -131,12 +128,11 @@ def _total(kind: Kind, student: ActionDistribution, teacher: Teacher, terms: Ten
 
 
 def _of_gaussian(student: ActionDistribution, teacher: Teacher, actions: Tensor, config: DistillConfig) -> Tensor:
-    return _gaussian(actions, teacher["mean"], teacher_sigma(student, teacher, config))
+    return gaussian_log_density(actions, teacher["mean"], teacher_sigma(student, teacher, config))
 
 
 def _of_bins(student: ActionDistribution, teacher: Teacher, actions: Tensor, config: DistillConfig) -> Tensor:
-    log_mass = teacher["log_mass"].expand(*actions.shape, -1)
-    return binned.log_density(log_mass, actions) - binned.overshoot(actions, -1, 1, config.bin_tail_std)
+    return binned.tailed_log_density(teacher["log_mass"], actions, config.bin_tail_std)
 
 
 def _of_samples(student: ActionDistribution, teacher: Teacher, actions: Tensor, config: DistillConfig) -> Tensor:

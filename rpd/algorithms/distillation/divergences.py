@@ -231,6 +231,11 @@ def teacher_sigma(student: ActionDistribution, teacher: Teacher, config: Distill
     return teacher["std"].masked_fill(student.discrete, 1.0).clamp_min(config.min_teacher_std)
 
 
+def gaussian_log_density(action: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Log-density of N(mean, std²) per dimension, at actions [..., N, A]."""
+    return -0.5 * ((action - mean) / std).square() - std.log() - 0.5 * LOG_2PI
+
+
 def probability(teacher: Teacher) -> Tensor:
     """The teacher's p(+1) [N, A]; finite but meaningless in continuous dimensions."""
     return ((teacher["mean"] + 1) / 2).clamp(0, 1)

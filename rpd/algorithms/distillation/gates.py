@@ -32,6 +32,11 @@ EPISODES, BEHAVIOR = "success", "behavior"
 """Fields of the batch that the collector stores only if a gate reads them."""
 
 
+def behavior_of(batch: TensorDict, discrete: Tensor) -> ActionDistribution:
+    """Distribution [M] that the actions of a batch [M] were drawn from; `discrete` is [A] bool."""
+    return ActionDistribution(batch[BEHAVIOR, "raw"], batch[BEHAVIOR, "log_std"], discrete)
+
+
 @dataclass(frozen=True)
 class GateContext:
     """State of the run that a gate may read."""
@@ -68,7 +73,7 @@ class Rows:
     @property
     def student(self) -> ActionDistribution:
         """Distribution [M] that the actions were drawn from."""
-        return ActionDistribution(self.batch[BEHAVIOR, "raw"], self.batch[BEHAVIOR, "log_std"], self.discrete)
+        return behavior_of(self.batch, self.discrete)
 
     def continuous_mean(self, x: Tensor) -> Tensor:
         """Mean of x [M, A] over the continuous dimensions: [M]."""

@@ -17,7 +17,7 @@ from rpd.algorithms.distillation import binned, opd
 from rpd.algorithms.distillation.choice import first_supported
 from rpd.algorithms.distillation.divergences import DIVERGENCES, DivergenceVariant
 from rpd.algorithms.distillation.gate_product import GateProduct
-from rpd.algorithms.distillation.gates import BEHAVIOR, GateContext, Rows
+from rpd.algorithms.distillation.gates import BEHAVIOR, GateContext, Rows, behavior_of
 from rpd.algorithms.distillation.moving_target import MovingTarget
 from rpd.algorithms.distillation.schedules import Schedule
 from rpd.config.schema import DistillConfig
@@ -127,9 +127,7 @@ class DistillObjective:
         if self.target is not None:
             self.target.advance(step, self._world.sum(torch.stack(self._losses).mean()) if self._losses else None)
             self._losses.clear()
-            behavior = batch[BEHAVIOR]
-            discrete = self._discrete.to(behavior["raw"].device)
-            teacher = self.target.between(teacher, ActionDistribution(behavior["raw"], behavior["log_std"], discrete))
+            teacher = self.target.between(teacher, behavior_of(batch, self._discrete.to(teacher["valid"].device)))
         targets = self._precomputed(teacher)
         valid = targets["valid"]
         for name, value in targets.items():

@@ -26,9 +26,17 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rpd.algorithms.distillation import binned, kernel_density
-from rpd.algorithms.distillation.divergences import DIVERGENCES, MIN_PROB, DivergenceVariant, Teacher, probability
+from rpd.algorithms.distillation.divergences import (
+    DIVERGENCES,
+    MIN_PROB,
+    DivergenceVariant,
+    Teacher,
+    gaussian_log_density,
+    probability,
+)
+from rpd.algorithms.distillation.gates import behavior_of
 from rpd.config.schema import DistillConfig
-from rpd.students.networks.distribution import LOG_2PI, ActionDistribution
+from rpd.students.networks.distribution import ActionDistribution
 from rpd.students.row_share import RowShare
 
 MAX_RATIO = 5.0
@@ -117,7 +125,7 @@ def targets_of(
         draw: see `draw_actions`.
     """
     assert variant.score is not None
-    student = ActionDistribution(batch["behavior", "raw"], batch["behavior", "log_std"], discrete)
+    student = behavior_of(batch, discrete)
     scored_by_teacher = "log_prob" in variant.needs
     actions = cast("Tensor", batch["action"])[None] if scored_by_teacher else draw(student, config.opd_samples)
     behavior = student.log_prob_per_dim(actions)
@@ -129,7 +137,7 @@ def targets_of(
 
 def score_bins(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
     """Log-density of the blurred bins: -E[sum_d x] equals `divergences.rkl_bins`."""
-    density = binned.log_density(teacher["log_mass"], action) - binned.overshoot(action, -1, 1, config.bin_tail_std)
+    density = binned.tailed_log_density(teacher["log_mass"], action, config.bin_tail_std)
     return _with_gripper(action, discrete, density, teacher)
 
 
@@ -142,8 +150,7 @@ def score_samples(action: Tensor, discrete: Tensor, teacher: Teacher, config: Di
 def score_gaussian(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:
     """Log-density of N(m, s²), s at least `min_teacher_std`: -E[sum_d x] equals `divergences.rkl`."""
     std = teacher["std"].masked_fill(discrete, 1.0).clamp_min(config.min_teacher_std)
-    density = -0.5 * ((action - teacher["mean"]) / std).square() - std.log() - 0.5 * LOG_2PI
-    return _with_gripper(action, discrete, density, teacher)
+    return _with_gripper(action, discrete, gaussian_log_density(action, teacher["mean"], std), teacher)
 
 
 def score_of_teacher(action: Tensor, discrete: Tensor, teacher: Teacher, config: DistillConfig) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rpd.algorithms.distillation import opd
 from rpd.algorithms.distillation.divergences import DIVERGENCES, DivergenceVariant, Teacher
+from rpd.algorithms.distillation.gates import behavior_of
 from rpd.config.schema import DistillConfig
 from rpd.envs.errors import ConfigError
 from rpd.students.networks.distribution import ActionDistribution
@@ -38,7 +39,7 @@ def targets_of(
     Arguments as for `rpd.algorithms.distillation.opd.targets_of`.
     """
     assert variant.score is not None
-    student = ActionDistribution(batch["behavior", "raw"], batch["behavior", "log_std"], discrete)
+    student = behavior_of(batch, discrete)
     action = batch["action"]
     gain = variant.score(action, discrete, teacher, config) - student.log_prob_per_dim(action)
     offset = (-gain.sum(-1) / gain.shape[-1] ** 0.5).clamp(-CLIP, CLIP).where(teacher["valid"], 0.0)
